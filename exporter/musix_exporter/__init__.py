@@ -1,0 +1,1 @@
+"""The musix-edge exporter: from a run folder to a bundle."""

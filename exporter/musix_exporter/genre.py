@@ -1,0 +1,128 @@
+"""Genre: the whole ensemble as one ONNX graph, and the artists' factors that feed it."""
+
+import numpy as np
+import onnx
+from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+from skl2onnx import to_onnx, update_registered_converter
+from skl2onnx.common.data_types import FloatTensorType
+from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
+from xgboost import XGBClassifier
+
+from musix_exporter import graphs
+from musix_exporter.files import Files
+from musix_trainer.genre import BIN_WEIGHT, ENERGY, FLOOR, LOUDNESS, TEMPO, VALENCE, GenreModel
+
+OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
+
+TEXT = """
+<ir_version: 8, opset_import: ["" : 15, "ai.onnx.ml" : 3]>
+genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, 1] known) => (float[N, FAMILIES] confidence)
+{
+  missing = IsNaN(features)
+  above = Max(features, low)
+  bounded = Min(above, high)
+  clipped = Where(missing, features, bounded)
+  energy = Gather<axis = 1>(clipped, energy_column)
+  valence = Gather<axis = 1>(clipped, valence_column)
+  energy_valence = Mul(energy, valence)
+  tempo = Gather<axis = 1>(clipped, tempo_column)
+  loudness = Gather<axis = 1>(clipped, loudness_column)
+  quietness = Abs(loudness)
+  scale = Add(one, quietness)
+  tempo_loudness = Div(tempo, scale)
+  sound = Concat<axis = 1>(clipped, energy_valence, tempo_loudness)
+  label, probability = ai.onnx.ml.TreeEnsembleClassifier(sound)
+  positive = Max(probability, floor)
+  sound_score = Log(positive)
+
+  cell = Unsqueeze(features, axis_2)
+  beyond = GreaterOrEqual(cell, edges)
+  counted = Cast<to = 7>(beyond)
+  bin = ReduceSum<keepdims = 0>(counted, axis_2)
+  bin_row = Add(bin, first_bin)
+  bin_factor = Gather<axis = 0>(bin_factors, bin_row)
+  there = Not(missing)
+  there_float = Cast<to = 1>(there)
+  there_cell = Unsqueeze(there_float, axis_2)
+  there_factor = Mul(bin_factor, there_cell)
+  bins = ReduceSum<keepdims = 0>(there_factor, axis_1)
+  track = Add(artist, bins)
+  product = MatMul(track, family_factors)
+  artist_score = Add(product, family_biases)
+
+  weighted_artist_0 = Mul(artist_score, artist_weight_0)
+  weighted_sound_0 = Mul(sound_score, sound_weight_0)
+  logits_0 = Sum(weighted_artist_0, weighted_sound_0, bias_0)
+  weighted_artist_1 = Mul(artist_score, artist_weight_1)
+  weighted_sound_1 = Mul(sound_score, sound_weight_1)
+  logits_1 = Sum(weighted_artist_1, weighted_sound_1, bias_1)
+  is_known = Greater(known, half)
+  logits = Where(is_known, logits_1, logits_0)
+  confidence = Softmax<axis = 1>(logits)
+}
+"""
+
+
+def convert(model: GenreModel, files: Files) -> None:
+    """Add the genre part to a bundle's files."""
+    artists = len(model.artists)
+    factors = np.column_stack([model.item_factors, model.item_biases]).astype(np.float32)
+    files.add_bytes("genre/model.onnx", graphs.to_bytes(_graph(model, factors[artists + 1 :])))
+    files.add_array("genre/artists.npy", model.artists)
+    files.add_array("genre/artist_factors.npy", factors[: artists + 1])
+
+
+def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
+    inputs, cuts = model.edges.shape
+    family_factors = np.vstack([model.family_factors.T, np.ones(len(model.family_biases))])
+    constants = {
+        "low": _finite(model.low),
+        "high": _finite(model.high),
+        "energy_column": np.array([ENERGY]),
+        "valence_column": np.array([VALENCE]),
+        "tempo_column": np.array([TEMPO]),
+        "loudness_column": np.array([LOUDNESS]),
+        "axis_1": np.array([1]),
+        "axis_2": np.array([2]),
+        "one": np.float32(1),
+        "half": np.float32(0.5),
+        "floor": np.float32(FLOOR),
+        "edges": model.edges,
+        "first_bin": np.arange(inputs) * (cuts + 1),
+        "bin_factors": (bin_factors * BIN_WEIGHT).astype(np.float32),
+        "family_factors": family_factors.astype(np.float32),
+        "family_biases": model.family_biases,
+        **{f"artist_weight_{i}": model.weights[i, 0] for i in (0, 1)},
+        **{f"sound_weight_{i}": model.weights[i, 1] for i in (0, 1)},
+        **{f"bias_{i}": model.biases[i] for i in (0, 1)},
+    }
+    sizes = {"INPUTS": inputs, "WIDTH": family_factors.shape[0], "FAMILIES": family_factors.shape[1]}
+    text = TEXT
+    for name, size in sizes.items():
+        text = text.replace(name, str(size))
+    graph = graphs.from_text(text, constants)
+    (place,) = (node for node in graph.graph.node if node.op_type == "TreeEnsembleClassifier")
+    place.attribute.extend(_trees(model.booster).attribute)
+    return graph
+
+
+def _trees(booster: XGBClassifier) -> onnx.NodeProto:
+    """The booster as a node. Other objectives and boosters convert without complaint, and wrongly: they are refused."""
+    found = booster.get_xgb_params()
+    if found["objective"] != "multi:softprob" or found.get("booster") not in (None, "gbtree"):
+        raise ValueError(f"genre: expected gbtree with multi:softprob, found {found.get('booster')} with {found['objective']}")
+    update_registered_converter(
+        XGBClassifier,
+        "XGBoostXGBClassifier",
+        calculate_linear_classifier_output_shapes,
+        convert_xgboost,
+        options={"nocl": [True, False], "zipmap": [True, False, "columns"]},
+    )
+    ports = [("sound", FloatTensorType([None, booster.n_features_in_]))]
+    converted = to_onnx(booster, initial_types=ports, target_opset=OPSET, options={"zipmap": False}, name="genre")
+    (trees,) = (node for node in converted.graph.node if node.op_type == "TreeEnsembleClassifier")
+    return trees
+
+
+def _finite(bounds: np.ndarray) -> np.ndarray:
+    return np.clip(bounds, np.finfo(np.float32).min, np.finfo(np.float32).max)

@@ -1,0 +1,56 @@
+"""ONNX graphs: made from text or from PyTorch, and brought to one deterministic byte form."""
+
+import logging
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper, parser
+
+
+def from_text(text: str, constants: dict[str, Any]) -> onnx.ModelProto:
+    """A model in ONNX's textual form, with its constants as initializers."""
+    model = parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
+    return model
+
+
+def from_torch(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output: str) -> onnx.ModelProto:
+    """The module's graph, first axis free, BatchNorm folded. `inputs` are examples, by the names of the ports."""
+    batch = torch.export.Dim("batch")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, not needed, is missing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter deprecates parts of itself
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=18,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model = program.model_proto
+    left = {node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"}
+    if left:
+        raise RuntimeError(f"expected BatchNorm and Dropout to be folded, found {sorted(left)}")
+    return model
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Checked bytes without what only the exporting machine knows: stack traces, paths, tool versions."""
+    model.producer_name, model.producer_version, model.doc_string = "musix-edge", "", ""
+    graph = model.graph
+    described: Iterable[Any] = (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for each in described:
+        each.ClearField("metadata_props")
+        each.ClearField("doc_string")
+    del graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)

@@ -1,0 +1,86 @@
+"""Pack: a run becomes a bundle folder, its manifest written last."""
+
+import hashlib
+from dataclasses import replace as changed
+from pathlib import Path
+
+import msgspec
+
+from musix_exporter import catalog, collab, content, genre, mood, parity, ranker
+from musix_exporter.files import Files
+from musix_runtime import features
+from musix_runtime import manifest as manifests
+from musix_runtime.bundle import Bundle
+from musix_runtime.engine import Engine
+from musix_runtime.folder import new_folder
+from musix_runtime.manifest import FORMAT, FORMAT_VERSION, LAYOUT, MANIFEST, File, Manifest, Serving
+from musix_runtime.mood import MOODS
+from musix_runtime.ranker import COMPONENTS
+from musix_trainer.run import Run
+
+
+def export(run: Run, path: Path, replace: bool = False) -> Bundle:
+    """Write the bundle folder `path`: convert all parts, measure parity, verify. Whole or not at all.
+
+    Raises ParityError when a converted part is off, OutputError when `path` is taken and shall not be replaced.
+    """
+    with new_folder(path, replace) as target:
+        files = Files(target)
+        catalog.convert(run.catalogue, run.catalog, files)
+        genre.convert(run.genre, files)
+        mood.convert(run.mood, files)
+        collab.convert(run.collab, files)
+        content.convert(run.content, files)
+        ranker.convert(run.ranker, files)
+        manifest = _manifest(run, target)
+        _write(manifest, target)
+        errors = parity.measure(run, Engine.open(target))
+        _write(msgspec.structs.replace(manifest, parity=errors), target)
+        bundle = Bundle.open(target)
+    return changed(bundle, path=path)
+
+
+def _write(manifest: Manifest, target: Path) -> None:
+    (target / MANIFEST).write_bytes(manifests.encode(manifest))
+
+
+def _manifest(run: Run, target: Path) -> Manifest:
+    settings = run.recipe
+    return Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        name=settings.name,
+        version=settings.version,
+        features=list(features.INPUTS),
+        families=run.catalogue.labels,
+        moods=list(MOODS),
+        components=list(COMPONENTS),
+        counts=_counts(run),
+        serving=Serving(settings.ranker.candidates, settings.ranker.pool, settings.ranker.blend),
+        files={name: _file(target / name) for name in LAYOUT},
+        parity={},
+        quality=run.quality,
+        provenance=run.provenance,
+    )
+
+
+def _counts(run: Run) -> dict[str, int]:
+    frame = run.catalogue.frame
+    return {
+        "tracks": len(run.catalogue),
+        "ids": run.catalogue.ids.height,
+        "name_bytes": int(frame["track_name"].str.len_bytes().sum()),
+        "artist_bytes": int(frame["artists"].str.len_bytes().sum()),
+        "popular": len(run.catalog.popular),
+        "artists": len(run.genre.artists),
+        "genre_width": run.genre.item_factors.shape[1] + 1,
+        "listeners": len(run.collab.listeners),
+        "heard": len(run.collab.rows),
+        "collab_width": run.collab.track_factors.shape[1],
+        "plays": len(run.collab.history_rows),
+    }
+
+
+def _file(path: Path) -> File:
+    content = path.read_bytes()
+    return File(len(content), hashlib.sha256(content).hexdigest())

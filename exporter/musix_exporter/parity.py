@@ -1,0 +1,78 @@
+"""Parity: how far the bundle's answers are from those of the native models it was made of."""
+
+import numpy as np
+
+from musix_runtime.arrays import Floats
+from musix_runtime.engine import Engine
+from musix_runtime.errors import ParityError
+from musix_runtime.features import AUDIO, INPUTS
+from musix_runtime.ranker import COMPONENTS
+from musix_trainer.run import Run
+
+TOLERANCE = 1e-4
+CASES = 512
+
+
+def measure(run: Run, engine: Engine) -> dict[str, float]:
+    """Largest absolute error of each part. Raises ParityError when one is above 1e-4."""
+    rng = np.random.default_rng(0)
+    inputs, artists = _tracks(run, rng)
+    audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
+    errors = {
+        "genre": _largest(run.genre.confidence(inputs, artists), engine.genre.confidence(inputs, artists)),
+        "mood": _largest(run.mood.probabilities(audio), engine.mood.probabilities(audio)),
+        "collab": _collab(run, engine, rng),
+        "content": _content(run, engine, rng),
+        "ranker": _ranker(run, engine, rng),
+    }
+    wrong = {part: error for part, error in errors.items() if not error <= TOLERANCE}
+    if wrong:
+        raise ParityError(f"{run.recipe.label}: expected every error at most {TOLERANCE}, found {wrong}")
+    return errors
+
+
+def _tracks(run: Run, rng: np.random.Generator) -> tuple[Floats, list[list[str]]]:
+    """Tracks of the catalogue, some with unknown artists, some with missing values, and all ends of the ranges."""
+    names = run.catalogue.artists()
+    rows = rng.integers(0, len(names), CASES)
+    inputs = run.catalogue.inputs[rows].copy()
+    inputs[rng.random(inputs.shape) < 0.02] = np.nan
+    ends = np.array([[each.low for each in INPUTS], [each.high for each in INPUTS], [np.nan] * len(INPUTS)], np.float32)
+    artists = [names[row] if rng.random() < 0.7 else ["an artist that nobody knows"] for row in rows]
+    return np.vstack([inputs, ends]), [*artists, [], [], []]
+
+
+def _collab(run: Run, engine: Engine, rng: np.random.Generator) -> float:
+    collab = engine.pool.collab
+    listeners = rng.integers(0, len(collab.listener_factors), 16)
+    every = np.arange(len(collab.rows))
+    return max(
+        _largest(run.collab.native_scores(np.full(len(every), i), every), collab.scores(collab.listener_factors[i]))
+        for i in listeners
+    )
+
+
+def _content(run: Run, engine: Engine, rng: np.random.Generator) -> float:
+    """Cosines by numpy against those of the index, whose rows must be the nearest ones."""
+    worst = 0.0
+    for row in rng.integers(0, len(run.catalogue), 32):
+        query = run.content.vectors[row]
+        exact = run.content.vectors @ query
+        rows, cosines = engine.pool.content.nearest(query, 50)
+        best = np.sort(exact)[::-1][: len(rows)]
+        worst = max(worst, _largest(exact[rows], cosines), _largest(best, cosines))
+    return worst
+
+
+def _ranker(run: Run, engine: Engine, rng: np.random.Generator) -> float:
+    worst = 0.0
+    for hour in (*range(24), np.nan):
+        components = rng.random((CASES // 8, len(COMPONENTS)), np.float32)
+        context = np.array([rng.integers(0, 500), hour], np.float32)
+        native, converted = run.ranker.runtime().scores(components, context), engine.ranker.scores(components, context)
+        worst = max(worst, _largest(native, converted))
+    return worst
+
+
+def _largest(native: Floats, converted: Floats) -> float:
+    return float(np.abs(native.astype(np.float64) - converted).max())

@@ -1,0 +1,27 @@
+"""Ranker: the network with its preprocessing of the context as one ONNX graph."""
+
+import torch
+from torch import Tensor, nn
+
+from musix_exporter import graphs
+from musix_exporter.files import Files
+from musix_runtime.ranker import COMPONENTS
+from musix_trainer.ranker import RankerModel, RankerNetwork
+
+
+class _TwoPorts(nn.Module):
+    """The network behind the runtime's two inputs, giving a score in 0..1."""
+
+    def __init__(self, network: RankerNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, components: Tensor, context: Tensor) -> Tensor:
+        return torch.sigmoid(self.network(torch.cat([components, context], dim=1)))
+
+
+def convert(model: RankerModel, files: Files) -> None:
+    """Add the ranker part to a bundle's files."""
+    ports = {"components": torch.zeros(2, len(COMPONENTS)), "context": torch.zeros(2, 2)}
+    graph = graphs.from_torch(_TwoPorts(model.network), ports, "score")
+    files.add_bytes("ranker/model.onnx", graphs.to_bytes(graph))

@@ -1,0 +1,39 @@
+"""The musix-edge runtime: open a bundle, get answers.
+
+    from musix_runtime import Engine, RecommendRequest
+
+    engine = Engine.open("demo-1.0.0")
+    print(engine.recommend(RecommendRequest(user_id="listener-001")))
+
+ONNX Runtime builds from 1.29 on report telemetry; a host that does not want this sets `ORT_DISABLE_TELEMETRY=1`
+before it first uses a name of this package. The command `musix` does so for its own process.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musix_runtime.app import create_app
+    from musix_runtime.engine import Engine
+    from musix_runtime.errors import MusixError
+    from musix_runtime.messages import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
+
+__all__ = [
+    "AudioFeatures",
+    "ClassifyRequest",
+    "Context",
+    "Engine",
+    "MusixError",
+    "RecommendRequest",
+    "SimilarRequest",
+    "create_app",
+]
+
+_HOMES = {"create_app": "app", "Engine": "engine", "MusixError": "errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used: importing the package alone loads no library."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'messages')}"), name)

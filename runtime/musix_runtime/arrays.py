@@ -1,0 +1,61 @@
+"""The two shapes in which a bundle keeps text, searched and read in place: sorted keys and packed strings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+ABSENT = -1
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Sorted UTF-8 keys of fixed width, dtype `S<width>`; looked up by binary search, never as a dict."""
+
+    sorted: NDArray[np.bytes_]
+
+    def find(self, keys: Sequence[str]) -> Rows:
+        """Position of each key, ABSENT where there is none. Shape (len(keys),)."""
+        width = self.sorted.dtype.itemsize
+        encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
+        # A longer key cannot be there, and would make numpy widen (copy) the whole array; NUL pads, so no key has one.
+        wanted = np.array([key if len(key) <= width and b"\0" not in key else b"" for key in encoded], self.sorted.dtype)
+        if not len(self.sorted) or not len(wanted):
+            return np.full(len(wanted), ABSENT, np.int64)
+        places = np.searchsorted(self.sorted, wanted)
+        near = np.minimum(places, len(self.sorted) - 1)
+        return np.where((self.sorted[near] == wanted) & (wanted != b""), near, ABSENT)
+
+    def find_one(self, key: str) -> int:
+        """Position of one key, ABSENT when there is none."""
+        return int(self.find([key])[0])
+
+
+@dataclass(frozen=True)
+class Strings:
+    """Strings packed end to end: UTF-8 `data` (uint8) cut at `offsets` (int64, one more than there are strings)."""
+
+    offsets: NDArray[np.int64]
+    data: NDArray[np.uint8]
+
+    def __getitem__(self, row: int) -> str:
+        start, stop = self.offsets[row : row + 2]
+        return self.data[start:stop].tobytes().decode()
+
+    @staticmethod
+    def pack(strings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Offsets and data of the given strings."""
+        encoded = [string.encode() for string in strings]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(each) for each in encoded], out=offsets[1:])
+        return offsets, np.frombuffer(b"".join(encoded), np.uint8)
+
+
+def unit(vectors: NDArray[Any]) -> Floats:
+    """Rows scaled to length 1; a row of zeros stays as it is. Shape kept."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(norms > 0, norms, 1), np.float32)

@@ -1,0 +1,250 @@
+"""The command `musix`. This package gives the commands that need a bundle only; others join by entry point."""
+
+import sys
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from musix_runtime import settings
+from musix_runtime.errors import InputError, MusixError
+
+if TYPE_CHECKING:
+    from musix_runtime.bundle import Bundle
+    from musix_runtime.engine import Engine
+
+BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Commands(click.Group):
+    """The group: its own commands, and those of the entry-point group `musix.commands`, loaded when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_joined()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in _joined():
+            return own
+        command = _joined()[cmd_name].load()
+        return command if isinstance(command, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            extras = _joined()[ctx.invoked_subcommand].extras if ctx.invoked_subcommand in _joined() else []
+            if not extras:
+                raise
+            raise InputError(
+                f"musix {ctx.invoked_subcommand}: needs {error.name}; install it with: pip install 'musix-edge[{extras[0]}]'"
+            ) from error
+
+
+def _joined() -> dict[str, EntryPoint]:
+    return {each.name: each for each in entry_points(group="musix.commands")}
+
+
+def main() -> None:
+    """Run the command; an error that musix raises on purpose is one sentence and its exit code."""
+    settings.claim_process()
+    try:
+        musix(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except MusixError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="musix-edge")
+def musix() -> None:
+    """Train, export and serve music recommendations in one verified bundle."""
+
+
+@musix.command()
+@BUNDLE
+def verify(bundle: Path) -> None:
+    """Check every file of BUNDLE against its manifest, and load all five parts."""
+    engine = _open(bundle)
+    manifest = engine.bundle.manifest
+    total = sum(file.bytes for file in manifest.files.values())
+    click.echo(f"{bundle}: ok, {len(manifest.files)} files, {total:,} bytes")
+    click.echo(f"digest {engine.bundle.digest}")
+
+
+@musix.command()
+@BUNDLE
+@AS_JSON
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE holds: counts, sizes, parity, quality, origin."""
+    from musix_runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if as_json:
+        _print_json({"digest": opened.digest, "manifest": opened.manifest})
+        return
+    print_card(opened)
+    click.echo(f"\ndigest {opened.digest}")
+
+
+@musix.command()
+@BUNDLE
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle.")
+def serve(bundle: Path, host: str, port: int, workers: int) -> None:
+    """Answer HTTP requests from BUNDLE."""
+    import uvicorn
+
+    settings.Settings.from_environment()  # wrong settings and broken bundles end here, in one sentence
+    _open(bundle)
+    settings.claim_process(bundle)
+    uvicorn.run(
+        "musix_runtime.app:from_environment",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        access_log=False,
+        server_header=False,
+    )
+
+
+@musix.command()
+@BUNDLE
+@click.argument("track_id", required=False)
+@click.option("--features", help='The 12 audio features as JSON: {"danceability": 0.5, ...}, or @FILE.')
+@click.option("--artist", "artists", multiple=True, help="Name of an artist; may be given several times.")
+@click.option("--duration-ms", type=int, help="Length in milliseconds.")
+@click.option("--popularity", type=float, help="0 to 100.")
+@click.option("--explicit/--not-explicit", default=None, help="Whether the lyrics are explicit.")
+@AS_JSON
+def classify(bundle: Path, track_id: str | None, features: str | None, as_json: bool, **given: Any) -> None:
+    """Genre and mood of a track: TRACK_ID of the catalogue, or --features."""
+    from musix_runtime.messages import ClassifyRequest
+
+    given["artists"] = list(given["artists"]) or None
+    raw = {_camel(key): value for key, value in given.items()}
+    raw |= {"trackId": track_id, "audioFeatures": _json_argument(features)}
+    answer = _open(bundle).classify(_request(raw, ClassifyRequest))
+    if as_json:
+        _print_json(answer)
+        return
+    for genre in answer.genres:
+        click.echo(f"{genre.confidence:6.1%}  {genre.name}")
+    moods = sorted(answer.mood.probabilities.items(), key=lambda item: -item[1])
+    click.echo("mood: " + ", ".join(f"{name} {share:.0%}" for name, share in moods))
+
+
+@musix.command()
+@BUNDLE
+@click.argument("user_id")
+@click.option("--current", "current_track_id", help="Id of the track that plays now.")
+@click.option("--limit", default=10, show_default=True, help="How many tracks, 1 to 100.")
+@click.option("--exclude", "exclude_ids", multiple=True, help="Id of a track not to recommend.")
+@click.option("--history", multiple=True, help="Id of a track that an unknown listener heard.")
+@click.option("--time-range", default="medium_term", show_default=True, help="short_term, medium_term or long_term.")
+@click.option("--hour", type=int, help="Hour of the listener's day, 0 to 23.")
+@AS_JSON
+def recommend(bundle: Path, hour: int | None, as_json: bool, **given: Any) -> None:
+    """What listener USER_ID should hear next, and why."""
+    from musix_runtime.messages import RecommendRequest
+
+    raw = {_camel(key): list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+    answer = _open(bundle).recommend(_request(raw | {"context": {"hour": hour}}, RecommendRequest))
+    if as_json:
+        _print_json(answer)
+        return
+    click.echo(f"source: {answer.source}")
+    for each in answer.recommendations:
+        click.echo(f"{each.score:.3f}  {each.artist} - {each.name}  [{', '.join(each.genre)}; {each.mood}]  {each.id}")
+        click.echo(f"       {each.reason}")
+
+
+@musix.command()
+@BUNDLE
+@click.argument("track_id")
+@click.option("--limit", default=10, show_default=True, help="How many tracks, 1 to 100.")
+@AS_JSON
+def similar(bundle: Path, track_id: str, limit: int, as_json: bool) -> None:
+    """Tracks that are like TRACK_ID."""
+    from musix_runtime.messages import SimilarRequest
+
+    answer = _open(bundle).similar(_request({"trackId": track_id, "limit": limit}, SimilarRequest))
+    if as_json:
+        _print_json(answer)
+        return
+    for each in answer.tracks:
+        click.echo(f"{each.similarity:.3f}  {each.artist} - {each.name}  {each.id}")
+
+
+def _open(bundle: Path) -> "Engine":
+    from musix_runtime.engine import Engine
+
+    return Engine.open(bundle)
+
+
+def _request(raw: dict[str, Any], type_: type[Any]) -> Any:
+    from musix_runtime.messages import parse
+
+    return parse({key: value for key, value in raw.items() if value is not None}, type_)
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(each.title() for each in rest)
+
+
+def _json_argument(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(Path(text[1:]).read_bytes() if text.startswith("@") else text)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(f"--features: expected a JSON object or @FILE, found: {error}") from error
+
+
+def _print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _print_table(title: str, rows: dict[str, Any]) -> None:
+    click.echo(f"\n{title}")
+    for name, value in _flat(rows):
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+        click.echo(f"  {name:<44} {shown}")
+
+
+def _flat(rows: dict[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in rows.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", value
+
+
+def print_card(bundle: "Bundle") -> None:
+    """Print what a bundle says of itself: counts, bytes, parity, quality, origin."""
+    manifest = bundle.manifest
+    click.echo(f"{manifest.name} {manifest.version}, format {manifest.format_version}")
+    _print_table("counts", manifest.counts)
+    _print_table("bytes", {name: file.bytes for name, file in manifest.files.items()})
+    _print_table("largest error against the native models", manifest.parity)
+    for part, card in manifest.quality.items():
+        _print_table(f"quality: {part}", card)
+    for name, source in manifest.provenance.sources.items():
+        simulated = " (simulated)" if source.simulated else ""
+        _print_table(f"source: {name}{simulated}, {source.rows:,} rows, SHA-256 {source.sha256[:12]}", source.notes)
+    _print_table("packages", manifest.provenance.packages)

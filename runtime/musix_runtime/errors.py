@@ -1,0 +1,117 @@
+"""Every error that musix raises on purpose.
+
+    MusixError
+    ├── InputError                what the caller gave is wrong        exit 2
+    │   ├── RecipeError           a recipe's key or value
+    │   ├── TableError            a table's file, column or rows
+    │   ├── RequestError          a request's fields, each by its path  HTTP 422
+    │   ├── UnknownTrackError     a track id that is not in the bundle  HTTP 404
+    │   └── OutputError           a place that cannot be written
+    ├── ParityError               ONNX and native answers differ       exit 4
+    └── BundleError               the bundle is not what it claims     exit 4
+        ├── ManifestError         the manifest itself
+        ├── FormatVersionError    a format newer than this runtime
+        ├── MissingFileError      listed, not there
+        ├── ExtraFileError        there, not listed
+        ├── FileKindError         a link, a folder, a device
+        ├── SizeError             longer or shorter than listed
+        ├── HashError             other bytes than listed
+        └── LayoutError           an array's dtype or shape, a graph's inputs, an index's size
+
+A message names the place, what was expected and what was found.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class MusixError(Exception):
+    """The root: `except MusixError` catches whatever musix refuses."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(MusixError):
+    """What the caller gave is wrong; the message says where and how."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe has an unknown key or a value of the wrong type or range."""
+
+
+class TableError(InputError):
+    """A table is missing, unreadable, empty, or a column or row breaks the schema."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One field of a request that is wrong: its path, and what was expected there."""
+
+    path: str
+    message: str
+
+
+class RequestError(InputError):
+    """A request has wrong fields; `violations` names every one of them."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(f"{each.path}: {each.message}" for each in violations))
+        self.violations = violations
+
+
+class UnknownTrackError(InputError):
+    """A track id that the bundle's catalogue does not hold."""
+
+    def __init__(self, track_id: str, path: str = "trackId") -> None:
+        super().__init__(f"{path}: expected a track of the catalogue, found {track_id!r}")
+        self.path = path
+
+
+class OutputError(InputError):
+    """A place where something should be written is taken, or is not a folder."""
+
+
+class ParityError(MusixError):
+    """A converted model answers differently from the model it was made of."""
+
+    exit_code = 4
+
+
+class BundleError(MusixError):
+    """The bundle is not what its manifest claims. Nothing of it was used."""
+
+    exit_code = 4
+
+
+class ManifestError(BundleError):
+    """The manifest cannot be read or contradicts itself."""
+
+
+class FormatVersionError(BundleError):
+    """The bundle is of a format that this runtime does not know."""
+
+
+class MissingFileError(BundleError):
+    """A file that the manifest lists is not there."""
+
+
+class ExtraFileError(BundleError):
+    """A file is there that the manifest does not list."""
+
+
+class FileKindError(BundleError):
+    """A link, folder or device stands where a plain file is listed."""
+
+
+class SizeError(BundleError):
+    """A file is longer or shorter than the manifest says."""
+
+
+class HashError(BundleError):
+    """A file's SHA-256 differs from the manifest's."""
+
+
+class LayoutError(BundleError):
+    """An array, graph or index does not have the type or shape that the format asks for."""

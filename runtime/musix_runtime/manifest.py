@@ -1,0 +1,171 @@
+"""The manifest: what a bundle says of itself, and the layout that every bundle of this format has."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from musix_runtime import features
+from musix_runtime.errors import FormatVersionError, ManifestError
+
+FORMAT = "musix-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has some 20 kB
+
+PARTS = ("genre", "mood", "collab", "content", "ranker")
+CONTENT = 28  # 12 audio + 10 genre + 5 mood + 1 artist popularity
+
+# A dimension is a number, or the name of a count in `Manifest.counts`, or that count plus one.
+Dimension = int | str
+
+
+@dataclass(frozen=True)
+class Array:
+    """A `.npy` file: little-endian `dtype` (`S` = bytes of any fixed width), C order, `shape`."""
+
+    dtype: str
+    shape: tuple[Dimension, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the first axis is the batch."""
+
+    inputs: dict[str, Dimension]
+    outputs: dict[str, Dimension]
+
+
+@dataclass(frozen=True)
+class Index:
+    """A FAISS file: `rows` vectors of `width` float32, compared by inner product."""
+
+    rows: Dimension
+    width: Dimension
+
+
+LAYOUT: dict[str, Array | Graph | Index] = {
+    "catalog/ids.npy": Array("S", ("ids",)),
+    "catalog/id_rows.npy": Array("<i4", ("ids",)),
+    "catalog/track_ids.npy": Array("S", ("tracks",)),
+    "catalog/name_offsets.npy": Array("<i8", ("tracks+1",)),
+    "catalog/name_data.npy": Array("|u1", ("name_bytes",)),
+    "catalog/artist_offsets.npy": Array("<i8", ("tracks+1",)),
+    "catalog/artist_data.npy": Array("|u1", ("artist_bytes",)),
+    "catalog/inputs.npy": Array("<f4", ("tracks", len(features.INPUTS))),
+    "catalog/families.npy": Array("<u4", ("tracks",)),
+    "catalog/moods.npy": Array("|u1", ("tracks",)),
+    "catalog/freshness.npy": Array("<f4", ("tracks",)),
+    "catalog/popularity.npy": Array("<f4", ("tracks",)),
+    "catalog/popular.npy": Array("<i4", ("popular",)),
+    "genre/model.onnx": Graph({"features": len(features.INPUTS), "artist": "genre_width", "known": 1}, {"confidence": "families"}),
+    "genre/artists.npy": Array("S", ("artists",)),
+    "genre/artist_factors.npy": Array("<f4", ("artists+1", "genre_width")),
+    "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}),
+    "collab/listeners.npy": Array("S", ("listeners",)),
+    "collab/listener_factors.npy": Array("<f4", ("listeners", "collab_width")),
+    "collab/rows.npy": Array("<i4", ("heard",)),
+    "collab/track_factors.npy": Array("<f4", ("heard", "collab_width")),
+    "collab/track_mean.npy": Array("<f4", ("collab_width",)),
+    "collab/fold_in.npy": Array("<f4", ("collab_width+1", "collab_width")),
+    "collab/history_offsets.npy": Array("<i8", ("listeners+1",)),
+    "collab/history_rows.npy": Array("<i4", ("plays",)),
+    "collab/history_recent.npy": Array("<i4", ("listeners", 2)),
+    "content/index.faiss": Index("tracks", CONTENT),
+    "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}),
+}
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file's length and hash."""
+
+    bytes: int
+    sha256: str
+
+
+class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Numbers of the recipe that the runtime itself follows."""
+
+    candidates: int  # tracks that collab and content each propose
+    pool: int  # of these, how many the ranker sees: the best by the blend
+    blend: dict[str, float]  # weight of each component in the blend
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table that the models learned from, and what its rows came to."""
+
+    sha256: str
+    rows: int
+    simulated: bool
+    notes: dict[str, int | str]
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the bundle was made of; no clock, host or path in it."""
+
+    recipe_sha256: str
+    recipe: dict[str, Any]
+    sources: dict[str, Source]
+    packages: dict[str, str]
+    git_commit: str | None
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`manifest.json`. Field by field explained in bundles/README.md."""
+
+    format: str
+    format_version: int
+    name: str
+    version: str
+    features: list[features.Feature]
+    families: list[str]
+    moods: list[str]
+    components: list[str]
+    counts: dict[str, int]
+    serving: Serving
+    files: dict[str, File]
+    parity: dict[str, float]
+    quality: dict[str, Any]
+    provenance: Provenance
+
+    def size(self, dimension: Dimension) -> int:
+        """The number that a dimension stands for."""
+        if isinstance(dimension, int):
+            return dimension
+        name, _, plus = dimension.partition("+")
+        if name == "families":
+            return len(self.families)
+        if name not in self.counts:
+            raise ManifestError(f"{MANIFEST}: counts: expected {name!r} among them, found {sorted(self.counts)}")
+        return self.counts[name] + int(plus or 0)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The one byte form of a manifest: JSON, keys sorted, indented by two, UTF-8, a line feed at the end."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+
+
+def digest(encoded: bytes) -> str:
+    """A bundle's identity: the SHA-256 of its manifest's bytes, which hold the hash of every file."""
+    return hashlib.sha256(encoded).hexdigest()
+
+
+class _Head(msgspec.Struct):
+    format: str
+    format_version: int
+
+
+def decode(encoded: bytes, where: str) -> Manifest:
+    """Read a manifest. Raises ManifestError or FormatVersionError; `where` is named in both."""
+    try:
+        head = msgspec.json.decode(encoded, type=_Head)
+        if head.format != FORMAT:
+            raise ManifestError(f"{where}: format: expected {FORMAT!r}, found {head.format!r}")
+        if head.format_version != FORMAT_VERSION:
+            raise FormatVersionError(
+                f"{where}: format_version: this runtime reads version {FORMAT_VERSION}, found {head.format_version}"
+            )
+        return msgspec.json.decode(encoded, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"{where}: expected a manifest of format {FORMAT_VERSION}, found: {error}") from error

@@ -1,0 +1,179 @@
+"""Requests and responses, typed. The same messages serve the library, the command line and HTTP."""
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from musix_runtime import features
+from musix_runtime.collab import TimeRange
+from musix_runtime.errors import RequestError, Violation
+
+BATCH_LIMIT = 1000
+TEXT_LIMIT = 1000
+LIST_LIMIT = 10_000
+
+Id = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
+Limit = Annotated[int, Meta(ge=1, le=100)]
+
+
+def _number(feature: features.Feature) -> Any:
+    return Annotated[float, Meta(ge=feature.low, le=feature.high, description=feature.unit)]
+
+
+# The 12 audio features under Spotify's own names, all of them required.
+AudioFeatures = msgspec.defstruct(
+    "AudioFeatures",
+    [(feature.name, _number(feature)) for feature in features.AUDIO],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A question; a field that does not exist is an error, so that a misspelt one is noticed."""
+
+
+class ClassifyRequest(Request, frozen=True):
+    """Which genre and mood? Whatever is left out is taken from the catalogue, if the track is in it."""
+
+    track_id: Id | None = None
+    audio_features: AudioFeatures | None = None  # type: ignore[valid-type]
+    artists: Annotated[list[Annotated[str, Meta(max_length=TEXT_LIMIT)]], Meta(max_length=100)] | None = None
+    duration_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
+    popularity: Annotated[float, Meta(ge=0, le=100)] | None = None
+    explicit: bool | None = None
+
+
+class Context(Request, frozen=True):
+    """The listener's situation."""
+
+    hour: Annotated[int, Meta(ge=0, le=23)] | None = None
+
+
+class RecommendRequest(Request, frozen=True):
+    """What shall this listener hear next?"""
+
+    user_id: Id
+    current_track_id: Id | None = None
+    limit: Limit = 10
+    exclude_ids: Annotated[list[str], Meta(max_length=LIST_LIMIT)] = field(default_factory=list)
+    time_range: TimeRange = "medium_term"
+    history: Annotated[list[str], Meta(max_length=LIST_LIMIT)] | None = None
+    context: Context = field(default_factory=Context)
+
+
+class SimilarRequest(Request, frozen=True):
+    """Which tracks are like this one?"""
+
+    track_id: Id
+    limit: Limit = 10
+
+
+class Answer(Struct, frozen=True, rename="camel"):
+    """An answer, or a part of one."""
+
+
+class GenreConfidence(Answer, frozen=True):
+    """A family, and the share of such answers that are right."""
+
+    name: str
+    confidence: float
+
+
+class MoodAnswer(Answer, frozen=True):
+    """The likeliest mood, and the probability of each."""
+
+    primary: str
+    probabilities: dict[str, float]
+
+
+class Classification(Answer, frozen=True):
+    """The five likeliest genres, best first, and the mood."""
+
+    genres: list[GenreConfidence]
+    mood: MoodAnswer
+    timestamp: str
+
+
+class Recommendation(Answer, frozen=True):
+    """A track, its score in 0..1 and why: `contributions`, with their `base`, sum to the score."""
+
+    id: str
+    name: str
+    artist: str
+    score: float
+    reason: str
+    contributions: dict[str, float]
+    genre: list[str]
+    mood: str
+
+
+class Recommendations(Answer, frozen=True):
+    """Tracks, best first. `source`: hybrid, collab, history, content or popular."""
+
+    recommendations: list[Recommendation]
+    source: str
+    generated_at: str
+
+
+class SimilarTrack(Answer, frozen=True):
+    """A track, and the cosine of its content vector with the asked one's."""
+
+    id: str
+    name: str
+    artist: str
+    similarity: float
+
+
+class Similar(Answer, frozen=True):
+    """The nearest tracks, best first."""
+
+    tracks: list[SimilarTrack]
+
+
+T = TypeVar("T")
+
+
+def parse(raw: Any, type_: type[T], path: str = "") -> T:
+    """Turn decoded JSON into a message. Raises RequestError with every wrong field, each by its path."""
+    try:
+        return msgspec.convert(raw, type_)
+    except msgspec.ValidationError as error:
+        found = _violations(raw, type_, path) or [_violation(error, path)]
+        raise RequestError(found) from error
+
+
+def _violations(raw: Any, type_: Any, path: str) -> list[Violation]:
+    """Check field by field, since msgspec stops at the first wrong one."""
+    if not isinstance(raw, dict) or not (isinstance(type_, type) and issubclass(type_, Struct)):
+        return []
+    fields = {each.encode_name: each for each in msgspec.structs.fields(type_)}
+    found = [
+        Violation(_join(path, name), f"unknown field; known are {', '.join(fields)}") for name in raw if name not in fields
+    ]
+    for name, each in fields.items():
+        if name not in raw:
+            if each.required:
+                found.append(Violation(_join(path, name), "is required"))
+            continue
+        try:
+            msgspec.convert(raw[name], each.type)
+        except msgspec.ValidationError as error:
+            inner = _violations(raw[name], _struct(each.type), _join(path, name))
+            found += inner or [_violation(error, _join(path, name))]
+    return found
+
+
+def _struct(type_: Any) -> Any:
+    """The message type inside `Message | None`."""
+    return next((each for each in getattr(type_, "__args__", ()) if each is not type(None)), type_)
+
+
+def _violation(error: msgspec.ValidationError, path: str) -> Violation:
+    message, _, inner = str(error).partition(" - at `$")
+    return Violation(f"{path}{inner.rstrip('`')}".lstrip(".") or "$", message[:1].lower() + message[1:])
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,39 @@
+"""Settings of a server, read from the environment once at the edge and passed down. The one place that does."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from musix_runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a host may decide. Every field has the environment variable `MUSIX_<FIELD>`."""
+
+    cors_origins: tuple[str, ...] = ()  # comma-separated; "*" allows every origin
+    body_limit: int = 4 * 2**20  # bytes; a batch of 1,000 tracks has some 0.5 MB
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Settings of this process. Raises InputError for a value that is not one."""
+        origins = os.environ.get("MUSIX_CORS_ORIGINS", "")
+        limit = os.environ.get("MUSIX_BODY_LIMIT", str(cls.body_limit))
+        if not limit.isdigit() or not int(limit):
+            raise InputError(f"MUSIX_BODY_LIMIT: expected a number of bytes above 0, found {limit!r}")
+        return cls(tuple(each.strip() for each in origins.split(",") if each.strip()), int(limit))
+
+
+def bundle_path() -> Path:
+    """The bundle that this process shall serve: `MUSIX_BUNDLE`."""
+    path = os.environ.get("MUSIX_BUNDLE")
+    if not path:
+        raise InputError("MUSIX_BUNDLE: expected the path of a bundle, found nothing")
+    return Path(path)
+
+
+def claim_process(bundle: Path | None = None) -> None:
+    """Set up the environment of a process that is our own, before ONNX Runtime is imported; never done to a host."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if bundle is not None:
+        os.environ["MUSIX_BUNDLE"] = str(bundle)

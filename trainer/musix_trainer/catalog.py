@@ -1,0 +1,52 @@
+"""Catalog: what the catalogue itself says of each recording, apart from any model: freshness and popularity."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musix_runtime.arrays import Floats
+from musix_runtime.features import INPUT_NAMES
+from musix_trainer import folder, recipe
+from musix_trainer.collab import DAY
+from musix_trainer.listening import Listening
+from musix_trainer.tracks import Catalogue
+
+
+@dataclass(frozen=True)
+class CatalogModel:
+    """A row a recording, but for `popular`: the rows of the most popular recordings, best first."""
+
+    families: NDArray[np.uint32]
+    moods: NDArray[np.uint8]
+    freshness: Floats
+    popularity: Floats
+    popular: NDArray[np.int32]
+
+    def save(self, path: Path) -> None:
+        """Write the model into a new folder."""
+        folder.save(path, vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "CatalogModel":
+        """Read a model that `save` wrote."""
+        return cls(**folder.load(path))
+
+
+def train(catalogue: Catalogue, moods: Floats, data: Listening, settings: recipe.Catalog) -> CatalogModel:
+    """Freshness halves with every half-life before the newest release, 0 when the date is unknown; popularity is the
+    logarithm of the number of listeners, as a share of the greatest."""
+    released = catalogue.frame["release_date"].to_numpy().astype(np.float64)
+    age = (np.nanmax(released) - released) / DAY if np.isfinite(released).any() else released
+    listeners = np.bincount(data.row, minlength=len(catalogue))
+    charted = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
+    popular = np.lexsort((np.arange(len(catalogue)), -charted, -listeners))[: settings.popular]
+    bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)
+    return CatalogModel(
+        families=bits.astype(np.uint32),
+        moods=moods.argmax(axis=1).astype(np.uint8),
+        freshness=np.nan_to_num(0.5 ** (age / settings.freshness_half_life)).astype(np.float32),
+        popularity=(np.log1p(listeners) / np.log1p(listeners.max())).astype(np.float32),
+        popular=popular.astype(np.int32),
+    )

@@ -1,0 +1,255 @@
+"""Genre: LightFM over artists and binned inputs, XGBoost over inputs, averaged and calibrated on validation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightfm import LightFM
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import coo_matrix, csr_matrix, hstack, vstack
+from scipy.special import log_softmax, softmax
+from xgboost import XGBClassifier
+
+from musix_runtime.arrays import ABSENT, Floats, Keys
+from musix_runtime.features import INPUT_NAMES
+from musix_runtime.genre import artist_key
+from musix_trainer import folder, metrics, progress, recipe, split
+from musix_trainer.factors import lightfm
+from musix_trainer.tracks import Catalogue
+
+# Clipped are the inputs without a natural bound; a share of 0..1 has no outliers, however skewed it is.
+CLIPPED = ("loudness", "tempo", "duration_ms")
+ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
+TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
+BIN_WEIGHT = 0.3  # of a binned input beside an artist, in LightFM's features
+FLOOR = 1e-7  # below which a probability of XGBoost counts as this
+
+
+@dataclass(frozen=True)
+class GenreModel:
+    """The trained ensemble.
+
+    LightFM takes the families as users and the tracks as items. Rows of `item_factors`: the unknown artist, the
+    artists in the order of their keys, then the bins of each input. `low`, `high` (15,) clip the inputs; `edges`
+    (15, bins-1) cut them, padded with infinity. Row 0 of the calibration serves tracks whose artists are unknown,
+    row 1 the others: logits = weight of LightFM * score + weight of XGBoost * log probability + bias of the family.
+    """
+
+    booster: XGBClassifier
+    artists: NDArray[np.bytes_]
+    item_factors: Floats
+    item_biases: Floats
+    family_factors: Floats
+    family_biases: Floats
+    low: Floats
+    high: Floats
+    edges: Floats
+    weights: Floats  # (2, 2)
+    biases: Floats  # (2, families)
+
+    def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> Floats:
+        """Confidence of each family, by the native libraries. `inputs` (n, 15), NaN = missing. Shape (n, families)."""
+        features, known = self.item_features(inputs, artists)
+        return self.combine(self.artist_scores(features), self.sound_scores(inputs), known)
+
+    def combine(self, artist: Floats, sound: Floats, known: NDArray[np.bool_]) -> Floats:
+        """The calibrated average of both members' scores, each (n, families)."""
+        weights, biases = self.weights[known.astype(int)], self.biases[known.astype(int)]
+        return np.asarray(softmax(weights[:, :1] * artist + weights[:, 1:] * sound + biases, axis=1), np.float32)
+
+    def sound_scores(self, inputs: Floats) -> Floats:
+        """XGBoost's log probabilities. Shape (n, families)."""
+        return np.log(np.maximum(self.booster.predict_proba(self.sound_features(inputs)), FLOOR))
+
+    def sound_features(self, inputs: Floats) -> Floats:
+        """What XGBoost sees: inputs clipped, energy * valence, tempo / (1 + |loudness|). Shape (n, 17)."""
+        clipped = np.clip(inputs, self.low, self.high)
+        mix = clipped[:, ENERGY] * clipped[:, VALENCE], clipped[:, TEMPO] / (1 + np.abs(clipped[:, LOUDNESS]))
+        return np.column_stack([clipped, *mix]).astype(np.float32)
+
+    def artist_scores(self, features: csr_matrix) -> Floats:
+        """LightFM's scores. Shape (n, families)."""
+        model = lightfm(self.item_factors, self.item_biases, self.family_factors, self.family_biases)
+        count, families = features.shape[0], len(self.family_biases)
+        pairs = np.tile(np.arange(families), count).astype(np.int32), np.repeat(np.arange(count), families).astype(np.int32)
+        return np.asarray(model.predict(*pairs, item_features=features, num_threads=1).reshape(count, families), np.float32)
+
+    def item_features(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> tuple[csr_matrix, NDArray[np.bool_]]:
+        """LightFM's features of tracks, and whether an artist of each is known. Shapes (n, items) and (n,)."""
+        names, known = _artist_features(Keys(self.artists), artists)
+        return hstack([names, _bin_features(self.edges, inputs)], format="csr", dtype=np.float32), known
+
+    def save(self, path: Path) -> None:
+        """Write the model into a new folder."""
+        folder.save(path, {name: value for name, value in vars(self).items() if name != "booster"})
+        self.booster.save_model(path / "booster.ubj")
+
+    @classmethod
+    def load(cls, path: Path) -> "GenreModel":
+        """Read a model that `save` wrote."""
+        booster = XGBClassifier()
+        booster.load_model(path / "booster.ubj")
+        return cls(booster=booster, **folder.load(path))
+
+
+def train(catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[GenreModel, dict[str, Any]]:
+    """Train on 80 % of the recordings (by default), calibrate on 10 %, measure on the rest."""
+    parts = split.assign(len(catalogue), settings.validation, settings.test, seed)
+    train_rows, validation, test = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST))
+    names, inputs, truth = catalogue.artists(), catalogue.inputs, catalogue.families
+    base = _untrained(inputs[train_rows], [names[i] for i in train_rows], settings)
+    model = _with_lightfm(base, inputs[train_rows], [names[i] for i in train_rows], truth[train_rows], settings, seed)
+    progress.say("genre: XGBoost")
+    _fit_booster(model, inputs[train_rows], truth[train_rows], settings, seed)
+    model = _calibrated(model, inputs[validation], [names[i] for i in validation], truth[validation])
+    return model, _measure(model, catalogue, train_rows, test)
+
+
+def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -> dict[str, Any]:
+    quarter, three = np.quantile(inputs, [0.25, 0.75], axis=0)
+    clipped = np.isin(INPUT_NAMES, CLIPPED)
+    reach = settings.iqr * (three - quarter)
+    edges = np.full((inputs.shape[1], settings.bins - 1), np.inf, np.float32)
+    for column, values in enumerate(inputs.T):
+        cuts = np.unique(np.quantile(values, np.linspace(0, 1, settings.bins + 1)[1:-1]).astype(np.float32))
+        edges[column, : len(cuts)] = cuts
+    keys = sorted({key for each in names for name in each if (key := artist_key(name))})
+    return {
+        "artists": np.array([key.encode() for key in keys]),
+        "low": np.where(clipped, quarter - reach, -np.inf).astype(np.float32),
+        "high": np.where(clipped, three + reach, np.inf).astype(np.float32),
+        "edges": edges,
+    }
+
+
+def _artist_features(keys: Keys, artists: Sequence[Sequence[str]]) -> tuple[csr_matrix, NDArray[np.bool_]]:
+    """Column 0 is the unknown artist, taken when none is known; known ones share a weight of 1."""
+    found = [keys.find([artist_key(name) for name in names]) for names in artists]
+    columns = [places[places != ABSENT] + 1 for places in found]
+    known = np.array([len(each) > 0 for each in columns], bool)
+    columns = [each if len(each) else np.zeros(1, np.int64) for each in columns]
+    rows = np.repeat(np.arange(len(columns)), [len(each) for each in columns])
+    values = np.concatenate([np.full(len(each), 1 / len(each)) for each in columns])
+    shape = (len(columns), len(keys.sorted) + 1)
+    return csr_matrix((values, (rows, np.concatenate(columns))), shape=shape, dtype=np.float32), known
+
+
+def _bin_features(edges: Floats, inputs: Floats) -> csr_matrix:
+    """One column a bin; a missing input is in none."""
+    bins = edges.shape[1] + 1
+    places = (inputs[:, :, None] >= edges).sum(axis=2) + np.arange(inputs.shape[1]) * bins
+    rows, columns = np.nonzero(~np.isnan(inputs))
+    values = np.full(len(rows), BIN_WEIGHT, np.float32)
+    return csr_matrix((values, (rows, places[rows, columns])), shape=(len(inputs), bins * inputs.shape[1]))
+
+
+def _with_lightfm(
+    base: dict[str, Any], inputs: Floats, names: list[list[str]], truth: metrics.Truth, settings: recipe.Genre, seed: int
+) -> GenreModel:
+    """Train LightFM; part of the tracks are seen once more without artist, so that unknown ones are met in training."""
+    masked = np.flatnonzero(np.random.default_rng(seed).random(len(inputs)) < settings.artist_mask)
+    artists, _ = _artist_features(Keys(base["artists"]), [*names, *([] for _ in masked)])
+    bins = _bin_features(base["edges"], inputs)
+    features = hstack([artists, vstack([bins, bins[masked]])], format="csr", dtype=np.float32)
+    labels = coo_matrix(np.vstack([truth, truth[masked]]).T.astype(np.int32))
+    model = LightFM(
+        no_components=settings.no_components,
+        learning_schedule=settings.learning_schedule,
+        loss=settings.loss,
+        k=settings.k,
+        random_state=seed,
+    )
+    for _ in progress.steps("genre: LightFM epochs", settings.epochs):
+        model.fit_partial(labels, item_features=features, epochs=1, num_threads=1)
+    families = truth.shape[1]
+    return GenreModel(
+        booster=XGBClassifier(),
+        item_factors=model.item_embeddings,
+        item_biases=model.item_biases,
+        family_factors=model.user_embeddings,
+        family_biases=model.user_biases,
+        weights=np.full((2, 2), 0.5, np.float32),
+        biases=np.zeros((2, families), np.float32),
+        **base,
+    )
+
+
+def _fit_booster(model: GenreModel, inputs: Floats, truth: metrics.Truth, settings: recipe.Genre, seed: int) -> None:
+    """A track with several families is a row of each, sharing its weight."""
+    rows, families = np.nonzero(truth)
+    model.booster.set_params(
+        objective="multi:softprob",
+        max_depth=settings.max_depth,
+        learning_rate=settings.learning_rate,
+        n_estimators=settings.n_estimators,
+        subsample=settings.subsample,
+        colsample_bytree=settings.colsample_bytree,
+        tree_method="hist",
+        random_state=seed,
+    )
+    model.booster.fit(model.sound_features(inputs)[rows], families, sample_weight=1 / truth.sum(axis=1)[rows])
+
+
+def _calibrated(model: GenreModel, inputs: Floats, names: list[list[str]], truth: metrics.Truth) -> GenreModel:
+    """Fit weights and biases by maximum likelihood: tracks with known artists as they are, all tracks with none known."""
+    sound = model.sound_scores(inputs)
+    fitted = []
+    for artists, wanted in (([[] for _ in names], False), (names, True)):
+        features, known = model.item_features(inputs, artists)
+        kept = known == wanted
+        fitted.append(_fit_calibration(model.artist_scores(features)[kept], sound[kept], truth[kept]))
+    weights, biases = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
+    return GenreModel(**(vars(model) | {"weights": weights, "biases": biases}))
+
+
+def _fit_calibration(artist: Floats, sound: Floats, truth: metrics.Truth) -> tuple[NDArray[Any], NDArray[Any]]:
+    families = truth.shape[1]
+    target = truth / truth.sum(axis=1, keepdims=True)
+
+    def loss(x: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+        logs = log_softmax(x[0] * artist + x[1] * sound + x[2:], axis=1)
+        error = (np.exp(logs) - target) / len(truth)
+        slope = np.concatenate([[(error * artist).sum(), (error * sound).sum()], error.sum(axis=0)])
+        # A hint of ridge keeps the biases of families that validation hardly holds near 0.
+        return float(-(target * logs).sum() / len(truth) + 1e-4 * (x[2:] ** 2).sum()), slope + np.append([0, 0], 2e-4 * x[2:])
+
+    start = np.concatenate([[0.1, 0.5], np.zeros(families)])
+    bounds = [(0, None), (0, None), *[(None, None)] * families]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return found[:2], found[2:]
+
+
+def _measure(model: GenreModel, catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, Any]:
+    names, truth = catalogue.artists(), catalogue.families[test]
+    features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
+    artist, sound = model.artist_scores(features), model.sound_scores(catalogue.inputs[test])
+    confidence = model.combine(artist, sound, known)
+    card: dict[str, Any] = {"test recordings": len(test), "macro_f1": metrics.macro_f1(confidence, truth)}
+    card |= {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
+    card["ece"] = metrics.calibration_error(confidence, truth)
+    for label, kept in (("known artists", known), ("artists unknown", ~known)):
+        if kept.any():
+            card[label] = {"recordings": int(kept.sum()), "macro_f1": metrics.macro_f1(confidence[kept], truth[kept])}
+    lookup = _artist_lookup(catalogue, train_rows, test)
+    card["macro_f1 beside it"] = {
+        "artist look-up": metrics.macro_f1(lookup, truth),
+        "XGBoost alone": metrics.macro_f1(sound, truth),
+        "LightFM alone, calibrated": metrics.macro_f1(model.combine(artist, np.zeros_like(sound), known), truth),
+    }
+    card["weight of LightFM, of XGBoost"] = {
+        "known artists": [float(x) for x in model.weights[1]],
+        "artists unknown": [float(x) for x in model.weights[0]],
+    }
+    return card
+
+
+def _artist_lookup(catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]) -> Floats:
+    """The baseline without learning: the share of families among the primary artist's training tracks, else of all."""
+    _, codes = np.unique(catalogue.primary_artists(), return_inverse=True)
+    counts = np.zeros((codes.max() + 1, len(catalogue.labels)), np.float32)
+    np.add.at(counts, codes[train_rows], catalogue.families[train_rows].astype(np.float32))
+    found = counts[codes[test]]
+    return np.where(found.any(axis=1, keepdims=True), found, counts.sum(axis=0))

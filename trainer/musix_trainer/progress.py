@@ -1,0 +1,25 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log. On standard error, so that answers stay clean."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+
+def say(text: str) -> None:
+    """One line about what happens."""
+    click.echo(text, err=True)
+
+
+def steps(label: str, count: int) -> Iterator[int]:
+    """Iterate 0..count-1, showing how far it is."""
+    if sys.stderr.isatty():
+        with click.progressbar(range(count), label=f"{label:<28}", file=sys.stderr) as bar:
+            yield from bar
+        return
+    start = time.monotonic()
+    for step in range(count):
+        yield step
+        if step + 1 == count or (step + 1) % max(count // 4, 1) == 0:
+            say(f"{label}: {step + 1}/{count}, {time.monotonic() - start:.0f} s")

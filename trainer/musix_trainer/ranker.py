@@ -1,0 +1,213 @@
+"""Ranker: a small network that learns, from feedback, how five components and the context make a track wanted.
+
+The components come from the runtime's own pool, so that training and serving cannot drift apart.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from musix_runtime.arrays import Floats, Rows
+from musix_runtime.pool import Listener, Pool
+from musix_runtime.ranker import COMPONENTS, DIVERSITY, Ranker
+from musix_trainer import metrics, networks, progress, recipe, split
+from musix_trainer.collab import CollabModel, relevant_rows
+from musix_trainer.feedback import Feedback
+from musix_trainer.listening import Listening
+
+LIST = 10  # impressions that are seen together, and make each other more or less diverse
+BUSY = math.log1p(100)  # scale of the listener's activity: tracks heard, in logarithms
+
+
+class RankerNetwork(nn.Module):
+    """From components (n, 5) and raw context (n, 2: tracks heard, hour or NaN) to a logit (n, 1)."""
+
+    def __init__(self, hidden: tuple[int, int]) -> None:
+        super().__init__()
+        self.layers = networks.perceptron(len(COMPONENTS) + 3, hidden, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        components, heard, hour = inputs[:, :-2], inputs[:, -2:-1], inputs[:, -1:]
+        activity = torch.log1p(heard) / BUSY
+        known = ~torch.isnan(hour)
+        angle = torch.where(known, hour, 0.0) * (2 * math.pi / 24)
+        clock = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1) * known
+        logit: Tensor = self.layers(torch.cat([components, activity, clock], dim=1))
+        return logit
+
+
+@dataclass(frozen=True)
+class RankerModel:
+    """The trained network, in eval mode."""
+
+    network: RankerNetwork
+
+    def run(self, outputs: None, feed: dict[str, Floats]) -> list[Floats]:
+        """Answer like the ONNX session of the exported graph, by PyTorch."""
+        with torch.no_grad():
+            inputs = torch.from_numpy(np.column_stack([feed["components"], feed["context"]]))
+            return [np.asarray(torch.sigmoid(self.network(inputs)).numpy())]
+
+    def runtime(self) -> Ranker:
+        """The part that answers, with PyTorch in place of ONNX Runtime."""
+        return Ranker(self)
+
+    def save(self, path: Path) -> None:
+        """Write the model into a new folder."""
+        path.mkdir(parents=True)
+        torch.save(self.network.state_dict(), path / "network.pt")
+
+    @classmethod
+    def load(cls, path: Path, settings: recipe.Ranker) -> "RankerModel":
+        """Read a model that `save` wrote."""
+        network = RankerNetwork(settings.hidden)
+        network.load_state_dict(torch.load(path / "network.pt", weights_only=True))
+        return cls(network.eval())
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """What listeners were shown: who (n,), components with context (n, 7), and whether they took it (n,)."""
+
+    listener: NDArray[np.int64]
+    inputs: Floats
+    taken: NDArray[np.bool_]
+
+
+def train(
+    pool: Pool,
+    collab: CollabModel,
+    given: Feedback | None,
+    held_out: Listening,
+    settings: recipe.Ranker,
+    seed: int,
+) -> tuple[RankerModel, dict[str, Any]]:
+    """Learn from the given feedback, else from the validation part of listening against the pool's own candidates."""
+    shown = _from_feedback(pool, collab, given, held_out.names) if given else _derived(pool, collab, held_out, settings, seed)
+    listeners, number = np.unique(shown.listener, return_inverse=True)
+    parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
+    chosen, validation = parts == split.TRAIN, parts == split.VALIDATION
+    torch.manual_seed(seed)
+    network = RankerNetwork(settings.hidden)
+    inputs, taken = torch.from_numpy(shown.inputs), torch.from_numpy(shown.taken.astype(np.float32))[:, None]
+    best = networks.fit(
+        network,
+        nn.functional.binary_cross_entropy_with_logits,
+        (inputs[chosen], taken[chosen]),
+        (inputs[validation], taken[validation]),
+        learning_rate=settings.learning_rate,
+        batch=settings.batch,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        seed=seed,
+        label="ranker: epochs",
+    )
+    model = RankerModel(network)
+    card: dict[str, Any] = {
+        "feedback": "given" if given else "derived: held-out listening against the other candidates proposed",
+        "impressions": len(shown.taken),
+        "taken": int(shown.taken.sum()),
+        "best epoch": best,
+        "AUC on held-out listeners": _aucs(model, shown.inputs[validation], shown.taken[validation], settings),
+    }
+    return model, card
+
+
+def _from_feedback(pool: Pool, collab: CollabModel, given: Feedback, names: list[str]) -> Impressions:
+    numbers = pool.collab.listeners.find(names)[given.listener]
+    pieces = []
+    for number, where in _groups(numbers):
+        listener, query = _known(pool, collab, number)
+        rows = given.row[where]
+        components = _in_lists(pool, listener, query, rows)
+        context = np.column_stack([np.full(len(rows), len(listener.heard)), given.hour[where]])
+        pieces.append((np.full(len(rows), number), np.column_stack([components, context]), given.taken[where]))
+    return _joined(pieces)
+
+
+def _derived(pool: Pool, collab: CollabModel, held_out: Listening, settings: recipe.Ranker, seed: int) -> Impressions:
+    """A listener is shown the pool's candidates that turned out to be heard, among others that did not."""
+    rng = np.random.default_rng(seed)
+    relevant = relevant_rows(collab, held_out)
+    pieces = []
+    for step, number in zip(progress.steps("ranker: listeners", len(relevant)), sorted(relevant), strict=True):
+        listener, query = _known(pool, collab, number)
+        if step % 2:  # half of the lists follow a track that plays now, half do not
+            query = pool.content.vectors(rng.choice(listener.heard, 1))[0]
+        rows = pool.candidates(listener, query, listener.heard, settings.candidates)
+        taken = np.isin(rows, list(relevant[number]))
+        others = rng.permutation(np.flatnonzero(~taken))[: settings.negatives * int(taken.sum())]
+        order = rng.permutation(np.concatenate([np.flatnonzero(taken), others]))
+        if len(order):
+            components = _in_lists(pool, listener, query, rows[order])
+            context = np.tile(np.array([len(listener.heard), np.nan]), (len(order), 1))
+            pieces.append((np.full(len(order), number), np.column_stack([components, context]), taken[order]))
+    return _joined(pieces)
+
+
+def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each listener that has factors, with the places of its entries in order."""
+    order = np.argsort(numbers, kind="stable")
+    found, starts = np.unique(numbers[order], return_index=True)
+    for number, where in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+        if number >= 0:
+            yield number, where
+
+
+def _known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Floats]:
+    heard = pool.collab.history(number)
+    return Listener(pool.collab.matches(collab.listener_factors[number]), heard), pool.content.profile(heard)
+
+
+def _in_lists(pool: Pool, listener: Listener, query: Floats, rows: Rows) -> Floats:
+    """Components of rows shown in this order, in lists of ten; diversity sees what stands above in the list."""
+    vectors = pool.content.vectors(rows)
+    components = pool.components(listener, query, rows, vectors)
+    for start in range(0, len(rows), LIST):
+        seen = vectors[start : start + LIST]
+        alike = np.tril(seen @ seen.T, -1).max(axis=1)
+        components[start : start + LIST, DIVERSITY] = 1 - np.clip(alike, 0, 1)
+    return components
+
+
+def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Impressions:
+    listener, inputs, taken = (np.concatenate(each) for each in zip(*pieces, strict=True))
+    return Impressions(listener, inputs.astype(np.float32), taken)
+
+
+def _aucs(model: RankerModel, inputs: Floats, taken: NDArray[np.bool_], settings: recipe.Ranker) -> dict[str, float]:
+    components, context = inputs[:, : len(COMPONENTS)], inputs[:, len(COMPONENTS) :]
+    blend = components @ np.array([settings.blend[name] for name in COMPONENTS])
+    (scores,) = model.run(None, {"components": components, "context": context})
+    found = {"network": scores[:, 0], "blend": blend} | dict(zip(COMPONENTS, components.T, strict=True))
+    return {name: float(roc_auc_score(taken, values)) for name, values in found.items()}
+
+
+def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening, limit: int = 10) -> dict[str, Any]:
+    """Whole lists, as served, against held-out listening: the hybrid beside each way of finding tracks alone."""
+    relevant = relevant_rows(collab, test)
+    ranker = model.runtime()
+    found: dict[str, list[Rows]] = {name: [] for name in ("hybrid", "collab alone", "content alone", "popularity alone")}
+    for _, number in zip(progress.steps("hybrid: listeners", len(relevant)), sorted(relevant), strict=True):
+        listener, query = _known(pool, collab, number)
+        rows = pool.candidates(listener, query, listener.heard, limit)
+        vectors = pool.content.vectors(rows)
+        components = pool.components(listener, query, rows, vectors)
+        short = pool.shortlist(components, limit)
+        context = np.array([len(listener.heard), np.nan], np.float32)
+        picks, _ = ranker.choose(components[short], vectors[short], context, limit)
+        found["hybrid"].append(rows[short][picks])
+        for name, column in (("collab alone", 0), ("content alone", 1)):
+            found[name].append(rows[np.argsort(-components[:, column], kind="stable")[:limit]])
+        popular = pool.popular[~np.isin(pool.popular, listener.heard)]
+        found["popularity alone"].append(popular[:limit].astype(np.int64))
+    truth = [relevant[number] for number in sorted(relevant)]
+    return {"listeners": len(truth)} | {name: metrics.ranking(rows, truth, limit) for name, rows in found.items()}

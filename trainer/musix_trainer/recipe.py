@@ -1,0 +1,188 @@
+"""The recipe: every number that changes a model, read from TOML into frozen structs. Unknown keys are errors."""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from musix_runtime.errors import RecipeError
+from musix_runtime.ranker import COMPONENTS
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Rate = Annotated[float, Meta(gt=0)]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the recipe."""
+
+
+class Tables(Section, frozen=True):
+    """File names in the data folder. Feedback is optional."""
+
+    tracks: str = "tracks.parquet"
+    listening: str = "listening.parquet"
+    feedback: str | None = None
+
+
+class Synthetic(Section, frozen=True):
+    """Size of the embedded, simulated data set."""
+
+    tracks: Positive = 3000
+    listeners: Positive = 600
+
+
+class Catalog(Section, frozen=True):
+    """What the catalogue itself computes."""
+
+    freshness_half_life: Rate = 730.0  # days after which a release counts half as fresh
+    popular: Positive = 1000  # tracks proposed to a listener of whom nothing is known
+
+
+class Split(Section, frozen=True):
+    """How listening is held out. By artist: an artist's tracks are held out together, as they must be when listening
+    was derived from artists, since each track would give its siblings away."""
+
+    by: Literal["track", "artist"] = "track"
+    validation: Share = 0.1
+    test: Share = 0.1
+
+
+class Genre(Section, frozen=True):
+    """LightFM over artists and binned inputs, XGBoost over inputs, averaged."""
+
+    no_components: Positive = 50
+    learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
+    loss: Literal["bpr", "warp", "logistic"] = "bpr"
+    k: Positive = 5
+    epochs: Positive = 30
+    artist_mask: Share = 0.5  # share of training tracks seen once more without their artist
+    bins: Positive = 20  # quantile bins of each input
+    max_depth: Positive = 7
+    learning_rate: Rate = 0.1
+    n_estimators: Positive = 200
+    subsample: Share = 0.8
+    colsample_bytree: Share = 0.8
+    iqr: Rate = 1.5  # inputs are clipped this many interquartile ranges beyond the quartiles
+    validation: Share = 0.1
+    test: Share = 0.1
+
+
+class Mood(Section, frozen=True):
+    """The mood network."""
+
+    hidden: tuple[Positive, Positive] = (64, 32)
+    dropout: tuple[Share, Share] = (0.3, 0.2)
+    learning_rate: Rate = 0.001
+    batch: Positive = 32
+    epochs: Positive = 50
+    patience: Positive = 8
+    validation: Share = 0.2
+
+
+class Collab(Section, frozen=True):
+    """LightFM over listening."""
+
+    no_components: Positive = 50
+    learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
+    loss: Literal["bpr", "warp", "logistic"] = "bpr"
+    learning_rate: Rate = 0.05  # adagrad only
+    item_alpha: Annotated[float, Meta(ge=0)] = 0.0
+    user_alpha: Annotated[float, Meta(ge=0)] = 0.0
+    epochs: Positive = 100
+    fold_in_ridge: Rate = 1.0
+
+
+class Content(Section, frozen=True):
+    """Weight of each block of the content vector, before the vector is scaled to length 1."""
+
+    audio: Rate = 1.0
+    genre: Rate = 1.0
+    mood: Rate = 0.5
+    popularity: Rate = 0.25
+
+
+class Ranker(Section, frozen=True):
+    """The ranker network, and what the runtime does around it."""
+
+    hidden: tuple[Positive, Positive] = (32, 16)
+    learning_rate: Rate = 0.001
+    batch: Positive = 64
+    epochs: Positive = 50
+    patience: Positive = 10
+    validation: Share = 0.2
+    negatives: Positive = 4  # impressions not taken up, for each that was, when feedback has to be derived
+    candidates: Positive = 50
+    pool: Positive = 60
+    blend: dict[str, float] = msgspec.field(
+        default_factory=lambda: {"collab": 0.5, "content": 0.3, "preference": 0.0, "freshness": 0.1, "diversity": 0.1}
+    )
+
+
+class Recipe(Section, frozen=True):
+    """A whole recipe: what to learn from, how, and under which name and version."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
+    source: Literal["synthetic", "tables"]
+    seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
+    tables: Tables = Tables()
+    synthetic: Synthetic = Synthetic()
+    catalog: Catalog = Catalog()
+    split: Split = Split()
+    genre: Genre = Genre()
+    mood: Mood = Mood()
+    collab: Collab = Collab()
+    content: Content = Content()
+    ranker: Ranker = Ranker()
+
+    @property
+    def label(self) -> str:
+        """`NAME-VERSION`, the name of the bundle folder."""
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe with the file and the bytes it was read from."""
+
+    path: Path
+    recipe: Recipe
+    text: bytes
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text).hexdigest()
+
+
+def read(path: Path) -> RecipeFile:
+    """Read and check a recipe. Raises RecipeError that names the file, the key, what was expected and found."""
+    try:
+        text = path.read_bytes()
+        raw = tomllib.loads(text.decode())
+    except OSError as error:
+        raise RecipeError(f"{path}: expected a recipe file, found: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: expected TOML, found: {error}") from error
+    _check_keys(raw, Recipe, str(path))
+    try:
+        recipe = msgspec.convert(raw, Recipe)
+    except msgspec.ValidationError as error:
+        message, _, key = str(error).partition(" - at `$")
+        raise RecipeError(f"{path}: {key.strip('.`') or 'top level'}: {message[:1].lower()}{message[1:]}") from error
+    if set(recipe.ranker.blend) != set(COMPONENTS):
+        raise RecipeError(f"{path}: ranker.blend: expected {', '.join(COMPONENTS)}, found {', '.join(recipe.ranker.blend)}")
+    return RecipeFile(path, recipe, text)
+
+
+def _check_keys(raw: dict[str, Any], section: type[Section], where: str) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in raw.items():
+        if key not in known:
+            raise RecipeError(f"{where}: {key}: unknown key; known here are {', '.join(known)}")
+        if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], Section):
+            _check_keys(value, known[key], f"{where}: {key}")

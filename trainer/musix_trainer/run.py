@@ -1,0 +1,217 @@
+"""The run: one training from recipe to five parts, and the folder that keeps it."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import torch
+from threadpoolctl import threadpool_limits
+
+from musix_runtime.errors import InputError
+from musix_runtime.features import AUDIO
+from musix_runtime.folder import new_folder
+from musix_runtime.manifest import Provenance, Serving
+from musix_runtime.manifest import Source as SourceCard
+from musix_runtime.pool import Pool
+from musix_trainer import catalog, collab, content, genre, mood, progress, ranker, recipe, split, synthetic, tables
+from musix_trainer.feedback import feedback
+from musix_trainer.listening import Listening, listening
+from musix_trainer.recipe import Recipe, RecipeFile
+from musix_trainer.tables import Source
+from musix_trainer.tracks import Catalogue, catalogue
+
+PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that one training gave."""
+
+    recipe_file: RecipeFile
+    catalogue: Catalogue
+    catalog: catalog.CatalogModel
+    genre: genre.GenreModel
+    mood: mood.MoodModel
+    collab: collab.CollabModel
+    content: content.ContentModel
+    ranker: ranker.RankerModel
+    quality: dict[str, Any]
+    provenance: Provenance
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.recipe_file.recipe
+
+    def pool(self) -> Pool:
+        """The runtime's pool over this run's own arrays."""
+        return make_pool(self.collab, self.content, self.catalog, self.recipe.ranker)
+
+    def save(self, path: Path) -> None:
+        """Write the run into `path`, in place of what was there; whole or not at all."""
+        with new_folder(path, replace=True) as target:
+            (target / "recipe.toml").write_bytes(self.recipe_file.text)
+            self.catalogue.frame.write_parquet(target / "tracks.parquet")
+            self.catalogue.ids.write_parquet(target / "ids.parquet")
+            np.save(target / "inputs.npy", self.catalogue.inputs)
+            np.save(target / "families.npy", self.catalogue.families)
+            for part in ("catalog", "genre", "mood", "collab", "content", "ranker"):
+                getattr(self, part).save(target / part)
+            card = {"labels": self.catalogue.labels, "quality": self.quality, "provenance": self.provenance}
+            (target / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2))
+
+    @classmethod
+    def load(cls, path: Path) -> "Run":
+        """Read a run that `save` wrote. Raises InputError when `path` is not one."""
+        if not (path / "run.json").is_file():
+            raise InputError(f"{path}: expected a run folder with run.json, found none")
+        recipe_file = recipe.read(path / "recipe.toml")
+        card = json.loads((path / "run.json").read_bytes())
+        return cls(
+            recipe_file,
+            Catalogue(
+                pl.read_parquet(path / "tracks.parquet"),
+                pl.read_parquet(path / "ids.parquet"),
+                np.load(path / "inputs.npy"),
+                card["labels"],
+                np.load(path / "families.npy"),
+            ),
+            catalog.CatalogModel.load(path / "catalog"),
+            genre.GenreModel.load(path / "genre"),
+            mood.MoodModel.load(path / "mood", recipe_file.recipe.mood),
+            collab.CollabModel.load(path / "collab"),
+            content.ContentModel.load(path / "content"),
+            ranker.RankerModel.load(path / "ranker", recipe_file.recipe.ranker),
+            card["quality"],
+            msgspec.convert(card["provenance"], Provenance),
+        )
+
+
+def make_pool(
+    collab_model: collab.CollabModel,
+    content_model: content.ContentModel,
+    catalog_model: catalog.CatalogModel,
+    settings: recipe.Ranker,
+) -> Pool:
+    """The runtime's pool over trained arrays."""
+    return Pool(
+        collab_model.runtime(),
+        content_model.runtime(),
+        catalog_model.families,
+        catalog_model.freshness,
+        catalog_model.popularity,
+        catalog_model.popular,
+        Serving(settings.candidates, settings.pool, settings.blend),
+    )
+
+
+def train(recipe_file: RecipeFile, data: Path | None) -> Run:
+    """Train all five parts. `data` is the folder of the recipe's tables; not needed for a synthetic source.
+
+    Linear algebra runs on one thread, so that the same recipe and data give the same bytes on every machine alike.
+    """
+    settings, seed = recipe_file.recipe, recipe_file.recipe.seed
+    sources = _sources(settings, data)
+    tracks = catalogue(sources["tracks"])
+    heard = listening(sources["listening"], tracks)
+    given = feedback(sources["feedback"], tracks, heard) if "feedback" in sources else None
+    for name, source in sources.items():
+        progress.say(f"{name}: {source.rows:,} rows; " + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items()))
+    with _one_thread():
+        parts, quality = _train_parts(settings, tracks, heard, given, seed)
+    return Run(recipe_file, tracks, **parts, quality=quality, provenance=_provenance(recipe_file, sources))
+
+
+def _train_parts(
+    settings: Recipe, tracks: Catalogue, heard: Listening, given: Any, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    parts = split.listening(heard, tracks.primary_artists(), settings.split, seed)
+    trained, validation, test = (heard.select(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST))
+    genre_model, genre_card = genre.train(tracks, settings.genre, seed)
+    audio = np.ascontiguousarray(tracks.inputs[:, : len(AUDIO)])
+    mood_model, mood_card = mood.train(audio, settings.mood, seed)
+    moods = mood_model.probabilities(audio)
+    collab_model = collab.train(trained, settings.collab, seed)
+    content_model, content_card = content.train(tracks, moods, settings.content)
+    catalog_model = catalog.train(tracks, moods, trained, settings.catalog)
+    pool = make_pool(collab_model, content_model, catalog_model, settings.ranker)
+    ranker_model, ranker_card = ranker.train(pool, collab_model, given, validation, settings.ranker, seed)
+    quality = {
+        "split": {
+            "listening held out by": settings.split.by,
+            "pairs in training": len(trained),
+            "pairs in validation": len(validation),
+            "pairs in test": len(test),
+        },
+        "genre": genre_card,
+        "mood": mood_card,
+        "collab": collab.measure(collab_model, test),
+        "content": content_card,
+        "ranker": ranker_card,
+        "hybrid": ranker.measure(pool, collab_model, ranker_model, test),
+    }
+    models = {
+        "catalog": catalog_model,
+        "genre": genre_model,
+        "mood": mood_model,
+        "collab": collab_model,
+        "content": content_model,
+        "ranker": ranker_model,
+    }
+    return models, quality
+
+
+def _sources(settings: Recipe, data: Path | None) -> dict[str, Source]:
+    if settings.source == "synthetic":
+        progress.say("the data is simulated: it shows that all works, and nothing about real listeners")
+        return synthetic.sources(settings.synthetic, settings.seed)
+    if data is None:
+        raise InputError(f"{settings.name}: this recipe learns from tables: name their folder with --data")
+    files = {"tracks": settings.tables.tracks, "listening": settings.tables.listening, "feedback": settings.tables.feedback}
+    return {name: tables.read(data / file) for name, file in files.items() if file}
+
+
+def _shown(note: int | str) -> str:
+    return f"{note:,}" if isinstance(note, int) else note
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Linear algebra and PyTorch on one thread, and PyTorch by its deterministic kernels."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+
+
+def _provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenance:
+    return Provenance(
+        recipe_sha256=recipe_file.sha256,
+        recipe=msgspec.to_builtins(recipe_file.recipe),
+        sources={name: SourceCard(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()},
+        packages={name: version(name) for name in ("musix-edge", *PACKAGES)} | {"python": platform.python_version()},
+        git_commit=_git_commit(recipe_file),
+    )
+
+
+def _git_commit(recipe_file: RecipeFile) -> str | None:
+    """The commit that the recipe's folder is at, when git knows one."""
+    command = ["git", "-C", str(recipe_file.path.parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None
