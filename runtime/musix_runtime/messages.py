@@ -161,7 +161,7 @@ def _violations(raw: Any, type_: Any, path: str) -> list[Violation]:
             msgspec.convert(raw[name], each.type)
         except msgspec.ValidationError as error:
             inner = _violations(raw[name], _struct(each.type), _join(path, name))
-            found += inner or [_violation(error, _join(path, name))]
+            found += inner or [_violation(error, _join(path, name), raw[name])]
     return found
 
 
@@ -170,9 +170,11 @@ def _struct(type_: Any) -> Any:
     return next((each for each in getattr(type_, "__args__", ()) if each is not type(None)), type_)
 
 
-def _violation(error: msgspec.ValidationError, path: str) -> Violation:
+def _violation(error: msgspec.ValidationError, path: str, value: Any = None) -> Violation:
     message, _, inner = str(error).partition(" - at `$")
-    return Violation(f"{path}{inner.rstrip('`')}".lstrip(".") or "$", message[:1].lower() + message[1:])
+    expected = (message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found ")
+    found = f", found {value!r}" if "found" not in expected and isinstance(value, str | int | float) else ""
+    return Violation(f"{path}{inner.rstrip('`')}".lstrip(".") or "$", expected + found[:100])
 
 
 def _join(path: str, name: str) -> str:

@@ -16,7 +16,7 @@ from musix_trainer.tracks import Catalogue
 
 @dataclass(frozen=True)
 class CatalogModel:
-    """A row a recording, but for `popular`: the rows of the most popular recordings, best first."""
+    """A row a recording, but for `popular`: the rows of the most popular recordings, one an artist, best first."""
 
     families: NDArray[np.uint32]
     moods: NDArray[np.uint8]
@@ -41,7 +41,9 @@ def train(catalogue: Catalogue, moods: Floats, data: Listening, settings: recipe
     age = (np.nanmax(released) - released) / DAY if np.isfinite(released).any() else released
     listeners = np.bincount(data.row, minlength=len(catalogue))
     charted = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
-    popular = np.lexsort((np.arange(len(catalogue)), -charted, -listeners))[: settings.popular]
+    order = np.lexsort((np.arange(len(catalogue)), -charted, -listeners))
+    _, firsts = np.unique(np.array(catalogue.primary_artists())[order], return_index=True)
+    popular = order[np.sort(firsts)][: settings.popular]
     bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)
     return CatalogModel(
         families=bits.astype(np.uint32),

@@ -40,7 +40,7 @@ class Catalog(Section, frozen=True):
     """What the catalogue itself computes."""
 
     freshness_half_life: Rate = 730.0  # days after which a release counts half as fresh
-    popular: Positive = 1000  # tracks proposed to a listener of whom nothing is known
+    popular: Positive = 1000  # tracks, one an artist, from which listeners of whom nothing is known are served
 
 
 class Split(Section, frozen=True):

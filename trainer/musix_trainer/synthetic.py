@@ -1,7 +1,7 @@
 """The embedded data set: simulated tracks, listening and feedback with planted structure, drawn from a seed.
 
 Planted, so that tests know the right answer:
-- each artist has one family, and each family its own sound;
+- each artist has one family for nine tracks in ten, and each family its own sound, with much overlap;
 - each listener has three favourite families and hears them nine times out of ten, newer releases more often;
 - a listener takes what is shown with a probability of `taken`: high for favourite families, higher when fresh.
 """
@@ -19,6 +19,7 @@ from musix_trainer.tracks import families
 
 FAVOURITES = 3
 LOYALTY = 0.9  # share of plays that are of favourite families
+STRAY = 0.1  # share of an artist's tracks that are of any family
 SHOWN = 20  # impressions a listener
 DAY = 86_400
 NEWEST = 1_735_689_600  # 2025-01-01, seconds since 1970
@@ -82,7 +83,8 @@ def _tracks(count: int, rng: np.random.Generator) -> tuple[pl.DataFrame, NDArray
     artist_family = np.arange(artists) % len(labels)
     artist_fame = rng.beta(2, 3, artists)
     artist = rng.integers(0, artists, count)
-    family = artist_family[artist]
+    strays = rng.random(count) < STRAY
+    family = np.where(strays, rng.integers(0, len(labels), count), artist_family[artist])
     released = rng.integers(OLDEST, NEWEST, count) // DAY * DAY
     frame = pl.DataFrame(
         {
@@ -108,10 +110,10 @@ def _tracks(count: int, rng: np.random.Generator) -> tuple[pl.DataFrame, NDArray
 def _sound(family: NDArray[np.int64], artist: NDArray[np.int64], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
     """Audio features around the sound of the family, then of the artist, then of the track."""
 
-    def share(spread: float = 2.0) -> NDArray[np.float64]:
-        of_family = rng.normal(0, spread, family.max() + 1)
-        of_artist = rng.normal(0, 0.4, artist.max() + 1)
-        return 1 / (1 + np.exp(-(of_family[family] + of_artist[artist] + rng.normal(0, 0.4, len(family)))))
+    def share() -> NDArray[np.float64]:
+        of_family = rng.normal(0, 1.2, family.max() + 1)
+        of_artist = rng.normal(0, 0.5, artist.max() + 1)
+        return 1 / (1 + np.exp(-(of_family[family] + of_artist[artist] + rng.normal(0, 0.8, len(family)))))
 
     names = ("danceability", "energy", "speechiness", "acousticness", "instrumentalness", "liveness", "valence")
     shares = {name: share().round(4) for name in names}
