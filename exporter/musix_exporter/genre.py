@@ -10,7 +10,7 @@ from xgboost import XGBClassifier
 
 from musix_exporter import graphs
 from musix_exporter.files import Files
-from musix_trainer.genre import BIN_WEIGHT, ENERGY, FLOOR, LOUDNESS, TEMPO, VALENCE, GenreModel
+from musix_trainer.genre import ENERGY, FLOOR, LOUDNESS, TEMPO, VALENCE, GenreModel
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
 
@@ -58,7 +58,18 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, 1] known) => 
   logits_1 = Sum(weighted_artist_1, weighted_sound_1, bias_1)
   is_known = Greater(known, half)
   logits = Where(is_known, logits_1, logits_0)
-  confidence = Softmax<axis = 1>(logits)
+  probabilities = Softmax<axis = 1>(logits)
+  at_least = Max(probabilities, floor)
+  kept = Min(at_least, ceiling)
+  rest = Sub(one, kept)
+  log_kept = Log(kept)
+  log_rest = Log(rest)
+  odds = Sub(log_kept, log_rest)
+  slope = Where(is_known, slope_1, slope_0)
+  intercept = Where(is_known, intercept_1, intercept_0)
+  sloped = Mul(odds, slope)
+  shifted = Add(sloped, intercept)
+  confidence = Sigmoid(shifted)
 }
 """
 
@@ -87,13 +98,16 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "one": np.float32(1),
         "half": np.float32(0.5),
         "floor": np.float32(FLOOR),
+        "ceiling": np.float32(1 - FLOOR),
         "edges": model.edges,
         "first_bin": np.arange(inputs) * (cuts + 1),
-        "bin_factors": (bin_factors * BIN_WEIGHT).astype(np.float32),
+        "bin_factors": (bin_factors * model.bin_weight).astype(np.float32),
         "family_factors": family_factors.astype(np.float32),
         "family_biases": model.family_biases,
         **{f"artist_weight_{i}": model.weights[i, 0] for i in (0, 1)},
         **{f"sound_weight_{i}": model.weights[i, 1] for i in (0, 1)},
+        **{f"slope_{i}": model.platt[i, 0] for i in (0, 1)},
+        **{f"intercept_{i}": model.platt[i, 1] for i in (0, 1)},
         **{f"bias_{i}": model.biases[i] for i in (0, 1)},
     }
     sizes = {"INPUTS": inputs, "WIDTH": family_factors.shape[0], "FAMILIES": family_factors.shape[1]}

@@ -185,21 +185,21 @@ class Engine:
         collab = self.pool.collab
         known = collab.listeners.find_one(request.user_id)
         if known != ABSENT:
-            heard = collab.history(known, request.time_range)
-            return Listener(collab.matches(collab.listener_factors[known]), heard), "hybrid"
+            matches = collab.matches(collab.listener_factors[known])
+            return Listener(matches, collab.history(known), collab.history(known, request.time_range)), "hybrid"
         heard = self.catalog.rows(request.history or [])
         heard = heard[heard != ABSENT]
         if not len(heard):
             return NOBODY, "popular"
         factors = collab.fold_in(heard)
-        return Listener(None if factors is None else collab.matches(factors), heard), "history"
+        return Listener(None if factors is None else collab.matches(factors), heard, heard), "history"
 
     def _query(self, request: RecommendRequest, listener: Listener, current: int | None) -> Floats | None:
         """What content shall be near to: the current track, else what was heard; nothing for an unknown current track."""
         if current is not None:
             return self.pool.content.vectors(np.array([current]))[0]
-        if request.current_track_id is None and len(listener.heard):
-            return self.pool.content.profile(listener.heard)
+        if request.current_track_id is None and len(listener.taste):
+            return self.pool.content.profile(listener.taste)
         return None
 
     def _excluded(self, request: RecommendRequest, listener: Listener, current: int | None) -> Rows:

@@ -1,6 +1,6 @@
 """Requests and responses, typed. The same messages serve the library, the command line and HTTP."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -12,6 +12,8 @@ from musix_runtime.errors import RequestError, Violation
 BATCH_LIMIT = 1000
 TEXT_LIMIT = 1000
 LIST_LIMIT = 10_000
+
+RANGES = get_args(TimeRange)
 
 Id = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
 Limit = Annotated[int, Meta(ge=1, le=100)]
@@ -172,6 +174,8 @@ def _struct(type_: Any) -> Any:
 
 def _violation(error: msgspec.ValidationError, path: str, value: Any = None) -> Violation:
     message, _, inner = str(error).partition(" - at `$")
+    if message.startswith("Invalid enum value"):
+        message = f"Expected {', '.join(RANGES[:-1])} or {RANGES[-1]}"  # the one enumeration there is
     expected = (message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found ")
     found = f", found {value!r}" if "found" not in expected and isinstance(value, str | int | float) else ""
     return Violation(f"{path}{inner.rstrip('`')}".lstrip(".") or "$", expected + found[:100])

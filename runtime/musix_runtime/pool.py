@@ -16,13 +16,15 @@ _BITS = np.arange(32, dtype=np.uint32)
 
 @dataclass(frozen=True)
 class Listener:
-    """What is known of who asks: collab's match for every track with factors, and the catalogue rows heard."""
+    """What is known of who asks: collab's match for every track with factors, the catalogue rows heard ever, and those
+    of the asked time range, which tell the taste."""
 
     matches: Floats | None
     heard: Rows
+    taste: Rows
 
 
-NOBODY = Listener(None, np.empty(0, np.int64))
+NOBODY = Listener(None, np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Pool:
             components[:, 0] = self.popularity[rows]
         if query is not None:
             components[:, 1] = np.clip(vectors @ query, 0, 1)
-        components[:, 2] = self._preference(listener.heard, rows)
+        components[:, 2] = self._preference(listener.taste, rows)
         components[:, 3] = self.freshness[rows]
         components[:, 4] = 1
         return components
@@ -86,8 +88,8 @@ class Pool:
         best = best[np.lexsort((best, -matches[best]))]
         return self.collab.rows[best].astype(np.int64)
 
-    def _preference(self, heard: Rows, rows: Rows) -> Floats:
-        counts = self._families(heard).sum(axis=0)
+    def _preference(self, taste: Rows, rows: Rows) -> Floats:
+        counts = self._families(taste).sum(axis=0)
         shares = counts / max(counts.max(initial=0), 1)
         return np.asarray((self._families(rows) * shares).max(axis=1, initial=0), np.float32)
 

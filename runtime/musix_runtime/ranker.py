@@ -51,7 +51,7 @@ class Ranker:
         (Shapley 1953), a missing one being 0. The base is the score when all are missing.
         """
         coalitions = components[:, None, :] * _COALITIONS.astype(np.float32)
-        scores = self.scores(coalitions.reshape(-1, len(COMPONENTS)), context).reshape(len(components), -1)
+        scores = self.scores(coalitions.reshape(-1, len(COMPONENTS)), context).reshape(len(components), len(_COALITIONS))
         values = np.rint(scores @ _WEIGHTS.T * MICRO)
         # Rounding may leave a millionth or two over: they go to the largest value, so that the sum is exact.
         rest = np.rint((scores[:, -1] - scores[:, 0]) * MICRO) - values.sum(axis=1)

@@ -10,7 +10,8 @@ from lightfm import LightFM
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_matrix, csr_matrix, hstack, vstack
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
 from musix_runtime.arrays import ABSENT, Floats, Keys
@@ -24,8 +25,7 @@ from musix_trainer.tracks import Catalogue
 CLIPPED = ("loudness", "tempo", "duration_ms")
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
-BIN_WEIGHT = 0.3  # of a binned input beside an artist, in LightFM's features
-FLOOR = 1e-7  # below which a probability of XGBoost counts as this
+FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class GenreModel:
     LightFM takes the families as users and the tracks as items. Rows of `item_factors`: the unknown artist, the
     artists in the order of their keys, then the bins of each input. `low`, `high` (15,) clip the inputs; `edges`
     (15, bins-1) cut them, padded with infinity. Row 0 of the calibration serves tracks whose artists are unknown,
-    row 1 the others: logits = weight of LightFM * score + weight of XGBoost * log probability + bias of the family.
+    row 1 the others: probabilities = softmax of weight of LightFM * score + weight of XGBoost * log probability + bias
+    of the family. They share one track among families; the confidence that a family is among a track's labels is
+    sigmoid(slope * log-odds + intercept) of them (Platt 1999).
     """
 
     booster: XGBClassifier
@@ -47,8 +49,10 @@ class GenreModel:
     low: Floats
     high: Floats
     edges: Floats
+    bin_weight: Floats  # (), of a bin beside an artist's 1 in LightFM's features
     weights: Floats  # (2, 2)
     biases: Floats  # (2, families)
+    platt: Floats  # (2, 2): slope, intercept
 
     def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> Floats:
         """Confidence of each family, by the native libraries. `inputs` (n, 15), NaN = missing. Shape (n, families)."""
@@ -57,8 +61,9 @@ class GenreModel:
 
     def combine(self, artist: Floats, sound: Floats, known: NDArray[np.bool_]) -> Floats:
         """The calibrated average of both members' scores, each (n, families)."""
-        weights, biases = self.weights[known.astype(int)], self.biases[known.astype(int)]
-        return np.asarray(softmax(weights[:, :1] * artist + weights[:, 1:] * sound + biases, axis=1), np.float32)
+        weights, biases, platt = (each[known.astype(int)] for each in (self.weights, self.biases, self.platt))
+        odds = log_odds(softmax(weights[:, :1] * artist + weights[:, 1:] * sound + biases, axis=1))
+        return np.asarray(expit(platt[:, :1] * odds + platt[:, 1:]), np.float32)
 
     def sound_scores(self, inputs: Floats) -> Floats:
         """XGBoost's log probabilities. Shape (n, families)."""
@@ -80,7 +85,7 @@ class GenreModel:
     def item_features(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> tuple[csr_matrix, NDArray[np.bool_]]:
         """LightFM's features of tracks, and whether an artist of each is known. Shapes (n, items) and (n,)."""
         names, known = _artist_features(Keys(self.artists), artists)
-        return hstack([names, _bin_features(self.edges, inputs)], format="csr", dtype=np.float32), known
+        return hstack([names, _bin_features(self.edges, inputs, float(self.bin_weight))], format="csr", dtype=np.float32), known
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
@@ -93,6 +98,12 @@ class GenreModel:
         booster = XGBClassifier()
         booster.load_model(path / "booster.ubj")
         return cls(booster=booster, **folder.load(path))
+
+
+def log_odds(probability: Floats) -> Floats:
+    """log(p / (1 - p)), p kept `FLOOR` away from 0 and 1."""
+    kept = np.clip(probability, FLOOR, 1 - FLOOR)
+    return np.asarray(np.log(kept) - np.log(1 - kept))
 
 
 def train(catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[GenreModel, dict[str, Any]]:
@@ -122,6 +133,7 @@ def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -
         "low": np.where(clipped, quarter - reach, -np.inf).astype(np.float32),
         "high": np.where(clipped, three + reach, np.inf).astype(np.float32),
         "edges": edges,
+        "bin_weight": np.float32(settings.bin_weight),
     }
 
 
@@ -137,12 +149,12 @@ def _artist_features(keys: Keys, artists: Sequence[Sequence[str]]) -> tuple[csr_
     return csr_matrix((values, (rows, np.concatenate(columns))), shape=shape, dtype=np.float32), known
 
 
-def _bin_features(edges: Floats, inputs: Floats) -> csr_matrix:
+def _bin_features(edges: Floats, inputs: Floats, weight: float) -> csr_matrix:
     """One column a bin; a missing input is in none."""
     bins = edges.shape[1] + 1
     places = (inputs[:, :, None] >= edges).sum(axis=2) + np.arange(inputs.shape[1]) * bins
     rows, columns = np.nonzero(~np.isnan(inputs))
-    values = np.full(len(rows), BIN_WEIGHT, np.float32)
+    values = np.full(len(rows), weight, np.float32)
     return csr_matrix((values, (rows, places[rows, columns])), shape=(len(inputs), bins * inputs.shape[1]))
 
 
@@ -152,7 +164,7 @@ def _with_lightfm(
     """Train LightFM; part of the tracks are seen once more without artist, so that unknown ones are met in training."""
     masked = np.flatnonzero(np.random.default_rng(seed).random(len(inputs)) < settings.artist_mask)
     artists, _ = _artist_features(Keys(base["artists"]), [*names, *([] for _ in masked)])
-    bins = _bin_features(base["edges"], inputs)
+    bins = _bin_features(base["edges"], inputs, settings.bin_weight)
     features = hstack([artists, vstack([bins, bins[masked]])], format="csr", dtype=np.float32)
     labels = coo_matrix(np.vstack([truth, truth[masked]]).T.astype(np.int32))
     model = LightFM(
@@ -173,6 +185,7 @@ def _with_lightfm(
         family_biases=model.user_biases,
         weights=np.full((2, 2), 0.5, np.float32),
         biases=np.zeros((2, families), np.float32),
+        platt=np.array([[1, 0], [1, 0]], np.float32),
         **base,
     )
 
@@ -201,11 +214,11 @@ def _calibrated(model: GenreModel, inputs: Floats, names: list[list[str]], truth
         features, known = model.item_features(inputs, artists)
         kept = known == wanted
         fitted.append(_fit_calibration(model.artist_scores(features)[kept], sound[kept], truth[kept]))
-    weights, biases = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
-    return GenreModel(**(vars(model) | {"weights": weights, "biases": biases}))
+    weights, biases, platt = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
+    return GenreModel(**(vars(model) | {"weights": weights, "biases": biases, "platt": platt}))
 
 
-def _fit_calibration(artist: Floats, sound: Floats, truth: metrics.Truth) -> tuple[NDArray[Any], NDArray[Any]]:
+def _fit_calibration(artist: Floats, sound: Floats, truth: metrics.Truth) -> tuple[NDArray[Any], ...]:
     families = truth.shape[1]
     target = truth / truth.sum(axis=1, keepdims=True)
 
@@ -219,7 +232,9 @@ def _fit_calibration(artist: Floats, sound: Floats, truth: metrics.Truth) -> tup
     start = np.concatenate([[0.1, 0.5], np.zeros(families)])
     bounds = [(0, None), (0, None), *[(None, None)] * families]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    return found[:2], found[2:]
+    odds = log_odds(softmax(found[0] * artist + found[1] * sound + found[2:], axis=1))
+    platt = LogisticRegression(C=1e6).fit(odds.reshape(-1, 1), truth.ravel())
+    return found[:2], found[2:], np.array([platt.coef_[0, 0], platt.intercept_[0]])
 
 
 def _measure(model: GenreModel, catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]
 
 def _known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Floats]:
     heard = pool.collab.history(number)
-    return Listener(pool.collab.matches(collab.listener_factors[number]), heard), pool.content.profile(heard)
+    return Listener(pool.collab.matches(collab.listener_factors[number]), heard, heard), pool.content.profile(heard)
 
 
 def _in_lists(pool: Pool, listener: Listener, query: Floats, rows: Rows) -> Floats:

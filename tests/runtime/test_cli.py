@@ -1,0 +1,55 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.test_messages import FEATURES
+
+MUSIX = Path(sys.executable).with_name("musix")
+
+
+def musix(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([MUSIX, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_verify_and_inspect(demo_bundle: Path) -> None:
+    verified = musix("verify", demo_bundle)
+    assert verified.returncode == 0
+    assert ": ok, 28 files" in verified.stdout
+    card = json.loads(musix("inspect", demo_bundle, "--json").stdout)
+    assert card["digest"] in verified.stdout
+    assert card["manifest"]["provenance"]["sources"]["listening"]["simulated"] is True
+    assert "tracks (simulated), 3,360 rows" in musix("inspect", demo_bundle).stdout
+
+
+def test_answers_on_the_terminal(demo_bundle: Path) -> None:
+    by_id = musix("classify", demo_bundle, "simulated0000000000001", "--json")
+    assert len(json.loads(by_id.stdout)["genres"]) == 5
+    by_features = musix("classify", demo_bundle, "--features", json.dumps(FEATURES), "--artist", "Nobody", "--popularity", 50)
+    assert "mood: " in by_features.stdout
+    recommended = musix("recommend", demo_bundle, "listener-001", "--limit", 3, "--hour", 8, "--json")
+    assert len(json.loads(recommended.stdout)["recommendations"]) == 3
+    assert "source: content" in musix("recommend", demo_bundle, "x", "--current", "simulated0000000000001").stdout
+    assert len(musix("similar", demo_bundle, "simulated0000000000001", "--limit", 3).stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["similar", "BUNDLE", "unknown"], 2, "error: trackId: expected a track of the catalogue, found 'unknown'"),
+        (["recommend", "BUNDLE", "a", "--limit", "0"], 2, "error: limit: expected int >= 1, found 0"),
+        (["classify", "BUNDLE"], 2, "error: trackId: is required when audioFeatures is not given"),
+        (["classify", "BUNDLE", "--features", "{"], 2, "error: --features: expected a JSON object or @FILE, found:"),
+        (["verify", "nothing-here"], 4, "error: nothing-here: expected a bundle folder, found nothing"),
+        (["unheard-of"], 2, "No such command"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_an_exit_code(
+    demo_bundle: Path, arguments: list[str], code: int, message: str
+) -> None:
+    found = musix(*[str(demo_bundle) if each == "BUNDLE" else each for each in arguments])
+    assert found.returncode == code
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr

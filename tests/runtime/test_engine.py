@@ -1,0 +1,165 @@
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest
+from musix_runtime.engine import reason
+from musix_runtime.errors import UnknownTrackError
+from musix_runtime.features import AUDIO_NAMES
+from musix_runtime.messages import Recommendations
+from musix_runtime.mood import MOODS
+
+TRACK = "simulated0000000000001"
+TRACKS = st.integers(0, 3100).map(lambda i: f"simulated{i:013d}")
+REQUESTS = st.builds(
+    RecommendRequest,
+    user_id=st.sampled_from(["listener-000", "listener-042", "nobody"]),
+    current_track_id=st.none() | TRACKS,
+    limit=st.integers(1, 100),
+    exclude_ids=st.lists(TRACKS, max_size=50),
+    time_range=st.sampled_from(["short_term", "medium_term", "long_term"]),
+    history=st.none() | st.lists(TRACKS, max_size=20),
+)
+
+
+def ids(answer: Recommendations) -> list[str]:
+    return [each.id for each in answer.recommendations]
+
+
+@settings(max_examples=150, deadline=None)
+@given(REQUESTS)
+def test_what_every_recommendation_promises(engine: Engine, request: RecommendRequest) -> None:
+    answer = engine.recommend(request)
+    found = engine.catalog.rows(ids(answer)).tolist()
+    asked = [*request.exclude_ids, *(request.history or [] if request.user_id == "nobody" else [])]
+    forbidden = set(engine.catalog.rows([*asked, request.current_track_id or ""]).tolist())
+    assert len(found) == request.limit == len(set(found))
+    assert not forbidden & set(found)
+    scores = [each.score for each in answer.recommendations]
+    assert scores == sorted(scores, reverse=True)
+    for each in answer.recommendations:
+        assert 0 <= each.score <= 1
+        assert sum(each.contributions.values()) == pytest.approx(each.score, abs=1e-9)
+        percents = [int(percent) for percent in re.findall(r"(\d+)%", each.reason)]
+        assert sum(percents) == 100
+        assert each.mood in MOODS
+        assert each.genre
+    again = engine.recommend(request)
+    assert msgspec.structs.replace(again, generated_at="") == msgspec.structs.replace(answer, generated_at="")
+
+
+@pytest.mark.parametrize(
+    ("request_", "source"),
+    [
+        (RecommendRequest(user_id="listener-001"), "hybrid"),
+        (RecommendRequest(user_id="listener-001", current_track_id=TRACK), "hybrid"),
+        (RecommendRequest(user_id="listener-001", current_track_id="unknown"), "collab"),
+        (RecommendRequest(user_id="nobody", history=[TRACK]), "history"),
+        (RecommendRequest(user_id="nobody", history=["unknown"]), "popular"),
+        (RecommendRequest(user_id="nobody", current_track_id=TRACK), "content"),
+        (RecommendRequest(user_id="nobody", current_track_id="unknown"), "popular"),
+        (RecommendRequest(user_id="nobody"), "popular"),
+    ],
+)
+def test_the_source_says_what_was_known(engine: Engine, request_: RecommendRequest, source: str) -> None:
+    answer = engine.recommend(request_)
+    assert answer.source == source
+    assert len(answer.recommendations) == 10
+
+
+def test_nobody_gets_the_most_heard_tracks_one_an_artist(engine: Engine) -> None:
+    answer = engine.recommend(RecommendRequest(user_id="nobody"))
+    rows = engine.catalog.rows(ids(answer))
+    assert np.isin(rows, engine.pool.popular[:100]).all()
+    assert len({each.artist for each in answer.recommendations}) == 10
+
+
+def test_a_known_listener_is_not_given_what_was_heard(engine: Engine) -> None:
+    number = engine.pool.collab.listeners.find_one("listener-003")
+    heard = set(engine.pool.collab.history(number).tolist())
+    found = engine.catalog.rows(ids(engine.recommend(RecommendRequest(user_id="listener-003", limit=100))))
+    assert heard
+    assert not heard & set(found.tolist())
+
+
+def test_time_ranges_are_nested(engine: Engine) -> None:
+    collab = engine.pool.collab
+    busy, idle = int(collab.recent[:, 0].argmax()), int(np.flatnonzero(collab.recent[:, 0] == 0)[0])
+    short, medium, long = (collab.history(busy, each).tolist() for each in ("short_term", "medium_term", "long_term"))
+    assert 0 < len(short) < len(medium) < len(long)
+    assert (long[: len(medium)], medium[: len(short)]) == (medium, short)
+    assert collab.history(idle, "short_term").tolist() == collab.history(idle, "medium_term").tolist()
+
+
+def test_both_forms_and_all_ids_of_a_recording_are_the_same(engine: Engine) -> None:
+    other = "simulated0000000003000"  # the second release of track 0
+    first = engine.recommend(RecommendRequest(user_id="nobody", current_track_id="simulated0000000000000"))
+    for form in (other, f"spotify:track:{other}"):
+        again = engine.recommend(RecommendRequest(user_id="nobody", current_track_id=form))
+        assert ids(again) == ids(first)
+    assert not {"simulated0000000000000", other} & set(ids(first))
+
+
+def test_excluding_everything_leaves_nothing(engine: Engine) -> None:
+    everything = [engine.catalog.track_id(row) for row in range(len(engine.catalog))]
+    assert engine.recommend(RecommendRequest(user_id="listener-001", exclude_ids=everything)).recommendations == []
+
+
+def test_many_threads_answer_like_one(engine: Engine) -> None:
+    requests = [RecommendRequest(user_id=f"listener-{i:03d}") for i in range(40)]
+    serial = [engine.recommend(request).recommendations for request in requests]
+    with ThreadPoolExecutor(8) as threads:
+        assert [each.recommendations for each in threads.map(engine.recommend, requests)] == serial
+
+
+def test_similar_tracks_are_near_and_not_the_track_itself(engine: Engine) -> None:
+    answer = engine.similar(SimilarRequest(track_id=TRACK, limit=20))
+    assert len(answer.tracks) == 20
+    assert TRACK not in {each.id for each in answer.tracks}
+    nearness = [each.similarity for each in answer.tracks]
+    assert nearness == sorted(nearness, reverse=True)
+    vectors = engine.pool.content.vectors(np.arange(len(engine.catalog)))
+    row = engine.catalog.row(TRACK)
+    exact = np.sort(np.delete(vectors @ vectors[row], row))[::-1][:20]
+    np.testing.assert_allclose(nearness, exact, atol=2e-6)
+    with pytest.raises(UnknownTrackError, match="trackId: expected a track of the catalogue, found 'unknown'"):
+        engine.similar(SimilarRequest(track_id="unknown"))
+
+
+def test_a_batch_is_classified_like_its_tracks(engine: Engine) -> None:
+    requests = [ClassifyRequest(track_id=f"simulated{i:013d}", artists=["Simulated Artist 0001"][: i % 2]) for i in range(50)]
+    for one, many in zip([engine.classify(each) for each in requests], engine.classify_batch(requests), strict=True):
+        assert one.genres[0].name == many.genres[0].name
+        assert one.genres[0].confidence == pytest.approx(many.genres[0].confidence, abs=2e-6)
+        assert sum(one.mood.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_features_alone_are_enough_and_win_over_the_catalogue(engine: Engine) -> None:
+    row = engine.catalog.row(TRACK)
+    raw = dict(zip(AUDIO_NAMES, engine.catalog.inputs[row].tolist(), strict=False))
+    alone = engine.classify(ClassifyRequest(audio_features=AudioFeatures(**raw)))
+    assert len(alone.genres) == 5
+    louder = AudioFeatures(**(raw | {"valence": 0.99, "energy": 0.99}))
+    found = engine.classify(ClassifyRequest(track_id=TRACK, audio_features=louder))
+    assert found.mood.probabilities["happy"] > alone.mood.probabilities["happy"]
+
+
+def test_a_reason_names_what_helped_in_whole_percents() -> None:
+    given_ = {"collab": 0.35, "content": 0.1, "preference": 0.0, "freshness": 0.05, "diversity": -0.2}
+    assert reason(given_, "hybrid") == "70% collaborative + 20% content similarity + 10% freshness"
+    assert reason(dict.fromkeys(given_, 0.0), "popular") == "nothing speaks for this track but its turn"
+    thirds = {"collab": 0.1, "content": 0.1, "preference": 0.1, "freshness": 0.0, "diversity": 0.0}
+    assert reason(thirds, "popular") == "34% popularity + 33% content similarity + 33% listener preference"
+
+
+def test_opening_maps_the_matrices(demo_bundle: Path, engine: Engine) -> None:
+    base = engine.pool.collab.track_factors
+    while base.base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    assert isinstance(base, np.memmap)

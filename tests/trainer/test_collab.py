@@ -1,0 +1,53 @@
+import numpy as np
+
+from musix_trainer import collab
+from musix_trainer.listening import Listening
+from musix_trainer.recipe import Collab
+from musix_trainer.run import Run
+
+
+def checkerboard(size: int = 40) -> Listening:
+    """Even listeners hear even tracks, odd ones odd tracks; each misses the track of its own number."""
+    pairs = [(i, j) for i in range(size) for j in range(size) if i % 2 == j % 2 and i != j]
+    listener, row = (np.array(each) for each in zip(*pairs, strict=True))
+    ones = np.ones(len(pairs))
+    return Listening([f"{i:02d}" for i in range(size)], listener, row, ones, np.zeros(len(pairs), np.int64))
+
+
+def test_the_missing_square_of_a_checkerboard_is_recommended() -> None:
+    model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
+    part = model.runtime()
+    for listener in range(40):
+        matches = part.matches(part.listener_factors[listener])
+        matches[part.places(part.history(listener))] = -1
+        assert matches.argmax() == listener
+
+
+def test_a_new_listener_is_folded_in_among_alike() -> None:
+    model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
+    part = model.runtime()
+    for history in ([2], [2, 4, 6]):
+        matches = part.matches(part.fold_in(np.array(history)))
+        assert matches[0::2].min() > matches[1::2].max()
+    assert part.fold_in(np.array([999])) is None
+
+
+def test_scores_are_lightfms_own(demo_run: Run) -> None:
+    part, places = demo_run.collab.runtime(), np.arange(100)
+    native = demo_run.collab.native_scores(np.full(100, 3), places)
+    np.testing.assert_allclose(part.scores(part.listener_factors[3])[:100], native, atol=1e-5)
+
+
+def test_histories_are_newest_first_then_most_played() -> None:
+    day = collab.DAY
+    data = Listening(
+        ["a"],
+        np.zeros(4, np.int64),
+        np.arange(4),
+        np.array([1.0, 9.0, 5.0, 1.0]),
+        np.array([500 * day, 500 * day, 400 * day, 100 * day]),
+    )
+    part = collab.train(data, Collab(epochs=1), 0).runtime()
+    assert part.history(0).tolist() == [1, 0, 2, 3]
+    assert part.history(0, "medium_term").tolist() == [1, 0, 2]
+    assert part.history(0, "short_term").tolist() == [1, 0]

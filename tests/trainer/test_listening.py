@@ -1,0 +1,92 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from musix_runtime.errors import TableError
+from musix_trainer import split, synthetic
+from musix_trainer.feedback import feedback
+from musix_trainer.listening import Listening, listening
+from musix_trainer.recipe import Split, Synthetic
+from musix_trainer.tables import Source
+from musix_trainer.tracks import catalogue
+
+WORLD = synthetic.world(Synthetic(tracks=600, listeners=20), 1)
+CATALOGUE = catalogue(Source(WORLD.tracks, "tracks", ""))
+TRACK = synthetic.track_id
+
+
+def made(**columns: list[object]) -> tuple[Listening, Source]:
+    source = Source(pl.DataFrame(columns), "listening.csv", "")
+    return listening(source, CATALOGUE), source
+
+
+def test_plays_of_all_ids_of_a_recording_are_summed() -> None:
+    data, source = made(
+        user_id=["b", "a", "a", "a"],
+        track_id=[TRACK(1), TRACK(0), f"spotify:track:{TRACK(600)}", "unknown"],
+        plays=[1, 2, 3, 4],
+    )
+    assert data.names == ["a", "b"]
+    assert data.listener.tolist() == [0, 1]
+    assert data.plays.tolist() == [5, 1]
+    assert source.notes["dropped: track not in the catalogue"] == 1
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-05-01T12:00:00Z", "2024-05-02"],
+        [datetime(2024, 5, 1, 12), datetime(2024, 5, 2)],
+        [1714564800, 1714608000],
+    ],
+)
+def test_times_are_read_in_every_usual_form(times: list[object]) -> None:
+    data, _ = made(user_id=["a", "a"], track_id=[TRACK(1), TRACK(2)], timestamp=times)
+    expected = [datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp(), datetime(2024, 5, 2, tzinfo=UTC).timestamp()]
+    assert data.last.tolist() == expected
+    assert data.plays.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user_id": ["a"], "track_id": [TRACK(1)]}, "expected a column plays or timestamp"),
+        ({"user_id": ["a"], "track_id": ["x"], "plays": [1]}, "expected rows, found none after dropping"),
+        ({"user_id": ["a"], "track_id": [TRACK(1)], "plays": [-1]}, "plays: expected 0..inf, found -1"),
+        ({"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": ["soon"]}, "expected a time, found 'soon' in row 1"),
+    ],
+)
+def test_wrong_listening_is_refused(columns: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(TableError) as caught:
+        made(**columns)
+    assert message in str(caught.value)
+
+
+def test_held_out_listening_never_cuts_an_artist_and_leaves_everyone_something() -> None:
+    data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
+    artists = CATALOGUE.primary_artists()
+    parts = split.listening(data, artists, Split(by="artist", validation=0.2, test=0.2), 1)
+    place: dict[tuple[int, str], int] = {}
+    for listener, row, part in zip(data.listener, data.row, parts, strict=True):
+        assert place.setdefault((listener, artists[row]), part) == part
+    assert set(data.listener[parts == split.TRAIN]) == set(range(20))
+    assert set(parts) == {split.TRAIN, split.VALIDATION, split.TEST}
+
+
+def test_assign_gives_exact_shares() -> None:
+    assert np.bincount(split.assign(1000, 0.1, 0.2, 0)).tolist() == [700, 100, 200]
+
+
+def test_feedback_is_joined_to_listeners_and_recordings() -> None:
+    data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
+    rows = [("listener-000", TRACK(3), 7200, "skipped"), ("listener-000", TRACK(1), 3600, "saved"), ("x", TRACK(1), 0, "played")]
+    frame = pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event"], orient="row")
+    source = Source(frame, "feedback.csv", "")
+    found = feedback(source, CATALOGUE, data)
+    assert found.taken.tolist() == [True, False]
+    assert found.hour.tolist() == [1, 2]
+    assert source.notes["dropped: listener without listening"] == 1
+    with pytest.raises(TableError, match="event: expected played, saved, clicked, skipped, found liked"):
+        feedback(Source(frame.with_columns(event=pl.lit("liked")), "feedback.csv", ""), CATALOGUE, data)

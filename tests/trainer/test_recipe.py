@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from musix_runtime.errors import RecipeError
+from musix_trainer import recipe
+
+HEAD = 'name = "a"\nversion = "1.0.0"\nsource = "synthetic"\n'
+
+
+def test_the_defaults_are_the_users_numbers() -> None:
+    genre, mood, collab, ranker = recipe.Genre(), recipe.Mood(), recipe.Collab(), recipe.Ranker()
+    assert (genre.no_components, genre.learning_schedule, genre.loss, genre.k) == (50, "adadelta", "bpr", 5)
+    assert (genre.max_depth, genre.learning_rate, genre.n_estimators) == (7, 0.1, 200)
+    assert (genre.subsample, genre.colsample_bytree) == (0.8, 0.8)
+    assert (mood.hidden, mood.dropout, mood.learning_rate, mood.batch, mood.epochs) == ((64, 32), (0.3, 0.2), 0.001, 32, 50)
+    assert (collab.no_components, collab.learning_schedule, collab.loss, collab.epochs) == (50, "adadelta", "bpr", 100)
+    assert (ranker.hidden, ranker.learning_rate, ranker.batch, ranker.epochs) == ((32, 16), 0.001, 64, 50)
+    assert ranker.patience == 10
+    assert ranker.blend == {"collab": 0.5, "content": 0.3, "preference": 0, "freshness": 0.1, "diversity": 0.1}
+
+
+@pytest.mark.parametrize("name", ["demo", "spotify"])
+def test_the_shipped_recipes_are_right(name: str) -> None:
+    assert recipe.read(Path("bundles") / f"{name}.toml").recipe.name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "sead = 1", "sead: unknown key; known here are name, version, source, seed"),
+        (HEAD + "[mood]\nhiden = [1, 2]", "mood: hiden: unknown key; known here are hidden, dropout"),
+        (HEAD + '[mood]\nbatch = "many"', "mood.batch: expected `int`, got `str`"),
+        (HEAD + "[mood]\nepochs = 0", "mood.epochs: expected `int` >= 1"),
+        (HEAD + "[ranker.blend]\ncollab = 1.0", "ranker.blend: expected collab, content, preference"),
+        (HEAD.replace("1.0.0", "latest"), "version: expected `str` matching regex"),
+        (HEAD.replace('name = "a"\n', ""), "top level: object missing required field `name`"),
+        ("name = ", "expected TOML, found: Invalid value"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_key(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        recipe.read(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_missing_recipe_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="expected a recipe file, found: No such file"):
+        recipe.read(tmp_path / "none.toml")
