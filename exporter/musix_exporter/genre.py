@@ -124,7 +124,9 @@ def _trees(booster: XGBClassifier) -> onnx.NodeProto:
     """The booster as a node. Other objectives and boosters convert without complaint, and wrongly: they are refused."""
     found = booster.get_xgb_params()
     if found["objective"] != "multi:softprob" or found.get("booster") not in (None, "gbtree"):
-        raise ValueError(f"genre: expected gbtree with multi:softprob, found {found.get('booster')} with {found['objective']}")
+        raise ValueError(
+            f"genre: expected gbtree with multi:softprob, found {found.get('booster')} with {found['objective']}"
+        )
     update_registered_converter(
         XGBClassifier,
         "XGBoostXGBClassifier",

@@ -14,7 +14,9 @@ from onnx import numpy_helper, parser
 def from_text(text: str, constants: dict[str, Any]) -> onnx.ModelProto:
     """A model in ONNX's textual form, with its constants as initializers."""
     model = parser.parse_model(text)
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()
+    )
     return model
 
 
@@ -47,7 +49,15 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
     """Checked bytes without what only the exporting machine knows: stack traces, paths, tool versions."""
     model.producer_name, model.producer_version, model.doc_string = "musix-edge", "", ""
     graph = model.graph
-    described: Iterable[Any] = (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    described: Iterable[Any] = (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    )
     for each in described:
         each.ClearField("metadata_props")
         each.ClearField("doc_string")

@@ -1,6 +1,9 @@
 """Parity: how far the bundle's answers are from those of the native models it was made of."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from musix_runtime.arrays import Floats
 from musix_runtime.engine import Engine
@@ -74,5 +77,5 @@ def _ranker(run: Run, engine: Engine, rng: np.random.Generator) -> float:
     return worst
 
 
-def _largest(native: Floats, converted: Floats) -> float:
+def _largest(native: NDArray[Any], converted: NDArray[Any]) -> float:
     return float(np.abs(native.astype(np.float64) - converted).max())

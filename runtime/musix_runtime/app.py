@@ -40,7 +40,9 @@ def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
     middleware = [Middleware(_Headers, label=engine.bundle.label)]
     if settings.cors_origins:
         middleware.append(
-            Middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+            Middleware(
+                CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+            )
         )
     return Starlette(
         routes=[

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
 ABSENT = -1
 
@@ -23,7 +24,9 @@ class Keys:
         width = self.sorted.dtype.itemsize
         encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
         # A longer key cannot be there, and would make numpy widen (copy) the whole array; NUL pads, so no key has one.
-        wanted = np.array([key if len(key) <= width and b"\0" not in key else b"" for key in encoded], self.sorted.dtype)
+        wanted = np.array(
+            [key if len(key) <= width and b"\0" not in key else b"" for key in encoded], self.sorted.dtype
+        )
         if not len(self.sorted) or not len(wanted):
             return np.full(len(wanted), ABSENT, np.int64)
         places = np.searchsorted(self.sorted, wanted)

@@ -40,9 +40,8 @@ class Commands(click.Group):
             extras = _joined()[ctx.invoked_subcommand].extras if ctx.invoked_subcommand in _joined() else []
             if not extras:
                 raise
-            raise InputError(
-                f"musix {ctx.invoked_subcommand}: needs {error.name}; install it with: pip install 'musix-edge[{extras[0]}]'"
-            ) from error
+            install = f"install it with: pip install 'musix-edge[{extras[0]}]'"
+            raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
 
 
 def _joined() -> dict[str, EntryPoint]:
@@ -103,7 +102,9 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @BUNDLE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle.")
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle."
+)
 def serve(bundle: Path, host: str, port: int, workers: int) -> None:
     """Answer HTTP requests from BUNDLE."""
     import uvicorn

@@ -129,9 +129,7 @@ class Engine:
         picks, components = self.ranker.choose(components, vectors, context, request.limit)
         base, values = self.ranker.explain(components, context)
         source = _source(kind, listener, query)
-        found = [
-            self._recommendation(*each, source) for each in zip(rows[picks].tolist(), base, values, strict=True)
-        ]
+        found = [self._recommendation(*each, source) for each in zip(rows[picks].tolist(), base, values, strict=True)]
         return Recommendations(found, source, _now())
 
     def similar(self, request: SimilarRequest) -> Similar:
@@ -143,7 +141,9 @@ class Engine:
         rows, cosines = self.pool.content.nearest(query, request.limit + 1)
         order = np.lexsort((rows, -np.rint(cosines * 1e6)))
         tracks = [
-            SimilarTrack(*self._names(int(rows[i])), round(min(float(cosines[i]), 1.0), 6)) for i in order if rows[i] != row
+            SimilarTrack(*self._names(int(rows[i])), round(min(float(cosines[i]), 1.0), 6))
+            for i in order
+            if rows[i] != row
         ]
         return Similar(tracks[: request.limit])
 
@@ -195,7 +195,7 @@ class Engine:
         return Listener(None if factors is None else collab.matches(factors), heard, heard), "history"
 
     def _query(self, request: RecommendRequest, listener: Listener, current: int | None) -> Floats | None:
-        """What content shall be near to: the current track, else what was heard; nothing for an unknown current track."""
+        """What content shall be near to: the current track, when it is known; when none is given, what was heard."""
         if current is not None:
             return self.pool.content.vectors(np.array([current]))[0]
         if request.current_track_id is None and len(listener.taste):

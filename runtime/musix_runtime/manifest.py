@@ -59,7 +59,9 @@ LAYOUT: dict[str, Array | Graph | Index] = {
     "catalog/freshness.npy": Array("<f4", ("tracks",)),
     "catalog/popularity.npy": Array("<f4", ("tracks",)),
     "catalog/popular.npy": Array("<i4", ("popular",)),
-    "genre/model.onnx": Graph({"features": len(features.INPUTS), "artist": "genre_width", "known": 1}, {"confidence": "families"}),
+    "genre/model.onnx": Graph(
+        {"features": len(features.INPUTS), "artist": "genre_width", "known": 1}, {"confidence": "families"}
+    ),
     "genre/artists.npy": Array("S", ("artists",)),
     "genre/artist_factors.npy": Array("<f4", ("artists+1", "genre_width")),
     "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}),

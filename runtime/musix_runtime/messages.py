@@ -152,7 +152,9 @@ def _violations(raw: Any, type_: Any, path: str) -> list[Violation]:
         return []
     fields = {each.encode_name: each for each in msgspec.structs.fields(type_)}
     found = [
-        Violation(_join(path, name), f"unknown field; known are {', '.join(fields)}") for name in raw if name not in fields
+        Violation(_join(path, name), f"unknown field; known are {', '.join(fields)}")
+        for name in raw
+        if name not in fields
     ]
     for name, each in fields.items():
         if name not in raw:

@@ -1,6 +1,7 @@
 """The pool: which tracks come into question for a listener, and what speaks for each of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +82,7 @@ class Pool:
         return np.sort(np.argsort(-blend, kind="stable")[:size])
 
     def _best_matches(self, matches: Floats, count: int) -> Rows:
-        if count < len(matches):
-            best = np.argpartition(-matches, count)[:count]
-        else:
-            best = np.arange(len(matches))
+        best = np.argpartition(-matches, min(count, len(matches)) - 1)[:count]
         best = best[np.lexsort((best, -matches[best]))]
         return self.collab.rows[best].astype(np.int64)
 
@@ -93,5 +91,5 @@ class Pool:
         shares = counts / max(counts.max(initial=0), 1)
         return np.asarray((self._families(rows) * shares).max(axis=1, initial=0), np.float32)
 
-    def _families(self, rows: Rows) -> NDArray[np.uint32]:
+    def _families(self, rows: Rows) -> NDArray[Any]:
         return (self.families[rows][:, None] >> _BITS) & 1

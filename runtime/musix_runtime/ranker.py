@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 
-from musix_runtime.arrays import Floats, Rows
+from musix_runtime.arrays import Floats, Rows, Scores
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 DIVERSITY = COMPONENTS.index("diversity")
@@ -16,7 +16,7 @@ MICRO = 1_000_000  # scores are whole millionths: the last bits differ between h
 _COALITIONS = (np.arange(2 ** len(COMPONENTS))[:, None] >> np.arange(len(COMPONENTS))) & 1
 
 
-def _shapley_weights() -> Floats:
+def _shapley_weights() -> Scores:
     """Weight of each coalition's score in each component's Shapley value. Shape (5, 32)."""
     count = len(COMPONENTS)
     sizes = _COALITIONS.sum(axis=1)
@@ -38,20 +38,22 @@ class Ranker:
 
     session: ort.InferenceSession
 
-    def scores(self, components: Floats, context: Floats) -> Floats:
+    def scores(self, components: Floats, context: Floats) -> Scores:
         """Score of each candidate in 0..1. `components` (n, 5); `context` (2,): tracks heard, hour or NaN."""
         feed = {"components": components, "context": np.broadcast_to(context, (len(components), len(context)))}
         scores = np.asarray(self.session.run(None, feed)[0])[:, 0]
         return np.rint(scores.astype(np.float64) * MICRO) / MICRO
 
-    def explain(self, components: Floats, context: Floats) -> tuple[Floats, Floats]:
+    def explain(self, components: Floats, context: Floats) -> tuple[Scores, Scores]:
         """Base score (n,) and Shapley value of each component (n, 5); base + values = score, to the millionth.
 
         The value of a component is its mean effect on the score over all orders in which the five can join
         (Shapley 1953), a missing one being 0. The base is the score when all are missing.
         """
         coalitions = components[:, None, :] * _COALITIONS.astype(np.float32)
-        scores = self.scores(coalitions.reshape(-1, len(COMPONENTS)), context).reshape(len(components), len(_COALITIONS))
+        scores = self.scores(coalitions.reshape(-1, len(COMPONENTS)), context).reshape(
+            len(components), len(_COALITIONS)
+        )
         values = np.rint(scores @ _WEIGHTS.T * MICRO)
         # Rounding may leave a millionth or two over: they go to the largest value, so that the sum is exact.
         rest = np.rint((scores[:, -1] - scores[:, 0]) * MICRO) - values.sum(axis=1)

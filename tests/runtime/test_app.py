@@ -55,7 +55,9 @@ def test_a_batch_names_every_wrong_track(client: TestClient) -> None:
 
 
 def test_recommend_and_similar(client: TestClient) -> None:
-    data = client.post("/api/ml/recommend", json={"userId": "listener-001", "limit": 3, "context": {"hour": 8}}).json()["data"]
+    data = client.post("/api/ml/recommend", json={"userId": "listener-001", "limit": 3, "context": {"hour": 8}}).json()[
+        "data"
+    ]
     assert data["source"] == "hybrid"
     assert len(data["recommendations"]) == 3
     assert set(data["recommendations"][0]) == {
@@ -81,7 +83,13 @@ def test_health_readiness_and_headers(client: TestClient, engine: Engine) -> Non
         ("POST", "/api/ml/classify", {"json": {}}, 422, "invalid_fields"),
         ("POST", "/api/ml/recommend", {"json": {"userId": "a", "limit": 0}}, 422, "invalid_fields"),
         ("POST", "/api/ml/recommend", {"json": {"userId": "a", "limit": 101}}, 422, "invalid_fields"),
-        ("POST", "/api/ml/recommend", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "bad_request"),
+        (
+            "POST",
+            "/api/ml/recommend",
+            {"content": b"{", "headers": {"content-type": "application/json"}},
+            400,
+            "bad_request",
+        ),
         ("POST", "/api/ml/recommend", {"content": b"{}"}, 415, "unsupported_media_type"),
         ("GET", "/api/ml/recommend", {}, 405, "method_not_allowed"),
         ("GET", "/nowhere", {}, 404, "not_found"),
@@ -107,7 +115,9 @@ def test_an_internal_error_tells_nothing_of_the_inside(engine: Engine, monkeypat
         raise RuntimeError("secret")
 
     monkeypatch.setattr(Engine, "similar", fail)
-    response = TestClient(create_app(engine), raise_server_exceptions=False).post("/api/ml/similar", json={"trackId": "a"})
+    response = TestClient(create_app(engine), raise_server_exceptions=False).post(
+        "/api/ml/similar", json={"trackId": "a"}
+    )
     assert response.status_code == 500
     assert failure(response)["code"] == "internal_error"
     assert "secret" not in json.dumps(response.json())

@@ -27,7 +27,9 @@ def test_verify_and_inspect(demo_bundle: Path) -> None:
 def test_answers_on_the_terminal(demo_bundle: Path) -> None:
     by_id = musix("classify", demo_bundle, "simulated0000000000001", "--json")
     assert len(json.loads(by_id.stdout)["genres"]) == 5
-    by_features = musix("classify", demo_bundle, "--features", json.dumps(FEATURES), "--artist", "Nobody", "--popularity", 50)
+    by_features = musix(
+        "classify", demo_bundle, "--features", json.dumps(FEATURES), "--artist", "Nobody", "--popularity", 50
+    )
     assert "mood: " in by_features.stdout
     recommended = musix("recommend", demo_bundle, "listener-001", "--limit", 3, "--hour", 8, "--json")
     assert len(json.loads(recommended.stdout)["recommendations"]) == 3

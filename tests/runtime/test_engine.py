@@ -133,7 +133,9 @@ def test_similar_tracks_are_near_and_not_the_track_itself(engine: Engine) -> Non
 
 
 def test_a_batch_is_classified_like_its_tracks(engine: Engine) -> None:
-    requests = [ClassifyRequest(track_id=f"simulated{i:013d}", artists=["Simulated Artist 0001"][: i % 2]) for i in range(50)]
+    requests = [
+        ClassifyRequest(track_id=f"simulated{i:013d}", artists=["Simulated Artist 0001"][: i % 2]) for i in range(50)
+    ]
     for one, many in zip([engine.classify(each) for each in requests], engine.classify_batch(requests), strict=True):
         assert one.genres[0].name == many.genres[0].name
         assert one.genres[0].confidence == pytest.approx(many.genres[0].confidence, abs=2e-6)

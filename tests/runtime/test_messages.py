@@ -55,6 +55,8 @@ def test_what_is_no_object_is_said_to_be_none() -> None:
 
 
 def test_a_whole_request_is_read() -> None:
-    request = parse({"audioFeatures": FEATURES, "artists": ["A"], "durationMs": 1000, "explicit": True}, ClassifyRequest)
+    request = parse(
+        {"audioFeatures": FEATURES, "artists": ["A"], "durationMs": 1000, "explicit": True}, ClassifyRequest
+    )
     assert request.audio_features.tempo == 120
     assert request.duration_ms == 1000

@@ -54,7 +54,7 @@ def test_choose_takes_the_best_given_what_is_chosen() -> None:
     class Diverse:
         def run(self, outputs: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
             components = feed["components"]
-            return [(0.5 * components[:, :1] + 0.5 * components[:, DIVERSITY :])]
+            return [(0.5 * components[:, :1] + 0.5 * components[:, DIVERSITY:])]
 
     components = np.zeros((3, 5), np.float32)
     components[:, 0], components[:, DIVERSITY] = [0.9, 0.8, 0.5], 1

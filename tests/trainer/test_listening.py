@@ -81,7 +81,11 @@ def test_assign_gives_exact_shares() -> None:
 
 def test_feedback_is_joined_to_listeners_and_recordings() -> None:
     data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
-    rows = [("listener-000", TRACK(3), 7200, "skipped"), ("listener-000", TRACK(1), 3600, "saved"), ("x", TRACK(1), 0, "played")]
+    rows = [
+        ("listener-000", TRACK(3), 7200, "skipped"),
+        ("listener-000", TRACK(1), 3600, "saved"),
+        ("x", TRACK(1), 0, "played"),
+    ]
     frame = pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event"], orient="row")
     source = Source(frame, "feedback.csv", "")
     found = feedback(source, CATALOGUE, data)

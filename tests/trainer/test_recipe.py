@@ -13,7 +13,13 @@ def test_the_defaults_are_the_users_numbers() -> None:
     assert (genre.no_components, genre.learning_schedule, genre.loss, genre.k) == (50, "adadelta", "bpr", 5)
     assert (genre.max_depth, genre.learning_rate, genre.n_estimators) == (7, 0.1, 200)
     assert (genre.subsample, genre.colsample_bytree) == (0.8, 0.8)
-    assert (mood.hidden, mood.dropout, mood.learning_rate, mood.batch, mood.epochs) == ((64, 32), (0.3, 0.2), 0.001, 32, 50)
+    assert (mood.hidden, mood.dropout, mood.learning_rate, mood.batch, mood.epochs) == (
+        (64, 32),
+        (0.3, 0.2),
+        0.001,
+        32,
+        50,
+    )
     assert (collab.no_components, collab.learning_schedule, collab.loss, collab.epochs) == (50, "adadelta", "bpr", 100)
     assert (ranker.hidden, ranker.learning_rate, ranker.batch, ranker.epochs) == ((32, 16), 0.001, 64, 50)
     assert ranker.patience == 10

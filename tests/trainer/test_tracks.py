@@ -62,7 +62,9 @@ def test_ids_of_one_recording_are_one_row_with_all_labels() -> None:
 
 
 def test_equal_audio_under_another_name_is_the_same_recording() -> None:
-    twin = TABLE[:1].with_columns(track_id=pl.lit("twin"), track_name=pl.lit("Elsewhere"), artists=pl.lit("Someone Else"))
+    twin = TABLE[:1].with_columns(
+        track_id=pl.lit("twin"), track_name=pl.lit("Elsewhere"), artists=pl.lit("Someone Else")
+    )
     found, _ = made(pl.concat([TABLE, twin]))
     rows = dict(found.ids.iter_rows())
     assert rows["twin"] == rows["simulated0000000000000"]
@@ -113,7 +115,9 @@ def test_a_wrong_table_is_refused_by_column(frame: pl.DataFrame, message: str) -
 def test_a_family_needs_enough_recordings() -> None:
     few = TABLE.filter((pl.col("track_genre") != "comedy") | (pl.int_range(pl.len()) < 300))
     only = few.filter(~pl.col("track_genre").is_in(families()["stage"]) | (pl.col("track_genre") == "comedy"))
-    with pytest.raises(TableError, match=r"expected at least 20 recordings of each family that occurs, found fewer of stage"):
+    with pytest.raises(
+        TableError, match=r"expected at least 20 recordings of each family that occurs, found fewer of stage"
+    ):
         made(only)
 
 

@@ -6,7 +6,9 @@ import click
 
 RECIPE = click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
 DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of the recipe's tables.")
-OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True, help="Where to write.")
+OUT = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True, help="Where to write."
+)
 
 
 @click.command()

@@ -134,7 +134,7 @@ def _fit_fold_in(
 
 
 def measure(model: CollabModel, test: Listening) -> dict[str, Any]:
-    """Full ranking of all recordings with factors, heard ones left out, against held-out listening; popularity beside it.
+    """Full ranking of all recordings with factors, heard ones apart, against held-out listening; popularity beside it.
 
     The same listeners, met as new ones with a history of 1, 3, 10 or all of their recordings, show what fold-in keeps.
     """

@@ -87,7 +87,7 @@ def _artist_popularity(catalogue: Catalogue) -> Floats:
 
 
 def _measure(vectors: Floats, catalogue: Catalogue, sample: int = 1000) -> dict[str, Any]:
-    """How often one of a recording's families is among those of its nearest neighbours, against two random recordings."""
+    """How often a recording shares a family with its nearest neighbours, and with random recordings."""
     rng = np.random.default_rng(0)
     asked = rng.choice(len(vectors), min(sample, len(vectors)), replace=False)
     part = Content(ContentModel(vectors).index())

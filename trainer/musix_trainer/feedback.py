@@ -23,7 +23,7 @@ SCHEMA = [
 
 @dataclass(frozen=True)
 class Feedback:
-    """Impressions in the order of listener and time: who, which recording, at which hour (NaN unknown), taken or not."""
+    """Impressions in the order of listener and time: who, which recording, at which hour of the day, taken or not."""
 
     listener: NDArray[np.int64]
     row: NDArray[np.int64]

@@ -79,13 +79,20 @@ class GenreModel:
         """LightFM's scores. Shape (n, families)."""
         model = lightfm(self.item_factors, self.item_biases, self.family_factors, self.family_biases)
         count, families = features.shape[0], len(self.family_biases)
-        pairs = np.tile(np.arange(families), count).astype(np.int32), np.repeat(np.arange(count), families).astype(np.int32)
-        return np.asarray(model.predict(*pairs, item_features=features, num_threads=1).reshape(count, families), np.float32)
+        pairs = (
+            np.tile(np.arange(families), count).astype(np.int32),
+            np.repeat(np.arange(count), families).astype(np.int32),
+        )
+        return np.asarray(
+            model.predict(*pairs, item_features=features, num_threads=1).reshape(count, families), np.float32
+        )
 
     def item_features(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> tuple[csr_matrix, NDArray[np.bool_]]:
         """LightFM's features of tracks, and whether an artist of each is known. Shapes (n, items) and (n,)."""
         names, known = _artist_features(Keys(self.artists), artists)
-        return hstack([names, _bin_features(self.edges, inputs, float(self.bin_weight))], format="csr", dtype=np.float32), known
+        return hstack(
+            [names, _bin_features(self.edges, inputs, float(self.bin_weight))], format="csr", dtype=np.float32
+        ), known
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
@@ -109,7 +116,9 @@ def log_odds(probability: Floats) -> Floats:
 def train(catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[GenreModel, dict[str, Any]]:
     """Train on 80 % of the recordings (by default), calibrate on 10 %, measure on the rest."""
     parts = split.assign(len(catalogue), settings.validation, settings.test, seed)
-    train_rows, validation, test = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST))
+    train_rows, validation, test = (
+        np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST)
+    )
     names, inputs, truth = catalogue.artists(), catalogue.inputs, catalogue.families
     base = _untrained(inputs[train_rows], [names[i] for i in train_rows], settings)
     model = _with_lightfm(base, inputs[train_rows], [names[i] for i in train_rows], truth[train_rows], settings, seed)
@@ -159,7 +168,12 @@ def _bin_features(edges: Floats, inputs: Floats, weight: float) -> csr_matrix:
 
 
 def _with_lightfm(
-    base: dict[str, Any], inputs: Floats, names: list[list[str]], truth: metrics.Truth, settings: recipe.Genre, seed: int
+    base: dict[str, Any],
+    inputs: Floats,
+    names: list[list[str]],
+    truth: metrics.Truth,
+    settings: recipe.Genre,
+    seed: int,
 ) -> GenreModel:
     """Train LightFM; part of the tracks are seen once more without artist, so that unknown ones are met in training."""
     masked = np.flatnonzero(np.random.default_rng(seed).random(len(inputs)) < settings.artist_mask)
@@ -207,7 +221,7 @@ def _fit_booster(model: GenreModel, inputs: Floats, truth: metrics.Truth, settin
 
 
 def _calibrated(model: GenreModel, inputs: Floats, names: list[list[str]], truth: metrics.Truth) -> GenreModel:
-    """Fit weights and biases by maximum likelihood: tracks with known artists as they are, all tracks with none known."""
+    """Fit by maximum likelihood: row 1 on the tracks with known artists, row 0 on all tracks, their artists hidden."""
     sound = model.sound_scores(inputs)
     fitted = []
     for artists, wanted in (([[] for _ in names], False), (names, True)):
@@ -227,7 +241,9 @@ def _fit_calibration(artist: Floats, sound: Floats, truth: metrics.Truth) -> tup
         error = (np.exp(logs) - target) / len(truth)
         slope = np.concatenate([[(error * artist).sum(), (error * sound).sum()], error.sum(axis=0)])
         # A hint of ridge keeps the biases of families that validation hardly holds near 0.
-        return float(-(target * logs).sum() / len(truth) + 1e-4 * (x[2:] ** 2).sum()), slope + np.append([0, 0], 2e-4 * x[2:])
+        return float(-(target * logs).sum() / len(truth) + 1e-4 * (x[2:] ** 2).sum()), slope + np.append(
+            [0, 0], 2e-4 * x[2:]
+        )
 
     start = np.concatenate([[0.1, 0.5], np.zeros(families)])
     bounds = [(0, None), (0, None), *[(None, None)] * families]
@@ -237,7 +253,9 @@ def _fit_calibration(artist: Floats, sound: Floats, truth: metrics.Truth) -> tup
     return found[:2], found[2:], np.array([platt.coef_[0, 0], platt.intercept_[0]])
 
 
-def _measure(model: GenreModel, catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, Any]:
+def _measure(
+    model: GenreModel, catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]
+) -> dict[str, Any]:
     names, truth = catalogue.artists(), catalogue.families[test]
     features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
     artist, sound = model.artist_scores(features), model.sound_scores(catalogue.inputs[test])

@@ -33,7 +33,7 @@ def calibration_error(confidence: Floats, truth: Truth, bins: int = 15) -> float
 
 
 def ranking(found: list[NDArray[np.int64]], relevant: list[set[int]], k: int) -> dict[str, float]:
-    """Hit rate, NDCG and recall at `k`, means over listeners. `found` are rows, best first; nobody's `relevant` is empty."""
+    """Hit rate, NDCG and recall at `k`, means over listeners. `found`: rows, best first; no `relevant` is empty."""
     hits, gains, recalls = [], [], []
     discounts = 1 / np.log2(np.arange(2, k + 2))
     for rows, wanted in zip(found, relevant, strict=True):
@@ -41,4 +41,8 @@ def ranking(found: list[NDArray[np.int64]], relevant: list[set[int]], k: int) ->
         hits.append(hit.any())
         gains.append((hit * discounts[: len(hit)]).sum() / discounts[: len(wanted)].sum())
         recalls.append(hit.sum() / len(wanted))
-    return {f"hr_at_{k}": float(np.mean(hits)), f"ndcg_at_{k}": float(np.mean(gains)), f"recall_at_{k}": float(np.mean(recalls))}
+    return {
+        f"hr_at_{k}": float(np.mean(hits)),
+        f"ndcg_at_{k}": float(np.mean(gains)),
+        f"recall_at_{k}": float(np.mean(recalls)),
+    }

@@ -45,7 +45,7 @@ def fit(
     for epoch in progress.steps(label, epochs):
         network.train()
         order = torch.randperm(len(train[0]), generator=generator)
-        for rows in order.split(batch):
+        for rows in torch.split(order, batch):
             if len(rows) == 1:
                 continue  # BatchNorm has no variance of one row
             optimizer.zero_grad()

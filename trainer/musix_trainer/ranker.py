@@ -91,7 +91,11 @@ def train(
     seed: int,
 ) -> tuple[RankerModel, dict[str, Any]]:
     """Learn from the given feedback, else from the validation part of listening against the pool's own candidates."""
-    shown = _from_feedback(pool, collab, given, held_out.names) if given else _derived(pool, collab, held_out, settings, seed)
+    shown = (
+        _from_feedback(pool, collab, given, held_out.names)
+        if given
+        else _derived(pool, collab, held_out, settings, seed)
+    )
     listeners, number = np.unique(shown.listener, return_inverse=True)
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
     chosen, validation = parts == split.TRAIN, parts == split.VALIDATION
@@ -195,7 +199,9 @@ def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening
     """Whole lists, as served, against held-out listening: the hybrid beside each way of finding tracks alone."""
     relevant = relevant_rows(collab, test)
     ranker = model.runtime()
-    found: dict[str, list[Rows]] = {name: [] for name in ("hybrid", "collab alone", "content alone", "popularity alone")}
+    found: dict[str, list[Rows]] = {
+        name: [] for name in ("hybrid", "collab alone", "content alone", "popularity alone")
+    }
     for _, number in zip(progress.steps("hybrid: listeners", len(relevant)), sorted(relevant), strict=True):
         listener, query = _known(pool, collab, number)
         rows = pool.candidates(listener, query, listener.heard, limit)

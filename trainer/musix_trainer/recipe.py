@@ -176,7 +176,9 @@ def read(path: Path) -> RecipeFile:
         message, _, key = str(error).partition(" - at `$")
         raise RecipeError(f"{path}: {key.strip('.`') or 'top level'}: {message[:1].lower()}{message[1:]}") from error
     if set(recipe.ranker.blend) != set(COMPONENTS):
-        raise RecipeError(f"{path}: ranker.blend: expected {', '.join(COMPONENTS)}, found {', '.join(recipe.ranker.blend)}")
+        raise RecipeError(
+            f"{path}: ranker.blend: expected {', '.join(COMPONENTS)}, found {', '.join(recipe.ranker.blend)}"
+        )
     return RecipeFile(path, recipe, text)
 
 

@@ -124,7 +124,10 @@ def train(recipe_file: RecipeFile, data: Path | None) -> Run:
     heard = listening(sources["listening"], tracks)
     given = feedback(sources["feedback"], tracks, heard) if "feedback" in sources else None
     for name, source in sources.items():
-        progress.say(f"{name}: {source.rows:,} rows; " + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items()))
+        progress.say(
+            f"{name}: {source.rows:,} rows; "
+            + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
+        )
     with _one_thread():
         parts, quality = _train_parts(settings, tracks, heard, given, seed)
     return Run(recipe_file, tracks, **parts, quality=quality, provenance=_provenance(recipe_file, sources))
@@ -175,7 +178,11 @@ def _sources(settings: Recipe, data: Path | None) -> dict[str, Source]:
         return synthetic.sources(settings.synthetic, settings.seed)
     if data is None:
         raise InputError(f"{settings.name}: this recipe learns from tables: name their folder with --data")
-    files = {"tracks": settings.tables.tracks, "listening": settings.tables.listening, "feedback": settings.tables.feedback}
+    files = {
+        "tracks": settings.tables.tracks,
+        "listening": settings.tables.listening,
+        "feedback": settings.tables.feedback,
+    }
     return {name: tables.read(data / file) for name, file in files.items() if file}
 
 
@@ -201,7 +208,9 @@ def _provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenan
     return Provenance(
         recipe_sha256=recipe_file.sha256,
         recipe=msgspec.to_builtins(recipe_file.recipe),
-        sources={name: SourceCard(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()},
+        sources={
+            name: SourceCard(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
+        },
         packages={name: version(name) for name in ("musix-edge", *PACKAGES)} | {"python": platform.python_version()},
         git_commit=_git_commit(recipe_file),
     )

@@ -101,13 +101,17 @@ def _tracks(count: int, rng: np.random.Generator) -> tuple[pl.DataFrame, NDArray
     )
     # One track in ten also carries a second label of its family; one in fifty was released again under another id.
     second = frame[::10].with_columns(
-        track_genre=pl.Series([labels[family[i]][(artist[i] + 1) % len(labels[family[i]])] for i in range(0, count, 10)])
+        track_genre=pl.Series(
+            [labels[family[i]][(artist[i] + 1) % len(labels[family[i]])] for i in range(0, count, 10)]
+        )
     )
     again = frame[::50].with_columns(track_id=pl.Series([track_id(count + i) for i in range(0, count, 50)]))
     return pl.concat([frame, second, again]), family, released
 
 
-def _sound(family: NDArray[np.int64], artist: NDArray[np.int64], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+def _sound(
+    family: NDArray[np.int64], artist: NDArray[np.int64], rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
     """Audio features around the sound of the family, then of the artist, then of the track."""
 
     def share() -> NDArray[np.float64]:

@@ -54,7 +54,9 @@ def read(path: Path) -> Source:
         notes: dict[str, int | str] = {}
         if path.suffix == ".csv":
             # The index column of the downloaded CSV has no name.
-            frame = pl.read_csv(content, infer_schema_length=None, try_parse_dates=False).select(pl.exclude("", "Unnamed: 0"))
+            frame = pl.read_csv(content, infer_schema_length=None, try_parse_dates=False).select(
+                pl.exclude("", "Unnamed: 0")
+            )
         elif path.suffix == ".parquet":
             frame = pl.read_parquet(content)
             derivation = pl.read_parquet_metadata(path).get("derivation")
@@ -94,7 +96,9 @@ def _typed(frame: pl.DataFrame, column: Column, where: str) -> pl.Series:
         typed = _time(series)
     elif column.kind == "bool":
         words = series.cast(pl.String).str.to_lowercase()
-        typed = words.replace_strict({"true": True, "false": False, "1": True, "0": False}, default=None, return_dtype=pl.Boolean)
+        typed = words.replace_strict(
+            {"true": True, "false": False, "1": True, "0": False}, default=None, return_dtype=pl.Boolean
+        )
     elif column.kind == "number":
         typed = series.cast(pl.Float64, strict=False).fill_nan(None)
     else:

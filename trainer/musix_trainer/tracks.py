@@ -86,9 +86,16 @@ def catalogue(source: Source) -> Catalogue:
     by_id = _one_row_an_id(source)
     groups = _recordings(by_id)
     by_id = by_id.with_columns(pl.Series("group", groups))
-    best = by_id.sort(["popularity", "track_id"], descending=[True, False]).unique("group", keep="first", maintain_order=True)
+    best = by_id.sort(["popularity", "track_id"], descending=[True, False]).unique(
+        "group", keep="first", maintain_order=True
+    )
     best = best.sort("track_id").with_row_index("row")
-    ids = by_id.select("track_id", "group").join(best.select("group", "row"), on="group").select("track_id", "row").sort("track_id")
+    ids = (
+        by_id.select("track_id", "group")
+        .join(best.select("group", "row"), on="group")
+        .select("track_id", "row")
+        .sort("track_id")
+    )
     labels = by_id.select("group", "track_genre").join(best.select("group", "row"), on="group").explode("track_genre")
     source.notes |= {"track ids": by_id.height, "recordings": best.height}
     inputs = best.select(pl.col(features.INPUT_NAMES).cast(pl.Float32)).to_numpy()
@@ -111,7 +118,9 @@ def _one_row_an_id(source: Source) -> pl.DataFrame:
         frame = frame.with_columns(release_date=pl.lit(None, pl.Int64))
     unknown = sorted(set(frame["track_genre"]) - {label for labels in families().values() for label in labels})
     if unknown:
-        raise TableError(f"{source.where}: track_genre: expected labels of families.toml, found {', '.join(unknown[:5])}")
+        raise TableError(
+            f"{source.where}: track_genre: expected labels of families.toml, found {', '.join(unknown[:5])}"
+        )
     repeated = frame.height - frame.unique(["track_id", "track_genre"]).height
     if repeated:
         source.notes["dropped: same track and label twice"] = repeated
@@ -139,9 +148,13 @@ def _recordings(by_id: pl.DataFrame) -> NDArray[np.int32]:
     """Number of the recording that each id is of. Ids hang together by key or by audio, also through third ones."""
     count = by_id.height
     names = zip(by_id["track_name"], by_id["artists"], strict=True)
-    keys = pl.Series([f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}" for title, artists in names])
+    keys = pl.Series(
+        [f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}" for title, artists in names]
+    )
     key_codes = keys.rank("dense").to_numpy().astype(np.int64) - 1
-    audio_codes = by_id.select(pl.struct(features.AUDIO_NAMES).rank("dense")).to_series().to_numpy().astype(np.int64) - 1
+    audio_codes = (
+        by_id.select(pl.struct(features.AUDIO_NAMES).rank("dense")).to_series().to_numpy().astype(np.int64) - 1
+    )
     nodes = np.concatenate([count + key_codes, count + key_codes.max() + 1 + audio_codes])
     edges = (np.ones(2 * count, bool), (np.tile(np.arange(count), 2), nodes))
     size = int(nodes.max()) + 1

@@ -1,0 +1,86 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from musix_exporter import graphs, pack, parity
+from musix_exporter.files import Files
+from musix_runtime import Engine
+from musix_runtime.errors import OutputError, ParityError
+from musix_runtime.manifest import LAYOUT
+from musix_trainer.run import Run
+
+
+def test_a_run_comes_back_from_its_folder_as_the_same_bundle(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
+    demo_run.save(tmp_path / "run")
+    again = pack.export(Run.load(tmp_path / "run"), tmp_path / "again")
+    assert (again.path / "manifest.json").read_bytes() == (demo_bundle / "manifest.json").read_bytes()
+
+
+def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> None:
+    found = parity.measure(demo_run, engine)
+    assert found == engine.bundle.manifest.parity
+    assert set(found) == {"genre", "mood", "collab", "content", "ranker"}
+    assert max(found.values()) <= parity.TOLERANCE
+
+
+def test_a_wrong_graph_is_never_packed(demo_run: Run, tmp_path: Path) -> None:
+    """A native model whose export answers differently stops the export, and leaves nothing behind."""
+
+    class Liar(type(demo_run.mood)):
+        def probabilities(self, audio: np.ndarray) -> np.ndarray:
+            return super().probabilities(audio) * np.float32(0.99)
+
+    with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'mood': 0.00"):
+        pack.export(replace(demo_run, mood=Liar(demo_run.mood.network)), tmp_path / "demo-1.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path) -> None:
+    from musix_exporter import genre
+
+    booster = type(demo_run.genre.booster)(n_estimators=2, objective="binary:logistic")
+    booster.fit(np.random.default_rng(0).random((20, 17)), np.arange(20) % 2)
+    with pytest.raises(ValueError, match="expected gbtree with multi:softprob, found None with binary:logistic"):
+        genre.convert(replace(demo_run.genre, booster=booster), Files(tmp_path))
+
+
+def test_a_bundle_is_not_written_over(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "demo-1.0.0"
+    path.mkdir()
+    (path / "mine").touch()
+    with pytest.raises(OutputError, match="expected a free name"):
+        pack.export(demo_run, path)
+    assert [each.name for each in path.iterdir()] == ["mine"]
+    pack.export(demo_run, path, replace=True)
+    assert not (path / "mine").exists()
+
+
+@pytest.mark.parametrize("part", ["genre", "mood", "ranker"])
+def test_graphs_hold_nothing_of_the_machine_that_made_them(demo_bundle: Path, part: str) -> None:
+    content = (demo_bundle / part / "model.onnx").read_bytes()
+    model = onnx.load_from_string(content)
+    assert not model.metadata_props
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert b"/" not in b"".join(each.name.encode() for each in model.graph.initializer)
+    assert not {node.op_type for node in model.graph.node} & {"Dropout", "BatchNormalization"}
+    assert graphs.to_bytes(model) == content
+
+
+def test_the_manifest_holds_no_path_clock_or_host(demo_bundle: Path) -> None:
+    text = (demo_bundle / "manifest.json").read_text()
+    assert str(demo_bundle.parent) not in text
+    assert str(Path.cwd()) not in text
+    assert set(json.loads(text)["files"]) == set(LAYOUT)
+
+
+def test_files_take_only_what_the_format_names(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    with pytest.raises(KeyError, match="not a file of the bundle format"):
+        files.add_bytes("genre/other.onnx", b"")
+    with pytest.raises(TypeError, match=r"catalog/moods.npy: expected Array\(dtype='\|u1'"):
+        files.add_array("catalog/moods.npy", np.zeros(3, np.int64))
+    assert not list(tmp_path.rglob("*.npy"))

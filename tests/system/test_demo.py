@@ -1,0 +1,68 @@
+"""From a clean build to answers over HTTP, with the planted structure found again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from musix_runtime import Engine, RecommendRequest
+from musix_trainer.synthetic import World, track_id, user_id
+from tests.conftest import DEMO, ROOT
+
+MUSIX = Path(sys.executable).with_name("musix")
+
+
+def test_build_serve_and_ask(tmp_path: Path, demo_bundle: Path) -> None:
+    """The command line gives the bundle that the library gave, and its server answers."""
+    built = subprocess.run(
+        [MUSIX, "build", DEMO, "--out", tmp_path], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    bundle = tmp_path / "demo-1.0.0"
+    assert (bundle / "manifest.json").read_bytes() == (demo_bundle / "manifest.json").read_bytes()
+    assert "the data is simulated" in built.stderr
+    assert built.stdout.splitlines()[-2] == str(bundle)
+    again = subprocess.run([MUSIX, "build", DEMO, "--out", tmp_path], capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert again.stderr == f"error: {bundle}: expected a free name, found something there already\n"
+    asked = subprocess.run(
+        [sys.executable, ROOT / "examples" / "ask_over_http.py", bundle], capture_output=True, text=True, check=True
+    )
+    classified, recommended = (json.loads(part) for part in asked.stdout.split("\n\n") if part.startswith("{"))
+    assert len(classified["data"]["genres"]) == 5
+    assert len(recommended["data"]["recommendations"]) == 3
+
+
+def test_listeners_get_their_taste_back(engine: Engine, world: World) -> None:
+    """Favourites are 3 of 16 families, 19 % by chance; most of what is recommended is of them."""
+    shares = []
+    for listener in range(0, 600, 6):
+        answer = engine.recommend(RecommendRequest(user_id=user_id(listener)))
+        families = [world.family[int(each.id.removeprefix("simulated"))] for each in answer.recommendations]
+        shares.append(world.favourite[listener][families].mean())
+    assert np.mean(shares) > 0.8
+
+
+def test_new_listeners_get_their_taste_back_from_a_short_history(engine: Engine, world: World) -> None:
+    shares = []
+    rng = np.random.default_rng(0)
+    for mine in world.favourite[:50]:
+        history = [track_id(int(row)) for row in rng.choice(np.flatnonzero(mine[world.family]), 5)]
+        answer = engine.recommend(RecommendRequest(user_id="somebody new", history=history))
+        families = [world.family[int(each.id.removeprefix("simulated"))] for each in answer.recommendations]
+        shares.append(mine[families].mean())
+    assert np.mean(shares) > 0.6
+
+
+def test_the_genre_of_artists_is_found(engine: Engine) -> None:
+    card = engine.bundle.manifest.quality["genre"]
+    assert card["macro_f1"] > card["macro_f1 beside it"]["artist look-up"]
+    assert card["macro_f1"] > card["macro_f1 beside it"]["XGBoost alone"]
+    assert card["ece"] < 0.05
+
+
+def test_the_hybrid_is_better_than_any_part_alone(engine: Engine) -> None:
+    card = engine.bundle.manifest.quality["hybrid"]
+    alone = [card[name]["ndcg_at_10"] for name in ("collab alone", "content alone", "popularity alone")]
+    assert card["hybrid"]["ndcg_at_10"] > max(alone)

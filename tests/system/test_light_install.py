@@ -1,0 +1,48 @@
+"""In a second, empty environment: the plain install serves a built bundle and knows nothing of the training stack."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DEMO, ROOT
+
+HEAVY = ("torch", "xgboost", "lightfm", "sklearn", "scipy", "onnx", "onnxmltools", "skl2onnx", "polars", "pandas")
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with `pip install .` and nothing else."""
+    path = tmp_path_factory.mktemp("light") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", path], check=True)
+    subprocess.run([path / "bin" / "pip", "install", "--quiet", ROOT], check=True, capture_output=True)
+    return path / "bin"
+
+
+def test_the_training_stack_is_not_there(light: Path) -> None:
+    code = f"import importlib.util as u; print([n for n in {HEAVY} if u.find_spec(n)])"
+    assert subprocess.run([light / "python", "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_it_serves_a_bundle(light: Path, demo_bundle: Path) -> None:
+    environment = {**os.environ, "PATH": f"{light}:{os.environ['PATH']}"}
+    asked = subprocess.run(
+        [light / "python", ROOT / "examples" / "ask_over_http.py", demo_bundle],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=light,
+    )
+    assert '"source":"hybrid"' in asked.stdout.replace(" ", "")
+
+
+def test_a_command_of_an_extra_says_how_to_get_it(light: Path) -> None:
+    found = subprocess.run([light / "musix", "build", DEMO], capture_output=True, text=True, check=False, cwd=light)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: musix build: needs ")
+    assert found.stderr.endswith("install it with: pip install 'musix-edge[export]'\n")
+    helped = subprocess.run([light / "musix", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "build" in helped
