@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from musix_runtime.arrays import Floats, Rows
-from musix_runtime.pool import Listener, Pool
+from musix_runtime.pool import NOBODY, Listener, Pool
 from musix_runtime.ranker import COMPONENTS, DIVERSITY, Ranker
 from musix_trainer import metrics, networks, progress, recipe, split
 from musix_trainer.collab import CollabModel, relevant_rows
@@ -91,11 +91,10 @@ def train(
     seed: int,
 ) -> tuple[RankerModel, dict[str, Any]]:
     """Learn from the given feedback, else from the validation part of listening against the pool's own candidates."""
-    shown = (
-        _from_feedback(pool, collab, given, held_out.names)
-        if given
-        else _derived(pool, collab, held_out, settings, seed)
-    )
+    if given:
+        shown = _from_feedback(pool, collab, given, held_out.names, seed)
+    else:
+        shown = _derived(pool, collab, held_out, settings, seed)
     listeners, number = np.unique(shown.listener, return_inverse=True)
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
     chosen, validation = parts == split.TRAIN, parts == split.VALIDATION
@@ -125,15 +124,14 @@ def train(
     return model, card
 
 
-def _from_feedback(pool: Pool, collab: CollabModel, given: Feedback, names: list[str]) -> Impressions:
+def _from_feedback(pool: Pool, collab: CollabModel, given: Feedback, names: list[str], seed: int) -> Impressions:
+    """What was shown, with the components that it would have had in each of two ways of meeting the listener."""
+    rng = np.random.default_rng(seed)
     numbers = pool.collab.listeners.find(names)[given.listener]
     pieces = []
     for number, where in _groups(numbers):
-        listener, query = _known(pool, collab, number)
-        rows = given.row[where]
-        components = _in_lists(pool, listener, query, rows)
-        context = np.column_stack([np.full(len(rows), len(listener.heard)), given.hour[where]])
-        pieces.append((np.full(len(rows), number), np.column_stack([components, context]), given.taken[where]))
+        for listener, query in _meetings(pool, collab, number, rng):
+            pieces.append(_shown(pool, listener, query, number, given.row[where], given.taken[where], given.hour[where]))
     return _joined(pieces)
 
 
@@ -142,19 +140,55 @@ def _derived(pool: Pool, collab: CollabModel, held_out: Listening, settings: rec
     rng = np.random.default_rng(seed)
     relevant = relevant_rows(collab, held_out)
     pieces = []
-    for step, number in zip(progress.steps("ranker: listeners", len(relevant)), sorted(relevant), strict=True):
-        listener, query = _known(pool, collab, number)
-        if step % 2:  # half of the lists follow a track that plays now, half do not
-            query = pool.content.vectors(rng.choice(listener.heard, 1))[0]
-        rows = pool.candidates(listener, query, listener.heard, settings.candidates)
-        taken = np.isin(rows, list(relevant[number]))
-        others = rng.permutation(np.flatnonzero(~taken))[: settings.negatives * int(taken.sum())]
-        order = rng.permutation(np.concatenate([np.flatnonzero(taken), others]))
-        if len(order):
-            components = _in_lists(pool, listener, query, rows[order])
-            context = np.tile(np.array([len(listener.heard), np.nan]), (len(order), 1))
-            pieces.append((np.full(len(order), number), np.column_stack([components, context]), taken[order]))
+    for _, number in zip(progress.steps("ranker: listeners", len(relevant)), sorted(relevant), strict=True):
+        for listener, query in _meetings(pool, collab, number, rng):
+            rows = pool.candidates(listener, query, pool.collab.history(number), settings.candidates)
+            taken = np.isin(rows, list(relevant[number]))
+            others = rng.permutation(np.flatnonzero(~taken))[: settings.negatives * int(taken.sum())]
+            order = rng.permutation(np.concatenate([np.flatnonzero(taken), others]))
+            if len(order):
+                hours = np.full(len(order), np.nan, np.float32)
+                pieces.append(_shown(pool, listener, query, number, rows[order], taken[order], hours))
     return _joined(pieces)
+
+
+def _meetings(
+    pool: Pool, collab: CollabModel, number: int, rng: np.random.Generator
+) -> list[tuple[Listener, Floats | None]]:
+    """Two ways in which a listener may be met: as known, and as one of the cold starts that the runtime has.
+
+    So the network learns what each component is worth also when the others cannot be known.
+    """
+    known, profile = _known(pool, collab, number)
+    playing = pool.content.vectors(rng.choice(known.heard, 1))[0]
+    few = known.heard[: rng.integers(1, 11)]
+    factors = pool.collab.fold_in(few)
+    folded = Listener(None if factors is None else pool.collab.matches(factors), few, few)
+    cold = [(known, playing), (folded, pool.content.profile(few)), (NOBODY, playing), (NOBODY, None)]
+    return [(known, profile), cold[rng.integers(len(cold))]]
+
+
+def _shown(
+    pool: Pool,
+    listener: Listener,
+    query: Floats | None,
+    number: int,
+    rows: Rows,
+    taken: NDArray[np.bool_],
+    hours: NDArray[np.float32],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """One listener's impressions: number, components with context, taken; in lists of ten, in the given order.
+
+    Diversity sees what stands above in the list.
+    """
+    vectors = pool.content.vectors(rows)
+    components = pool.components(listener, query, rows, vectors)
+    for start in range(0, len(rows), LIST):
+        seen = vectors[start : start + LIST]
+        alike = np.tril(seen @ seen.T, -1).max(axis=1)
+        components[start : start + LIST, DIVERSITY] = 1 - np.clip(alike, 0, 1)
+    heard = np.full(len(rows), len(listener.heard))
+    return np.full(len(rows), number), np.column_stack([components, heard, hours]), taken
 
 
 def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -169,17 +203,6 @@ def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]
 def _known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Floats]:
     heard = pool.collab.history(number)
     return Listener(pool.collab.matches(collab.listener_factors[number]), heard, heard), pool.content.profile(heard)
-
-
-def _in_lists(pool: Pool, listener: Listener, query: Floats, rows: Rows) -> Floats:
-    """Components of rows shown in this order, in lists of ten; diversity sees what stands above in the list."""
-    vectors = pool.content.vectors(rows)
-    components = pool.components(listener, query, rows, vectors)
-    for start in range(0, len(rows), LIST):
-        seen = vectors[start : start + LIST]
-        alike = np.tril(seen @ seen.T, -1).max(axis=1)
-        components[start : start + LIST, DIVERSITY] = 1 - np.clip(alike, 0, 1)
-    return components
 
 
 def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Impressions:
