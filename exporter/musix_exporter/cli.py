@@ -31,12 +31,14 @@ def export(run_path: Path, out: Path, replace: bool) -> None:
 @REPLACE
 def build(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> None:
     """Train RECIPE, export and verify: leaves the bundle OUT/NAME-VERSION and its run in OUT/runs."""
-    from musix_runtime.folder import check_free
+    from musix_runtime.folder import check_free, check_writable
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
     label = recipe_file.recipe.label
-    if not replace:
+    if replace:
+        check_writable(out)
+    else:
         check_free(out / label)
     trained = run.train(recipe_file, data)
     trained.save(out / "runs" / label)

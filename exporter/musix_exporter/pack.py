@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace as changed
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -60,7 +61,7 @@ def _manifest(run: Run, target: Path) -> Manifest:
         files={name: _file(target / name) for name in LAYOUT},
         parity={},
         quality=run.quality,
-        provenance=run.provenance,
+        provenance=msgspec.structs.replace(run.provenance, packages=run.provenance.packages | _packages()),
     )
 
 
@@ -79,6 +80,10 @@ def _counts(run: Run) -> dict[str, int]:
         "collab_width": run.collab.track_factors.shape[1],
         "plays": len(run.collab.history_rows),
     }
+
+
+def _packages() -> dict[str, str]:
+    return {name: version(name) for name in ("onnx", "onnxmltools", "onnxruntime", "onnxscript", "skl2onnx")}
 
 
 def _file(path: Path) -> File:

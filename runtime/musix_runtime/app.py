@@ -1,7 +1,7 @@
 """The HTTP face of an engine: a Starlette application, alone or mounted under another one."""
 
+import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +21,8 @@ from musix_runtime.errors import InputError, RequestError, UnknownTrackError, Vi
 from musix_runtime.manifest import PARTS
 from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest, parse
 from musix_runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 CODES = {
     400: "bad_request",
@@ -44,7 +46,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
                 CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
             )
         )
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/api/ml/classify", api.classify, methods=["POST"]),
             Route("/api/ml/classify/batch", api.classify_batch, methods=["POST"]),
@@ -54,8 +56,10 @@ def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
             Route("/ready", api.ready),
         ],
         middleware=middleware,
-        exception_handlers={HTTPException: _http_error, InputError: _input_error, Exception: _internal_error},
+        exception_handlers={HTTPException: _http_error, InputError: _input_error},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 def from_environment() -> Starlette:
@@ -64,7 +68,7 @@ def from_environment() -> Starlette:
 
 
 class _Api:
-    """The endpoints. An answer takes well under a millisecond, so it is given on the event loop; batches are not."""
+    """The endpoints. An answer takes about a millisecond, so it is given on the event loop; batches are not."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine = engine
@@ -156,12 +160,8 @@ async def _input_error(request: Request, error: Exception) -> Response:
     raise error
 
 
-async def _internal_error(request: Request, error: Exception) -> Response:
-    return _failure(500, "the server failed to answer; its log says why")
-
-
 class _Headers:
-    """Says with every response which bundle answered, and how long it took."""
+    """Says with every response which bundle answered, and how long it took; turns a failure into a plain 500."""
 
     def __init__(self, app: ASGIApp, label: str) -> None:
         self.app = app
@@ -171,15 +171,23 @@ class _Headers:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        await self.app(scope, receive, self._sender(send))
-
-    def _sender(self, send: Send) -> Callable[[Message], Any]:
+        started = False
         start = time.perf_counter()
 
         async def sender(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 took = f"total;dur={1000 * (time.perf_counter() - start):.2f}".encode()
                 message["headers"] = [*message["headers"], (b"x-bundle", self.label), (b"server-timing", took)]
             await send(message)
 
-        return sender
+        try:
+            await self.app(scope, receive, sender)
+        except ClientDisconnect:
+            return  # nobody is left to answer
+        except Exception:
+            if started:
+                raise
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            await _failure(500, "the server failed to answer; its log says why")(scope, receive, sender)

@@ -1,5 +1,6 @@
 """The command `musix`. This package gives the commands that need a bundle only; others join by entry point."""
 
+import socket
 import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -38,7 +39,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
             extras = _joined()[ctx.invoked_subcommand].extras if ctx.invoked_subcommand in _joined() else []
-            if not extras:
+            if not extras or (error.name or "").partition(".")[0] in sys.stdlib_module_names:
                 raise
             install = f"install it with: pip install 'musix-edge[{extras[0]}]'"
             raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
@@ -112,6 +113,7 @@ def serve(bundle: Path, host: str, port: int, workers: int) -> None:
     settings.Settings.from_environment()  # wrong settings and broken bundles end here, in one sentence
     _open(bundle)
     settings.claim_process(bundle)
+    _check_port(host, port)
     uvicorn.run(
         "musix_runtime.app:from_environment",
         factory=True,
@@ -189,6 +191,14 @@ def similar(bundle: Path, track_id: str, limit: int, as_json: bool) -> None:
         return
     for each in answer.tracks:
         click.echo(f"{each.similarity:.3f}  {each.artist} - {each.name}  {each.id}")
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            return
+    except OSError as error:
+        raise InputError(f"{host}:{port}: expected a free port to listen on, found: {error.strerror}") from error
 
 
 def _open(bundle: Path) -> "Engine":

@@ -33,6 +33,7 @@ from musix_runtime.pool import NOBODY, Listener, Pool
 from musix_runtime.ranker import COMPONENTS, Ranker
 
 TOP_GENRES = 5
+DIGITS = 4  # of a confidence or probability: the sixth already depends on host and batch
 WORDS = {
     "collab": "collaborative",
     "content": "content similarity",
@@ -96,13 +97,16 @@ class Engine:
 
     def classify(self, request: ClassifyRequest) -> Classification:
         """Genre and mood of one track. Raises UnknownTrackError when neither features nor catalogue give them."""
-        return self.classify_batch([request])[0]
+        return self._classify([request], ["trackId"])[0]
 
     def classify_batch(self, requests: Sequence[ClassifyRequest]) -> list[Classification]:
         """Genre and mood of several tracks, in order; all of them, or the error of the first wrong one."""
+        return self._classify(requests, [f"[{i}].trackId" for i in range(len(requests))])
+
+    def _classify(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> list[Classification]:
         if not requests:
             return []
-        inputs, artists = self._inputs(requests)
+        inputs, artists = self._inputs(requests, paths)
         confidences = self.genre.confidence(inputs, artists)
         moods = self.mood.probabilities(np.ascontiguousarray(inputs[:, : len(AUDIO_NAMES)]))
         timestamp = _now()
@@ -113,7 +117,7 @@ class Engine:
 
         A known listener is matched by factors, an unknown one with a history by folding it in; the current track, or
         else the history, is the query for content. With nothing known, popular tracks are proposed. Never proposed:
-        excluded tracks, the current one, and those in the history.
+        excluded tracks, the current one, and those in any history.
         """
         listener, kind = self._listener(request)
         current = self.catalog.row(request.current_track_id)
@@ -147,7 +151,7 @@ class Engine:
         ]
         return Similar(tracks[: request.limit])
 
-    def _inputs(self, requests: Sequence[ClassifyRequest]) -> tuple[Floats, list[Sequence[str]]]:
+    def _inputs(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> tuple[Floats, list[Sequence[str]]]:
         """Raw inputs (n, 15) and artists of the requests, completed from the catalogue."""
         inputs = np.full((len(requests), len(INPUT_NAMES)), np.nan, np.float32)
         artists: list[Sequence[str]] = []
@@ -156,10 +160,9 @@ class Engine:
             if row is not None:
                 inputs[i] = self.catalog.inputs[row]
             elif request.audio_features is None:
-                path = "trackId" if len(requests) == 1 else f"[{i}].trackId"
                 if request.track_id is None:
-                    raise RequestError([Violation(path, "is required when audioFeatures is not given")])
-                raise UnknownTrackError(request.track_id, path)
+                    raise RequestError([Violation(paths[i], "is required when audioFeatures is not given")])
+                raise UnknownTrackError(request.track_id, paths[i])
             given = request.audio_features
             if given is not None:
                 inputs[i, : len(AUDIO_NAMES)] = [getattr(given, name) for name in AUDIO_NAMES]
@@ -174,10 +177,9 @@ class Engine:
         return inputs, artists
 
     def _classification(self, confidence: Floats, moods: Floats, timestamp: str) -> Classification:
-        confidence = np.rint(confidence * 1e6) / 1e6
-        best = np.argsort(-confidence, kind="stable")[:TOP_GENRES]
-        genres = [GenreConfidence(self.bundle.manifest.families[i], round(float(confidence[i]), 6)) for i in best]
-        probabilities = {mood: round(float(p), 6) for mood, p in zip(MOODS, moods, strict=True)}
+        best = np.argsort(-np.rint(confidence * 10**DIGITS), kind="stable")[:TOP_GENRES]
+        genres = [GenreConfidence(self.bundle.manifest.families[i], round(float(confidence[i]), DIGITS)) for i in best]
+        probabilities = {mood: round(float(p), DIGITS) for mood, p in zip(MOODS, moods, strict=True)}
         primary = max(probabilities, key=lambda mood: probabilities[mood])
         return Classification(genres, MoodAnswer(primary, probabilities), timestamp)
 
@@ -203,7 +205,7 @@ class Engine:
         return None
 
     def _excluded(self, request: RecommendRequest, listener: Listener, current: int | None) -> Rows:
-        asked = self.catalog.rows(request.exclude_ids)
+        asked = self.catalog.rows([*request.exclude_ids, *(request.history or [])])
         now = np.array([] if current is None else [current], np.int64)
         return np.concatenate([asked[asked != ABSENT], listener.heard, now])
 

@@ -11,15 +11,14 @@ import onnxruntime as ort
 
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 
+_ACCENTS = re.compile("[\u0300-\u036f]+")
 _PUNCTUATION = re.compile(r"[^\w]+|_+")
 
 
 def plain(text: str) -> str:
-    """Text as it is compared: no case, accents or punctuation. Text of another script keeps its letters."""
-    text = html.unescape(text)
-    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    text = (ascii_only if ascii_only.strip() else text).lower().replace("&", " and ")
-    return _PUNCTUATION.sub(" ", text).strip()
+    """Text as it is compared: no case, accents or punctuation. Letters of every script are kept."""
+    bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", html.unescape(text)))
+    return _PUNCTUATION.sub(" ", unicodedata.normalize("NFC", bare).lower().replace("&", " and ")).strip()
 
 
 def artist_key(name: str) -> str:

@@ -48,7 +48,7 @@ class ClassifyRequest(Request, frozen=True):
 
 
 class Context(Request, frozen=True):
-    """The listener's situation."""
+    """The listener's situation. The hour is of the day in UTC, as in the feedback that was learned from."""
 
     hour: Annotated[int, Meta(ge=0, le=23)] | None = None
 

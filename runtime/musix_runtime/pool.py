@@ -10,7 +10,7 @@ from musix_runtime.arrays import ABSENT, Floats, Rows
 from musix_runtime.collab import Collab
 from musix_runtime.content import Content
 from musix_runtime.manifest import Serving
-from musix_runtime.ranker import COMPONENTS
+from musix_runtime.ranker import COMPONENTS, MICRO
 
 _BITS = np.arange(32, dtype=np.uint32)
 
@@ -41,7 +41,10 @@ class Pool:
     serving: Serving
 
     def candidates(self, listener: Listener, query: Floats | None, excluded: Rows, limit: int) -> Rows:
-        """Rows that collab and content propose, the popular ones when neither can. Ascending, none excluded."""
+        """Rows that collab and content propose, the popular ones when neither can; ascending, none excluded.
+
+        At least `limit` of them, where the catalogue has as many left.
+        """
         count = max(self.serving.candidates, limit)
         excluded = np.unique(excluded)
         proposals = []
@@ -52,7 +55,10 @@ class Pool:
         if not proposals:
             proposals, count = [self.popular.astype(np.int64)], 2 * count
         kept = [rows[~np.isin(rows, excluded)][:count] for rows in proposals]
-        return np.unique(np.concatenate(kept))
+        found = np.unique(np.concatenate(kept))
+        if len(found) < limit:
+            found = np.union1d(found, self._filling(np.concatenate([found, excluded]), limit - len(found)))
+        return found
 
     def components(self, listener: Listener, query: Floats | None, rows: Rows, vectors: Floats) -> Floats:
         """The five components of each row, all in 0..1; diversity is 1, as nothing is chosen yet. Shape (n, 5).
@@ -78,13 +84,22 @@ class Pool:
         """Positions of the candidates that the ranker shall see: the best by the blend. Ascending."""
         size = max(self.serving.pool, limit)
         weights = np.array([self.serving.blend[name] for name in COMPONENTS], np.float32)
-        blend = np.rint(components @ weights * 1e6)
+        blend = np.rint(components @ weights * MICRO)
         return np.sort(np.argsort(-blend, kind="stable")[:size])
 
     def _best_matches(self, matches: Floats, count: int) -> Rows:
-        best = np.argpartition(-matches, min(count, len(matches)) - 1)[:count]
-        best = best[np.lexsort((best, -matches[best]))]
-        return self.collab.rows[best].astype(np.int64)
+        """The rows of greatest match, best first; ties, also at the end, go to the smaller row on every host."""
+        micro = np.rint(matches * MICRO).astype(np.int32)
+        count = min(count, len(micro))
+        last = np.partition(micro, len(micro) - count)[len(micro) - count]
+        better, equal = np.flatnonzero(micro > last), np.flatnonzero(micro == last)
+        best = np.concatenate([better, equal[: count - len(better)]])
+        return self.collab.rows[best[np.argsort(-micro[best], kind="stable")]].astype(np.int64)
+
+    def _filling(self, taken: Rows, count: int) -> Rows:
+        """More rows, the most popular first, when a small catalogue or many exclusions leave too few."""
+        free = np.setdiff1d(np.arange(len(self.popularity)), taken)
+        return free[np.argsort(-self.popularity[free], kind="stable")[:count]]
 
     def _preference(self, taste: Rows, rows: Rows) -> Floats:
         counts = self._families(taste).sum(axis=0)

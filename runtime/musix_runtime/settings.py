@@ -19,7 +19,7 @@ class Settings:
         """Settings of this process. Raises InputError for a value that is not one."""
         origins = os.environ.get("MUSIX_CORS_ORIGINS", "")
         limit = os.environ.get("MUSIX_BODY_LIMIT", str(cls.body_limit))
-        if not limit.isdigit() or not int(limit):
+        if not (limit.isascii() and limit.isdecimal() and int(limit)):
             raise InputError(f"MUSIX_BODY_LIMIT: expected a number of bytes above 0, found {limit!r}")
         return cls(tuple(each.strip() for each in origins.split(",") if each.strip()), int(limit))
 

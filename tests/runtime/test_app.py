@@ -120,6 +120,7 @@ def test_an_internal_error_tells_nothing_of_the_inside(engine: Engine, monkeypat
     )
     assert response.status_code == 500
     assert failure(response)["code"] == "internal_error"
+    assert "x-bundle" in response.headers
     assert "secret" not in json.dumps(response.json())
 
 

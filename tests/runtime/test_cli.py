@@ -1,4 +1,5 @@
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,16 @@ def test_answers_on_the_terminal(demo_bundle: Path) -> None:
     assert len(json.loads(recommended.stdout)["recommendations"]) == 3
     assert "source: content" in musix("recommend", demo_bundle, "x", "--current", "simulated0000000000001").stdout
     assert len(musix("similar", demo_bundle, "simulated0000000000001", "--limit", 3).stdout.splitlines()) == 3
+
+
+def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = musix("serve", demo_bundle, "--port", port)
+    assert found.returncode == 2
+    assert (
+        found.stderr == f"error: 127.0.0.1:{port}: expected a free port to listen on, found: Address already in use\n"
+    )
 
 
 @pytest.mark.parametrize(

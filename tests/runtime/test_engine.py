@@ -37,7 +37,7 @@ def ids(answer: Recommendations) -> list[str]:
 def test_what_every_recommendation_promises(engine: Engine, request: RecommendRequest) -> None:
     answer = engine.recommend(request)
     found = engine.catalog.rows(ids(answer)).tolist()
-    asked = [*request.exclude_ids, *(request.history or [] if request.user_id == "nobody" else [])]
+    asked = [*request.exclude_ids, *(request.history or [])]
     forbidden = set(engine.catalog.rows([*asked, request.current_track_id or ""]).tolist())
     assert len(found) == request.limit == len(set(found))
     assert not forbidden & set(found)
@@ -111,6 +111,14 @@ def test_excluding_everything_leaves_nothing(engine: Engine) -> None:
     assert engine.recommend(RecommendRequest(user_id="listener-001", exclude_ids=everything)).recommendations == []
 
 
+def test_there_are_enough_whatever_is_excluded(engine: Engine) -> None:
+    kept = [engine.catalog.track_id(row) for row in range(0, len(engine.catalog), 60)]
+    others = [engine.catalog.track_id(row) for row in range(len(engine.catalog))]
+    excluded = sorted(set(others) - set(kept))
+    answer = engine.recommend(RecommendRequest(user_id="nobody", exclude_ids=excluded, limit=len(kept)))
+    assert sorted(ids(answer)) == sorted(kept)
+
+
 def test_many_threads_answer_like_one(engine: Engine) -> None:
     requests = [RecommendRequest(user_id=f"listener-{i:03d}") for i in range(40)]
     serial = [engine.recommend(request).recommendations for request in requests]
@@ -138,8 +146,8 @@ def test_a_batch_is_classified_like_its_tracks(engine: Engine) -> None:
     ]
     for one, many in zip([engine.classify(each) for each in requests], engine.classify_batch(requests), strict=True):
         assert one.genres[0].name == many.genres[0].name
-        assert one.genres[0].confidence == pytest.approx(many.genres[0].confidence, abs=2e-6)
-        assert sum(one.mood.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert one.genres[0].confidence == pytest.approx(many.genres[0].confidence, abs=2e-4)
+        assert sum(one.mood.probabilities.values()) == pytest.approx(1, abs=5e-4)
 
 
 def test_features_alone_are_enough_and_win_over_the_catalogue(engine: Engine) -> None:

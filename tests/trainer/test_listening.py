@@ -1,12 +1,13 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from musix_runtime.errors import TableError
-from musix_trainer import split, synthetic
-from musix_trainer.feedback import feedback
+from musix_trainer import split, synthetic, tables
+from musix_trainer.feedback import Feedback, feedback
 from musix_trainer.listening import Listening, listening
 from musix_trainer.recipe import Split, Synthetic
 from musix_trainer.tables import Source
@@ -40,6 +41,7 @@ def test_plays_of_all_ids_of_a_recording_are_summed() -> None:
         ["2024-05-01T12:00:00Z", "2024-05-02"],
         [datetime(2024, 5, 1, 12), datetime(2024, 5, 2)],
         [1714564800, 1714608000],
+        ["1714564800", "2024-05-02 00:00:00"],
     ],
 )
 def test_times_are_read_in_every_usual_form(times: list[object]) -> None:
@@ -56,6 +58,17 @@ def test_times_are_read_in_every_usual_form(times: list[object]) -> None:
         ({"user_id": ["a"], "track_id": ["x"], "plays": [1]}, "expected rows, found none after dropping"),
         ({"user_id": ["a"], "track_id": [TRACK(1)], "plays": [-1]}, "plays: expected 0..inf, found -1"),
         ({"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": ["soon"]}, "expected a time, found 'soon' in row 1"),
+        (
+            {"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": [1714564800000]},
+            "seconds since 1970, found 1714564800000",
+        ),
+        ({"user_id": ["a\0"], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected at most 128 bytes without NUL"),
+        ({"user_id": ["a" * 129], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected at most 128 bytes"),
+        (
+            {"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": [time(1)]},
+            "timestamp: expected a time, found type Time",
+        ),
+        ({"user_id": [["a"]], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected a text, found type List"),
     ],
 )
 def test_wrong_listening_is_refused(columns: dict[str, list[object]], message: str) -> None:
@@ -77,6 +90,19 @@ def test_held_out_listening_never_cuts_an_artist_and_leaves_everyone_something()
 
 def test_assign_gives_exact_shares() -> None:
     assert np.bincount(split.assign(1000, 0.1, 0.2, 0)).tolist() == [700, 100, 200]
+
+
+def test_ids_of_digits_in_a_csv_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "listening.csv").write_text(f"user_id,track_id,plays\n001,{TRACK(1)},2\n1,{TRACK(1)},3\n")
+    data = listening(tables.read(tmp_path / "listening.csv"), CATALOGUE)
+    assert data.names == ["001", "1"]
+    assert data.plays.tolist() == [2, 3]
+
+
+def test_feedback_on_what_collab_learned_is_left_out() -> None:
+    data, _ = made(user_id=["a", "b"], track_id=[TRACK(1), TRACK(2)], plays=[1, 1])
+    shown = Feedback(np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, np.float32), np.ones(3, bool))
+    assert shown.without(data).row.tolist() == [2]
 
 
 def test_feedback_is_joined_to_listeners_and_recordings() -> None:

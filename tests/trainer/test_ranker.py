@@ -1,6 +1,10 @@
 import numpy as np
+import pytest
 
+from musix_runtime import Engine
+from musix_runtime.errors import TableError
 from musix_trainer import catalog, recipe, split
+from musix_trainer.feedback import Feedback
 from musix_trainer.listening import Listening
 from musix_trainer.ranker import train
 from musix_trainer.recipe import Catalog
@@ -17,7 +21,7 @@ def test_the_feedback_rule_is_learned(demo_run: Run, world: World) -> None:
     )
     assert loved_fresh > loved_stale > other_fresh > other_stale
     assert loved_fresh > 2 * other_fresh
-    aucs = demo_run.quality["ranker"]["AUC on held-out listeners"]
+    aucs = demo_run.quality["ranker"]["AUC on validation listeners, who chose the epoch"]
     assert aucs["network"] > max(value for name, value in aucs.items() if name != "network")
     assert taken(np.array([True]), np.array([1.0]))[0] > 0.9
 
@@ -43,6 +47,28 @@ def _asker(run: Run, number: int) -> tuple:
 
     listener, query = _known(run.pool(), run.collab, number)
     return listener, query, listener.heard
+
+
+def test_an_hour_that_was_never_seen_has_no_say(demo_run: Run, engine: Engine) -> None:
+    names = [each.decode() for each in demo_run.collab.listeners]
+    pool, rng = demo_run.pool(), np.random.default_rng(0)
+    number, rows = np.repeat(np.arange(50), 4), rng.integers(0, 3000, 200)
+    shown = Feedback(number, rows, np.full(200, np.nan, np.float32), rng.random(200) < 0.5)
+    nothing = Listening(names, rows[:0], rows[:0], np.zeros(0), rows[:0])
+    model, _ = train(pool, demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
+    components = rng.random((10, 5), np.float32)
+    ranker = model.runtime()
+    scores = {tuple(ranker.scores(components, np.array([9, hour], np.float32))) for hour in (0, 7, 23, np.nan)}
+    assert len(scores) == 1
+
+
+@pytest.mark.parametrize("taken_", [True, False])
+def test_feedback_of_one_kind_teaches_nothing(demo_run: Run, taken_: bool) -> None:
+    shown = Feedback(np.arange(50), np.arange(50), np.zeros(50, np.float32), np.full(50, taken_))
+    names = [each.decode() for each in demo_run.collab.listeners]
+    nothing = Listening(names, *(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
+    with pytest.raises(TableError, match="some taken and some not, to learn from, found 100 of 50 listeners"):
+        train(demo_run.pool(), demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
 
 
 def test_freshness_halves_with_every_half_life(demo_run: Run) -> None:

@@ -41,6 +41,10 @@ def test_the_shipped_recipes_are_right(name: str) -> None:
         (HEAD + "[ranker.blend]\ncollab = 1.0", "ranker.blend: expected collab, content, preference"),
         (HEAD.replace("1.0.0", "latest"), "version: expected `str` matching regex"),
         (HEAD.replace('name = "a"\n', ""), "top level: object missing required field `name`"),
+        (HEAD + "[mood]\nvalidation = 0.0", "mood.validation: expected `float` > 0.0"),
+        (HEAD + "[split]\nvalidation = 0.6\ntest = 0.6", "split: expected validation + test below 1, found 1.2"),
+        (HEAD + "[genre]\niqr = inf", "genre: iqr: expected a finite number, found inf"),
+        (HEAD.replace('"a"', '"a\\n"'), "name: expected `str` matching regex"),
         ("name = ", "expected TOML, found: Invalid value"),
     ],
 )

@@ -121,6 +121,19 @@ def test_a_family_needs_enough_recordings() -> None:
         made(only)
 
 
+def test_bare_years_are_years(tmp_path: Path) -> None:
+    years = TABLE.with_columns(release_date=pl.lit("2024"))
+    years.write_csv(tmp_path / "tracks.csv")
+    for source in (tables.read(tmp_path / "tracks.csv"), Source(years.with_columns(release_date=2024), "tracks", "")):
+        assert catalogue(source).frame["release_date"].unique().to_list() == [1_704_067_200]
+
+
+def test_too_few_families_are_refused() -> None:
+    two = TABLE.filter(pl.col("track_genre").is_in([*families()["stage"], *families()["rock"]]))
+    with pytest.raises(TableError, match="expected labels of at least 3 families, found fewer"):
+        made(two)
+
+
 def test_csv_as_downloaded_is_read_like_parquet(tmp_path: Path) -> None:
     TABLE.with_row_index("").write_csv(tmp_path / "dataset.csv")
     TABLE.write_parquet(tmp_path / "tracks.parquet")

@@ -16,7 +16,8 @@ from musix_trainer.tracks import Catalogue
 
 @dataclass(frozen=True)
 class CatalogModel:
-    """A row a recording, but for `popular`: the rows of the most popular recordings, one an artist, best first."""
+    """A row a recording, but for `popular`: the most popular rows, best first: one of
+    every artist before any second one."""
 
     families: NDArray[np.uint32]
     moods: NDArray[np.uint8]
@@ -43,7 +44,7 @@ def train(catalogue: Catalogue, moods: Floats, data: Listening, settings: recipe
     charted = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
     order = np.lexsort((np.arange(len(catalogue)), -charted, -listeners))
     _, firsts = np.unique(np.array(catalogue.primary_artists())[order], return_index=True)
-    popular = order[np.sort(firsts)][: settings.popular]
+    popular = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])[: settings.popular]
     bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)
     return CatalogModel(
         families=bits.astype(np.uint32),

@@ -17,9 +17,11 @@ OUT = click.option(
 @OUT
 def train(recipe_path: Path, data: Path | None, out: Path) -> None:
     """Train the five parts of RECIPE into the run folder OUT/runs/NAME-VERSION, in place of an older run."""
+    from musix_runtime.folder import check_writable
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
+    check_writable(out)
     path = out / "runs" / recipe_file.recipe.label
     run.train(recipe_file, data).save(path)
     click.echo(path)

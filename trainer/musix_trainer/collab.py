@@ -16,7 +16,6 @@ from musix_trainer.factors import lightfm
 from musix_trainer.listening import Listening
 
 DAY = 86_400  # seconds
-HISTORY_LIMIT = 500  # recordings of a listener's history that a bundle keeps
 SHORT_HISTORIES = (1, 3, 10)  # sizes at which fold-in is fitted and measured, beside the whole history
 
 
@@ -101,11 +100,8 @@ def train(data: Listening, settings: recipe.Collab, seed: int) -> CollabModel:
 
 
 def _histories(data: Listening, listener: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Each listener's recordings, newest first (then most played), cut to the limit; and how many are recent."""
+    """Each listener's recordings, newest first (then most played), and how many of them are recent."""
     order = np.lexsort((data.row, -data.plays, -data.last, listener))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(listener, minlength=count))])
-    rank = np.arange(len(order)) - starts[listener[order]]
-    order = order[rank < HISTORY_LIMIT]
     owner, last = listener[order], data.last[order]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))]).astype(np.int64)
     newest = data.last.max()
@@ -136,7 +132,8 @@ def _fit_fold_in(
 def measure(model: CollabModel, test: Listening) -> dict[str, Any]:
     """Full ranking of all recordings with factors, heard ones apart, against held-out listening; popularity beside it.
 
-    The same listeners, met as new ones with a history of 1, 3, 10 or all of their recordings, show what fold-in keeps.
+    The same listeners, met as if new with 1, 3 or 10 of their recordings, show what fold-in keeps; its map was fitted
+    on their training histories.
     """
     part = model.runtime()
     relevant = relevant_rows(model, test)

@@ -23,12 +23,18 @@ SCHEMA = [
 
 @dataclass(frozen=True)
 class Feedback:
-    """Impressions in the order of listener and time: who, which recording, at which hour of the day, taken or not."""
+    """Impressions in the order of listener and time: who, which recording, at which hour (UTC), taken or not."""
 
     listener: NDArray[np.int64]
     row: NDArray[np.int64]
     hour: NDArray[np.float32]
     taken: NDArray[np.bool_]
+
+    def without(self, data: Listening) -> "Feedback":
+        """The impressions of what is not in `data`: collab has learned these by heart, or is measured on them."""
+        size = int(max(self.row.max(initial=0), data.row.max(initial=0))) + 1
+        kept = ~np.isin(self.listener * size + self.row, data.listener * size + data.row)
+        return Feedback(self.listener[kept], self.row[kept], self.hour[kept], self.taken[kept])
 
 
 def feedback(source: Source, catalogue: Catalogue, listening: Listening) -> Feedback:

@@ -26,8 +26,8 @@ def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
     `raw` is the folder of lastfm2k_user_artists.parquet and lastfm2k_artists.parquet, `tracks` the tracks table.
     Raises TableError for wrong tables, OutputError when `out` is taken.
     """
-    if out.exists() and any(out.iterdir()):
-        raise OutputError(f"{out}: expected a free name or an empty folder, found files there")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out}: expected a free name or an empty folder, found something there")
     plays = tables.read(raw / "lastfm2k_user_artists.parquet")
     artists = tables.read(raw / "lastfm2k_artists.parquet")
     check(plays, PLAYS, "userID")

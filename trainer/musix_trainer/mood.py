@@ -108,7 +108,7 @@ def _measure(model: MoodModel, audio: Floats, moods: metrics.Truth, best: int, w
     of_each = {mood: float(right[chosen == i].mean()) if (chosen == i).any() else None for i, mood in enumerate(MOODS)}
     return {
         "left out: the rule gives no mood": without,
-        "held-out recordings": len(audio),
+        "validation recordings, which chose the epoch": len(audio),
         "agreement with the rule": float(right.mean()),
         "macro_f1 against the rule": metrics.macro_f1(found, moods),
         "agreement where it says": of_each,

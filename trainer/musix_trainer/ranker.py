@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from musix_runtime.arrays import Floats, Rows
+from musix_runtime.errors import TableError
 from musix_runtime.pool import NOBODY, Listener, Pool
 from musix_runtime.ranker import COMPONENTS, DIVERSITY, Ranker
 from musix_trainer import metrics, networks, progress, recipe, split
@@ -24,6 +25,7 @@ from musix_trainer.feedback import Feedback
 from musix_trainer.listening import Listening
 
 LIST = 10  # impressions that are seen together, and make each other more or less diverse
+FEWEST = 20  # listeners, so that training and validation both get some
 BUSY = math.log1p(100)  # scale of the listener's activity: tracks heard, in logarithms
 
 
@@ -95,6 +97,7 @@ def train(
         shown = _from_feedback(pool, collab, given, held_out.names, seed)
     else:
         shown = _derived(pool, collab, held_out, settings, seed)
+    _check_both(shown, len(np.unique(shown.listener)))
     listeners, number = np.unique(shown.listener, return_inverse=True)
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
     chosen, validation = parts == split.TRAIN, parts == split.VALIDATION
@@ -113,15 +116,31 @@ def train(
         seed=seed,
         label="ranker: epochs",
     )
+    if not np.isfinite(shown.inputs[:, -1]).any():
+        with torch.no_grad():
+            cast(nn.Linear, network.layers[0]).weight[:, -2:] = (
+                0  # no hour was ever seen: the clock keeps no random say
+            )
     model = RankerModel(network)
     card: dict[str, Any] = {
         "feedback": "given" if given else "derived: held-out listening against the other candidates proposed",
         "impressions": len(shown.taken),
         "taken": int(shown.taken.sum()),
         "best epoch": best,
-        "AUC on held-out listeners": _aucs(model, shown.inputs[validation], shown.taken[validation], settings),
+        "AUC on validation listeners, who chose the epoch": _aucs(
+            model, shown.inputs[validation], shown.taken[validation], settings
+        ),
     }
     return model, card
+
+
+def _check_both(shown: Impressions, listeners: int) -> None:
+    taken = int(shown.taken.sum())
+    if listeners < FEWEST or not 0 < taken < len(shown.taken):
+        raise TableError(
+            f"ranker: expected impressions of at least {FEWEST} listeners, some taken and some not, to learn from,"
+            f" found {len(shown.taken):,} of {listeners:,} listeners, {taken:,} of them taken"
+        )
 
 
 def _from_feedback(pool: Pool, collab: CollabModel, given: Feedback, names: list[str], seed: int) -> Impressions:
@@ -130,8 +149,10 @@ def _from_feedback(pool: Pool, collab: CollabModel, given: Feedback, names: list
     numbers = pool.collab.listeners.find(names)[given.listener]
     pieces = []
     for number, where in _groups(numbers):
+        rows, taken, hours = given.row[where], given.taken[where], given.hour[where]
         for listener, query in _meetings(pool, collab, number, rng):
-            pieces.append(_shown(pool, listener, query, number, given.row[where], given.taken[where], given.hour[where]))
+            pieces.append(_shown(pool, listener, query, number, rows, taken, hours))
+            hours = np.full(len(rows), np.nan, np.float32)  # the second time as by a caller who does not tell the hour
     return _joined(pieces)
 
 
@@ -206,6 +227,8 @@ def _known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Floa
 
 
 def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Impressions:
+    if not pieces:
+        return Impressions(np.empty(0, np.int64), np.empty((0, len(COMPONENTS) + 2), np.float32), np.empty(0, bool))
     listener, inputs, taken = (np.concatenate(each) for each in zip(*pieces, strict=True))
     return Impressions(listener, inputs.astype(np.float32), taken)
 
@@ -222,6 +245,7 @@ def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening
     """Whole lists, as served, against held-out listening: the hybrid beside each way of finding tracks alone."""
     relevant = relevant_rows(collab, test)
     ranker = model.runtime()
+    popular = np.argsort(-pool.popularity, kind="stable")
     found: dict[str, list[Rows]] = {
         name: [] for name in ("hybrid", "collab alone", "content alone", "popularity alone")
     }
@@ -236,7 +260,6 @@ def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening
         found["hybrid"].append(rows[short][picks])
         for name, column in (("collab alone", 0), ("content alone", 1)):
             found[name].append(rows[np.argsort(-components[:, column], kind="stable")[:limit]])
-        popular = pool.popular[~np.isin(pool.popular, listener.heard)]
-        found["popularity alone"].append(popular[:limit].astype(np.int64))
+        found["popularity alone"].append(popular[~np.isin(popular, listener.heard)][:limit])
     truth = [relevant[number] for number in sorted(relevant)]
     return {"listeners": len(truth)} | {name: metrics.ranking(rows, truth, limit) for name, rows in found.items()}

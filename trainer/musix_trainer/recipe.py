@@ -1,6 +1,7 @@
 """The recipe: every number that changes a model, read from TOML into frozen structs. Unknown keys are errors."""
 
 import hashlib
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from musix_runtime.ranker import COMPONENTS
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Held = Annotated[float, Meta(gt=0, lt=1)]
+Sampled = Annotated[float, Meta(gt=0, le=1)]
 Rate = Annotated[float, Meta(gt=0)]
 
 
@@ -48,8 +51,8 @@ class Split(Section, frozen=True):
     was derived from artists, since each track would give its siblings away."""
 
     by: Literal["track", "artist"] = "track"
-    validation: Share = 0.1
-    test: Share = 0.1
+    validation: Held = 0.1
+    test: Held = 0.1
 
 
 class Genre(Section, frozen=True):
@@ -66,11 +69,11 @@ class Genre(Section, frozen=True):
     max_depth: Positive = 7
     learning_rate: Rate = 0.1
     n_estimators: Positive = 200
-    subsample: Share = 0.8
-    colsample_bytree: Share = 0.8
+    subsample: Sampled = 0.8
+    colsample_bytree: Sampled = 0.8
     iqr: Rate = 1.5  # inputs are clipped this many interquartile ranges beyond the quartiles
-    validation: Share = 0.1
-    test: Share = 0.1
+    validation: Held = 0.1
+    test: Held = 0.1
 
 
 class Mood(Section, frozen=True):
@@ -82,7 +85,7 @@ class Mood(Section, frozen=True):
     batch: Positive = 32
     epochs: Positive = 50
     patience: Positive = 8
-    validation: Share = 0.2
+    validation: Held = 0.2
 
 
 class Collab(Section, frozen=True):
@@ -115,11 +118,11 @@ class Ranker(Section, frozen=True):
     batch: Positive = 64
     epochs: Positive = 50
     patience: Positive = 10
-    validation: Share = 0.2
+    validation: Held = 0.2
     negatives: Positive = 4  # impressions not taken up, for each that was, when feedback has to be derived
     candidates: Positive = 50
     pool: Positive = 60
-    blend: dict[str, float] = msgspec.field(
+    blend: dict[str, Share] = msgspec.field(
         default_factory=lambda: {"collab": 0.5, "content": 0.3, "preference": 0.0, "freshness": 0.1, "diversity": 0.1}
     )
 
@@ -127,8 +130,8 @@ class Ranker(Section, frozen=True):
 class Recipe(Section, frozen=True):
     """A whole recipe: what to learn from, how, and under which name and version."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]*\Z")]
+    version: Annotated[str, Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+\Z")]
     source: Literal["synthetic", "tables"]
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     tables: Tables = Tables()
@@ -179,12 +182,20 @@ def read(path: Path) -> RecipeFile:
         raise RecipeError(
             f"{path}: ranker.blend: expected {', '.join(COMPONENTS)}, found {', '.join(recipe.ranker.blend)}"
         )
+    for section in ("split", "genre"):
+        shares = getattr(recipe, section)
+        if shares.validation + shares.test >= 1:
+            raise RecipeError(
+                f"{path}: {section}: expected validation + test below 1, found {shares.validation + shares.test:g}"
+            )
     return RecipeFile(path, recipe, text)
 
 
 def _check_keys(raw: dict[str, Any], section: type[Section], where: str) -> None:
     known = {field.name: field.type for field in msgspec.structs.fields(section)}
     for key, value in raw.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{where}: {key}: expected a finite number, found {value}")
         if key not in known:
             raise RecipeError(f"{where}: {key}: unknown key; known here are {', '.join(known)}")
         if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], Section):

@@ -23,7 +23,7 @@ from musix_runtime.manifest import Provenance, Serving
 from musix_runtime.manifest import Source as SourceCard
 from musix_runtime.pool import Pool
 from musix_trainer import catalog, collab, content, genre, mood, progress, ranker, recipe, split, synthetic, tables
-from musix_trainer.feedback import feedback
+from musix_trainer.feedback import Feedback, feedback
 from musix_trainer.listening import Listening, listening
 from musix_trainer.recipe import Recipe, RecipeFile
 from musix_trainer.tables import Source
@@ -73,6 +73,13 @@ class Run:
         """Read a run that `save` wrote. Raises InputError when `path` is not one."""
         if not (path / "run.json").is_file():
             raise InputError(f"{path}: expected a run folder with run.json, found none")
+        try:
+            return cls._read(path)
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
+            raise InputError(f"{path}: expected a whole run folder of this version, found: {error}") from error
+
+    @classmethod
+    def _read(cls, path: Path) -> "Run":
         recipe_file = recipe.read(path / "recipe.toml")
         card = json.loads((path / "run.json").read_bytes())
         return cls(
@@ -134,7 +141,7 @@ def train(recipe_file: RecipeFile, data: Path | None) -> Run:
 
 
 def _train_parts(
-    settings: Recipe, tracks: Catalogue, heard: Listening, given: Any, seed: int
+    settings: Recipe, tracks: Catalogue, heard: Listening, given: Feedback | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     parts = split.listening(heard, tracks.primary_artists(), settings.split, seed)
     trained, validation, test = (heard.select(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST))
@@ -146,6 +153,7 @@ def _train_parts(
     content_model, content_card = content.train(tracks, moods, settings.content)
     catalog_model = catalog.train(tracks, moods, trained, settings.catalog)
     pool = make_pool(collab_model, content_model, catalog_model, settings.ranker)
+    given = given.without(heard.select(parts != split.VALIDATION)) if given else None
     ranker_model, ranker_card = ranker.train(pool, collab_model, given, validation, settings.ranker, seed)
     quality = {
         "split": {

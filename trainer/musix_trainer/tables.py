@@ -53,20 +53,19 @@ def read(path: Path) -> Source:
         content = path.read_bytes()
         notes: dict[str, int | str] = {}
         if path.suffix == ".csv":
-            # The index column of the downloaded CSV has no name.
-            frame = pl.read_csv(content, infer_schema_length=None, try_parse_dates=False).select(
-                pl.exclude("", "Unnamed: 0")
-            )
+            # All as text: an id of digits is not a number. The index column of the downloaded CSV has no name.
+            frame = pl.read_csv(content, infer_schema=False).select(pl.exclude("", "Unnamed: 0"))
         elif path.suffix == ".parquet":
             frame = pl.read_parquet(content)
             derivation = pl.read_parquet_metadata(path).get("derivation")
             notes = {"derivation": derivation} if derivation else {}
         else:
             raise TableError(f"{path}: expected a .csv or .parquet file, found {path.suffix or 'no suffix'}")
-    except OSError as error:
-        raise TableError(f"{path}: expected a table, found: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path}: expected a table, found: {getattr(error, 'strerror', None) or error}") from error
     except pl.exceptions.PolarsError as error:
-        raise TableError(f"{path}: expected a readable table with a header, found: {error}") from error
+        first_line = str(error).partition("\n")[0]
+        raise TableError(f"{path}: expected a readable table with a header, found: {first_line}") from error
     return Source(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
 
 
@@ -92,48 +91,69 @@ def check(source: Source, schema: list[Column], key: str) -> None:
 
 def _typed(frame: pl.DataFrame, column: Column, where: str) -> pl.Series:
     series = frame[column.name]
-    if column.kind == "time":
-        typed = _time(series)
-    elif column.kind == "bool":
-        words = series.cast(pl.String).str.to_lowercase()
-        typed = words.replace_strict(
-            {"true": True, "false": False, "1": True, "0": False}, default=None, return_dtype=pl.Boolean
+    try:
+        text = series.cast(pl.String).str.strip_chars()
+        typed = _CASTS[column.kind](series, text)
+    except pl.exceptions.PolarsError as error:
+        raise TableError(f"{where}: {column.name}: expected a {column.kind}, found type {series.dtype}") from error
+    bad = (typed.is_null() & ~text.str.to_lowercase().is_in(["", "nan"])).arg_true()
+    if len(bad):
+        raise TableError(
+            f"{where}: {column.name}: expected a {column.kind}, found {series[bad[0]]!r} in row {bad[0] + 1}"
+            f" ({len(bad):,} such rows)"
         )
-    elif column.kind == "number":
-        typed = series.cast(pl.Float64, strict=False).fill_nan(None)
-    else:
-        typed = series.cast(pl.String).str.strip_chars().replace("", None)
-    bad = (typed.is_null() & series.is_not_null() & (series.cast(pl.String).str.strip_chars() != "")).arg_true()
-    if column.kind != "text" and len(bad):
-        nan = series.dtype.is_float() and series[bad].is_nan().all()
-        if not nan:
-            row = bad[0]
-            raise TableError(
-                f"{where}: {column.name}: expected a {column.kind}, found {series[row]!r} in row {row + 1}"
-                f" ({len(bad):,} such rows)"
-            )
     return typed.alias(column.name)
 
 
-def _time(series: pl.Series) -> pl.Series:
+def _number(series: pl.Series, text: pl.Series) -> pl.Series:
+    return (text if series.dtype == pl.String else series).cast(pl.Float64, strict=False).fill_nan(None)
+
+
+def _bool(series: pl.Series, text: pl.Series) -> pl.Series:
+    words = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+    return text.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+
+
+def _text(series: pl.Series, text: pl.Series) -> pl.Series:
+    return text.replace("", None)
+
+
+def _time(series: pl.Series, text: pl.Series) -> pl.Series:
     """Seconds since 1970, from dates, times, ISO 8601 text (also a bare year or month) or such seconds."""
-    if series.dtype.is_numeric():
-        return series.cast(pl.Int64, strict=False)
-    if series.dtype.is_temporal():
+    if series.dtype in (pl.Date, pl.Datetime):
         return series.cast(pl.Datetime("us")).dt.epoch("s")
-    text = series.cast(pl.String).str.strip_chars().str.replace(r"Z$", "").str.replace("T", " ")
+    if series.dtype.is_temporal():
+        raise pl.exceptions.InvalidOperationError("a time needs its day")
+    seconds = pl.when(text.str.contains(r"^-?\d{5,}(\.\d+)?$")).then(text.cast(pl.Float64, strict=False)).cast(pl.Int64)
+    text = text.str.replace(r"(Z|\+00:00)$", "").str.replace("T", " ")
     text = text.str.replace(r"^(\d{4})$", "$1-01-01").str.replace(r"^(\d{4}-\d{2})$", "$1-01")
     whole = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
-    return whole.fill_null(text.str.to_datetime("%Y-%m-%d", strict=False)).dt.epoch("s")
+    day = text.str.to_datetime("%Y-%m-%d", strict=False)
+    return pl.select(pl.coalesce(seconds, whole.dt.epoch("s"), day.dt.epoch("s"))).to_series()
+
+
+_CASTS = {"number": _number, "bool": _bool, "text": _text, "time": _time}
+# What a time in seconds can be: 1860 (the oldest recording there is) to 2200. Milliseconds are far above.
+_TIMES = (-3_471_292_800, 7_258_118_400)
+ID_LIMIT = 128  # bytes; ids are kept at a fixed width, so one long id would make all of them long
 
 
 def _check_range(frame: pl.DataFrame, column: Column, where: str, key: str) -> None:
-    if column.kind != "number":
+    value = pl.col(column.name)
+    if column.kind == "number":
+        wrong, expected = ~value.is_between(column.low, column.high), f"{column.low:g}..{column.high:g}"
+    elif column.kind == "time":
+        wrong, expected = ~value.is_between(*_TIMES), "seconds since 1970"
+    elif column.name.endswith("_id"):
+        wrong = (value.str.len_bytes() > ID_LIMIT) | value.str.contains("\0", literal=True)
+        expected = f"at most {ID_LIMIT} bytes without NUL"
+    else:
         return
-    wrong = frame.filter(~pl.col(column.name).is_between(column.low, column.high))
-    if wrong.height:
-        first = wrong.row(0, named=True)
+    found = frame.filter(wrong)
+    if found.height:
+        first = found.row(0, named=True)
+        shown = f"{first[column.name]:g}" if column.kind == "number" else repr(first[column.name])[:60]
         raise TableError(
-            f"{where}: {column.name}: expected {column.low:g}..{column.high:g}, found {first[column.name]:g}"
-            f" at {key} {first[key]!r} ({wrong.height:,} such rows)"
+            f"{where}: {column.name}: expected {expected}, found {shown}"
+            f" at {key} {first[key][:60]!r} ({found.height:,} such rows)"
         )

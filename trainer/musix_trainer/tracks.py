@@ -25,7 +25,7 @@ SCHEMA = [
     Column("track_genre", "text"),
     *(Column(each.name, "number", each.low, each.high) for each in features.AUDIO),
     Column("popularity", "number", 0, 100),
-    Column("duration_ms", "number", 0),
+    Column("duration_ms", "number", 0, 86_400_000),
     Column("explicit", "bool"),
     Column("release_date", "time", optional=True),
 ]
@@ -108,6 +108,8 @@ def catalogue(source: Source) -> Catalogue:
             f"{source.where}: track_genre: expected at least {FEWEST} recordings of each family that occurs,"
             f" found fewer of {', '.join(small)}"
         )
+    if np.count_nonzero(hot.any(axis=0)) < 3:
+        raise TableError(f"{source.where}: track_genre: expected labels of at least 3 families, found fewer")
     present = [name for name, size in sizes.items() if size]
     return Catalogue(frame, ids, np.ascontiguousarray(inputs), present, hot[:, hot.any(axis=0)])
 
