@@ -43,9 +43,7 @@ def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
         port = taken.getsockname()[1]
         found = musix("serve", demo_bundle, "--port", port)
     assert found.returncode == 2
-    assert (
-        found.stderr == f"error: 127.0.0.1:{port}: expected a free port to listen on, found: Address already in use\n"
-    )
+    assert f"error: 127.0.0.1:{port}: expected a free port to listen on, found: " in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -108,15 +108,15 @@ def test_feedback_on_what_collab_learned_is_left_out() -> None:
 def test_feedback_is_joined_to_listeners_and_recordings() -> None:
     data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
     rows = [
-        ("listener-000", TRACK(3), 7200, "skipped"),
-        ("listener-000", TRACK(1), 3600, "saved"),
-        ("x", TRACK(1), 0, "played"),
+        ("listener-000", TRACK(3), 1714572000, "skipped"),
+        ("listener-000", TRACK(1), 1714568400, "saved"),
+        ("x", TRACK(1), 1714568400, "played"),
     ]
     frame = pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event"], orient="row")
     source = Source(frame, "feedback.csv", "")
     found = feedback(source, CATALOGUE, data)
     assert found.taken.tolist() == [True, False]
-    assert found.hour.tolist() == [1, 2]
+    assert found.hour.tolist() == [13, 14]
     assert source.notes["dropped: listener without listening"] == 1
     with pytest.raises(TableError, match="event: expected played, saved, clicked, skipped, found liked"):
         feedback(Source(frame.with_columns(event=pl.lit("liked")), "feedback.csv", ""), CATALOGUE, data)
