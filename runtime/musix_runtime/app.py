@@ -64,7 +64,8 @@ def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
 
 def from_environment() -> Starlette:
     """The application of a server process of our own: bundle and settings from the environment."""
-    return create_app(Engine.open(settings_module.bundle_path()), Settings.from_environment())
+    engine = Engine.open(settings_module.bundle_path(), settings_module.trusted_key())
+    return create_app(engine, Settings.from_environment())
 
 
 class _Api:
