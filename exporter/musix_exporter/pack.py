@@ -38,7 +38,7 @@ def export(run: Run, path: Path, replace: bool = False) -> Bundle:
         _write(_manifest(run, target, {}), target)
         engine = Engine.unproven(Bundle.open(target))
         errors = parity.measure(run, engine)
-        files.add_bytes("golden/cases.json", msgspec.json.format(msgspec.json.encode(golden.cases(run, engine))))
+        files.add_bytes("golden/cases.json", msgspec.json.encode(golden.cases(run, engine)))
         _write(_manifest(run, target, errors), target)
         bundle = Engine.open(target).bundle
     return changed(bundle, path=path)

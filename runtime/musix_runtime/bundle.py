@@ -114,7 +114,7 @@ class Bundle:
             index = faiss.read_index(reader)
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
-        faiss.class_wrappers.add_to_referenced_objects(index, view)  # the index reads from the view for life
+        faiss.add_to_referenced_objects(index, view)  # type: ignore[attr-defined]  # the index reads from the view for life
         found = (type(index).__name__, index.ntotal, index.d)
         wanted = ("IndexFlatIP", self.manifest.size(expected.rows), self.manifest.size(expected.width))
         if found != wanted:

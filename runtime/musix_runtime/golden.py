@@ -78,7 +78,7 @@ def _recommend_errors(expected: Recommendations, found: Recommendations, toleran
     if len(ours) != len(theirs) or found.source != expected.source:
         return {"ranker": float("inf")}
     by_id = {each.id: each for each in theirs}
-    errors = {"collab": 0.0, "content": 0.0, "ranker": 0.0}
+    errors = {"ranker": 0.0, "collab": 0.0, "content": 0.0}
     for mine, wanted in zip(ours, theirs, strict=True):
         same = by_id.get(mine.id)
         if same is None and mine.score - theirs[-1].score > tolerance:

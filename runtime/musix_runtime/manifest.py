@@ -189,3 +189,8 @@ def decode(encoded: bytes, where: str) -> Manifest:
     if encode(manifest) != encoded:
         raise ManifestError(f"{where}: expected the canonical form (sorted keys, indented by two), found another")
     return manifest
+
+
+def schema() -> bytes:
+    """The JSON Schema of a manifest, as shipped in bundles/manifest.schema.json."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Manifest), order="sorted"), indent=2) + b"\n"
