@@ -46,7 +46,7 @@ def check(measured: list[Gate], label: str, run: Path) -> None:
             f"{each.name}: expected {each.bound} {shown(each.allowed)}, found {shown(each.found)}" for each in failed
         )
         raise GateError(
-            f"{label}: {len(failed)} of {len(measured)} gates failed: {told}. No bundle was left; the run is {run}"
+            f"{label}: {len(failed)} of {len(measured)} gates failed: {told}. No bundle was written; the run is in {run}"
         )
 
 
@@ -67,9 +67,7 @@ def _quality(manifest: Manifest, limits: dict[str, float], bound: Bound) -> Iter
     for path, allowed in limits.items():
         if path not in figures:
             where = f"{manifest.name}-{manifest.version}: gates.{bound.replace(' ', '_')}: {path!r}"
-            raise RecipeError(
-                f"{where}: expected a figure of the quality card, found none; near it: {_near(path, figures)}"
-            )
+            raise RecipeError(f"{where}: expected a figure of the quality card; there are {_near(path, figures)}")
         yield _gate(path, figures[path], bound, allowed)
 
 

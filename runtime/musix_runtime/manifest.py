@@ -161,7 +161,7 @@ def _figures(card: dict[str, Any], above: str = "") -> Iterator[tuple[str, float
         if isinstance(value, dict):
             yield from _figures(value, f"{above}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{above}{key}", float(value)
+            yield f"{above}{key}", value
 
 
 def encode(manifest: Manifest) -> bytes:
