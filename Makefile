@@ -31,7 +31,7 @@ clean:
 	rm -rf build .venv
 
 $(DEMO)/manifest.json: bundles/demo.toml $(SOURCES) | $(INSTALLED)
-	$(BIN)/musix build bundles/demo.toml --replace
+	$(BIN)/musix build bundles/demo.toml --replace --json build/demo.json --summary build/demo.md
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

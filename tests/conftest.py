@@ -11,6 +11,23 @@ from musix_trainer import recipe, run, synthetic
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "bundles" / "demo.toml"
+SMALL = """
+name = "small"
+version = "1.0.0"
+source = "synthetic"
+[synthetic]
+tracks = 800
+listeners = 100
+[genre]
+epochs = 3
+n_estimators = 10
+[mood]
+epochs = 3
+[collab]
+epochs = 3
+[ranker]
+epochs = 2
+"""
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +38,15 @@ def demo_run() -> run.Run:
 @pytest.fixture(scope="session")
 def demo_bundle(demo_run: run.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack.export(demo_run, tmp_path_factory.mktemp("bundles") / demo_run.recipe.label).path
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that is trained in seconds, badly; its recipe lies beside it."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "small.toml").write_text(SMALL)
+    trained = run.train(recipe.read(folder / "small.toml"), None)
+    return pack.export(trained, folder / trained.recipe.label).path
 
 
 @pytest.fixture(scope="session")

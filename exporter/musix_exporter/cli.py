@@ -1,4 +1,4 @@
-"""The exporter's commands: `musix export` and `musix build`."""
+"""The exporter's commands: `musix export`, `musix build` and `musix rebuild`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +8,10 @@ import click
 from musix_trainer.cli import DATA, OUT, RECIPE
 
 if TYPE_CHECKING:
-    from musix_trainer.run import Run
+    from musix_runtime.bundle import Bundle
 
 REPLACE = click.option("--replace", is_flag=True, help="Write over a bundle of the same name and version.")
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -18,10 +19,15 @@ REPLACE = click.option("--replace", is_flag=True, help="Write over a bundle of t
 @OUT
 @REPLACE
 def export(run_path: Path, out: Path, replace: bool) -> None:
-    """Convert the run folder RUN to the bundle OUT/NAME-VERSION."""
+    """Convert the run folder RUN to the bundle OUT/NAME-VERSION, whatever its recipe's gates say."""
+    from musix_exporter import pack
+    from musix_runtime.cli import print_card
     from musix_trainer.run import Run
 
-    _export(Run.load(run_path), out, replace)
+    run = Run.load(run_path)
+    bundle = pack.export(run, out / run.recipe.label, replace)
+    print_card(bundle)
+    _tell(bundle)
 
 
 @click.command()
@@ -29,26 +35,66 @@ def export(run_path: Path, out: Path, replace: bool) -> None:
 @DATA
 @OUT
 @REPLACE
-def build(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> None:
-    """Train RECIPE, export and verify: leaves the bundle OUT/NAME-VERSION and its run in OUT/runs."""
+@click.option("--json", "json_path", type=FILE, help="File for the result as JSON, gates and all.")
+@click.option("--summary", "summary_path", type=FILE, help="File for the result as Markdown, for a CI job's page.")
+def build(
+    recipe_path: Path,
+    data: Path | None,
+    out: Path,
+    replace: bool,
+    json_path: Path | None,
+    summary_path: Path | None,
+) -> None:
+    """Train RECIPE, export, verify and hold against its gates: leaves the bundle OUT/NAME-VERSION, its run in OUT/runs.
+
+    When a gate fails, both files are written all the same, the run stays, and no bundle is left.
+    """
+    from musix_exporter import gates, pack
+    from musix_exporter.result import Result
+    from musix_runtime.cli import print_card
     from musix_runtime.folder import check_free, check_writable
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
-    label = recipe_file.recipe.label
+    path = out / recipe_file.recipe.label
+    run_path = out / "runs" / path.name
     if replace:
         check_writable(out)
     else:
-        check_free(out / label)
+        check_free(path)
+    for each in (json_path, summary_path):
+        if each:
+            check_writable(each.parent)
     trained = run.train(recipe_file, data)
-    trained.save(out / "runs" / label)
-    _export(trained, out, replace)
+    trained.save(run_path)
+
+    def check(bundle: "Bundle") -> None:
+        measured = gates.measure(bundle, recipe_file.recipe.gates)
+        result = Result.of(bundle, measured, path)
+        if json_path:
+            json_path.write_bytes(result.json())
+        if summary_path:
+            summary_path.write_text(result.markdown())
+        print_card(bundle)
+        click.echo(result.table())
+        gates.check(measured, path.name, run_path)
+
+    _tell(pack.export(trained, path, replace, check))
 
 
-def _export(run: "Run", out: Path, replace: bool) -> None:
-    from musix_exporter import pack
-    from musix_runtime.cli import print_card
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@DATA
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
+    """Build BUNDLE again from its provenance, and say whether it is equal, or which files differ and why."""
+    from musix_exporter.rebuild import rebuild as rebuild_bundle
+    from musix_runtime.bundle import Bundle
 
-    bundle = pack.export(run, out / run.recipe.label, replace)
-    print_card(bundle)
+    found = rebuild_bundle(Bundle.open(bundle), data)
+    click.echo(found.json() if as_json else found.text())
+    found.check()
+
+
+def _tell(bundle: "Bundle") -> None:
     click.echo(f"\n{bundle.path}\ndigest {bundle.digest}")

@@ -1,6 +1,7 @@
 """Pack: a run becomes a bundle folder, its manifest written last."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace as changed
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +22,10 @@ from musix_runtime.ranker import COMPONENTS
 from musix_trainer.run import Run
 
 
-def export(run: Run, path: Path, replace: bool = False) -> Bundle:
+def export(run: Run, path: Path, replace: bool = False, check: Callable[[Bundle], None] | None = None) -> Bundle:
     """Write the bundle folder `path`: convert all parts, measure parity, verify. Whole or not at all.
 
+    `check` is given the bundle before it gets its name; what it raises leaves no bundle, and an older one as it was.
     Raises ParityError when a converted part is off, OutputError when `path` is taken and shall not be replaced.
     """
     with new_folder(path, replace) as target:
@@ -41,6 +43,8 @@ def export(run: Run, path: Path, replace: bool = False) -> Bundle:
         files.add_bytes("golden/cases.json", msgspec.json.encode(golden.cases(run, engine)))
         _write(_manifest(run, target, errors), target)
         bundle = Engine.open(target).bundle
+        if check:
+            check(bundle)
     return changed(bundle, path=path)
 
 

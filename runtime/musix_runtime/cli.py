@@ -162,6 +162,22 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 @musix.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@AS_JSON
+def diff(first: Path, second: Path, as_json: bool) -> None:
+    """Show what changed from bundle FIRST to SECOND: versions, data, labels, size, quality, and answers to the same."""
+    from musix_runtime.diff import diff as compare
+
+    found = compare(_open(first), _open(second))
+    if as_json:
+        _print_json(found)
+        return
+    for line in found.lines():
+        click.echo(line)
+
+
+@musix.command()
 @BUNDLE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")

@@ -7,7 +7,9 @@
     │   ├── RequestError          a request's fields, each by its path  HTTP 422
     │   ├── UnknownTrackError     a track id that is not in the bundle  HTTP 404
     │   └── OutputError           a place that cannot be written
+    ├── GateError                 a floor or budget of the recipe      exit 3
     ├── ParityError               ONNX and native answers differ       exit 4
+    ├── RebuildError              a rebuild gave other bytes           exit 4
     └── BundleError               the bundle is not what it claims     exit 4
         ├── ManifestError         the manifest itself
         ├── FormatVersionError    a format newer than this runtime
@@ -75,8 +77,20 @@ class OutputError(InputError):
     """A place where something should be written is taken, or is not a folder."""
 
 
+class GateError(MusixError):
+    """A bundle is below a quality floor or above a budget of its recipe; it was not kept."""
+
+    exit_code = 3
+
+
 class ParityError(MusixError):
     """A converted model answers differently from the model it was made of."""
+
+    exit_code = 4
+
+
+class RebuildError(MusixError):
+    """A bundle built again from its provenance has another digest."""
 
     exit_code = 4
 

@@ -1,6 +1,7 @@
 """The manifest: what a bundle says of itself, and the layout that every bundle of this format has."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -122,7 +123,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the bundle was made of; no clock, host or path in it."""
 
     recipe_sha256: Sha256
-    recipe: dict[str, Any]
+    recipe: str  # the file, whole: what a rebuild starts from
     sources: dict[str, Source]
     packages: dict[str, str]
     git_commit: str | None
@@ -146,6 +147,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quality: dict[str, Any]
     provenance: Provenance
 
+    def figures(self) -> dict[str, float]:
+        """Every number of the quality card, by its dotted path."""
+        return dict(_figures(self.quality))
+
+    def part_bytes(self) -> dict[str, int]:
+        """Bytes of all files and of each part, `total` first."""
+        sizes = {"total": sum(file.bytes for file in self.files.values())}
+        for name, file in self.files.items():
+            part = name.partition("/")[0]
+            sizes[part] = sizes.get(part, 0) + file.bytes
+        return sizes
+
     def size(self, dimension: Dimension) -> int:
         """The number that a dimension stands for."""
         if isinstance(dimension, int):
@@ -156,6 +169,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if name not in self.counts:
             raise ManifestError(f"{MANIFEST}: counts: expected {name!r} among them, found {sorted(self.counts)}")
         return self.counts[name] + int(plus or 0)
+
+
+def _figures(card: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in card.items():
+        if isinstance(value, dict):
+            yield from _figures(value, f"{above}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{above}{key}", value
 
 
 def encode(manifest: Manifest) -> bytes:

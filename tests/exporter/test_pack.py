@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 from musix_exporter import genre, graphs, pack, parity
 from musix_exporter.files import Files
 from musix_runtime import Engine
+from musix_runtime.bundle import Bundle
 from musix_runtime.errors import GoldenError, OutputError, ParityError
 from musix_runtime.manifest import LAYOUT
 from musix_trainer.run import Run
+from tests.conftest import DEMO
 
 
 def test_a_run_comes_back_from_its_folder_as_the_same_bundle(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
@@ -105,6 +108,12 @@ def test_the_manifest_holds_no_path_clock_or_host(demo_bundle: Path) -> None:
     assert str(demo_bundle.parent) not in text
     assert str(Path.cwd()) not in text
     assert set(json.loads(text)["files"]) == set(LAYOUT)
+
+
+def test_the_provenance_holds_the_recipe_to_the_byte(demo_bundle: Path) -> None:
+    provenance = Bundle.open(demo_bundle).manifest.provenance
+    assert provenance.recipe.encode() == DEMO.read_bytes()
+    assert provenance.recipe_sha256 == hashlib.sha256(DEMO.read_bytes()).hexdigest()
 
 
 def test_files_take_only_what_the_format_names(tmp_path: Path) -> None:

@@ -128,6 +128,43 @@ class Ranker(Section, frozen=True):
     )
 
 
+class Bytes(Section, frozen=True):
+    """The most bytes that the bundle's files may have: in all, and by part."""
+
+    total: Positive | None = None
+    catalog: Positive | None = None
+    genre: Positive | None = None
+    mood: Positive | None = None
+    collab: Positive | None = None
+    content: Positive | None = None
+    ranker: Positive | None = None
+    golden: Positive | None = None
+
+
+class Memory(Section, frozen=True):
+    """The most private memory that a process may hold once it has opened the bundle."""
+
+    load_mb: Rate | None = None  # private, anonymous pages; those of mapped files are shared
+
+
+class Time(Section, frozen=True):
+    """The most that an answer may take, as a multiple of the bare kernels behind it, timed in the same run."""
+
+    classify: Rate | None = None
+    recommend: Rate | None = None
+    similar: Rate | None = None
+
+
+class Gates(Section, frozen=True):
+    """What a bundle must reach to be built. Keys of `at_least` and `at_most` are paths into the quality card."""
+
+    at_least: dict[str, float] = msgspec.field(default_factory=dict)
+    at_most: dict[str, float] = msgspec.field(default_factory=dict)
+    bytes: Bytes = Bytes()
+    memory: Memory = Memory()
+    time: Time = Time()
+
+
 class Recipe(Section, frozen=True):
     """A whole recipe: what to learn from, how, and under which name and version."""
 
@@ -144,6 +181,7 @@ class Recipe(Section, frozen=True):
     collab: Collab = Collab()
     content: Content = Content()
     ranker: Ranker = Ranker()
+    gates: Gates = Gates()
 
     @property
     def label(self) -> str:
@@ -168,9 +206,15 @@ def read(path: Path) -> RecipeFile:
     """Read and check a recipe. Raises RecipeError that names the file, the key, what was expected and found."""
     try:
         text = path.read_bytes()
-        raw = tomllib.loads(text.decode())
     except OSError as error:
         raise RecipeError(f"{path}: expected a recipe file, found: {error.strerror}") from error
+    return parse(text, path)
+
+
+def parse(text: bytes, path: Path) -> RecipeFile:
+    """Check the text of a recipe. Raises RecipeError that names `path`, the key, what was expected and found."""
+    try:
+        raw = tomllib.loads(text.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: expected TOML, found: {error}") from error
     _check_keys(raw, Recipe, str(path))
@@ -192,12 +236,21 @@ def read(path: Path) -> RecipeFile:
     return RecipeFile(path, recipe, text)
 
 
-def _check_keys(raw: dict[str, Any], section: type[Section], where: str) -> None:
-    known = {field.name: field.type for field in msgspec.structs.fields(section)}
+def _check_finite(raw: dict[str, Any], where: str) -> None:
     for key, value in raw.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise RecipeError(f"{where}: {key}: expected a finite number, found {value}")
+        if isinstance(value, dict) and where.endswith((": at_least", ": at_most")):
+            raise RecipeError(f'{where}: {key}: expected a path in quotes, such as "genre.macro_f1", found a table')
+
+
+def _check_keys(raw: dict[str, Any], section: type[Section], where: str) -> None:
+    _check_finite(raw, where)
+    known = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in raw.items():
         if key not in known:
             raise RecipeError(f"{where}: {key}: unknown key; known here are {', '.join(known)}")
         if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], Section):
             _check_keys(value, known[key], f"{where}: {key}")
+        elif isinstance(value, dict):
+            _check_finite(value, f"{where}: {key}")

@@ -215,7 +215,7 @@ def _one_thread() -> Iterator[None]:
 def _provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenance:
     return Provenance(
         recipe_sha256=recipe_file.sha256,
-        recipe=msgspec.to_builtins(recipe_file.recipe),
+        recipe=recipe_file.text.decode(),
         sources={
             name: SourceCard(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
         },

@@ -1,0 +1,101 @@
+"""Cost: what a bundle asks of its host, in memory and time. Figures of this machine, so never in a manifest."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from musix_runtime.engine import Engine
+from musix_runtime.features import AUDIO
+from musix_runtime.messages import ClassifyRequest, RecommendRequest, SimilarRequest
+from musix_runtime.ranker import COMPONENTS
+
+REPEATS = 200
+WARM_UP = 20
+
+# Opens the bundle as a host would, in a process that has loaded nothing else, and prints its private pages in kB.
+_OPENING = """
+import sys
+from musix_runtime.engine import Engine
+engine = Engine.open(sys.argv[1])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")))
+"""
+
+Call = Callable[[], object]
+
+
+def private_mb(path: Path) -> float | None:
+    """Private memory of a fresh process that opened the bundle, in MB (1e6 bytes); None where there is no Linux /proc.
+
+    Raises CalledProcessError when the bundle does not open.
+    """
+    if not Path("/proc/self/status").exists():
+        return None
+    # -P: no module is taken from the working folder
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", _OPENING, str(path)], capture_output=True, text=True, check=True
+    )
+    return int(found.stdout) * 1024 / 1e6
+
+
+def multiple(engine: Engine, answer: str) -> float:
+    """Median time of an answer (`classify`, `recommend` or `similar`) over that of the bare kernels behind it."""
+    whole, kernels = {"classify": _classify, "recommend": _recommend, "similar": _similar}[answer](engine)
+    return _ratio(whole, kernels)
+
+
+def _ratio(whole: Call, kernels: Call) -> float:
+    """Both are timed in turns, so that what else the machine does falls on both."""
+    times = [(_timed(whole), _timed(kernels)) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+    return median(a for a, _ in times) / median(b for _, b in times)
+
+
+def _timed(call: Call) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def _classify(engine: Engine) -> tuple[Call, Call]:
+    """Beside one run of each of the two graphs."""
+    request = ClassifyRequest(track_id=engine.catalog.track_id(0))
+    inputs = np.array(engine.catalog.inputs[:1])
+    audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
+    artist, known = engine.genre.artist_inputs([engine.catalog.artists[0].split(";")])
+    feed = {"features": inputs, "artist": artist, "known": known}
+
+    def kernels() -> None:
+        engine.genre.session.run(None, feed)
+        engine.mood.session.run(None, {"features": audio})
+
+    return lambda: engine.classify(request), kernels
+
+
+def _recommend(engine: Engine) -> tuple[Call, Call]:
+    """For the first listener, beside one matrix-vector product, one index search and one run of the ranker graph."""
+    collab, content, serving = engine.pool.collab, engine.pool.content, engine.pool.serving
+    listener = bytes(collab.listeners.sorted[0]).decode()
+    request = RecommendRequest(user_id=listener, current_track_id=engine.catalog.track_id(0))
+    factors = collab.listener_factors[0]
+    query = content.vectors(np.array([0]))
+    components = np.full((serving.pool, len(COMPONENTS)), 0.5, np.float32)
+    feed = {"components": components, "context": np.zeros((serving.pool, 2), np.float32)}
+
+    def kernels() -> None:
+        collab.track_factors @ factors
+        content.index.search(query, min(serving.candidates, content.index.ntotal))
+        engine.ranker.session.run(None, feed)
+
+    return lambda: engine.recommend(request), kernels
+
+
+def _similar(engine: Engine) -> tuple[Call, Call]:
+    """Beside one index search."""
+    request = SimilarRequest(engine.catalog.track_id(0))
+    content = engine.pool.content
+    query = content.vectors(np.array([0]))
+    return lambda: engine.similar(request), lambda: content.index.search(query, min(11, content.index.ntotal))

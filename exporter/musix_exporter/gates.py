@@ -1,0 +1,108 @@
+"""Gates: the recipe's quality floors and budgets, each measured on the bundle and held against what is allowed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from musix_exporter import cost
+from musix_runtime.bundle import Bundle
+from musix_runtime.engine import Engine
+from musix_runtime.errors import GateError, RecipeError
+from musix_runtime.manifest import Manifest
+from musix_trainer.recipe import Gates, Section
+
+Bound = Literal["at least", "at most"]
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """One figure against its limit. `found` is None where this host cannot measure it; that passes, and is said."""
+
+    name: str
+    found: float | None
+    bound: Bound
+    allowed: float
+    passed: bool
+
+
+def measure(bundle: Bundle, gates: Gates) -> list[Gate]:
+    """Measure every gate of the recipe. Raises RecipeError for a path that the quality card does not have."""
+    manifest = bundle.manifest
+    return [
+        *_quality(manifest, gates.at_least, "at least"),
+        *_quality(manifest, gates.at_most, "at most"),
+        *_bytes(manifest, gates),
+        *_memory(bundle, gates),
+        *_time(bundle, gates),
+    ]
+
+
+def check(measured: list[Gate], label: str, run: Path) -> None:
+    """Raise GateError that names every gate which did not pass, with found and allowed, and the folder of the run."""
+    failed = [each for each in measured if not each.passed]
+    if failed:
+        told = "; ".join(
+            f"{each.name}: expected {each.bound} {shown(each.allowed)}, found {shown(each.found)}" for each in failed
+        )
+        raise GateError(
+            f"{label}: {len(failed)} of {len(measured)} gates failed: {told}. No bundle was left; the run is in {run}"
+        )
+
+
+def shown(figure: float | None) -> str:
+    """A figure as people read it."""
+    if figure is None:
+        return "not measured here"
+    return f"{figure:,.0f}" if figure == int(figure) else f"{figure:.4g}"
+
+
+def _gate(name: str, found: float | None, bound: Bound, allowed: float) -> Gate:
+    passed = found is None or (found >= allowed if bound == "at least" else found <= allowed)
+    return Gate(name, found, bound, allowed, passed)
+
+
+def _quality(manifest: Manifest, limits: dict[str, float], bound: Bound) -> Iterator[Gate]:
+    figures = manifest.figures()
+    for path, allowed in limits.items():
+        if path not in figures:
+            where = f"{manifest.name}-{manifest.version}: gates.{bound.replace(' ', '_')}: {path!r}"
+            raise RecipeError(f"{where}: expected a figure of the quality card; there are {_near(path, figures)}")
+        yield _gate(path, figures[path], bound, allowed)
+
+
+def _near(path: str, figures: dict[str, float]) -> str:
+    """The paths under the longest start that the path shares with any; all of them when it shares none."""
+    while path:
+        path = path.rpartition(".")[0]
+        near = [each for each in figures if each.startswith(f"{path}.")]
+        if near:
+            return ", ".join(near)
+    return ", ".join(figures)
+
+
+def _bytes(manifest: Manifest, gates: Gates) -> Iterator[Gate]:
+    sizes = manifest.part_bytes()
+    for part, allowed in _limits(gates.bytes):
+        yield _gate(f"bytes.{part}", sizes[part], "at most", allowed)
+
+
+def _memory(bundle: Bundle, gates: Gates) -> Iterator[Gate]:
+    for name, allowed in _limits(gates.memory):
+        yield _gate(f"memory.{name}", cost.private_mb(bundle.path), "at most", allowed)
+
+
+def _time(bundle: Bundle, gates: Gates) -> Iterator[Gate]:
+    limits = dict(_limits(gates.time))
+    if limits:
+        engine = Engine.open(bundle.path)
+        for answer, allowed in limits.items():
+            yield _gate(f"time.{answer}", cost.multiple(engine, answer), "at most", allowed)
+
+
+def _limits(section: Section) -> Iterator[tuple[str, float]]:
+    """The limits that the recipe sets in a section."""
+    for name in section.__struct_fields__:
+        allowed = getattr(section, name)
+        if allowed is not None:
+            yield name, allowed

@@ -1,0 +1,150 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musix_exporter import cost, gates
+from musix_exporter.gates import Gate
+from musix_exporter.result import Result
+from musix_runtime import Engine
+from musix_runtime.bundle import Bundle
+from musix_runtime.errors import GateError, RecipeError
+from musix_trainer import recipe
+from musix_trainer.recipe import Bytes, Gates, Memory, Time
+from tests.conftest import DEMO, SMALL
+
+MUSIX = Path(sys.executable).with_name("musix")
+
+# Limits that every bundle is within, and ones that none can be.
+EASY = Gates(
+    {"genre.macro_f1": -1}, {"genre.ece": 2}, Bytes(total=10**12, mood=10**12), Memory(1e9), Time(1e9, 1e9, 1e9)
+)
+HARD = Gates({"genre.macro_f1": 2}, {"genre.ece": -1}, Bytes(total=1, mood=1), Memory(1e-9), Time(1e-9, 1e-9, 1e-9))
+NAMES = [
+    "genre.macro_f1",
+    "genre.ece",
+    "bytes.total",
+    "bytes.mood",
+    "memory.load_mb",
+    "time.classify",
+    "time.recommend",
+    "time.similar",
+]
+
+
+@pytest.fixture(scope="module")
+def bundle(demo_bundle: Path) -> Bundle:
+    return Bundle.open(demo_bundle)
+
+
+@pytest.mark.parametrize(("settings", "passed"), [(EASY, True), (HARD, False)])
+def test_every_gate_is_measured_and_held_against_its_limit(bundle: Bundle, settings: Gates, passed: bool) -> None:
+    found = gates.measure(bundle, settings)
+    assert [each.name for each in found] == NAMES
+    assert {each.passed for each in found} == {passed}
+
+
+def test_figures_are_those_of_the_bundle(bundle: Bundle) -> None:
+    found = {each.name: each.found for each in gates.measure(bundle, EASY)}
+    assert found["genre.macro_f1"] == bundle.manifest.quality["genre"]["macro_f1"]
+    assert found["bytes.mood"] == (bundle.path / "mood" / "model.onnx").stat().st_size
+    everything = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
+    assert found["bytes.total"] == everything - (bundle.path / "manifest.json").stat().st_size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="private memory is read from /proc")
+def test_memory_is_of_a_process_that_mapped_the_bundle(bundle: Bundle) -> None:
+    """An interpreter with numpy and ONNX Runtime holds more than 5 MB; none of the training stack, less than 500."""
+    found = cost.private_mb(bundle.path)
+    assert found is not None
+    assert 5 < found < 500
+
+
+def test_the_time_of_an_answer_needs_a_name_that_exists(engine: Engine) -> None:
+    with pytest.raises(KeyError):
+        cost.multiple(engine, "unheard-of")
+
+
+def test_the_demo_reaches_its_gates(bundle: Bundle) -> None:
+    settings = recipe.read(DEMO).recipe.gates
+    timeless = Gates(settings.at_least, settings.at_most, settings.bytes)
+    found = gates.measure(bundle, timeless)
+    assert len(found) == len(settings.at_least) + len(settings.at_most) + 8
+    assert [each for each in found if not each.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("genre.macrof1", "there are genre.ece, genre.hit_at_1, "),
+        (
+            "hybrid.hybrid.ndcg",
+            "there are hybrid.hybrid.hr_at_10, hybrid.hybrid.ndcg_at_10",
+        ),
+        ("ranker.feedback", "there are ranker."),
+        ("nothing", "there are collab."),
+    ],
+)
+def test_a_path_that_the_card_has_not_is_refused(bundle: Bundle, path: str, near: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        gates.measure(bundle, Gates(at_most={path: 1}))
+    expected = f"demo-1.0.0: gates.at_most: {path!r}: expected a figure of the quality card; {near}"
+    assert str(caught.value).startswith(expected)
+
+
+def test_the_error_names_what_failed_and_nothing_else() -> None:
+    floor = Gate("genre.macro_f1", 0.5, "at least", 0.9, passed=False)
+    ceiling = Gate("bytes.total", 3_000_000, "at most", 1, passed=False)
+    fine = Gate("genre.ece", 0.01, "at most", 0.05, passed=True)
+    with pytest.raises(GateError) as caught:
+        gates.check([floor, fine, ceiling], "a-1.0.0", Path("runs/a-1.0.0"))
+    assert str(caught.value) == (
+        "a-1.0.0: 2 of 3 gates failed: genre.macro_f1: expected at least 0.9, found 0.5; "
+        "bytes.total: expected at most 1, found 3,000,000. No bundle was left; the run is in runs/a-1.0.0"
+    )
+    gates.check([fine], "a-1.0.0", Path("runs"))
+
+
+def test_a_figure_that_the_host_cannot_measure_passes_and_is_said(bundle: Bundle) -> None:
+    gate = Gate("memory.load_mb", None, "at most", 1, passed=True)
+    result = Result.of(bundle, [gate], Path("here"))
+    assert "| memory.load_mb | not measured here | at most 1 | skipped |" in result.markdown()
+
+
+def test_a_bundle_without_gates_says_so(bundle: Bundle) -> None:
+    result = Result.of(bundle, gates.measure(bundle, Gates()), Path("here"))
+    assert result.passed
+    assert "The recipe sets none." in result.markdown()
+    assert "the recipe sets none" in result.table()
+
+
+def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path) -> None:
+    """It ends with 3 and both files; its run stays, and so does the bundle that it should have replaced."""
+    (tmp_path / "small.toml").write_text(SMALL + '[gates.bytes]\ntotal = 1\n[gates.at_most]\n"genre.ece" = 1\n')
+    older = tmp_path / "out" / "small-1.0.0" / "older"
+    older.parent.mkdir(parents=True)
+    older.touch()
+    outputs = ["--json", "r/small.json", "--summary", "r/small.md"]
+    built = subprocess.run(
+        [MUSIX, "build", "small.toml", "--out", "out", "--replace", *outputs],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert built.returncode == 3
+    assert "error: small-1.0.0: 1 of 2 gates failed: bytes.total: expected at most 1, found " in built.stderr
+    assert built.stderr.endswith("No bundle was left; the run is in out/runs/small-1.0.0\n")
+    assert "FAILED" in built.stdout
+    result = json.loads((tmp_path / "r" / "small.json").read_bytes())
+    assert (result["label"], result["path"], result["passed"]) == ("small-1.0.0", None, False)
+    assert {each["name"]: each["passed"] for each in result["gates"]} == {"genre.ece": True, "bytes.total": False}
+    assert set(result["parity"]) < set(result["sizes"])
+    summary = (tmp_path / "r" / "small.md").read_text()
+    assert summary.startswith("# small-1.0.0: not built, a gate failed\n")
+    assert "| at most 1 | FAILED |" in summary
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["runs", "small-1.0.0"]
+    assert list(older.parent.iterdir()) == [older]
+    assert (tmp_path / "out" / "runs" / "small-1.0.0" / "run.json").is_file()
