@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from musix_runtime.bundle import Bundle
 
 REPLACE = click.option("--replace", is_flag=True, help="Write over a bundle of the same name and version.")
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
 @click.command()
@@ -74,7 +74,7 @@ def build(
         if json_path:
             json_path.write_bytes(result.json())
         if summary_path:
-            summary_path.write_text(result.markdown())
+            summary_path.write_text(result.markdown(), encoding="utf-8")
         print_card(bundle)
         click.echo(result.table())
         gates.check(measured, path.name, run_path)

@@ -45,9 +45,8 @@ def check(measured: list[Gate], label: str, run: Path) -> None:
         told = "; ".join(
             f"{each.name}: expected {each.bound} {shown(each.allowed)}, found {shown(each.found)}" for each in failed
         )
-        raise GateError(
-            f"{label}: {len(failed)} of {len(measured)} gates failed: {told}. No bundle was left; the run is in {run}"
-        )
+        count = f"{len(failed)} of {len(measured)} gates failed"
+        raise GateError(f"{label}: {count}: {told}. No bundle was left; the run is in {run}")
 
 
 def shown(figure: float | None) -> str:
