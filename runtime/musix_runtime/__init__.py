@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from musix_runtime.engine import Engine
     from musix_runtime.errors import MusixError
     from musix_runtime.messages import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
+    from musix_runtime.store import Store
 
 __all__ = [
     "AudioFeatures",
@@ -26,10 +27,11 @@ __all__ = [
     "MusixError",
     "RecommendRequest",
     "SimilarRequest",
+    "Store",
     "create_app",
 ]
 
-_HOMES = {"create_app": "app", "Engine": "engine", "MusixError": "errors"}
+_HOMES = {"create_app": "app", "Engine": "engine", "MusixError": "errors", "Store": "store"}
 
 
 def __getattr__(name: str) -> Any:

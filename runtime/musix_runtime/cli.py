@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from musix_runtime import settings
+from musix_runtime import settings, store_cli
 from musix_runtime.errors import InputError, MusixError
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def main() -> None:
 @click.version_option(package_name="musix-edge")
 def musix() -> None:
     """Train, export and serve music recommendations in one verified bundle."""
+
+
+for _command in (store_cli.publish, store_cli.rollback, store_cli.gc):
+    musix.add_command(_command)
 
 
 @musix.command()

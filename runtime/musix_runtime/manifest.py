@@ -2,15 +2,18 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from musix_runtime import features
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
 FORMAT_VERSION = 1
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
+VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has some 20 kB
 
@@ -118,8 +121,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     format: str
     format_version: int
-    name: str
-    version: str
+    name: Annotated[str, Meta(pattern=NAME)]
+    version: Annotated[str, Meta(pattern=VERSION)]
     features: list[features.Feature]
     families: list[str]
     moods: list[str]
