@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from musix_runtime.app import create_app
     from musix_runtime.engine import Engine
     from musix_runtime.errors import MusixError
+    from musix_runtime.live import Live
     from musix_runtime.messages import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
     from musix_runtime.store import Store
 
@@ -24,6 +25,7 @@ __all__ = [
     "ClassifyRequest",
     "Context",
     "Engine",
+    "Live",
     "MusixError",
     "RecommendRequest",
     "SimilarRequest",
@@ -31,7 +33,7 @@ __all__ = [
     "create_app",
 ]
 
-_HOMES = {"create_app": "app", "Engine": "engine", "MusixError": "errors", "Store": "store"}
+_HOMES = {"create_app": "app", "Engine": "engine", "Live": "live", "MusixError": "errors", "Store": "store"}
 
 
 def __getattr__(name: str) -> Any:

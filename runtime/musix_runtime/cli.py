@@ -104,19 +104,21 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 @musix.command()
-@BUNDLE
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle."
 )
-def serve(bundle: Path, host: str, port: int, workers: int) -> None:
-    """Answer HTTP requests from BUNDLE."""
+def serve(path: Path, host: str, port: int, workers: int) -> None:
+    """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
     import uvicorn
 
+    from musix_runtime.live import Live
+
     settings.Settings.from_environment()  # wrong settings and broken bundles end here, in one sentence
-    _open(bundle)
-    settings.claim_process(bundle)
+    Live.open(path)
+    settings.claim_process(path)
     _check_port(host, port)
     uvicorn.run(
         "musix_runtime.app:from_environment",
