@@ -217,3 +217,24 @@ def test_several_workers_swap_under_load(bundles: list[Path], tmp_path: Path) ->
                 swap(server, store, bundle, "ranker/model.onnx" if i == 2 else None, asks=20)
         assert load.failures == []
         assert len(load.answered) == 4
+
+
+def test_a_request_is_answered_by_the_bundle_that_it_began_with(bundles: list[Path], tmp_path: Path) -> None:
+    """Half of a request, a swap, the other half: the old bundle answers, and is closed although the client stays."""
+    store = Store(tmp_path / "store")
+    old = store.publish(bundles[0])
+    with serve(store.path, tmp_path) as server:
+        body = json.dumps({"trackId": TRACK, "limit": 3}).encode()
+        slow = HTTPConnection("127.0.0.1", server.port, timeout=30)
+        slow.putrequest("POST", "/api/ml/similar")
+        slow.putheader("content-type", "application/json")
+        slow.putheader("content-length", str(len(body)))
+        slow.endheaders(body[:5])
+        swap(server, store, bundles[1])
+        assert f"{old}/" in server.maps()
+        slow.send(body[5:])
+        response = slow.getresponse()
+        assert response.headers["x-bundle"] == Bundle.open(bundles[0]).label
+        assert {each["name"][0] for each in json.loads(response.read())["data"]["tracks"]} == {"A"}
+        until(lambda: f"{old}/" not in server.maps(), "the old bundle is closed")
+        slow.close()
