@@ -1,9 +1,11 @@
+import asyncio
 import gc
 import logging
 import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -192,6 +194,26 @@ def test_an_application_follows_for_its_lifespan(store: Store, make: Make) -> No
             if client.get("/ready").json()["version"] == "1.1.0" or pause.wait(0.01):
                 break
         assert client.get("/ready").json()["version"] == "1.1.0"
+
+
+def test_the_scope_of_a_request_that_is_over_holds_no_engine(store: Store, make: Make) -> None:
+    """A server keeps the last scope of an idle connection for as long as the client stays."""
+    live = Live.open(store.path)
+    scope = {"type": "http", "method": "GET", "path": "/ready", "headers": [], "query_string": b""}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app(live)(scope, receive, send))
+    assert sent[0]["status"] == 200
+    gone = weakref.ref(live.engine)
+    store.publish(make("1.1.0"))
+    live.check()
+    assert gone() is None
 
 
 def test_settings_of_a_store_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
