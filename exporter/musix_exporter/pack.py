@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from musix_exporter import catalog, collab, content, genre, mood, parity, ranker
+from musix_exporter import catalog, collab, content, genre, golden, mood, parity, ranker
 from musix_exporter.files import Files
 from musix_runtime import features
 from musix_runtime import manifest as manifests
 from musix_runtime.bundle import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.folder import new_folder
+from musix_runtime.golden import Golden
 from musix_runtime.manifest import FORMAT, FORMAT_VERSION, LAYOUT, MANIFEST, File, Manifest, Serving
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
@@ -33,11 +34,13 @@ def export(run: Run, path: Path, replace: bool = False) -> Bundle:
         collab.convert(run.collab, files)
         content.convert(run.content, files)
         ranker.convert(run.ranker, files)
-        manifest = _manifest(run, target)
-        _write(manifest, target)
-        errors = parity.measure(run, Engine.open(target))
-        _write(msgspec.structs.replace(manifest, parity=errors), target)
-        bundle = Bundle.open(target)
+        files.add_bytes("golden/cases.json", msgspec.json.encode(Golden({}, [], [])))  # asked once there is an engine
+        _write(_manifest(run, target, {}), target)
+        engine = Engine.unproven(Bundle.open(target))
+        errors = parity.measure(run, engine)
+        files.add_bytes("golden/cases.json", msgspec.json.encode(golden.cases(run, engine)))
+        _write(_manifest(run, target, errors), target)
+        bundle = Engine.open(target).bundle
     return changed(bundle, path=path)
 
 
@@ -45,7 +48,7 @@ def _write(manifest: Manifest, target: Path) -> None:
     (target / MANIFEST).write_bytes(manifests.encode(manifest))
 
 
-def _manifest(run: Run, target: Path) -> Manifest:
+def _manifest(run: Run, target: Path, errors: dict[str, float]) -> Manifest:
     settings = run.recipe
     return Manifest(
         format=FORMAT,
@@ -59,7 +62,7 @@ def _manifest(run: Run, target: Path) -> Manifest:
         counts=_counts(run),
         serving=Serving(settings.ranker.candidates, settings.ranker.pool, settings.ranker.blend),
         files={name: _file(target / name) for name in LAYOUT},
-        parity={},
+        parity=errors,
         quality=run.quality,
         provenance=msgspec.structs.replace(run.provenance, packages=run.provenance.packages | _packages()),
     )

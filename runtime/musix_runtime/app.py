@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -95,7 +96,8 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
 
 def from_environment() -> Starlette:
     """The application of a server process of our own: bundle or store, and settings, from the environment."""
-    return create_app(Live.open(settings_module.bundle_path()), Settings.from_environment())
+    opener = partial(Engine.open, trust=settings_module.trusted_key())
+    return create_app(Live.open(settings_module.bundle_path(), opener), Settings.from_environment())
 
 
 class _Api:

@@ -1,29 +1,22 @@
-"""A bundle on disk: verified file by file, then mapped. Nothing is parsed whose hash was not checked."""
+"""A bundle, verified before anything of it is parsed: trust first, then sizes and hashes, then form and content."""
 
 import hashlib
-import stat
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
+import msgspec
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from musix_runtime import features
+from musix_runtime import contents, features, signature
 from musix_runtime import manifest as manifests
-from musix_runtime.errors import (
-    BundleError,
-    ExtraFileError,
-    FileKindError,
-    HashError,
-    LayoutError,
-    ManifestError,
-    MissingFileError,
-    SizeError,
-)
-from musix_runtime.manifest import LAYOUT, MANIFEST, Array, Dimension, Graph, Index, Manifest
+from musix_runtime.container import Container, View, pack, unpack
+from musix_runtime.errors import HashError, LayoutError, ManifestError
+from musix_runtime.manifest import LAYOUT, Array, Dimension, Graph, Index, Manifest
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
 
@@ -35,76 +28,111 @@ class Bundle:
     path: Path
     manifest: Manifest
     digest: str
+    container: Container
+    views: dict[str, View]  # every listed file, mapped: what was verified is what is used
+
+    @property
+    def name(self) -> str:
+        """`NAME-VERSION`."""
+        return f"{self.manifest.name}-{self.manifest.version}"
 
     @property
     def label(self) -> str:
         """`NAME-VERSION@digest`, as every HTTP answer carries it."""
-        return f"{self.manifest.name}-{self.manifest.version}@{self.digest}"
+        return f"{self.name}@{self.digest}"
 
     @classmethod
-    def open(cls, path: str | Path) -> "Bundle":
-        """Verify the bundle folder at `path`: its files, their sizes and hashes, its labels and features.
+    def open(cls, path: str | Path, trust: str | Path | None = None) -> "Bundle":
+        """Verify the bundle folder or packed file at `path`. With `trust`, the file of a public key, it must be signed
+        with that key's other half, which is checked before anything is parsed.
 
-        Raises a BundleError that names the file, what was expected and what was found.
+        Raises a BundleError that names the file, what was expected and what was found; InputError for a wrong key.
         """
         path = Path(path)
-        encoded = _read_manifest(path)
-        manifest = manifests.decode(encoded, str(path / MANIFEST))
-        _check_labels(manifest, path / MANIFEST)
-        _check_files(path, manifest)
-        return cls(path, manifest, manifests.digest(encoded))
+        container = Container.open(path)
+        digest = manifests.digest(container.manifest)
+        if trust is not None:
+            signature.check(digest, container.signature, Path(trust), path)
+        manifest = manifests.decode(container.manifest, str(path))
+        _check_labels(manifest, path)
+        views = container.views(manifest)
+        _check_hashes(path, manifest, views)
+        bundle = cls(path, manifest, digest, container, views)
+        contents.check(bundle)
+        return bundle
+
+    def pack(self, path: Path) -> None:
+        """Write the bundle as the one file `path`."""
+        pack(self.container, self.manifest, self.views, path)
+
+    def unpack(self, path: Path) -> None:
+        """Write the bundle as the folder `path`."""
+        unpack(self.container, self.views, path)
 
     def array(self, name: str) -> NDArray[Any]:
-        """The mapped array of a `.npy` file; LayoutError when dtype, order or shape are not the format's."""
+        """A mapped array; LayoutError when dtype, order, shape or length are not the format's."""
         expected = LAYOUT[name]
-        if not isinstance(expected, Array):
-            raise TypeError(f"{name} is not an array")
+        assert isinstance(expected, Array)  # noqa: S101 - for the type checker
+        view = self.views[name]
+        head = io.BytesIO(view[:512].tobytes())
         try:
-            array = np.load(self.path / name, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise LayoutError(f"{self.path / name}: expected a .npy file, found: {error}") from error
-        shape = tuple(self.manifest.size(each) for each in expected.shape)
-        dtype = array.dtype.kind if expected.dtype == "S" else array.dtype.str
-        if dtype != expected.dtype or array.shape != shape or not array.flags.c_contiguous:
+            version = np.lib.format.read_magic(head)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+        except (ValueError, EOFError, SyntaxError, TypeError) as error:
+            raise LayoutError(f"{self.path}: {name}: expected a .npy file of version 1.0, found: {error}") from error
+        wanted = (expected.dtype, tuple(self.manifest.size(each) for each in expected.shape), False, (1, 0))
+        found = (dtype.kind if expected.dtype == "S" else dtype.str, shape, fortran, version)
+        if found != wanted or dtype.hasobject:
             raise LayoutError(
-                f"{self.path / name}: expected {expected.dtype} {shape} in C order, found {dtype} {array.shape}"
-                f"{'' if array.flags.c_contiguous else ' in Fortran order'}"
+                f"{self.path}: {name}: expected (dtype, shape, Fortran order, version) {wanted}, found {found}"
             )
-        return array.view(np.ndarray)
+        if view.size - head.tell() != dtype.itemsize * int(np.prod(shape)):
+            raise LayoutError(
+                f"{self.path}: {name}: expected {shape} of {dtype.str} and no more, found {view.size:,} bytes"
+            )
+        return np.ndarray(shape, dtype, view, head.tell())
 
     def session(self, name: str) -> ort.InferenceSession:
         """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
         expected = LAYOUT[name]
-        if not isinstance(expected, Graph):
-            raise TypeError(f"{name} is not a graph")
+        assert isinstance(expected, Graph)  # noqa: S101 - for the type checker
         try:
-            session = ort.InferenceSession(str(self.path / name), _session_options(), ["CPUExecutionProvider"])
+            session = ort.InferenceSession(self.views[name].tobytes(), _session_options(), ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
-            raise LayoutError(f"{self.path / name}: expected an ONNX graph, found: {error}") from error
+            raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
         self._check_ports(name, "inputs", expected.inputs, session.get_inputs())
         self._check_ports(name, "outputs", expected.outputs, session.get_outputs())
         return session
 
     def index(self, name: str) -> faiss.Index:
-        """The mapped FAISS index of a file; LayoutError when its size or metric are not the format's."""
+        """The mapped FAISS index of a file; LayoutError when its kind, size or metric are not the format's."""
         expected = LAYOUT[name]
-        if not isinstance(expected, Index):
-            raise TypeError(f"{name} is not an index")
+        assert isinstance(expected, Index)  # noqa: S101 - for the type checker
+        view = self.views[name]
         try:
-            index = faiss.read_index(str(self.path / name), faiss.IO_FLAG_MMAP_IFC)
+            reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(view), view.size)  # type: ignore[attr-defined]
+            index = faiss.read_index(reader)
         except RuntimeError as error:
-            raise LayoutError(f"{self.path / name}: expected a FAISS index, found: {error}") from error
-        found = (index.ntotal, index.d, index.metric_type)
-        wanted = (self.manifest.size(expected.rows), self.manifest.size(expected.width), faiss.METRIC_INNER_PRODUCT)
+            raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
+        faiss.add_to_referenced_objects(index, view)  # type: ignore[attr-defined]  # the index reads from the view for life
+        found = (type(index).__name__, index.ntotal, index.d)
+        wanted = ("IndexFlatIP", self.manifest.size(expected.rows), self.manifest.size(expected.width))
         if found != wanted:
-            raise LayoutError(f"{self.path / name}: expected (rows, width, metric) {wanted}, found {found}")
+            raise LayoutError(f"{self.path}: {name}: expected (kind, rows, width) {wanted}, found {found}")
         return index
+
+    def cases(self, name: str, type_: type[Any]) -> Any:
+        """The golden cases of a file, as `type_`; LayoutError when they are not."""
+        try:
+            return msgspec.json.decode(self.views[name].data, type=type_)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise LayoutError(f"{self.path}: {name}: expected golden cases, found: {error}") from error
 
     def _check_ports(self, name: str, what: str, expected: dict[str, Dimension], ports: list[Any]) -> None:
         wanted = {port: ("tensor(float)", self.manifest.size(width)) for port, width in expected.items()}
-        found = {port.name: (port.type, port.shape[-1]) for port in ports}
+        found = {port.name: (port.type, port.shape[-1] if port.shape else None) for port in ports}
         if found != wanted:
-            raise LayoutError(f"{self.path / name}: {what}: expected {wanted}, found {found}")
+            raise LayoutError(f"{self.path}: {name}: {what}: expected {wanted}, found {found}")
 
 
 def _session_options() -> ort.SessionOptions:
@@ -118,47 +146,22 @@ def _session_options() -> ort.SessionOptions:
     return options
 
 
-def _read_manifest(path: Path) -> bytes:
-    if not path.is_dir():
-        raise BundleError(f"{path}: expected a bundle folder, found {'a file' if path.exists() else 'nothing'}")
-    file = path / MANIFEST
-    size = _plain_size(file)
-    if size > manifests.MANIFEST_LIMIT:
-        raise ManifestError(f"{file}: expected at most {manifests.MANIFEST_LIMIT:,} bytes, found {size:,}")
-    return file.read_bytes()
-
-
-def _plain_size(file: Path) -> int:
-    try:
-        found = file.lstat()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{file}: expected a file, found nothing") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise FileKindError(f"{file}: expected a plain file, found a link, folder or device")
-    return found.st_size
-
-
-def _check_labels(manifest: Manifest, where: Path) -> None:
+def _check_labels(manifest: Manifest, path: Path) -> None:
     expected = {"features": list(features.INPUTS), "moods": list(MOODS), "components": list(COMPONENTS)}
     for key, value in expected.items():
         if getattr(manifest, key) != value:
-            raise ManifestError(f"{where}: {key}: expected {value}, found {getattr(manifest, key)}")
+            raise ManifestError(f"{path}: {key}: expected {value}, found {getattr(manifest, key)}")
+    if set(manifest.serving.blend) != set(COMPONENTS):
+        raise ManifestError(f"{path}: serving.blend: expected {COMPONENTS}, found {tuple(manifest.serving.blend)}")
+    if len(set(manifest.families)) != len(manifest.families) or not 0 < len(manifest.families) <= 32:
+        raise ManifestError(f"{path}: families: expected 1 to 32 different names, found {manifest.families}")
     if set(manifest.files) != set(LAYOUT):
         lacking, unknown = sorted(set(LAYOUT) - set(manifest.files)), sorted(set(manifest.files) - set(LAYOUT))
-        raise ManifestError(f"{where}: files: lacks {lacking or 'none'}, has unknown {unknown or 'none'}")
+        raise ManifestError(f"{path}: files: lacks {lacking or 'none'}, has unknown {unknown or 'none'}")
 
 
-def _check_files(path: Path, manifest: Manifest) -> None:
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if not file.is_dir() and name != MANIFEST and name not in manifest.files:
-            raise ExtraFileError(f"{file}: expected only files that the manifest lists, found this one")
-    for name, expected in manifest.files.items():
-        size = _plain_size(path / name)
-        if size != expected.bytes:
-            raise SizeError(f"{path / name}: expected {expected.bytes:,} bytes, found {size:,}")
-    for name, expected in manifest.files.items():
-        with (path / name).open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        if sha256 != expected.sha256:
-            raise HashError(f"{path / name}: expected SHA-256 {expected.sha256}, found {sha256}")
+def _check_hashes(path: Path, manifest: Manifest, views: dict[str, View]) -> None:
+    for name, view in views.items():
+        sha256 = hashlib.sha256(view.data).hexdigest()
+        if sha256 != manifest.files[name].sha256:
+            raise HashError(f"{path}: {name}: expected SHA-256 {manifest.files[name].sha256}, found {sha256}")

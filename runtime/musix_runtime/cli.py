@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from musix_runtime.engine import Engine
 
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+TRUST = click.option("--trust", type=click.Path(path_type=Path), help="Public key by which BUNDLE must be signed.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -79,13 +81,74 @@ for _command in (store_cli.publish, store_cli.rollback, store_cli.gc):
 
 @musix.command()
 @BUNDLE
-def verify(bundle: Path) -> None:
-    """Check every file of BUNDLE against its manifest, and load all five parts."""
-    engine = _open(bundle)
-    manifest = engine.bundle.manifest
+@TRUST
+def verify(bundle: Path, trust: Path | None) -> None:
+    """Check every file of BUNDLE against its manifest, and all answers against those of its native models."""
+    from musix_runtime import golden
+
+    engine = _open(bundle, trust)
+    manifest, cases = engine.bundle.manifest, engine.golden()
+    errors = golden.replay(engine, cases)
     total = sum(file.bytes for file in manifest.files.values())
-    click.echo(f"{bundle}: ok, {len(manifest.files)} files, {total:,} bytes")
+    click.echo(f"{bundle}: ok, {len(manifest.files)} files, {total:,} bytes{', signature trusted' if trust else ''}")
+    largest = ", ".join(f"{part} {error:.1e}" for part, error in errors.items())
+    click.echo(f"{len(cases.classify)} classify and {len(cases.recommend)} recommend cases, largest errors: {largest}")
     click.echo(f"digest {engine.bundle.digest}")
+
+
+@musix.command()
+@BUNDLE
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def pack(bundle: Path, file: Path | None) -> None:
+    """Write the folder BUNDLE as one FILE (NAME-VERSION.musix beside it by default), which serves as it is."""
+    from musix_runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    target = file or bundle.with_name(f"{opened.name}.musix")
+    opened.pack(target)
+    click.echo(target)
+
+
+@musix.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+def unpack(file: Path, folder: Path | None) -> None:
+    """Write the packed FILE as a FOLDER (NAME-VERSION beside it by default)."""
+    from musix_runtime.bundle import Bundle
+
+    opened = Bundle.open(file)
+    target = folder or file.with_name(opened.name)
+    opened.unpack(target)
+    click.echo(target)
+
+
+@musix.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def keygen(path: Path) -> None:
+    """Write a pair of Ed25519 keys: PATH.key to sign with, PATH.pub to give away."""
+    from musix_runtime import signature
+
+    for each in signature.generate(path):
+        click.echo(each)
+
+
+@musix.command()
+@BUNDLE
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="Private key, as keygen writes it.")
+def sign(bundle: Path, key: Path) -> None:
+    """Sign the folder BUNDLE: its digest, and with it every byte."""
+    from musix_runtime import signature
+    from musix_runtime.bundle import Bundle
+    from musix_runtime.manifest import SIGNATURE
+
+    opened = Bundle.open(bundle)
+    if not bundle.is_dir():
+        raise InputError(f"{bundle}: expected a bundle folder to sign, found a file; sign first, then pack")
+    content = signature.sign(opened.digest, key)
+    partial = bundle.with_name(f".{bundle.name}.signature.partial")
+    partial.write_bytes(content)
+    partial.rename(bundle / SIGNATURE)
+    click.echo(bundle / SIGNATURE)
 
 
 @musix.command()
@@ -110,15 +173,16 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle."
 )
-def serve(path: Path, host: str, port: int, workers: int) -> None:
+@TRUST
+def serve(path: Path, host: str, port: int, workers: int, trust: Path | None) -> None:
     """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
     import uvicorn
 
     from musix_runtime.live import Live
 
     settings.Settings.from_environment()  # wrong settings and broken bundles end here, in one sentence
-    Live.open(path)
-    settings.claim_process(path)
+    Live.open(path, partial(_open, trust=trust))
+    settings.claim_process(path, trust)
     _check_port(host, port)
     uvicorn.run(
         "musix_runtime.app:from_environment",
@@ -207,10 +271,10 @@ def _check_port(host: str, port: int) -> None:
         raise InputError(f"{host}:{port}: expected a free port to listen on, found: {error.strerror}") from error
 
 
-def _open(bundle: Path) -> "Engine":
+def _open(bundle: Path, trust: Path | None = None) -> "Engine":
     from musix_runtime.engine import Engine
 
-    return Engine.open(bundle)
+    return Engine.open(bundle, trust)
 
 
 def _request(raw: dict[str, Any], type_: type[Any]) -> Any:

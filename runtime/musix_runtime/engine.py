@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from musix_runtime import golden
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings
 from musix_runtime.bundle import Bundle
 from musix_runtime.catalog import Catalog
@@ -55,9 +56,24 @@ class Engine:
     ranker: Ranker
 
     @classmethod
-    def open(cls, path: str | Path) -> "Engine":
-        """Open and verify the bundle at `path`. Raises BundleError when it is not what it claims to be."""
-        bundle = Bundle.open(path)
+    def open(cls, path: str | Path, trust: str | Path | None = None) -> "Engine":
+        """Open and verify the bundle folder or packed file at `path`, and ask it a few golden cases.
+
+        With `trust`, the file of a public key, it must be signed by that key. Raises BundleError when the bundle is not
+        what it claims to be.
+        """
+        engine = cls.unproven(Bundle.open(path, trust))
+        golden.replay(engine, engine.golden(), golden.FEW)
+        return engine
+
+    def golden(self) -> golden.Golden:
+        """The bundle's golden cases."""
+        cases: golden.Golden = self.bundle.cases("golden/cases.json", golden.Golden)
+        return cases
+
+    @classmethod
+    def unproven(cls, bundle: Bundle) -> "Engine":
+        """The engine over a verified bundle that was not asked its golden cases yet."""
         array = bundle.array
         catalog = Catalog(
             ids=Keys(array("catalog/ids.npy")),

@@ -18,7 +18,9 @@
         ├── FileKindError         a link, a folder, a device
         ├── SizeError             longer or shorter than listed
         ├── HashError             other bytes than listed
-        └── LayoutError           an array's dtype or shape, a graph's inputs, an index's size
+        ├── LayoutError           an array's dtype, shape or content, a graph's inputs, an index's size
+        ├── SignatureError        not signed by the key that is trusted
+        └── GoldenError           other answers than its native models gave
 
 A message names the place, what was expected and what was found.
 """
@@ -124,4 +126,12 @@ class HashError(BundleError):
 
 
 class LayoutError(BundleError):
-    """An array, graph or index does not have the type or shape that the format asks for."""
+    """An array, graph or index does not have the type, shape or content that the format asks for."""
+
+
+class SignatureError(BundleError):
+    """The bundle is not signed, or not by the key that is trusted."""
+
+
+class GoldenError(BundleError):
+    """The bundle's answers differ from those that its native models gave at export."""

@@ -15,25 +15,25 @@ class Feature:
 
 # Spotify's audio features under Spotify's names, in the order of every matrix of features.
 AUDIO = (
-    Feature("danceability", "share", 0, 1),
-    Feature("energy", "share", 0, 1),
-    Feature("key", "pitch class, -1 unknown", -1, 11),
-    Feature("loudness", "dB", -70, 10),
-    Feature("mode", "1 major, 0 minor", 0, 1),
-    Feature("speechiness", "share", 0, 1),
-    Feature("acousticness", "share", 0, 1),
-    Feature("instrumentalness", "share", 0, 1),
-    Feature("liveness", "share", 0, 1),
-    Feature("valence", "share", 0, 1),
-    Feature("tempo", "beats per minute", 0, 300),
-    Feature("time_signature", "beats per bar", 0, 16),
+    Feature("danceability", "share", 0.0, 1.0),
+    Feature("energy", "share", 0.0, 1.0),
+    Feature("key", "pitch class, -1 unknown", -1.0, 11.0),
+    Feature("loudness", "dB", -70.0, 10.0),
+    Feature("mode", "1 major, 0 minor", 0.0, 1.0),
+    Feature("speechiness", "share", 0.0, 1.0),
+    Feature("acousticness", "share", 0.0, 1.0),
+    Feature("instrumentalness", "share", 0.0, 1.0),
+    Feature("liveness", "share", 0.0, 1.0),
+    Feature("valence", "share", 0.0, 1.0),
+    Feature("tempo", "beats per minute", 0.0, 300.0),
+    Feature("time_signature", "beats per bar", 0.0, 16.0),
 )
 
 # What else a service may know of a track. Missing values are NaN.
 EXTRA = (
-    Feature("popularity", "0 to 100", 0, 100),
-    Feature("duration_ms", "ms", 1, 86_400_000),
-    Feature("explicit", "1 yes, 0 no", 0, 1),
+    Feature("popularity", "0 to 100", 0.0, 100.0),
+    Feature("duration_ms", "ms", 1.0, 86_400_000.0),
+    Feature("explicit", "1 yes, 0 no", 0.0, 1.0),
 )
 
 INPUTS = AUDIO + EXTRA

@@ -15,6 +15,8 @@ FORMAT_VERSION = 1
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
+SIGNATURE_LIMIT = 4096  # bytes
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has some 20 kB
 
 PARTS = ("genre", "mood", "collab", "content", "ranker")
@@ -48,7 +50,12 @@ class Index:
     width: Dimension
 
 
-LAYOUT: dict[str, Array | Graph | Index] = {
+@dataclass(frozen=True)
+class Cases:
+    """A `.json` file of golden cases."""
+
+
+LAYOUT: dict[str, Array | Graph | Index | Cases] = {
     "catalog/ids.npy": Array("S", ("ids",)),
     "catalog/id_rows.npy": Array("<i4", ("ids",)),
     "catalog/track_ids.npy": Array("S", ("tracks",)),
@@ -78,30 +85,35 @@ LAYOUT: dict[str, Array | Graph | Index] = {
     "collab/history_rows.npy": Array("<i4", ("plays",)),
     "collab/history_recent.npy": Array("<i4", ("listeners", 2)),
     "content/index.faiss": Index("tracks", CONTENT),
+    "golden/cases.json": Cases(),
     "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}),
 }
+
+
+Count = Annotated[int, Meta(ge=0, lt=2**48)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file's length and hash."""
 
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
 
 
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Numbers of the recipe that the runtime itself follows."""
 
-    candidates: int  # tracks that collab and content each propose
-    pool: int  # of these, how many the ranker sees: the best by the blend
-    blend: dict[str, float]  # weight of each component in the blend
+    candidates: Annotated[int, Meta(ge=1, le=10_000)]  # tracks that collab and content each propose
+    pool: Annotated[int, Meta(ge=1, le=10_000)]  # of these, how many the ranker sees: the best by the blend
+    blend: dict[str, Annotated[float, Meta(ge=0, le=1)]]  # weight of each component in the blend
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table that the models learned from, and what its rows came to."""
 
-    sha256: str
-    rows: int
+    sha256: Sha256
+    rows: Count
     simulated: bool
     notes: dict[str, int | str]
 
@@ -109,7 +121,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the bundle was made of; no clock, host or path in it."""
 
-    recipe_sha256: str
+    recipe_sha256: Sha256
     recipe: dict[str, Any]
     sources: dict[str, Source]
     packages: dict[str, str]
@@ -127,7 +139,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     families: list[str]
     moods: list[str]
     components: list[str]
-    counts: dict[str, int]
+    counts: dict[str, Count]
     serving: Serving
     files: dict[str, File]
     parity: dict[str, float]
@@ -171,6 +183,14 @@ def decode(encoded: bytes, where: str) -> Manifest:
             raise FormatVersionError(
                 f"{where}: format_version: this runtime reads version {FORMAT_VERSION}, found {head.format_version}"
             )
-        return msgspec.json.decode(encoded, type=Manifest)
+        manifest = msgspec.json.decode(encoded, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(f"{where}: expected a manifest of format {FORMAT_VERSION}, found: {error}") from error
+    if encode(manifest) != encoded:
+        raise ManifestError(f"{where}: expected the canonical form (sorted keys, indented by two), found another")
+    return manifest
+
+
+def schema() -> bytes:
+    """The JSON Schema of a manifest, as shipped in bundles/manifest.schema.json."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Manifest), order="sorted"), indent=2) + b"\n"

@@ -52,8 +52,16 @@ def bundle_path() -> Path:
     return Path(path)
 
 
-def claim_process(bundle: Path | None = None) -> None:
+def trusted_key() -> Path | None:
+    """The public key by which the bundle must be signed, if any: `MUSIX_TRUST`."""
+    path = os.environ.get("MUSIX_TRUST")
+    return Path(path) if path else None
+
+
+def claim_process(bundle: Path | None = None, trust: Path | None = None) -> None:
     """Set up the environment of a process that is our own, before ONNX Runtime is imported; never done to a host."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if bundle is not None:
         os.environ["MUSIX_BUNDLE"] = str(bundle)
+    if trust is not None:
+        os.environ["MUSIX_TRUST"] = str(trust)

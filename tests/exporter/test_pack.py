@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from musix_exporter import graphs, pack, parity
+from musix_exporter import genre, graphs, pack, parity
 from musix_exporter.files import Files
 from musix_runtime import Engine
-from musix_runtime.errors import OutputError, ParityError
+from musix_runtime.errors import GoldenError, OutputError, ParityError
 from musix_runtime.manifest import LAYOUT
 from musix_trainer.run import Run
 
@@ -39,9 +39,39 @@ def test_a_wrong_graph_is_never_packed(demo_run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path) -> None:
-    from musix_exporter import genre
+def test_a_converter_that_is_silently_wrong_is_caught_twice(
+    demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By parity; and were that left out, by the golden cases, which are the native models' answers."""
+    honest = genre._trees
 
+    def wrong(booster: object) -> onnx.NodeProto:
+        trees = honest(booster)
+        for attribute in trees.attribute:
+            if attribute.name == "class_weights":
+                attribute.floats[:] = [each / 2 for each in attribute.floats]
+        return trees
+
+    monkeypatch.setattr(genre, "_trees", wrong)
+    with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'genre'"):
+        pack.export(demo_run, tmp_path / "demo-1.0.0")
+    monkeypatch.setattr(parity, "measure", lambda run, engine: {})
+    with pytest.raises(GoldenError, match=r"golden classify case \d+: genre: expected the native models' answer"):
+        pack.export(demo_run, tmp_path / "demo-1.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_golden_cases_reach_every_path(demo_bundle: Path) -> None:
+    golden = Engine.open(demo_bundle).golden()
+    assert min(len(golden.classify), len(golden.recommend)) >= 64
+    assert {case.expected.source for case in golden.recommend} == {"hybrid", "collab", "history", "content", "popular"}
+    assert {case.request.limit for case in golden.recommend} == {1, 10, 100}
+    assert {bool(case.request.exclude_ids) for case in golden.recommend} == {True, False}
+    assert {case.request.audio_features is None for case in golden.classify} == {True, False}
+    assert {case.request.popularity is None for case in golden.classify} == {True, False}
+
+
+def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path) -> None:
     booster = type(demo_run.genre.booster)(n_estimators=2, objective="binary:logistic")
     booster.fit(np.random.default_rng(0).random((20, 17)), np.arange(20) % 2)
     with pytest.raises(ValueError, match="expected gbtree with multi:softprob, found None with binary:logistic"):

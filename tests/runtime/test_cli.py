@@ -18,7 +18,7 @@ def musix(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_verify_and_inspect(demo_bundle: Path) -> None:
     verified = musix("verify", demo_bundle)
     assert verified.returncode == 0
-    assert ": ok, 28 files" in verified.stdout
+    assert ": ok, 29 files" in verified.stdout
     card = json.loads(musix("inspect", demo_bundle, "--json").stdout)
     assert card["digest"] in verified.stdout
     assert card["manifest"]["provenance"]["sources"]["listening"]["simulated"] is True
@@ -53,7 +53,7 @@ def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
         (["recommend", "BUNDLE", "a", "--limit", "0"], 2, "error: limit: expected int >= 1, found 0"),
         (["classify", "BUNDLE"], 2, "error: trackId: is required when audioFeatures is not given"),
         (["classify", "BUNDLE", "--features", "{"], 2, "error: --features: expected a JSON object or @FILE, found:"),
-        (["verify", "nothing-here"], 4, "error: nothing-here: expected a bundle folder, found nothing"),
+        (["verify", "nothing-here"], 4, "error: nothing-here: expected a bundle folder or file, found nothing"),
         (["unheard-of"], 2, "No such command"),
     ],
 )

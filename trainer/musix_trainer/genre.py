@@ -260,18 +260,16 @@ def _measure(
     features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
     artist, sound = model.artist_scores(features), model.sound_scores(catalogue.inputs[test])
     confidence = model.combine(artist, sound, known)
-    card: dict[str, Any] = {"test recordings": len(test), "macro_f1": metrics.macro_f1(confidence, truth)}
-    card |= {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
-    card["ece"] = metrics.calibration_error(confidence, truth)
-    for label, kept in (("known artists", known), ("artists unknown", ~known)):
-        if kept.any():
-            card[label] = {"recordings": int(kept.sum()), "macro_f1": metrics.macro_f1(confidence[kept], truth[kept])}
     lookup = _artist_lookup(catalogue, train_rows, test)
-    card["macro_f1 beside it"] = {
-        "artist look-up": metrics.macro_f1(lookup, truth),
-        "XGBoost alone": metrics.macro_f1(sound, truth),
-        "LightFM alone, calibrated": metrics.macro_f1(model.combine(artist, np.zeros_like(sound), known), truth),
-    }
+    alone = model.combine(artist, np.zeros_like(sound), known)
+    card: dict[str, Any] = {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
+    card["ece"] = metrics.calibration_error(confidence, truth)
+    card["macro_f1"] = metrics.macro_f1(confidence, truth)
+    for label, kept in (("all", known | True), ("known artists", known), ("artists unknown", ~known)):
+        if kept.any():
+            answers = {"ensemble": confidence, "artist look-up": lookup, "XGBoost alone": sound, "LightFM alone": alone}
+            figures = {name: metrics.macro_f1(scores[kept], truth[kept]) for name, scores in answers.items()}
+            card[f"macro_f1, {label}"] = {"recordings": int(kept.sum()), **figures}
     card["weight of LightFM, of XGBoost"] = {
         "known artists": [float(x) for x in model.weights[1]],
         "artists unknown": [float(x) for x in model.weights[0]],

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from musix_runtime.errors import RecipeError
+from musix_runtime.manifest import NAME, VERSION
 from musix_runtime.ranker import COMPONENTS
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -130,8 +131,8 @@ class Ranker(Section, frozen=True):
 class Recipe(Section, frozen=True):
     """A whole recipe: what to learn from, how, and under which name and version."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]*\Z")]
-    version: Annotated[str, Meta(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+\Z")]
+    name: Annotated[str, Meta(pattern=NAME)]
+    version: Annotated[str, Meta(pattern=VERSION)]
     source: Literal["synthetic", "tables"]
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     tables: Tables = Tables()

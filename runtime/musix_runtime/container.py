@@ -1,0 +1,169 @@
+"""The container: a bundle's files as mapped bytes, from a folder or from one packed file. Nothing is interpreted here.
+
+A packed file is: 8 bytes MAGIC; the lengths of the manifest and of the signature (0 without one), 8 bytes each, little
+endian; the manifest; the signature; then the files that the manifest lists, in the order of their names. Each starts at
+the next multiple of 64, and so does the end; between are zeros. The manifest's sizes say where everything is.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musix_runtime.errors import (
+    BundleError,
+    ExtraFileError,
+    FileKindError,
+    ManifestError,
+    MissingFileError,
+    OutputError,
+    SizeError,
+)
+from musix_runtime.folder import check_free, new_folder
+from musix_runtime.manifest import MANIFEST, MANIFEST_LIMIT, SIGNATURE, SIGNATURE_LIMIT, Manifest
+
+View = NDArray[np.uint8]
+MAGIC = b"MUSIX\r\n\x01"
+ALIGNMENT = 64
+HEAD = len(MAGIC) + 16
+
+
+@dataclass(frozen=True)
+class Container:
+    """Where a bundle's bytes are: the manifest and the signature as bytes, everything else mapped when asked for."""
+
+    path: Path
+    manifest: bytes
+    signature: bytes
+    packed: View | None  # the whole packed file, None for a folder
+
+    @classmethod
+    def open(cls, path: Path) -> "Container":
+        """Read the manifest's bytes of a bundle folder or packed file. Raises BundleError."""
+        if path.is_dir():
+            signature = _small(path / SIGNATURE, SIGNATURE_LIMIT) if os.path.lexists(path / SIGNATURE) else b""
+            return cls(path, _small(path / MANIFEST, MANIFEST_LIMIT), signature, None)
+        if not path.is_file():
+            raise BundleError(f"{path}: expected a bundle folder or file, found nothing")
+        return cls._open_packed(path, _map(path))
+
+    @classmethod
+    def _open_packed(cls, path: Path, packed: View) -> "Container":
+        if packed[: len(MAGIC)].tobytes() != MAGIC or packed.size < HEAD:
+            raise BundleError(f"{path}: expected a bundle folder or a packed bundle, found another file")
+        manifest, signature = (int(each) for each in packed[len(MAGIC) : HEAD].view("<u8"))
+        if manifest > MANIFEST_LIMIT or signature > SIGNATURE_LIMIT:
+            raise ManifestError(f"{path}: expected a manifest of at most {MANIFEST_LIMIT:,} bytes, found {manifest:,}")
+        end = HEAD + manifest + signature
+        if packed.size < end:
+            raise SizeError(f"{path}: expected at least {end:,} bytes, found {packed.size:,}")
+        return cls(path, packed[HEAD : HEAD + manifest].tobytes(), packed[HEAD + manifest : end].tobytes(), packed)
+
+    def views(self, manifest: Manifest) -> dict[str, View]:
+        """Every file that the manifest lists, mapped. Raises BundleError for missing, extra or wrong-sized ones."""
+        return self._folder_views(manifest) if self.packed is None else self._packed_views(manifest)
+
+    def _folder_views(self, manifest: Manifest) -> dict[str, View]:
+        _check_entries(self.path, set(manifest.files))
+        views = {}
+        for name, expected in manifest.files.items():
+            size = _plain_size(self.path / name)
+            if size != expected.bytes:
+                raise SizeError(f"{self.path / name}: expected {expected.bytes:,} bytes, found {size:,}")
+            views[name] = _map(self.path / name)
+        return views
+
+    def _packed_views(self, manifest: Manifest) -> dict[str, View]:
+        assert self.packed is not None  # noqa: S101 - for the type checker
+        offsets = dict(_places(len(self.manifest) + len(self.signature), manifest))
+        total = offsets.pop("")
+        if self.packed.size != total:
+            raise SizeError(f"{self.path}: expected {total:,} bytes, found {self.packed.size:,}")
+        views, end = {}, HEAD + len(self.manifest) + len(self.signature)
+        for name, start in [*offsets.items(), ("", total)]:
+            if self.packed[end:start].any():
+                raise BundleError(f"{self.path}: expected zeros in bytes {end:,} to {start:,}, found others")
+            if name:
+                end = start + manifest.files[name].bytes
+                views[name] = self.packed[start:end]
+        return views
+
+
+def pack(container: Container, manifest: Manifest, views: dict[str, View], path: Path) -> None:
+    """Write the packed file `path`; whole or not at all. Raises OutputError when the name is taken."""
+    check_free(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as out:
+            out.write(MAGIC + np.array([len(container.manifest), len(container.signature)], "<u8").tobytes())
+            out.write(container.manifest + container.signature)
+            for name, start in _places(len(container.manifest) + len(container.signature), manifest):
+                out.write(bytes(start - out.tell()))
+                if name:
+                    out.write(views[name].data)
+        partial.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path}: expected a place to write to, found: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def unpack(container: Container, views: dict[str, View], path: Path) -> None:
+    """Write the bundle folder `path`; whole or not at all. Raises OutputError when the name is taken."""
+    with new_folder(path) as folder:
+        (folder / MANIFEST).write_bytes(container.manifest)
+        if container.signature:
+            (folder / SIGNATURE).write_bytes(container.signature)
+        for name, view in views.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(view.data)
+
+
+def _places(head: int, manifest: Manifest) -> Iterator[tuple[str, int]]:
+    """Where each file starts in a packed bundle, by name; last, under the name "", where the whole ends."""
+    end = HEAD + head
+    for name in [*sorted(manifest.files), ""]:
+        start = -(-end // ALIGNMENT) * ALIGNMENT
+        yield name, start
+        end = start + (manifest.files[name].bytes if name else 0)
+
+
+def _check_entries(path: Path, listed: set[str]) -> None:
+    """Only plain files that are listed, in plain folders that hold some of them."""
+    files = listed | {MANIFEST, SIGNATURE}
+    folders = {parent.as_posix() for name in files for parent in Path(name).parents}
+    for base, below, names in os.walk(path):
+        for each in (Path(base, name) for name in sorted(below + names)):
+            name = each.relative_to(path).as_posix()
+            if each.is_symlink():
+                raise FileKindError(f"{each}: expected a plain file or folder, found a link")
+            if name not in (folders if each.is_dir() else files):
+                raise ExtraFileError(f"{each}: expected only files that the manifest lists, found this one")
+
+
+def _small(file: Path, limit: int) -> bytes:
+    size = _plain_size(file)
+    if size > limit:
+        raise ManifestError(f"{file}: expected at most {limit:,} bytes, found {size:,}")
+    return file.read_bytes()
+
+
+def _plain_size(file: Path) -> int:
+    try:
+        found = file.lstat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"{file}: expected a file, found nothing") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise FileKindError(f"{file}: expected a plain file, found a link, folder or device")
+    return found.st_size
+
+
+def _map(file: Path) -> View:
+    try:
+        return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise BundleError(f"{file}: expected a readable file, found: {error.strerror}") from error

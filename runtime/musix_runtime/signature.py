@@ -1,0 +1,80 @@
+"""Signatures: Ed25519 over a bundle's digest, required by whoever opens it and never by its mere presence."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from musix_runtime.errors import InputError, SignatureError
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`signature.json`: the public key that signed, and its signature of the 64 ASCII characters of the digest."""
+
+    algorithm: str
+    key: str
+    signature: str
+
+
+def generate(path: Path) -> tuple[Path, Path]:
+    """Write a new pair of keys, `path`.key (private, PEM, readable by its owner only) and `path`.pub. Gives both paths.
+
+    Raises InputError when one is there already.
+    """
+    ed25519, serialization = _cryptography()
+    private, public = path.with_name(f"{path.name}.key"), path.with_name(f"{path.name}.pub")
+    for each in (private, public):
+        if each.exists():
+            raise InputError(f"{each}: expected a free name, found a file")
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private.touch(mode=0o600)
+    private.write_bytes(pem)
+    public.write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return private, public
+
+
+def sign(digest: str, private: Path) -> bytes:
+    """The bytes of `signature.json` for a digest. Raises InputError when `private` is not an Ed25519 private key."""
+    ed25519, serialization = _cryptography()
+    try:
+        key = serialization.load_pem_private_key(private.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{private}: expected an Ed25519 private key in PEM, found: {error}") from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise InputError(f"{private}: expected an Ed25519 private key, found another kind")
+    signed = Signature("ed25519", key.public_key().public_bytes_raw().hex(), key.sign(digest.encode()).hex())
+    return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
+
+
+def check(digest: str, signature: bytes, trusted: Path, where: Path) -> None:
+    """Raise SignatureError unless `signature` is by the key in `trusted`; InputError when that is no public key."""
+    ed25519, serialization = _cryptography()
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        key = serialization.load_pem_public_key(trusted.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{trusted}: expected an Ed25519 public key in PEM, found: {error}") from error
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise InputError(f"{trusted}: expected an Ed25519 public key, found another kind")
+    if not signature:
+        raise SignatureError(f"{where}: expected a signature by {trusted}, found none")
+    try:
+        found = msgspec.json.decode(signature, type=Signature)
+        key.verify(bytes.fromhex(found.signature), digest.encode())
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise SignatureError(f"{where}: expected a signature, found: {error}") from error
+    except InvalidSignature as error:
+        raise SignatureError(f"{where}: expected a signature by {trusted}, found one that is not by it") from error
+
+
+def _cryptography() -> tuple[Any, Any]:
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ModuleNotFoundError as error:
+        raise InputError("signatures need cryptography; install it with: pip install 'musix-edge[sign]'") from error
+    return ed25519, serialization

@@ -1,0 +1,165 @@
+"""Arrays, graphs and indexes with the right hash and the wrong content: refused, never a crash or a wrong answer."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+import onnx
+import pytest
+
+from musix_runtime import Engine
+from musix_runtime.bundle import Bundle
+from musix_runtime.errors import GoldenError, LayoutError
+from tests.runtime.hostile.build import agree, change_array, replace_array
+
+
+def put(place: int, value: object) -> Callable[[np.ndarray], None]:
+    return lambda array: array.reshape(-1).__setitem__(place, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("collab/rows.npy", lambda a: a.fill(-5), r"collab/rows: expected values in 0..2999, found -5..-5"),
+        ("collab/rows.npy", lambda a: a.sort() or a[:2].fill(7), "collab/rows: expected ascending values"),
+        ("catalog/id_rows.npy", put(0, 3000), "catalog/id_rows: expected values in 0..2999"),
+        ("catalog/popular.npy", put(0, -1), "catalog/popular: expected values in 0..2999"),
+        ("collab/history_rows.npy", put(5, 10**6), "collab/history_rows: expected values in 0..2999"),
+        ("catalog/moods.npy", put(0, 5), "catalog/moods: expected values in 0..4"),
+        ("catalog/families.npy", put(0, 2**16), "catalog/families: expected values in 0..65535"),
+        ("catalog/freshness.npy", put(3, np.nan), "catalog/freshness: expected values in 0..1, found nan"),
+        ("catalog/popularity.npy", put(3, 1.5), "catalog/popularity: expected values in 0..1"),
+        ("catalog/inputs.npy", put(3, np.inf), "catalog/inputs: expected finite numbers or NaN"),
+        ("collab/track_factors.npy", put(9, np.nan), "collab/track_factors: expected values in"),
+        ("collab/listener_factors.npy", put(9, np.inf), "collab/listener_factors: expected values in"),
+        ("collab/fold_in.npy", put(9, np.nan), "collab/fold_in: expected values in"),
+        ("collab/track_mean.npy", put(9, np.nan), "collab/track_mean: expected values in"),
+        ("genre/artist_factors.npy", put(9, np.nan), "genre/artist_factors: expected values in"),
+        ("catalog/name_offsets.npy", lambda a: a.__iadd__(1), "catalog/name_offsets: expected ascending values from 0"),
+        ("collab/history_offsets.npy", put(1, 10**9), "collab/history_offsets: expected ascending values from 0"),
+        ("collab/history_recent.npy", put(0, 10**6), "collab/history_recent: expected short term <= medium term"),
+        ("catalog/name_data.npy", put(0, 0xFF), "catalog/name_data: expected UTF-8"),
+        ("catalog/ids.npy", put(0, b"~"), "catalog/ids: expected ascending values"),
+        ("collab/listeners.npy", put(1, b"listener-000"), "collab/listeners: expected ascending values"),
+    ],
+)  # fmt: skip
+def test_wrong_content(copy: Path, name: str, change: Callable[[np.ndarray], object], message: str) -> None:
+    change_array(copy, name, change)
+    with pytest.raises(LayoutError, match=message):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3000, 15), np.float64),
+        np.zeros((3000, 15), ">f4"),
+        np.zeros((3000, 14), np.float32),
+        np.zeros((15, 3000), np.float32),
+        np.zeros(45_000, np.float32),
+        np.asfortranarray(np.zeros((3000, 15), np.float32)),
+        np.full((3000, 15), None, object),
+    ],
+)
+def test_wrong_dtype_shape_or_order(copy: Path, array: np.ndarray) -> None:
+    replace_array(copy, "catalog/inputs.npy", array)
+    with pytest.raises(LayoutError, match=r"catalog/inputs.npy: expected \(dtype, shape, Fortran order, version\)"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{", b"\x80\x04pickled"])
+def test_what_is_no_array(copy: Path, content: bytes) -> None:
+    (copy / "catalog" / "inputs.npy").write_bytes(content)
+    agree(copy, "catalog/inputs.npy")
+    with pytest.raises(LayoutError, match=r"catalog/inputs.npy: expected a .npy file of version 1.0"):
+        Bundle.open(copy)
+
+
+def test_bytes_behind_an_array(copy: Path) -> None:
+    with (copy / "catalog" / "moods.npy").open("ab") as file:
+        file.write(b"more")
+    agree(copy, "catalog/moods.npy")
+    with pytest.raises(LayoutError, match="and no more"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("kind", ["IDMap,Flat", "IVF4,Flat", "HNSW8", "SQ8"])
+def test_an_index_of_another_kind(copy: Path, kind: str) -> None:
+    vectors = np.random.default_rng(0).random((3000, 28), np.float32)
+    index = faiss.index_factory(28, kind, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    if kind.startswith("IDMap"):
+        index.add_with_ids(vectors, np.arange(3000))
+    else:
+        index.add(vectors)
+    faiss.write_index(index, str(copy / "content" / "index.faiss"))
+    agree(copy, "content/index.faiss")
+    with pytest.raises(LayoutError, match=r"index.faiss: expected \(kind, rows, width\) \('IndexFlatIP', 3000, 28\)"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("value", [np.nan, 2.0])
+def test_an_index_of_wrong_vectors(copy: Path, value: float) -> None:
+    index = faiss.IndexFlatIP(28)
+    index.add(np.full((3000, 28), value, np.float32))
+    faiss.write_index(index, str(copy / "content" / "index.faiss"))
+    agree(copy, "content/index.faiss")
+    with pytest.raises(LayoutError, match=r"index.faiss: expected vectors of length 1"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"IxFI" + b"\xff" * 40])
+@pytest.mark.parametrize("name", ["mood/model.onnx", "content/index.faiss", "golden/cases.json"])
+def test_what_is_no_model(copy: Path, name: str, content: bytes) -> None:
+    (copy / name).write_bytes(content)
+    agree(copy, name)
+    with pytest.raises(LayoutError, match=name):
+        Engine.open(copy)
+
+
+def test_a_graph_with_other_ports(copy: Path) -> None:
+    (copy / "mood" / "model.onnx").write_bytes((copy / "ranker" / "model.onnx").read_bytes())
+    agree(copy, "mood/model.onnx")
+    with pytest.raises(LayoutError, match=r"mood/model.onnx: inputs: expected \{'features'"):
+        Engine.open(copy)
+
+
+@pytest.mark.parametrize("part", ["genre", "mood", "ranker"])
+def test_a_graph_that_answers_wrongly_is_caught_by_its_golden_cases(copy: Path, part: str) -> None:
+    """What a converter does that silently changes a model: every weight is a little off, all else is right."""
+    path = copy / part / "model.onnx"
+    model = onnx.load(path)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "class_weights":
+                attribute.floats[:] = [each * 1.5 for each in attribute.floats]
+    for initializer in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(initializer)
+        if part != "genre" and values.ndim == 2:
+            initializer.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.2), initializer.name))
+    path.write_bytes(model.SerializeToString())
+    agree(copy, f"{part}/model.onnx")
+    Bundle.open(copy)
+    with pytest.raises(
+        GoldenError, match=rf"golden \w+ case \d+: {part}: expected the native models' answer to within"
+    ):
+        Engine.open(copy)
+
+
+def test_nothing_is_ever_unpickled(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    def refuse(*arguments: object, **more: object) -> None:
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    Engine.open(copy)
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{}], object), allow_pickle=True)
+    (copy / "catalog" / "moods.npy").write_bytes(buffer.getvalue())
+    agree(copy, "catalog/moods.npy")
+    with pytest.raises(LayoutError):
+        Bundle.open(copy)

@@ -1,0 +1,158 @@
+"""Files that are not as the manifest lists them: each is refused by its own error, before anything is parsed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from musix_runtime import Engine
+from musix_runtime.bundle import Bundle
+from musix_runtime.container import ALIGNMENT
+from musix_runtime.errors import (
+    BundleError,
+    ExtraFileError,
+    FileKindError,
+    HashError,
+    ManifestError,
+    MissingFileError,
+    OutputError,
+    SizeError,
+)
+from musix_runtime.manifest import LAYOUT
+
+
+@pytest.fixture
+def packed(demo_bundle: Path, tmp_path: Path) -> Path:
+    Bundle.open(demo_bundle).pack(tmp_path / "demo.musix")
+    return tmp_path / "demo.musix"
+
+
+def flip(path: Path, place: int | None = None) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUT))
+def test_a_flipped_byte(copy: Path, name: str) -> None:
+    flip(copy / name)
+    with pytest.raises(HashError, match=f"{name}: expected SHA-256 [0-9a-f]+, found [0-9a-f]+"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: b""])
+def test_a_truncated_or_grown_file(copy: Path, change) -> None:
+    file = copy / "mood" / "model.onnx"
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(SizeError, match=r"mood/model.onnx: expected [\d,]+ bytes, found [\d,]+"):
+        Bundle.open(copy)
+
+
+def test_a_missing_file(copy: Path) -> None:
+    (copy / "mood" / "model.onnx").unlink()
+    with pytest.raises(MissingFileError, match=r"mood/model.onnx: expected a file, found nothing"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("name", ["extra", "mood/extra.onnx", "mood/MODEL.ONNX", "catalog/ids.npy.bak", ".hidden"])
+def test_an_extra_file(copy: Path, name: str) -> None:
+    (copy / name).touch()
+    with pytest.raises(ExtraFileError, match=name):
+        Bundle.open(copy)
+
+
+def test_an_extra_folder(copy: Path) -> None:
+    (copy / "more").mkdir()
+    with pytest.raises(ExtraFileError, match="more"):
+        Bundle.open(copy)
+
+
+def test_links_and_devices(copy: Path, tmp_path: Path) -> None:
+    file = copy / "mood" / "model.onnx"
+    file.rename(tmp_path / "model.onnx")
+    file.symlink_to(tmp_path / "model.onnx")
+    with pytest.raises(FileKindError, match=r"mood/model.onnx: expected a plain file or folder, found a link"):
+        Bundle.open(copy)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(FileKindError, match=r"mood/model.onnx: expected a plain file"):
+        Bundle.open(copy)
+
+
+def test_a_folder_that_is_a_link(copy: Path, tmp_path: Path) -> None:
+    (copy / "mood").rename(tmp_path / "mood")
+    (copy / "mood").symlink_to(tmp_path / "mood")
+    with pytest.raises(FileKindError, match="mood: expected a plain file or folder, found a link"):
+        Bundle.open(copy)
+
+
+def test_a_manifest_that_is_a_link(copy: Path, tmp_path: Path) -> None:
+    (copy / "manifest.json").rename(tmp_path / "manifest.json")
+    (copy / "manifest.json").symlink_to(tmp_path / "manifest.json")
+    with pytest.raises(FileKindError, match=r"manifest.json: expected a plain file"):
+        Bundle.open(copy)
+
+
+def test_what_is_no_bundle_at_all(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="expected a bundle folder or file, found nothing"):
+        Bundle.open(tmp_path / "none")
+    with pytest.raises(MissingFileError, match=r"manifest.json: expected a file, found nothing"):
+        Bundle.open(tmp_path)
+    for content in (b"", b"PK", b"x" * 1000):
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(BundleError, match="found another file"):
+            Bundle.open(tmp_path / "file")
+
+
+def test_a_packed_bundle_answers_like_its_folder(demo_bundle: Path, packed: Path, tmp_path: Path) -> None:
+    folder, file = Bundle.open(demo_bundle), Bundle.open(packed)
+    assert folder.digest == file.digest
+    assert {name: view.tobytes() for name, view in folder.views.items()} == {
+        n: v.tobytes() for n, v in file.views.items()
+    }
+    assert all(view.ctypes.data % ALIGNMENT == 0 for view in file.views.values())
+    file.unpack(tmp_path / "again")
+    again = Bundle.open(tmp_path / "again")
+    assert again.digest == folder.digest
+    again.pack(tmp_path / "again.musix")
+    assert (tmp_path / "again.musix").read_bytes() == packed.read_bytes()
+    Engine.open(packed)
+
+
+@pytest.mark.parametrize("cut", [1, 63, 64, 1000, 10**6])
+def test_a_truncated_or_padded_packed_file(packed: Path, cut: int) -> None:
+    content = packed.read_bytes()
+    for changed in (content[:-cut], content + bytes(cut)):
+        packed.write_bytes(changed)
+        with pytest.raises(SizeError, match=r"expected [\d,]+ bytes, found [\d,]+"):
+            Bundle.open(packed)
+
+
+def test_a_packed_file_cut_within_its_head(packed: Path) -> None:
+    content = packed.read_bytes()
+    for length in (1, 8, 23, 24, 500):
+        packed.write_bytes(content[:length])
+        with pytest.raises(BundleError):
+            Bundle.open(packed)
+
+
+def test_something_hidden_between_the_files_of_a_packed_one(packed: Path) -> None:
+    bundle = Bundle.open(packed)
+    head = 24 + len(bundle.container.manifest)
+    assert head % ALIGNMENT
+    flip(packed, head)
+    with pytest.raises(BundleError, match="expected zeros in bytes"):
+        Bundle.open(packed)
+
+
+def test_a_packed_file_of_absurd_lengths(packed: Path) -> None:
+    content = bytearray(packed.read_bytes())
+    content[8:16] = b"\xff" * 8
+    packed.write_bytes(content)
+    with pytest.raises(ManifestError, match="expected a manifest of at most"):
+        Bundle.open(packed)
+
+
+def test_packing_writes_over_nothing(demo_bundle: Path, packed: Path) -> None:
+    with pytest.raises(OutputError, match="expected a free name"):
+        Bundle.open(demo_bundle).pack(packed)

@@ -1,0 +1,88 @@
+"""Manifests that do not fit: refused by key, before any file is opened."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from musix_runtime.bundle import Bundle
+from musix_runtime.errors import BundleError, FormatVersionError, ManifestError
+from musix_runtime.manifest import schema
+from tests.conftest import ROOT
+from tests.runtime.hostile.build import edit, read_manifest
+
+CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
+    (lambda m: m.update(format_version=2), FormatVersionError, "this runtime reads version 1, found 2"),
+    (lambda m: m.update(format="zip"), ManifestError, "expected 'musix-bundle', found 'zip'"),
+    (lambda m: m.update(surprise=1), ManifestError, "unknown field `surprise`"),
+    (lambda m: m.update(name="a\r\nX-Evil: 1"), ManifestError, r"name"),
+    (lambda m: m.update(name="../up"), ManifestError, r"name"),
+    (lambda m: m.update(version="1.0"), ManifestError, r"version"),
+    (lambda m: m["files"].pop("mood/model.onnx"), ManifestError, r"lacks \['mood/model.onnx'\]"),
+    (lambda m: m["files"].update({"../x": m["files"]["mood/model.onnx"]}), ManifestError, r"unknown \['../x'\]"),
+    (lambda m: m["files"].update({"/etc/x": m["files"]["mood/model.onnx"]}), ManifestError, r"unknown \['/etc/x'\]"),
+    (lambda m: m["files"].update({"Mood/Model.onnx": m["files"]["mood/model.onnx"]}), ManifestError, "unknown"),
+    (lambda m: m["files"]["mood/model.onnx"].update(bytes=-1), ManifestError, "bytes"),
+    (lambda m: m["files"]["mood/model.onnx"].update(sha256="0" * 63), ManifestError, "sha256"),
+    (lambda m: m["features"].reverse(), ManifestError, "features: expected"),
+    (lambda m: m["features"][0].update(high=2.0), ManifestError, "features: expected"),
+    (lambda m: m["moods"].pop(), ManifestError, "moods: expected"),
+    (lambda m: m["components"].reverse(), ManifestError, "components: expected"),
+    (lambda m: m["families"].append(m["families"][0]), ManifestError, "families: expected 1 to 32 different names"),
+    (lambda m: m["families"].pop(), BundleError, "found"),
+    (lambda m: m["serving"].update(blend={}), ManifestError, "serving.blend: expected"),
+    (lambda m: m["serving"].update(candidates=0), ManifestError, "candidates"),
+    (lambda m: m["counts"].update(tracks=-1), ManifestError, "counts"),
+    (lambda m: m["counts"].pop("tracks"), ManifestError, "counts: expected 'tracks' among them"),
+    (lambda m: m["counts"].update(tracks=10**9), BundleError, "found"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), CASES)
+def test_a_manifest_that_does_not_fit(
+    copy: Path, change: Callable[[dict], object], error: type[BundleError], message: str
+) -> None:
+    edit(copy, change)
+    with pytest.raises(error, match=message):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b'{"a":' * 50_000, b"\0" * 100])
+def test_a_manifest_that_is_no_manifest(copy: Path, content: bytes) -> None:
+    (copy / "manifest.json").write_bytes(content)
+    with pytest.raises(ManifestError):
+        Bundle.open(copy)
+
+
+def test_a_manifest_of_200_mb_is_not_even_read(copy: Path) -> None:
+    with (copy / "manifest.json").open("r+b") as file:
+        file.truncate(200 * 2**20)
+    with pytest.raises(ManifestError, match=r"expected at most 16,777,216 bytes, found 209,715,200"):
+        Bundle.open(copy)
+
+
+def test_the_same_json_in_another_form(copy: Path) -> None:
+    (copy / "manifest.json").write_text(json.dumps(read_manifest(copy)))
+    with pytest.raises(ManifestError, match="expected the canonical form"):
+        Bundle.open(copy)
+
+
+def test_a_key_that_comes_twice(copy: Path) -> None:
+    content = (copy / "manifest.json").read_bytes()
+    (copy / "manifest.json").write_bytes(content.replace(b'"name": "demo"', b'"name": "other",\n  "name": "demo"'))
+    with pytest.raises(ManifestError, match="expected the canonical form"):
+        Bundle.open(copy)
+
+
+def test_the_schema_is_the_shipped_one_and_real_manifests_meet_it(demo_bundle: Path) -> None:
+    shipped = json.loads((ROOT / "bundles" / "manifest.schema.json").read_bytes())
+    assert shipped == json.loads(schema())
+    jsonschema.validate(read_manifest(demo_bundle), shipped)
+    for change, _, _ in CASES[2:7]:
+        manifest = read_manifest(demo_bundle)
+        change(manifest)
+        if change is not CASES[6][0]:
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(manifest, shipped)
