@@ -16,20 +16,24 @@ if TYPE_CHECKING:
     from musix_runtime.app import create_app
     from musix_runtime.engine import Engine
     from musix_runtime.errors import MusixError
+    from musix_runtime.live import Live
     from musix_runtime.messages import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
+    from musix_runtime.store import Store
 
 __all__ = [
     "AudioFeatures",
     "ClassifyRequest",
     "Context",
     "Engine",
+    "Live",
     "MusixError",
     "RecommendRequest",
     "SimilarRequest",
+    "Store",
     "create_app",
 ]
 
-_HOMES = {"create_app": "app", "Engine": "engine", "MusixError": "errors"}
+_HOMES = {"create_app": "app", "Engine": "engine", "Live": "live", "MusixError": "errors", "Store": "store"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,11 @@
 """The HTTP face of an engine: a Starlette application, alone or mounted under another one."""
 
+import hmac
 import logging
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,7 +21,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musix_runtime import settings as settings_module
 from musix_runtime.engine import Engine
-from musix_runtime.errors import InputError, RequestError, UnknownTrackError, Violation
+from musix_runtime.errors import (
+    BundleError,
+    InputError,
+    OutputError,
+    RequestError,
+    StoreError,
+    UnknownTrackError,
+    Violation,
+)
+from musix_runtime.live import Live
 from musix_runtime.manifest import PARTS
 from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest, parse
 from musix_runtime.settings import Settings
@@ -26,8 +39,11 @@ logger = logging.getLogger(__name__)
 
 CODES = {
     400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    409: "conflict",
     413: "body_too_large",
     415: "unsupported_media_type",
     422: "invalid_fields",
@@ -35,17 +51,31 @@ CODES = {
 }
 
 
-def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
-    """An ASGI application that answers from `engine`. Mount it anywhere: it keeps no global state."""
+ENGINE = "musix.engine"  # key of the request's engine in its ASGI scope
+
+
+def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starlette:
+    """An ASGI application that answers from `engine`. Mount it anywhere: it keeps no global state.
+
+    With a `Live` it follows the store, as long as the application's lifespan runs. Frameworks run no lifespan of what
+    is mounted: there the host enters `Live.following` in its own.
+    """
     settings = settings or Settings()
-    api = _Api(engine, settings)
-    middleware = [Middleware(_Headers, label=engine.bundle.label)]
+    live = engine if isinstance(engine, Live) else Live(engine)
+    api = _Api(live, settings)
+    middleware = [Middleware(_Headers, live=live)]
     if settings.cors_origins:
         middleware.append(
             Middleware(
                 CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
             )
         )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        with live.following(settings.poll):
+            yield
+
     app = Starlette(
         routes=[
             Route("/api/ml/classify", api.classify, methods=["POST"]),
@@ -54,8 +84,10 @@ def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
             Route("/api/ml/similar", api.similar, methods=["POST"]),
             Route("/health", api.health),
             Route("/ready", api.ready),
+            *_admin_routes(live, settings),
         ],
         middleware=middleware,
+        lifespan=lifespan,
         exception_handlers={HTTPException: _http_error, InputError: _input_error},
     )
     app.router.redirect_slashes = False
@@ -63,20 +95,20 @@ def create_app(engine: Engine, settings: Settings | None = None) -> Starlette:
 
 
 def from_environment() -> Starlette:
-    """The application of a server process of our own: bundle and settings from the environment."""
-    engine = Engine.open(settings_module.bundle_path(), settings_module.trusted_key())
-    return create_app(engine, Settings.from_environment())
+    """The application of a server process of our own: bundle or store, and settings, from the environment."""
+    opener = partial(Engine.open, trust=settings_module.trusted_key())
+    return create_app(Live.open(settings_module.bundle_path(), opener), Settings.from_environment())
 
 
 class _Api:
     """The endpoints. An answer takes about a millisecond, so it is given on the event loop; batches are not."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.engine = engine
+    def __init__(self, live: Live, settings: Settings) -> None:
+        self.live = live
         self.settings = settings
 
     async def classify(self, request: Request) -> Response:
-        return _success(self.engine.classify(parse(await self._body(request), ClassifyRequest)))
+        return _success(_engine(request).classify(parse(await self._body(request), ClassifyRequest)))
 
     async def classify_batch(self, request: Request) -> Response:
         items = await self._body(request)
@@ -84,21 +116,20 @@ class _Api:
             found = f"{len(items):,}" if isinstance(items, list) else "none"
             raise RequestError([Violation("$", f"expected an array of at most {BATCH_LIMIT:,} tracks, found {found}")])
         requests = _parse_all(items)
-        return _success(await run_in_threadpool(self.engine.classify_batch, requests))
+        return _success(await run_in_threadpool(_engine(request).classify_batch, requests))
 
     async def recommend(self, request: Request) -> Response:
-        return _success(self.engine.recommend(parse(await self._body(request), RecommendRequest)))
+        return _success(_engine(request).recommend(parse(await self._body(request), RecommendRequest)))
 
     async def similar(self, request: Request) -> Response:
-        return _success(self.engine.similar(parse(await self._body(request), SimilarRequest)))
+        return _success(_engine(request).similar(parse(await self._body(request), SimilarRequest)))
 
     async def health(self, request: Request) -> Response:
         return _json({"status": "healthy", "models_loaded": len(PARTS)})
 
     async def ready(self, request: Request) -> Response:
-        bundle = self.engine.bundle
-        manifest = bundle.manifest
-        return _json({"status": "ready", "name": manifest.name, "version": manifest.version, "digest": bundle.digest})
+        failed = self.live.failed
+        return _json({"status": "ready", **_identity(_engine(request)), **({"failed": failed} if failed else {})})
 
     async def _body(self, request: Request) -> Any:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -113,6 +144,45 @@ class _Api:
             return msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HTTPException(400, f"body: expected JSON, found: {error}") from error
+
+
+def _admin_routes(live: Live, settings: Settings) -> list[Route]:
+    """Reload and rollback, for who has the token; none without a store, or when no token is set."""
+    if live.store is None or not settings.admin_token:
+        return []
+
+    def route(path: str, act: Callable[[], None]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            _check_admin(request, settings.admin_token)
+            try:
+                await run_in_threadpool(act)
+            except (StoreError, OutputError, BundleError) as error:
+                return _failure(409, str(error))
+            failed = live.failed
+            return _failure(409, failed.error) if failed else _success(_identity(live.engine))
+
+        return Route(path, endpoint, methods=["POST"])
+
+    return [route("/api/ml/reload", lambda: live.check(again=True)), route("/api/ml/rollback", live.rollback)]
+
+
+def _check_admin(request: Request, token: str) -> None:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        message = "authorization: expected a bearer token, found none"
+        raise HTTPException(401, message, {"www-authenticate": "Bearer"})
+    if not hmac.compare_digest(given.strip().encode("latin-1"), token.encode()):
+        raise HTTPException(403, "authorization: expected the token of the admin, found another")
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.scope[ENGINE]
+    return engine
+
+
+def _identity(engine: Engine) -> dict[str, str]:
+    manifest = engine.bundle.manifest
+    return {"name": manifest.name, "version": manifest.version, "digest": engine.bundle.digest}
 
 
 def _parse_all(items: list[Any]) -> list[ClassifyRequest]:
@@ -162,16 +232,21 @@ async def _input_error(request: Request, error: Exception) -> Response:
 
 
 class _Headers:
-    """Says with every response which bundle answered, and how long it took; turns a failure into a plain 500."""
+    """Gives every request its engine; says with the response which bundle answered, and how long it took.
 
-    def __init__(self, app: ASGIApp, label: str) -> None:
+    Turns a failure into a plain 500.
+    """
+
+    def __init__(self, app: ASGIApp, live: Live) -> None:
         self.app = app
-        self.label = label.encode()
+        self.live = live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope[ENGINE] = self.live.engine
+        label = scope[ENGINE].bundle.label.encode()
         started = False
         start = time.perf_counter()
 
@@ -180,7 +255,7 @@ class _Headers:
             if message["type"] == "http.response.start":
                 started = True
                 took = f"total;dur={1000 * (time.perf_counter() - start):.2f}".encode()
-                message["headers"] = [*message["headers"], (b"x-bundle", self.label), (b"server-timing", took)]
+                message["headers"] = [*message["headers"], (b"x-bundle", label), (b"server-timing", took)]
             await send(message)
 
         try:
@@ -192,3 +267,5 @@ class _Headers:
                 raise
             logger.exception("%s %s failed", scope["method"], scope["path"])
             await _failure(500, "the server failed to answer; its log says why")(scope, receive, sender)
+        finally:
+            del scope[ENGINE]  # an idle connection keeps its last scope, and would keep a replaced engine open

@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from musix_runtime import settings
+from musix_runtime import settings, store_cli
 from musix_runtime.errors import InputError, MusixError
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ def main() -> None:
 @click.version_option(package_name="musix-edge")
 def musix() -> None:
     """Train, export and serve music recommendations in one verified bundle."""
+
+
+for _command in (store_cli.publish, store_cli.rollback, store_cli.gc):
+    musix.add_command(_command)
 
 
 @musix.command()
@@ -178,20 +183,22 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
 
 
 @musix.command()
-@BUNDLE
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle."
 )
 @TRUST
-def serve(bundle: Path, host: str, port: int, workers: int, trust: Path | None) -> None:
-    """Answer HTTP requests from BUNDLE."""
+def serve(path: Path, host: str, port: int, workers: int, trust: Path | None) -> None:
+    """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
     import uvicorn
 
+    from musix_runtime.live import Live
+
     settings.Settings.from_environment()  # wrong settings and broken bundles end here, in one sentence
-    _open(bundle, trust)
-    settings.claim_process(bundle, trust)
+    Live.open(path, partial(_open, trust=trust))
+    settings.claim_process(path, trust)
     _check_port(host, port)
     uvicorn.run(
         "musix_runtime.app:from_environment",

@@ -6,7 +6,9 @@
     │   ├── TableError            a table's file, column or rows
     │   ├── RequestError          a request's fields, each by its path  HTTP 422
     │   ├── UnknownTrackError     a track id that is not in the bundle  HTTP 404
-    │   └── OutputError           a place that cannot be written
+    │   ├── OutputError           a place that cannot be written
+    │   └── StoreError            a name or pointer that a store lacks
+    │       └── VersionError      a version that a store does not take
     ├── GateError                 a floor or budget of the recipe      exit 3
     ├── ParityError               ONNX and native answers differ       exit 4
     ├── RebuildError              a rebuild gave other bytes           exit 4
@@ -75,6 +77,14 @@ class UnknownTrackError(InputError):
 
 class OutputError(InputError):
     """A place where something should be written is taken, or is not a folder."""
+
+
+class StoreError(InputError):
+    """A store lacks the name, an earlier version, or a pointer that can be read."""
+
+
+class VersionError(StoreError):
+    """A store does not take this version: it is lower than the live one, or there with other content."""
 
 
 class GateError(MusixError):

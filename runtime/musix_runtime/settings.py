@@ -1,7 +1,9 @@
 """Settings of a server, read from the environment once at the edge and passed down. The one place that does."""
 
+import math
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from musix_runtime.errors import InputError
@@ -13,6 +15,8 @@ class Settings:
 
     cors_origins: tuple[str, ...] = ()  # comma-separated; "*" allows every origin
     body_limit: int = 4 * 2**20  # bytes; a batch of 1,000 tracks has some 0.5 MB
+    poll: float = 2.0  # seconds between two looks at the live pointer of a store
+    admin_token: str = field(default="", repr=False)  # empty: the routes of the admin are off
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -21,14 +25,30 @@ class Settings:
         limit = os.environ.get("MUSIX_BODY_LIMIT", str(cls.body_limit))
         if not (limit.isascii() and limit.isdecimal() and int(limit)):
             raise InputError(f"MUSIX_BODY_LIMIT: expected a number of bytes above 0, found {limit!r}")
-        return cls(tuple(each.strip() for each in origins.split(",") if each.strip()), int(limit))
+        return cls(
+            tuple(each.strip() for each in origins.split(",") if each.strip()),
+            int(limit),
+            _seconds("MUSIX_POLL", cls.poll),
+            os.environ.get("MUSIX_ADMIN_TOKEN", "").strip(),
+        )
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable, str(default))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise InputError(f"{variable}: expected a number of seconds above 0, found {text!r}")
+    return seconds
 
 
 def bundle_path() -> Path:
-    """The bundle that this process shall serve: `MUSIX_BUNDLE`."""
+    """The bundle or store that this process shall serve: `MUSIX_BUNDLE`."""
     path = os.environ.get("MUSIX_BUNDLE")
     if not path:
-        raise InputError("MUSIX_BUNDLE: expected the path of a bundle, found nothing")
+        raise InputError("MUSIX_BUNDLE: expected the path of a bundle or store, found nothing")
     return Path(path)
 
 

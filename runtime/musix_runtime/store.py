@@ -1,0 +1,205 @@
+"""A store: published versions of bundles side by side, and for every name a pointer to the one that is live.
+
+    STORE/NAME/VERSION    a bundle, never changed
+    STORE/NAME/live       versions, one a line: the live one, then those that it replaced, newest first
+
+The pointer is replaced by a rename, so readers need no lock; writers take turns.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from musix_runtime.engine import Engine
+from musix_runtime.errors import ManifestError, OutputError, StoreError, VersionError
+from musix_runtime.folder import check_writable
+from musix_runtime.manifest import MANIFEST, VERSION
+
+LIVE = "live"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store in the folder `path`. `opener` opens and verifies a bundle: whatever it refuses is never live."""
+
+    path: Path
+    opener: Callable[[Path], Engine] = Engine.open
+
+    def names(self) -> list[str]:
+        """Names that have a live bundle, sorted."""
+        return sorted(each.parent.name for each in self.path.glob(f"*/{LIVE}"))
+
+    def history(self, name: str) -> list[str]:
+        """The live version of `name`, then those that it replaced, newest first. Raises StoreError for no such name."""
+        versions = self._read(name)
+        if not versions:
+            raise StoreError(f"{self.path}: expected {name!r} in this store, found {self.names() or 'nothing'}")
+        return versions
+
+    def live(self, name: str) -> Path:
+        """The live bundle of `name`. Raises StoreError when there is none."""
+        return self.path / name / self.history(name)[0]
+
+    def open(self, name: str, version: str) -> Engine:
+        """Open a published bundle. Raises BundleError when it is broken, or another than its place says."""
+        path = self.path / name / version
+        engine = self.opener(path)
+        found = engine.bundle.manifest
+        if (found.name, found.version) != (name, version):
+            raise ManifestError(f"{path}: expected {name} {version}, found {found.name} {found.version}")
+        return engine
+
+    def publish(self, bundle: str | Path) -> Path:
+        """Copy a bundle into the store, verify the copy, and make it live: whole or not at all.
+
+        Raises BundleError for a bundle that cannot be served, VersionError for a version lower than the live one or
+        taken by other content, OutputError when the store cannot be written.
+        """
+        opened = self.opener(Path(bundle)).bundle
+        name, version = opened.manifest.name, opened.manifest.version
+        with self._writing(name) as folder:
+            history = self._read(name)
+            if history and _number(version) < _number(history[0]):
+                raise VersionError(
+                    f"{folder}: expected {history[0]}, which is live, or later, found {version}; "
+                    "to go back on purpose there is: musix rollback"
+                )
+            target = folder / version
+            if not os.path.lexists(target):
+                self._add(opened.path, target, opened.digest)
+            elif (taken := self.open(name, version).bundle.digest) != opened.digest:
+                raise VersionError(f"{target}: expected digest {taken}, published already, found {opened.digest}")
+            _point(folder, [version, *(each for each in history if each != version)])
+        return target
+
+    def rollback(self, name: str) -> Path:
+        """Make live what was live before. Raises StoreError when nothing was, BundleError when that one is broken."""
+        self.history(name)
+        with self._writing(name) as folder:
+            live, *earlier = self.history(name)
+            if not earlier:
+                raise StoreError(f"{folder}: expected a version that was live before {live}, found none")
+            self.open(name, earlier[0])
+            _point(folder, earlier)
+        return folder / earlier[0]
+
+    def gc(self, name: str, keep: int = 1) -> list[Path]:
+        """Remove every version but the live one and the `keep` that it replaced last; the paths of those removed.
+
+        A server that still answers from one of them keeps it mapped until it swaps.
+        """
+        self.history(name)
+        with self._writing(name) as folder:
+            kept = self.history(name)[: keep + 1]
+            _point(folder, kept)  # first: what is about to go must not be rolled back to
+            removed = [each for each in folder.iterdir() if re.match(VERSION, each.name) and each.name not in kept]
+            for each in removed:
+                partial = _partial(each)
+                each.rename(partial)
+                _remove(partial)
+        return sorted(removed, key=lambda path: _number(path.name))
+
+    def _read(self, name: str) -> list[str]:
+        pointer = self.path / name / LIVE
+        try:
+            versions = pointer.read_text("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{pointer}: expected a file of versions, found: {error.strerror}") from error
+        wrong = [each for each in versions if not re.match(VERSION, each)]
+        if wrong or not versions:
+            raise StoreError(f"{pointer}: expected versions, one a line, found {wrong[0] if wrong else 'none'!r}")
+        return versions
+
+    def _add(self, source: Path, target: Path, digest: str) -> None:
+        partial = _partial(target)
+        try:
+            _copy(source, partial)
+            found = self.opener(partial).bundle.digest
+            if found != digest:
+                raise VersionError(f"{source}: expected digest {digest} as before the copy, found {found}")
+            partial.rename(target)
+        finally:
+            _remove(partial)
+        _sync(target.parent)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Path]:
+        """The folder of `name`, for one writer at a time; what a killed one left half-done is removed."""
+        import fcntl  # a store can be served without it, on Windows
+
+        folder = self.path / name
+        check_writable(folder)
+        try:
+            with (folder / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for each in folder.glob(".*.partial"):
+                    _remove(each)
+                _sync(self.path)
+                yield folder
+        except OSError as error:
+            where = error.filename or folder
+            raise OutputError(f"{where}: expected a store to write into, found: {error.strerror}") from error
+
+
+def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Store, str] | None:
+    """The store and name that `path` means: STORE/NAME, or a STORE that has one name; None when it is no store.
+
+    Raises StoreError for a store of several names.
+    """
+    path = path.resolve()
+    if (path / LIVE).is_file():
+        return Store(path.parent, opener), path.name
+    store = Store(path, opener)
+    names = [] if (path / MANIFEST).exists() else store.names()
+    if len(names) > 1:
+        raise StoreError(f"{path}: expected a store of one name, or STORE/NAME, found the names {', '.join(names)}")
+    return (store, names[0]) if names else None
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _point(folder: Path, versions: list[str]) -> None:
+    partial = _partial(folder / LIVE)
+    partial.write_text("".join(f"{each}\n" for each in versions))
+    _sync(partial)
+    partial.replace(folder / LIVE)
+    _sync(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder or file and see it to the disk; with the rights of a new one, so that a server can read it."""
+    if source.is_dir():
+        target.mkdir()
+        for each in source.iterdir():
+            _copy(each, target / each.name)
+    else:
+        shutil.copyfile(source, target, follow_symlinks=False)
+    _sync(target)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""Bundles like the demo, but of another version, that say so in their answers."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from musix_runtime import manifest as manifests
+from musix_runtime.manifest import MANIFEST
+
+NAMES = "catalog/name_data.npy"
+
+
+def variant(bundle: Path, path: Path, version: str, mark: str | None = None) -> Path:
+    """A copy of `bundle` as `version`; with `mark`, a letter, every track's name begins with it."""
+    shutil.copytree(bundle, path)
+    if mark is not None:
+        names = np.load(path / NAMES)
+        names[np.load(path / "catalog/name_offsets.npy")[:-1]] = ord(mark)
+        np.save(path / NAMES, names)
+    manifest = manifests.decode((path / MANIFEST).read_bytes(), str(path))
+    content = (path / NAMES).read_bytes()
+    files = manifest.files | {NAMES: manifests.File(len(content), hashlib.sha256(content).hexdigest())}
+    (path / MANIFEST).write_bytes(manifests.encode(msgspec.structs.replace(manifest, version=version, files=files)))
+    return path
+
+
+def flip(path: Path) -> None:
+    """Turn one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def plant(bundle: Path, store: Path, name: str, broken: str | None = None) -> None:
+    """Make a bundle live in a store without asking whether it is good; `broken` names a file of it to break."""
+    version = manifests.decode((bundle / MANIFEST).read_bytes(), str(bundle)).version
+    shutil.copytree(bundle, store / name / version)
+    if broken is not None:
+        flip(store / name / version / broken)
+    pointer = store / name / "live"
+    partial = pointer.with_name("planted")
+    partial.write_text(f"{version}\n{pointer.read_text()}")
+    partial.replace(pointer)
