@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from musix_runtime.engine import Engine
 
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
-TRUST = click.option("--trust", type=click.Path(path_type=Path), help="Public key by which BUNDLE must be signed.")
+TRUST = store_cli.TRUST
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

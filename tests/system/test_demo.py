@@ -1,6 +1,7 @@
 """From a clean build to answers over HTTP, with the planted structure found again."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +16,22 @@ MUSIX = Path(sys.executable).with_name("musix")
 
 
 def test_build_serve_and_ask(tmp_path: Path, demo_bundle: Path) -> None:
-    """The command line gives the bundle that the library gave, and its server answers."""
-    built = subprocess.run(
-        [MUSIX, "build", DEMO, "--out", tmp_path], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    """The command line gives the bundle that the library gave, byte for byte, in another process and folder with other
+    hashes and threads; and its server answers."""
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "99",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "TZ": "Asia/Tokyo",
+    }
+    command = [MUSIX, "build", DEMO, "--out", tmp_path]
+    built = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
     bundle = tmp_path / "demo-1.0.0"
     assert (bundle / "manifest.json").read_bytes() == (demo_bundle / "manifest.json").read_bytes()
     assert "the data is simulated" in built.stderr
     assert built.stdout.splitlines()[-2] == str(bundle)
-    again = subprocess.run([MUSIX, "build", DEMO, "--out", tmp_path], capture_output=True, text=True, check=False)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert again.stderr == f"error: {bundle}: expected a free name, found something there already\n"
     asked = subprocess.run(
