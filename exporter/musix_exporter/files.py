@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.manifest import LAYOUT, Array
+from musix_runtime.manifest import ARRAYS, LAYOUT
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Files:
     def add_array(self, name: str, array: NDArray[np.generic]) -> None:
         """Write an array, which must have the format's dtype already: a silent cast would hide a mistake."""
         path = self.place(name)
-        expected = LAYOUT[name]
-        if not isinstance(expected, Array) or expected.dtype not in (array.dtype.str, array.dtype.kind):
+        expected = ARRAYS[name].dtype
+        if expected not in (array.dtype.str, array.dtype.kind):
             raise TypeError(f"{name}: expected {expected}, found {array.dtype.str}")
         np.save(path, np.ascontiguousarray(array), allow_pickle=False)

@@ -16,7 +16,7 @@ from musix_runtime.bundle import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.folder import new_folder
 from musix_runtime.golden import Golden
-from musix_runtime.manifest import FORMAT, FORMAT_VERSION, LAYOUT, MANIFEST, File, Manifest, Serving
+from musix_runtime.manifest import FORMAT, FORMAT_VERSION, GOLDEN, LAYOUT, MANIFEST, File, Manifest, Serving
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
 from musix_trainer.run import Run
@@ -36,11 +36,11 @@ def export(run: Run, path: Path, replace: bool = False, check: Callable[[Bundle]
         collab.convert(run.collab, files)
         content.convert(run.content, files)
         ranker.convert(run.ranker, files)
-        files.add_bytes("golden/cases.json", msgspec.json.encode(Golden({}, [], [])))  # asked once there is an engine
+        files.add_bytes(GOLDEN, msgspec.json.encode(Golden({}, [], [])))  # asked once there is an engine
         _write(_manifest(run, target, {}), target)
         engine = Engine.unproven(Bundle.open(target))
         errors = parity.measure(run, engine)
-        files.add_bytes("golden/cases.json", msgspec.json.encode(golden.cases(run, engine)))
+        files.add_bytes(GOLDEN, msgspec.json.encode(golden.cases(run, engine)))
         _write(_manifest(run, target, errors), target)
         bundle = Engine.open(target).bundle
         if check:

@@ -4,7 +4,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import faiss
 import msgspec
@@ -16,9 +16,11 @@ from musix_runtime import contents, features, signature
 from musix_runtime import manifest as manifests
 from musix_runtime.container import Container, View, pack, unpack
 from musix_runtime.errors import HashError, LayoutError, ManifestError
-from musix_runtime.manifest import LAYOUT, Array, Dimension, Graph, Index, Manifest
+from musix_runtime.manifest import ARRAYS, GOLDEN, GRAPHS, INDEXES, LAYOUT, Dimension, Manifest
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ class Bundle:
 
     def array(self, name: str) -> NDArray[Any]:
         """A mapped array; LayoutError when dtype, order, shape or length are not the format's."""
-        expected = LAYOUT[name]
-        assert isinstance(expected, Array)  # noqa: S101 - for the type checker
+        expected = ARRAYS[name]
         view = self.views[name]
         head = io.BytesIO(view[:512].tobytes())
         try:
@@ -94,8 +95,7 @@ class Bundle:
 
     def session(self, name: str) -> ort.InferenceSession:
         """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
-        expected = LAYOUT[name]
-        assert isinstance(expected, Graph)  # noqa: S101 - for the type checker
+        expected = GRAPHS[name]
         try:
             session = ort.InferenceSession(self.views[name].tobytes(), _session_options(), ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
@@ -106,8 +106,7 @@ class Bundle:
 
     def index(self, name: str) -> faiss.Index:
         """The mapped FAISS index of a file; LayoutError when its kind, size or metric are not the format's."""
-        expected = LAYOUT[name]
-        assert isinstance(expected, Index)  # noqa: S101 - for the type checker
+        expected = INDEXES[name]
         view = self.views[name]
         try:
             reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(view), view.size)  # type: ignore[attr-defined]
@@ -121,12 +120,12 @@ class Bundle:
             raise LayoutError(f"{self.path}: {name}: expected (kind, rows, width) {wanted}, found {found}")
         return index
 
-    def cases(self, name: str, type_: type[Any]) -> Any:
-        """The golden cases of a file, as `type_`; LayoutError when they are not."""
+    def golden(self, type_: type[T]) -> T:
+        """The golden cases, as `type_`; LayoutError when they are not."""
         try:
-            return msgspec.json.decode(self.views[name].data, type=type_)
+            return msgspec.json.decode(self.views[GOLDEN].data, type=type_)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise LayoutError(f"{self.path}: {name}: expected golden cases, found: {error}") from error
+            raise LayoutError(f"{self.path}: {GOLDEN}: expected golden cases, found: {error}") from error
 
     def _check_ports(self, name: str, what: str, expected: dict[str, Dimension], ports: list[Any]) -> None:
         wanted = {port: ("tensor(float)", self.manifest.size(width)) for port, width in expected.items()}

@@ -65,7 +65,7 @@ class Container:
 
     def views(self, manifest: Manifest) -> dict[str, View]:
         """Every file that the manifest lists, mapped. Raises BundleError for missing, extra or wrong-sized ones."""
-        return self._folder_views(manifest) if self.packed is None else self._packed_views(manifest)
+        return self._folder_views(manifest) if self.packed is None else self._packed_views(manifest, self.packed)
 
     def _folder_views(self, manifest: Manifest) -> dict[str, View]:
         _check_entries(self.path, set(manifest.files))
@@ -77,19 +77,18 @@ class Container:
             views[name] = _map(self.path / name)
         return views
 
-    def _packed_views(self, manifest: Manifest) -> dict[str, View]:
-        assert self.packed is not None  # noqa: S101 - for the type checker
+    def _packed_views(self, manifest: Manifest, packed: View) -> dict[str, View]:
         offsets = dict(_places(len(self.manifest) + len(self.signature), manifest))
         total = offsets.pop("")
-        if self.packed.size != total:
-            raise SizeError(f"{self.path}: expected {total:,} bytes, found {self.packed.size:,}")
+        if packed.size != total:
+            raise SizeError(f"{self.path}: expected {total:,} bytes, found {packed.size:,}")
         views, end = {}, HEAD + len(self.manifest) + len(self.signature)
         for name, start in [*offsets.items(), ("", total)]:
-            if self.packed[end:start].any():
+            if packed[end:start].any():
                 raise BundleError(f"{self.path}: expected zeros in bytes {end:,} to {start:,}, found others")
             if name:
                 end = start + manifest.files[name].bytes
-                views[name] = self.packed[start:end]
+                views[name] = packed[start:end]
         return views
 
 

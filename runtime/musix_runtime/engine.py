@@ -68,8 +68,7 @@ class Engine:
 
     def golden(self) -> golden.Golden:
         """The bundle's golden cases."""
-        cases: golden.Golden = self.bundle.cases("golden/cases.json", golden.Golden)
-        return cases
+        return self.bundle.golden(golden.Golden)
 
     @classmethod
     def unproven(cls, bundle: Bundle) -> "Engine":

@@ -51,12 +51,7 @@ class Index:
     width: Dimension
 
 
-@dataclass(frozen=True)
-class Cases:
-    """A `.json` file of golden cases."""
-
-
-LAYOUT: dict[str, Array | Graph | Index | Cases] = {
+ARRAYS = {
     "catalog/ids.npy": Array("S", ("ids",)),
     "catalog/id_rows.npy": Array("<i4", ("ids",)),
     "catalog/track_ids.npy": Array("S", ("tracks",)),
@@ -70,12 +65,8 @@ LAYOUT: dict[str, Array | Graph | Index | Cases] = {
     "catalog/freshness.npy": Array("<f4", ("tracks",)),
     "catalog/popularity.npy": Array("<f4", ("tracks",)),
     "catalog/popular.npy": Array("<i4", ("popular",)),
-    "genre/model.onnx": Graph(
-        {"features": len(features.INPUTS), "artist": "genre_width", "known": 1}, {"confidence": "families"}
-    ),
     "genre/artists.npy": Array("S", ("artists",)),
     "genre/artist_factors.npy": Array("<f4", ("artists+1", "genre_width")),
-    "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}),
     "collab/listeners.npy": Array("S", ("listeners",)),
     "collab/listener_factors.npy": Array("<f4", ("listeners", "collab_width")),
     "collab/rows.npy": Array("<i4", ("heard",)),
@@ -85,10 +76,22 @@ LAYOUT: dict[str, Array | Graph | Index | Cases] = {
     "collab/history_offsets.npy": Array("<i8", ("listeners+1",)),
     "collab/history_rows.npy": Array("<i4", ("plays",)),
     "collab/history_recent.npy": Array("<i4", ("listeners", 2)),
-    "content/index.faiss": Index("tracks", CONTENT),
-    "golden/cases.json": Cases(),
+}
+
+GRAPHS = {
+    "genre/model.onnx": Graph(
+        {"features": len(features.INPUTS), "artist": "genre_width", "known": 1}, {"confidence": "families"}
+    ),
+    "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}),
     "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}),
 }
+
+INDEXES = {"content/index.faiss": Index("tracks", CONTENT)}
+
+GOLDEN = "golden/cases.json"
+
+# Every file of a bundle, beside manifest and signature.
+LAYOUT = (*ARRAYS, *GRAPHS, *INDEXES, GOLDEN)
 
 
 Count = Annotated[int, Meta(ge=0, lt=2**48)]
