@@ -58,7 +58,7 @@ class Ranker:
         # Rounding may leave a millionth or two over: they go to the largest value, so that the sum is exact.
         rest = np.rint((scores[:, -1] - scores[:, 0]) * MICRO) - values.sum(axis=1)
         values[np.arange(len(values)), np.abs(values).argmax(axis=1)] += rest
-        return scores[:, 0], values / MICRO
+        return scores[:, 0], values / MICRO + 0.0  # no negative zeros
 
     def choose(self, components: Floats, vectors: Floats, context: Floats, limit: int) -> tuple[Rows, Floats]:
         """Pick up to `limit` candidates, one at a time, each the best given those before it.
