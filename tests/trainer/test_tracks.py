@@ -93,9 +93,9 @@ def test_what_is_dropped_is_counted() -> None:
     [
         (TABLE.drop("tempo"), "tracks.csv: expected the columns tempo, found only track_id, track_name"),
         (TABLE[:0], "tracks.csv: expected rows, found none"),
-        (changed(energy=7.0), "energy: expected 0..1, found 7 at track_id 'simulated0000000000000' (1 such rows)"),
+        (changed(energy=7.0), "energy: expected 0..1, found 7 at track_id 'simulated0000000000000' (1 in all)"),
         (changed(track_genre="polka"), "track_genre: expected labels of families.toml, found polka"),
-        (TABLE.with_columns(energy=pl.lit("high")), "energy: expected a number, found 'high' in row 1 (672 such rows)"),
+        (TABLE.with_columns(energy=pl.lit("high")), "energy: expected a number, found 'high' in row 1 (672 in all)"),
         (
             pl.concat([TABLE, TABLE[1:2].with_columns(energy=0.123)]),
             "track_id: expected rows of one id to differ in label and popularity only, found 'simulated0000000000001'",

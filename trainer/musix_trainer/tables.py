@@ -100,7 +100,7 @@ def _typed(frame: pl.DataFrame, column: Column, where: str) -> pl.Series:
     if len(bad):
         raise TableError(
             f"{where}: {column.name}: expected a {column.kind}, found {series[bad[0]]!r} in row {bad[0] + 1}"
-            f" ({len(bad):,} such rows)"
+            f" ({len(bad):,} in all)"
         )
     return typed.alias(column.name)
 
@@ -155,5 +155,5 @@ def _check_range(frame: pl.DataFrame, column: Column, where: str, key: str) -> N
         shown = f"{first[column.name]:g}" if column.kind == "number" else repr(first[column.name])[:60]
         raise TableError(
             f"{where}: {column.name}: expected {expected}, found {shown}"
-            f" at {key} {first[key][:60]!r} ({found.height:,} such rows)"
+            f" at {key} {first[key][:60]!r} ({found.height:,} in all)"
         )
