@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from musix_runtime import golden
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.engine import Engine
 from musix_runtime.features import AUDIO
 from musix_runtime.manifest import Manifest
-from musix_runtime.messages import RecommendRequest, SimilarRequest
+from musix_runtime.messages import Recommendation, Recommendations, RecommendRequest, SimilarRequest
 from musix_runtime.ranker import COMPONENTS
 
 TRACKS = 256
@@ -112,6 +113,7 @@ def _outputs(first: Engine, second: Engine) -> dict[str, Measures]:
         "content": _content(first, second, tracks),
         "ranker": _ranker(first, second),
         "recommend": _recommend(first, second, tracks, listeners),
+        "golden": _golden(first, second),
     }
 
 
@@ -220,6 +222,41 @@ def _recommend(first: Engine, second: Engine, tracks: list[str], listeners: list
             measures[f"{name}, share of the same list"] = _mean([*a] == [*b] for a, b in zip(*lists, strict=True))
             measures[f"{name}, largest difference of score"] = max(map(_apart, *lists))
     return measures
+
+
+def _golden(first: Engine, second: Engine) -> Measures:
+    """Answers of both to the first one's golden questions, but for tracks that the second does not have; by part."""
+    cases = first.golden()
+    known = [
+        c.request
+        for c in cases.classify
+        if c.request.track_id is None or second.catalog.row(c.request.track_id) is not None
+    ]
+    classified = [(first.classify(each), second.classify(each)) for each in known]
+    recommended = [(first.recommend(c.request), second.recommend(c.request)) for c in cases.recommend]
+    shared = [pair for a, b in recommended for pair in _same_tracks(a, b)]
+    return {
+        "cases": len(classified) + len(recommended),
+        "genre, largest difference": max((golden.genre_error(a, b) for a, b in classified), default=0.0),
+        "mood, largest difference": max((golden.mood_error(a, b) for a, b in classified), default=0.0),
+        **{
+            f"{part}, largest difference": max(
+                (abs(a.contributions[part] - b.contributions[part]) for a, b in shared), default=0.0
+            )
+            for part in ("collab", "content")
+        },
+        "ranker, largest difference": max((abs(a.score - b.score) for a, b in shared), default=0.0),
+        "mean overlap of lists": _mean(_overlap(_ids(a), _ids(b)) for a, b in recommended),
+    }
+
+
+def _ids(answer: Recommendations) -> list[str]:
+    return [each.id for each in answer.recommendations]
+
+
+def _same_tracks(a: Recommendations, b: Recommendations) -> list[tuple[Recommendation, Recommendation]]:
+    theirs = {each.id: each for each in b.recommendations}
+    return [(each, theirs[each.id]) for each in a.recommendations if each.id in theirs]
 
 
 def _scores(engine: Engine, request: RecommendRequest) -> dict[str, float]:

@@ -41,7 +41,7 @@ def replay(engine: Any, golden: Golden, limit: int | None = None) -> dict[str, f
     worst = dict.fromkeys(PARTS, 0.0)
     for number, case in enumerate(golden.classify[:limit]):
         found = engine.classify(case.request)
-        errors = {"genre": _genre_error(case.expected, found), "mood": _mood_error(case.expected, found)}
+        errors = {"genre": genre_error(case.expected, found), "mood": mood_error(case.expected, found)}
         _note(f"classify case {number}", errors, golden.tolerance, worst)
     for number, asked in enumerate(golden.recommend[:limit]):
         errors = _recommend_errors(asked.expected, engine.recommend(asked.request), golden.tolerance["ranker"])
@@ -57,14 +57,15 @@ def _note(name: str, errors: dict[str, float], tolerance: dict[str, float], wors
             raise GoldenError(f"golden {name}: {part}: expected {expected}, found it off by {error:g}")
 
 
-def _genre_error(expected: Classification, found: Classification) -> float:
+def genre_error(expected: Classification, found: Classification) -> float:
     """Largest difference of confidence, also of a family that only one of the answers has among its five."""
     ours, theirs = ({each.name: each.confidence for each in answer.genres} for answer in (found, expected))
     least = min(theirs.values())
     return max(abs(ours.get(name, least) - theirs.get(name, least)) for name in ours | theirs)
 
 
-def _mood_error(expected: Classification, found: Classification) -> float:
+def mood_error(expected: Classification, found: Classification) -> float:
+    """Largest difference of probability."""
     ours, theirs = found.mood.probabilities, expected.mood.probabilities
     return max(abs(ours[mood] - theirs[mood]) for mood in theirs)
 

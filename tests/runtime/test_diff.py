@@ -52,10 +52,14 @@ def test_only_what_was_changed_differs(engine: Engine, copy: Path) -> None:
     same = diff(engine, engine).outputs
     assert found.outputs["recommend"]["nobody, mean overlap of 10"] == 0
     assert found.outputs["recommend"]["nobody, share of the same list"] == 0
-    assert {part: found.outputs[part] for part in same if part != "recommend"} == {
-        part: same[part] for part in same if part != "recommend"
+    assert {part: found.outputs[part] for part in same if part not in ("recommend", "golden")} == {
+        part: same[part] for part in same if part not in ("recommend", "golden")
     }
     assert found.outputs["recommend"]["listeners, share of the same list"] == 1
+    golden = found.outputs["golden"]
+    assert golden["cases"] == 128
+    assert {name for name, value in golden.items() if value and "difference" in name} == set()
+    assert golden["mean overlap of lists"] < 1
 
 
 def test_a_family_of_another_name_is_another_answer(engine: Engine, copy: Path) -> None:
