@@ -32,6 +32,7 @@ from musix_runtime.messages import (
 from musix_runtime.mood import MOODS, Mood
 from musix_runtime.pool import NOBODY, Listener, Pool
 from musix_runtime.ranker import COMPONENTS, Ranker
+from musix_runtime.stages import Stages
 
 TOP_GENRES = 5
 DIGITS = 4  # of a confidence or probability: the sixth already depends on host and batch
@@ -127,17 +128,20 @@ class Engine:
         timestamp = _now()
         return [self._classification(*each, timestamp) for each in zip(confidences, moods, strict=True)]
 
-    def recommend(self, request: RecommendRequest) -> Recommendations:
-        """Up to `limit` tracks for a listener, best first, with reasons.
+    def recommend(self, request: RecommendRequest, stages: Stages | None = None) -> Recommendations:
+        """Up to `limit` tracks for a listener, best first, with reasons. With `stages`, notes how the time divides.
 
         A known listener is matched by factors, an unknown one with a history by folding it in; the current track, or
         else the history, is the query for content. With nothing known, popular tracks are proposed. Never proposed:
         excluded tracks, the current one, and those in any history.
         """
+        stages = stages or Stages()
         listener, kind = self._listener(request)
         current = self.catalog.row(request.current_track_id)
         query = self._query(request, listener, current)
+        stages.lap("look-up")
         rows = self.pool.candidates(listener, query, self._excluded(request, listener, current), request.limit)
+        stages.lap("candidates")
         vectors = self.pool.content.vectors(rows)
         components = self.pool.components(listener, query, rows, vectors)
         short = self.pool.shortlist(components, request.limit)
@@ -145,10 +149,14 @@ class Engine:
 
         hour = math.nan if request.context.hour is None else request.context.hour
         context = np.array([len(listener.heard), hour], np.float32)
+        stages.lap("features")
         picks, components = self.ranker.choose(components, vectors, context, request.limit)
+        stages.lap("ranker")
         base, values = self.ranker.explain(components, context)
+        stages.lap("reasons")
         source = _source(kind, listener, query)
         found = [self._recommendation(*each, source) for each in zip(rows[picks].tolist(), base, values, strict=True)]
+        stages.lap("metadata")
         return Recommendations(found, source, _now())
 
     def similar(self, request: SimilarRequest) -> Similar:

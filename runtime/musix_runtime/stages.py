@@ -1,0 +1,21 @@
+"""Stages: how the time of one answer divides."""
+
+from time import perf_counter
+
+RECOMMEND = ("look-up", "candidates", "features", "ranker", "reasons", "metadata")  # in this order; then "JSON"
+
+
+class Stages:
+    """A stopwatch for one answer: each `lap` ends the stage that began with the lap before it."""
+
+    __slots__ = ("_last", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Give the time since the last lap, or since the start, to `stage`."""
+        now = perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
