@@ -1,10 +1,19 @@
-"""Collab: factors and histories as raw arrays."""
+"""Collab: factors as raw arrays and an index, histories as arrays."""
 
+import numpy as np
+
+from musix_exporter import index
 from musix_exporter.files import Files
+from musix_runtime.manifest import Search
+from musix_trainer import recipe
 from musix_trainer.collab import CollabModel
 
 
-def convert(model: CollabModel, files: Files) -> None:
-    """Add the collab part to a bundle's files: every array of the model, under its own name."""
+def convert(model: CollabModel, at: int, settings: recipe.Index, files: Files) -> Search:
+    """Add the collab part to a bundle's files: every array of the model under its own name, the tracks' as an index."""
     for name, array in vars(model).items():
-        files.add_array(f"collab/{name}.npy", array)
+        if name != "track_factors":
+            files.add_array(f"collab/{name}.npy", array)
+    queries = np.array(model.listener_factors[index.sample(len(model.listeners))])
+    queries[:, -1] = 1
+    return index.add("collab/index.faiss", model.track_factors, queries, at, settings, files)

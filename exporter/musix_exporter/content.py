@@ -1,11 +1,21 @@
-"""Content: the vectors as a FAISS file, exact."""
+"""Content: the vectors as an index."""
 
-import faiss
+import numpy as np
 
+from musix_exporter import index
 from musix_exporter.files import Files
+from musix_runtime.arrays import unit
+from musix_runtime.manifest import Search
+from musix_trainer import recipe
+from musix_trainer.collab import CollabModel
 from musix_trainer.content import ContentModel
 
 
-def convert(model: ContentModel, files: Files) -> None:
-    """Add the content part to a bundle's files."""
-    faiss.write_index(model.index(), str(files.place("content/index.faiss")))
+def convert(model: ContentModel, collab: CollabModel, at: int, settings: recipe.Index, files: Files) -> Search:
+    """Add the content part to a bundle's files. It is asked for tracks, and for what listeners heard."""
+    playing = model.vectors[index.sample(len(model.vectors))]
+    listeners = index.sample(len(collab.listeners))
+    heard = [collab.history_rows[slice(*collab.history_offsets[i : i + 2])] for i in listeners]
+    profiles = unit(np.array([model.vectors[rows].mean(axis=0) for rows in heard]))
+    queries = np.concatenate([playing[::2], profiles[::2]])
+    return index.add("content/index.faiss", model.vectors, queries, at, settings, files)

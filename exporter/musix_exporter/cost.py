@@ -75,18 +75,18 @@ def _classify(engine: Engine) -> tuple[Call, Call]:
 
 
 def _recommend(engine: Engine) -> tuple[Call, Call]:
-    """For the first listener, beside one matrix-vector product, one index search and one run of the ranker graph."""
+    """For the first listener, beside a search of each index and one run of the ranker graph."""
     collab, content, serving = engine.pool.collab, engine.pool.content, engine.pool.serving
     listener = bytes(collab.listeners.sorted[0]).decode()
     request = RecommendRequest(user_id=listener, current_track_id=engine.catalog.track_id(0))
     factors = collab.listener_factors[0]
-    query = content.vectors(np.array([0]))
+    (query,) = content.vectors(np.array([0]))
     components = np.full((serving.pool, len(COMPONENTS)), 0.5, np.float32)
-    feed = {"components": components, "context": np.zeros((serving.pool, 2), np.float32)}
+    feed = {"components": components, "context": np.zeros((1, 2), np.float32)}
 
     def kernels() -> None:
-        collab.track_factors @ factors
-        content.index.search(query, min(serving.candidates, content.index.ntotal))
+        collab.index.nearest(factors, serving.candidates)
+        content.nearest(query, serving.candidates)
         engine.ranker.session.run(None, feed)
 
     return lambda: engine.recommend(request), kernels
@@ -96,5 +96,5 @@ def _similar(engine: Engine) -> tuple[Call, Call]:
     """Beside one index search."""
     request = SimilarRequest(engine.catalog.track_id(0))
     content = engine.pool.content
-    query = content.vectors(np.array([0]))
-    return lambda: engine.similar(request), lambda: content.index.search(query, min(11, content.index.ntotal))
+    (query,) = content.vectors(np.array([0]))
+    return lambda: engine.similar(request), lambda: content.nearest(query, 11)

@@ -1,7 +1,12 @@
 """Genre: the whole ensemble as one ONNX graph, and the artists' factors that feed it."""
 
+import json
+from collections import defaultdict
+from typing import Any
+
 import numpy as np
 import onnx
+from onnx import helper
 from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
 from skl2onnx import to_onnx, update_registered_converter
 from skl2onnx.common.data_types import FloatTensorType
@@ -31,7 +36,8 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, 1] known) => 
   scale = Add(one, quietness)
   tempo_loudness = Div(tempo, scale)
   sound = Concat<axis = 1>(clipped, energy_valence, tempo_loudness)
-  label, probability = ai.onnx.ml.TreeEnsembleClassifier(sound)
+  margin = ai.onnx.ml.TreeEnsembleRegressor(sound)
+  probability = Softmax<axis = 1>(margin)
   positive = Max(probability, floor)
   sound_score = Log(positive)
 
@@ -115,18 +121,29 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
     for name, size in sizes.items():
         text = text.replace(name, str(size))
     graph = graphs.from_text(text, constants)
-    (place,) = (node for node in graph.graph.node if node.op_type == "TreeEnsembleClassifier")
-    place.attribute.extend(_trees(model.booster).attribute)
+    (place,) = (node for node in graph.graph.node if node.op_type == "TreeEnsembleRegressor")
+    place.attribute.extend(_trees(model.booster))
     return graph
 
 
-def _trees(booster: XGBClassifier) -> onnx.NodeProto:
-    """The booster as a node. Other objectives and boosters convert without complaint, and wrongly: they are refused."""
+def _trees(booster: XGBClassifier) -> list[onnx.AttributeProto]:
+    """The booster as attributes of a TreeEnsembleRegressor that gives its margins, a target a family.
+
+    Other objectives and boosters convert without complaint, and wrongly: they are refused.
+    """
     found = booster.get_xgb_params()
     if found["objective"] != "multi:softprob" or found.get("booster") not in (None, "gbtree"):
         raise ValueError(
             f"genre: expected gbtree with multi:softprob, found {found.get('booster')} with {found['objective']}"
         )
+    vectors = found.get("multi_strategy") == "multi_output_tree"
+    attributes = _vector_trees(booster) if vectors else _scalar_trees(booster)
+    attributes |= {"n_targets": booster.n_classes_, "post_transform": "NONE"}
+    return [helper.make_attribute(name, value) for name, value in sorted(attributes.items())]
+
+
+def _scalar_trees(booster: XGBClassifier) -> dict[str, Any]:
+    """One tree a family and round, by the converter."""
     update_registered_converter(
         XGBClassifier,
         "XGBoostXGBClassifier",
@@ -137,7 +154,43 @@ def _trees(booster: XGBClassifier) -> onnx.NodeProto:
     ports = [("sound", FloatTensorType([None, booster.n_features_in_]))]
     converted = to_onnx(booster, initial_types=ports, target_opset=OPSET, options={"zipmap": False}, name="genre")
     (trees,) = (node for node in converted.graph.node if node.op_type == "TreeEnsembleClassifier")
-    return trees
+    attributes = {each.name: helper.get_attribute_value(each) for each in trees.attribute}
+    del attributes["classlabels_int64s"], attributes["post_transform"]
+    # A classifier's classes are a regressor's targets.
+    return {name.replace("class_", "target_"): value for name, value in attributes.items()}
+
+
+def _vector_trees(booster: XGBClassifier) -> dict[str, Any]:
+    """One tree a round, a vector a leaf, which the converter does not know.
+
+    Read from XGBoost's own JSON: a leaf has no left child, and for right child its place among the leaf vectors.
+    """
+    learner = json.loads(booster.get_booster().save_raw("json"))["learner"]
+    attributes: dict[str, list[Any]] = defaultdict(list)
+    for number, tree in enumerate(learner["gradient_booster"]["model"]["trees"]):
+        left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
+        leaf = left == -1
+        nodes = {
+            "treeids": np.full(len(leaf), number),
+            "nodeids": np.arange(len(leaf)),
+            "featureids": np.where(leaf, 0, tree["split_indices"]),
+            "values": np.where(leaf, 0, tree["split_conditions"]).astype(np.float32),
+            "modes": np.where(leaf, "LEAF", "BRANCH_LT"),
+            "truenodeids": np.where(leaf, 0, left),
+            "falsenodeids": np.where(leaf, 0, right),
+            "missing_value_tracks_true": np.where(leaf, 0, tree["default_left"]),
+        }
+        weights = np.array(tree["leaf_weights"], np.float32).reshape(leaf.sum(), -1)[right[leaf]]
+        targets = {
+            "treeids": np.full(weights.size, number),
+            "nodeids": np.repeat(np.flatnonzero(leaf), weights.shape[1]),
+            "ids": np.tile(np.arange(weights.shape[1]), len(weights)),
+            "weights": weights.ravel(),
+        }
+        for kind, columns in (("nodes", nodes), ("target", targets)):
+            for name, values in columns.items():
+                attributes[f"{kind}_{name}"] += values.tolist()
+    return attributes | {"base_values": json.loads(learner["learner_model_param"]["base_score"])}
 
 
 def _finite(bounds: np.ndarray) -> np.ndarray:

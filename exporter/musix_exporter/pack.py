@@ -16,7 +16,7 @@ from musix_runtime.bundle import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.folder import new_folder
 from musix_runtime.golden import Golden
-from musix_runtime.manifest import FORMAT, FORMAT_VERSION, GOLDEN, LAYOUT, MANIFEST, File, Manifest, Serving
+from musix_runtime.manifest import FORMAT, FORMAT_VERSION, GOLDEN, LAYOUT, MANIFEST, File, Manifest, Search, Serving
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
 from musix_trainer.run import Run
@@ -33,15 +33,18 @@ def export(run: Run, path: Path, replace: bool = False, check: Callable[[Bundle]
         catalog.convert(run.catalogue, run.catalog, files)
         genre.convert(run.genre, files)
         mood.convert(run.mood, files)
-        collab.convert(run.collab, files)
-        content.convert(run.content, files)
+        at, settings = run.recipe.ranker.candidates, run.recipe.index
+        indexes = {
+            "collab/index.faiss": collab.convert(run.collab, at, settings, files),
+            "content/index.faiss": content.convert(run.content, run.collab, at, settings, files),
+        }
         ranker.convert(run.ranker, files)
         files.add_bytes(GOLDEN, msgspec.json.encode(Golden({}, [], [])))  # asked once there is an engine
-        _write(_manifest(run, target, {}), target)
+        _write(_manifest(run, target, indexes, {}), target)
         engine = Engine.unproven(Bundle.open(target))
         errors = parity.measure(run, engine)
         files.add_bytes(GOLDEN, msgspec.json.encode(golden.cases(run, engine)))
-        _write(_manifest(run, target, errors), target)
+        _write(_manifest(run, target, indexes, errors), target)
         bundle = Engine.open(target).bundle
         if check:
             check(bundle)
@@ -52,7 +55,7 @@ def _write(manifest: Manifest, target: Path) -> None:
     (target / MANIFEST).write_bytes(manifests.encode(manifest))
 
 
-def _manifest(run: Run, target: Path, errors: dict[str, float]) -> Manifest:
+def _manifest(run: Run, target: Path, indexes: dict[str, Search], errors: dict[str, float]) -> Manifest:
     settings = run.recipe
     return Manifest(
         format=FORMAT,
@@ -65,6 +68,7 @@ def _manifest(run: Run, target: Path, errors: dict[str, float]) -> Manifest:
         components=list(COMPONENTS),
         counts=_counts(run),
         serving=Serving(settings.ranker.candidates, settings.ranker.pool, settings.ranker.blend),
+        indexes=indexes,
         files={name: _file(target / name) for name in LAYOUT},
         parity=errors,
         quality=run.quality,

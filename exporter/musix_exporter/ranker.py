@@ -9,19 +9,19 @@ from musix_runtime.ranker import COMPONENTS
 from musix_trainer.ranker import RankerModel, RankerNetwork
 
 
-class _TwoPorts(nn.Module):
-    """The network behind the runtime's two inputs, giving a score in 0..1."""
+class _Score(nn.Module):
+    """The network, giving a score in 0..1."""
 
     def __init__(self, network: RankerNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, components: Tensor, context: Tensor) -> Tensor:
-        return torch.sigmoid(self.network(torch.cat([components, context], dim=1)))
+        return torch.sigmoid(self.network(components, context))
 
 
 def convert(model: RankerModel, files: Files) -> None:
     """Add the ranker part to a bundle's files."""
-    ports = {"components": torch.zeros(2, len(COMPONENTS)), "context": torch.zeros(2, 2)}
-    graph = graphs.from_torch(_TwoPorts(model.network), ports, "score")
+    ports = {"components": torch.zeros(2, len(COMPONENTS)), "context": torch.zeros(1, 2)}
+    graph = graphs.from_torch(_Score(model.network), ports, "score")
     files.add_bytes("ranker/model.onnx", graphs.to_bytes(graph))

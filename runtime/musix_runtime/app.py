@@ -1,8 +1,7 @@
 """The HTTP face of an engine: a Starlette application, alone or mounted under another one."""
 
+import asyncio
 import hmac
-import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,11 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from musix_runtime import settings as settings_module
+from musix_runtime import docs, openapi
 from musix_runtime.engine import Engine
 from musix_runtime.errors import (
     BundleError,
@@ -30,12 +29,13 @@ from musix_runtime.errors import (
     UnknownTrackError,
     Violation,
 )
+from musix_runtime.exchange import KEY, Exchange, Exchanges
 from musix_runtime.live import Live
 from musix_runtime.manifest import PARTS
 from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest, parse
+from musix_runtime.metrics import Metrics
 from musix_runtime.settings import Settings
-
-logger = logging.getLogger(__name__)
+from musix_runtime.turns import Turns, busy
 
 CODES = {
     400: "bad_request",
@@ -43,15 +43,15 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "timed_out",
     409: "conflict",
     413: "body_too_large",
     415: "unsupported_media_type",
     422: "invalid_fields",
     500: "internal_error",
+    503: "busy",
 }
-
-
-ENGINE = "musix.engine"  # key of the request's engine in its ASGI scope
+JSON = (b"content-type", b"application/json")
 
 
 def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starlette:
@@ -62,8 +62,16 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
     """
     settings = settings or Settings()
     live = engine if isinstance(engine, Live) else Live(engine)
-    api = _Api(live, settings)
-    middleware = [Middleware(_Headers, live=live)]
+    metrics = Metrics(lambda: live.engine, settings.shared_metrics)
+    middleware = [
+        Middleware(
+            Exchanges,
+            engine=lambda: live.engine,
+            count=metrics.count,
+            failed=_failure(500, "the server failed to answer; its log says why"),
+            log=settings.access_log,
+        )
+    ]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -77,15 +85,7 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
             yield
 
     app = Starlette(
-        routes=[
-            Route("/api/ml/classify", api.classify, methods=["POST"]),
-            Route("/api/ml/classify/batch", api.classify_batch, methods=["POST"]),
-            Route("/api/ml/recommend", api.recommend, methods=["POST"]),
-            Route("/api/ml/similar", api.similar, methods=["POST"]),
-            Route("/health", api.health),
-            Route("/ready", api.ready),
-            *_admin_routes(live, settings),
-        ],
+        routes=[*_api_routes(settings), *_own_routes(live, metrics, settings), *_admin_routes(live, settings)],
         middleware=middleware,
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error, InputError: _input_error},
@@ -94,72 +94,200 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
     return app
 
 
-def from_environment() -> Starlette:
-    """The application of a server process of our own: bundle or store, and settings, from the environment."""
-    opener = partial(Engine.open, trust=settings_module.trusted_key())
-    return create_app(Live.open(settings_module.bundle_path(), opener), Settings.from_environment())
+def _api_routes(settings: Settings) -> list[Route]:
+    turns = Turns(settings.waiting)
+
+    def route(path: str, type_: type[Any], answer: Callable[[Exchange, Any], Any]) -> Route:
+        return Route(path, _Answer(path, type_, answer, turns, settings), methods=["POST"])
+
+    def recommend(exchange: Exchange, request: RecommendRequest) -> Any:
+        found = exchange.engine.recommend(request, exchange.stages)
+        exchange.source = found.source
+        return found
+
+    return [
+        route("/api/ml/recommend", RecommendRequest, recommend),
+        route("/api/ml/classify", ClassifyRequest, lambda exchange, request: exchange.engine.classify(request)),
+        route("/api/ml/similar", SimilarRequest, lambda exchange, request: exchange.engine.similar(request)),
+        Route("/api/ml/classify/batch", _Batch(settings), methods=["POST"]),
+    ]
 
 
-class _Api:
-    """The endpoints. An answer takes about a millisecond, so it is given on the event loop; batches are not."""
+class _Answer:
+    """An endpoint that answers one message on the event loop: it takes less than a millisecond."""
 
-    def __init__(self, live: Live, settings: Settings) -> None:
-        self.live = live
+    def __init__(
+        self, path: str, type_: type[Any], answer: Callable[[Exchange, Any], Any], turns: Turns, settings: Settings
+    ) -> None:
+        self.path = path
+        self.type = type_
+        self.decoder = msgspec.json.Decoder(type_)
+        self.answer = answer
+        self.turns = turns
         self.settings = settings
 
-    async def classify(self, request: Request) -> Response:
-        return _success(_engine(request).classify(parse(await self._body(request), ClassifyRequest)))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope[KEY]
+        exchange.route = self.path
+        request = self._request(await _body(scope, receive, self.settings))
+        encoded = await self.turns.take(partial(self._encoded, exchange, request))
+        await _send(send, encoded)
 
-    async def classify_batch(self, request: Request) -> Response:
-        items = await self._body(request)
-        if not isinstance(items, list) or len(items) > BATCH_LIMIT:
-            found = f"{len(items):,}" if isinstance(items, list) else "none"
-            raise RequestError([Violation("$", f"expected an array of at most {BATCH_LIMIT:,} tracks, found {found}")])
-        requests = _parse_all(items)
-        return _success(await run_in_threadpool(_engine(request).classify_batch, requests))
-
-    async def recommend(self, request: Request) -> Response:
-        return _success(_engine(request).recommend(parse(await self._body(request), RecommendRequest)))
-
-    async def similar(self, request: Request) -> Response:
-        return _success(_engine(request).similar(parse(await self._body(request), SimilarRequest)))
-
-    async def health(self, request: Request) -> Response:
-        return _json({"status": "healthy", "models_loaded": len(PARTS)})
-
-    async def ready(self, request: Request) -> Response:
-        failed = self.live.failed
-        return _json({"status": "ready", **_identity(_engine(request)), **({"failed": failed} if failed else {})})
-
-    async def _body(self, request: Request) -> Any:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise HTTPException(415, f"content-type: expected application/json, found {kind or 'nothing'}")
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self.settings.body_limit:
-                raise HTTPException(413, f"body: expected at most {self.settings.body_limit:,} bytes, found more")
+    def _request(self, body: bytes) -> Any:
         try:
-            return msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise HTTPException(400, f"body: expected JSON, found: {error}") from error
+            return self.decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return parse(_decoded(body), self.type)  # which names every wrong field
+
+    def _encoded(self, exchange: Exchange, request: Any) -> bytes:
+        exchange.stages.lap("HTTP")
+        answer = self.answer(exchange, request)
+        encoded = b'{"success":true,"data":' + msgspec.json.encode(answer) + b"}"
+        exchange.stages.lap("JSON")
+        return encoded
+
+
+class _Batch:
+    """The endpoint that classifies many tracks, in a thread of its own: it takes tens of milliseconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope[KEY]
+        exchange.route = "/api/ml/classify/batch"
+        body = await _body(scope, receive, self.settings)
+        if self.running >= self.settings.batches:
+            raise busy(f"expected at most {self.settings.batches} batches at a time, found as many")
+        self.running += 1
+        try:
+            encoded = await run_in_threadpool(self._encoded, exchange.engine, body)
+        finally:
+            self.running -= 1
+        await _send(send, encoded)
+
+    def _encoded(self, engine: Engine, body: bytes) -> bytes:
+        answers = engine.classify_batch(_requests(body))
+        return b'{"success":true,"data":' + msgspec.json.encode(answers) + b"}"
+
+
+_BATCH = msgspec.json.Decoder(list[ClassifyRequest])
+
+
+def _requests(body: bytes) -> list[ClassifyRequest]:
+    try:
+        requests = _BATCH.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        items = _decoded(body)
+        if not isinstance(items, list):
+            raise _too_many("none") from None
+        requests = _parse_all(items)
+    if len(requests) > BATCH_LIMIT:
+        raise _too_many(f"{len(requests):,}")
+    return requests
+
+
+def _too_many(found: str) -> RequestError:
+    return RequestError([Violation("$", f"expected an array of at most {BATCH_LIMIT:,} tracks, found {found}")])
+
+
+def _parse_all(items: list[Any]) -> list[ClassifyRequest]:
+    requests, violations = [], []
+    for i, item in enumerate(items):
+        try:
+            requests.append(parse(item, ClassifyRequest, f"[{i}]"))
+        except RequestError as error:
+            violations += error.violations
+    if violations:
+        raise RequestError(violations)
+    return requests
+
+
+async def _body(scope: Scope, receive: Receive, settings: Settings) -> bytes:
+    """The whole body. HTTPException when it is not said to be JSON, is too large, or takes too long."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if kind.partition(b";")[0].strip().lower() != b"application/json":
+        found = kind.decode("latin-1") or "nothing"
+        raise HTTPException(415, f"content-type: expected application/json, found {found}")
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                more = message.get("more_body", False)
+                if size > settings.body_limit:
+                    raise HTTPException(413, f"body: expected at most {settings.body_limit:,} bytes, found more")
+    except TimeoutError as error:
+        message = f"body: expected all of it within {settings.body_seconds:g} s, found {size:,} bytes"
+        raise HTTPException(408, message, {"connection": "close"}) from error
+    return b"".join(parts)
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HTTPException(400, f"body: expected JSON, found: {error}") from error
+
+
+async def _send(send: Send, body: bytes) -> None:
+    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _own_routes(live: Live, metrics: Metrics, settings: Settings) -> list[Route]:
+    """What a server says of itself."""
+    document = openapi.document(admin=_has_admin(live, settings))
+    page = docs.page(document)
+
+    def route(path: str, answer: Callable[[Request], Response]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            request.scope[KEY].route = path
+            return answer(request)
+
+        return Route(path, endpoint)
+
+    def ready(request: Request) -> Response:
+        failed = {"failed": live.failed} if live.failed else {}
+        return _json({"status": "ready", **_identity(request.scope[KEY].engine), **failed})
+
+    return [
+        route("/health", lambda request: _json({"status": "healthy", "models_loaded": len(PARTS)})),
+        route("/ready", ready),
+        route("/metrics", lambda request: Response(metrics.text(), media_type="text/plain; version=0.0.4")),
+        route("/openapi.json", lambda request: _json(document)),
+        route("/docs", lambda request: HTMLResponse(page)),
+    ]
+
+
+def _has_admin(live: Live, settings: Settings) -> bool:
+    return live.store is not None and bool(settings.admin_token)
 
 
 def _admin_routes(live: Live, settings: Settings) -> list[Route]:
     """Reload and rollback, for who has the token; none without a store, or when no token is set."""
-    if live.store is None or not settings.admin_token:
+    if not _has_admin(live, settings):
         return []
 
     def route(path: str, act: Callable[[], None]) -> Route:
         async def endpoint(request: Request) -> Response:
+            request.scope[KEY].route = path
             _check_admin(request, settings.admin_token)
             try:
                 await run_in_threadpool(act)
             except (StoreError, OutputError, BundleError) as error:
                 return _failure(409, str(error))
             failed = live.failed
-            return _failure(409, failed.error) if failed else _success(_identity(live.engine))
+            if failed:
+                return _failure(409, failed.error)
+            return _json({"success": True, "data": _identity(live.engine)})
 
         return Route(path, endpoint, methods=["POST"])
 
@@ -175,34 +303,13 @@ def _check_admin(request: Request, token: str) -> None:
         raise HTTPException(403, "authorization: expected the token of the admin, found another")
 
 
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.scope[ENGINE]
-    return engine
-
-
 def _identity(engine: Engine) -> dict[str, str]:
     manifest = engine.bundle.manifest
     return {"name": manifest.name, "version": manifest.version, "digest": engine.bundle.digest}
 
 
-def _parse_all(items: list[Any]) -> list[ClassifyRequest]:
-    requests, violations = [], []
-    for i, item in enumerate(items):
-        try:
-            requests.append(parse(item, ClassifyRequest, f"[{i}]"))
-        except RequestError as error:
-            violations += error.violations
-    if violations:
-        raise RequestError(violations)
-    return requests
-
-
 def _json(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
-
-
-def _success(data: Any) -> Response:
-    return _json({"success": True, "data": data})
 
 
 def _failure(status: int, message: str, details: list[Violation] | None = None, code: str | None = None) -> Response:
@@ -229,43 +336,3 @@ async def _input_error(request: Request, error: Exception) -> Response:
     if isinstance(error, UnknownTrackError):
         return _failure(404, str(error), [Violation(error.path, "unknown track")], "unknown_track")
     raise error
-
-
-class _Headers:
-    """Gives every request its engine; says with the response which bundle answered, and how long it took.
-
-    Turns a failure into a plain 500.
-    """
-
-    def __init__(self, app: ASGIApp, live: Live) -> None:
-        self.app = app
-        self.live = live
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        scope[ENGINE] = self.live.engine
-        label = scope[ENGINE].bundle.label.encode()
-        started = False
-        start = time.perf_counter()
-
-        async def sender(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                took = f"total;dur={1000 * (time.perf_counter() - start):.2f}".encode()
-                message["headers"] = [*message["headers"], (b"x-bundle", label), (b"server-timing", took)]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, sender)
-        except ClientDisconnect:
-            return  # nobody is left to answer
-        except Exception:
-            if started:
-                raise
-            logger.exception("%s %s failed", scope["method"], scope["path"])
-            await _failure(500, "the server failed to answer; its log says why")(scope, receive, sender)
-        finally:
-            del scope[ENGINE]  # an idle connection keeps its last scope, and would keep a replaced engine open

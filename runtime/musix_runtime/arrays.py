@@ -1,5 +1,6 @@
 """The two shapes in which a bundle keeps text, searched and read in place: sorted keys and packed strings."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
 Rows = NDArray[np.int64]
 ABSENT = -1
+FEW = 16  # keys that are faster found one by one
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Keys:
 
     def find(self, keys: Sequence[str]) -> Rows:
         """Position of each key, ABSENT where there is none. Shape (len(keys),)."""
+        if len(keys) <= FEW:
+            return np.array([self.find_one(key) for key in keys], np.int64)
         width = self.sorted.dtype.itemsize
         encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
         # A longer key cannot be there, and would make numpy widen (copy) the whole array; NUL pads, so no key has one.
@@ -35,7 +39,9 @@ class Keys:
 
     def find_one(self, key: str) -> int:
         """Position of one key, ABSENT when there is none."""
-        return int(self.find([key])[0])
+        wanted = key.encode("utf-8", "surrogatepass")
+        place = bisect_left(self.sorted, wanted)
+        return place if wanted and place < len(self.sorted) and self.sorted[place] == wanted else ABSENT
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,11 @@ class Strings:
     def __getitem__(self, row: int) -> str:
         start, stop = self.offsets[row : row + 2]
         return self.data[start:stop].tobytes().decode()
+
+    def take(self, rows: Rows) -> list[str]:
+        """The strings of some rows."""
+        starts, stops, data = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), self.data.data
+        return [str(data[start:stop], "utf-8") for start, stop in zip(starts, stops, strict=True)]
 
     @staticmethod
     def pack(strings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -3,10 +3,10 @@
 import hashlib
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import faiss
 import msgspec
 import numpy as np
 import onnxruntime as ort
@@ -16,6 +16,7 @@ from musix_runtime import contents, features, signature
 from musix_runtime import manifest as manifests
 from musix_runtime.container import Container, View, pack, unpack
 from musix_runtime.errors import HashError, LayoutError, ManifestError
+from musix_runtime.index import Index
 from musix_runtime.manifest import ARRAYS, GOLDEN, GRAPHS, INDEXES, LAYOUT, Dimension, Manifest
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
@@ -104,20 +105,26 @@ class Bundle:
         self._check_ports(name, "outputs", expected.outputs, session.get_outputs())
         return session
 
-    def index(self, name: str) -> faiss.Index:
-        """The mapped FAISS index of a file; LayoutError when its kind, size or metric are not the format's."""
-        expected = INDEXES[name]
-        view = self.views[name]
+    def index(self, name: str) -> Index:
+        """The mapped FAISS index of a file; LayoutError when its kind or size are not what the manifest says."""
+        return self._indexes[name]
+
+    @cached_property
+    def _indexes(self) -> dict[str, Index]:
+        return {name: self._index(name) for name in INDEXES}
+
+    def _index(self, name: str) -> Index:
+        expected, search = INDEXES[name], self.manifest.indexes[name]
         try:
-            reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(view), view.size)  # type: ignore[attr-defined]
-            index = faiss.read_index(reader)
+            index = Index.read(self.views[name])
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
-        faiss.add_to_referenced_objects(index, view)  # type: ignore[attr-defined]  # the index reads from the view for life
-        found = (type(index).__name__, index.ntotal, index.d)
-        wanted = ("IndexFlatIP", self.manifest.size(expected.rows), self.manifest.size(expected.width))
-        if found != wanted:
-            raise LayoutError(f"{self.path}: {name}: expected (kind, rows, width) {wanted}, found {found}")
+        sizes = (self.manifest.size(expected.rows), self.manifest.size(expected.width))
+        wanted = (search.kind, *sizes, search.clusters, search.probes)
+        if index.form() != wanted:
+            raise LayoutError(
+                f"{self.path}: {name}: expected (kind, rows, width, clusters, probes) {wanted}, found {index.form()}"
+            )
         return index
 
     def golden(self, type_: type[T]) -> T:
@@ -150,6 +157,8 @@ def _check_labels(manifest: Manifest, path: Path) -> None:
     for key, value in expected.items():
         if getattr(manifest, key) != value:
             raise ManifestError(f"{path}: {key}: expected {value}, found {getattr(manifest, key)}")
+    if set(manifest.indexes) != set(INDEXES):
+        raise ManifestError(f"{path}: indexes: expected {sorted(INDEXES)}, found {sorted(manifest.indexes)}")
     if set(manifest.serving.blend) != set(COMPONENTS):
         raise ManifestError(f"{path}: serving.blend: expected {COMPONENTS}, found {tuple(manifest.serving.blend)}")
     if len(set(manifest.families)) != len(manifest.families) or not 0 < len(manifest.families) <= 32:

@@ -45,3 +45,9 @@ class Catalog:
     def track_id(self, row: int) -> str:
         """The id by which a recording is answered."""
         return bytes(self.track_ids[row]).decode()
+
+    def labels(self, rows: Rows) -> list[tuple[str, str, str]]:
+        """Id, name and artists of each row, as they are shown."""
+        ids = [each.decode() for each in self.track_ids[rows].tolist()]
+        artists = [each.replace(";", ", ") for each in self.artists.take(rows)]
+        return list(zip(ids, self.names.take(rows), artists, strict=True))

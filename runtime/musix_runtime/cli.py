@@ -3,7 +3,6 @@
 import socket
 import sys
 from collections.abc import Iterable
-from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,26 +188,14 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle."
 )
+@click.option("--access-log", is_flag=True, help="Print a line of JSON for every request.")
 @TRUST
-def serve(path: Path, host: str, port: int, workers: int, trust: Path | None) -> None:
+def serve(path: Path, host: str, port: int, workers: int, trust: Path | None, access_log: bool) -> None:
     """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
-    import uvicorn
+    from musix_runtime import server
 
-    from musix_runtime.live import Live
-
-    settings.Settings.from_environment()  # wrong settings and broken bundles end here, in one sentence
-    Live.open(path, partial(_open, trust=trust))
-    settings.claim_process(path, trust)
     _check_port(host, port)
-    uvicorn.run(
-        "musix_runtime.app:from_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        access_log=False,
-        server_header=False,
-    )
+    server.run(path, trust, host, port, workers, access_log)
 
 
 @musix.command()

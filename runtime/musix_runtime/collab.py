@@ -1,14 +1,16 @@
 """Collab: how well a track fits what a listener, and listeners alike, have heard."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.index import Index
 
 TimeRange = Literal["short_term", "medium_term", "long_term"]
+RANGES = get_args(TimeRange)
 # Days before the newest play of the data that each range spans; long_term is everything.
 RANGE_DAYS = {"short_term": 28, "medium_term": 182}
 
@@ -17,7 +19,8 @@ RANGE_DAYS = {"short_term": 28, "medium_term": 182}
 class Collab:
     """Matrix factors, 50 components and one bias each, with the history of every listener.
 
-    Only tracks that someone has heard have factors: `rows` (heard,) are their catalogue rows, ascending.
+    Only tracks that someone has heard have factors: `rows` (heard,) are their catalogue rows, ascending, and `index`
+    holds their factors in this order.
     A history lists catalogue rows, newest first (without timestamps: most played first); `recent` (listeners, 2)
     counts how many of them are short-term and medium-term.
     """
@@ -25,21 +28,26 @@ class Collab:
     listeners: Keys
     listener_factors: Floats
     rows: NDArray[np.int32]
-    track_factors: Floats
+    index: Index
     track_mean: Floats
     fold_in_map: Floats
     history_offsets: NDArray[np.int64]
     history_rows: NDArray[np.int32]
     recent: NDArray[np.int32]
 
-    def history(self, listener: int, time_range: TimeRange = "long_term") -> Rows:
-        """Catalogue rows that a listener heard in the range; a range without plays gives the next longer one."""
-        start, stop = self.history_offsets[listener : listener + 2]
-        ranges = list(RANGE_DAYS)
-        counts = [*self.recent[listener], stop - start]
-        first = ranges.index(time_range) if time_range in ranges else len(ranges)
-        count = next((count for count in counts[first:] if count), 0)
-        return self.history_rows[start : start + count].astype(np.int64)
+    def history(self, listener: int) -> Rows:
+        """Catalogue rows that a listener heard."""
+        start, stop = self.history_offsets[listener : listener + 2].tolist()
+        return self.history_rows[start:stop].astype(np.int64)
+
+    def count(self, listener: int, time_range: TimeRange) -> int:
+        """How many of a listener's history are of the range; of the next longer one, when there are none."""
+        if time_range in RANGES[:-1]:
+            for count in self.recent[listener, RANGES.index(time_range) :].tolist():
+                if count:
+                    return count
+        start, stop = self.history_offsets[listener : listener + 2].tolist()
+        return stop - start
 
     def fold_in(self, heard: Rows) -> Floats | None:
         """Factors of a new listener from catalogue rows heard; None when none of them has factors. Shape (51,).
@@ -51,27 +59,51 @@ class Collab:
         places = places[places != ABSENT]
         if not len(places):
             return None
-        mean = self.track_factors[places].mean(axis=0)
+        mean = self.index.vectors(places).mean(axis=0)
         return np.asarray(np.append(mean, np.float32(1)) @ self.fold_in_map, np.float32)
 
-    def places(self, rows: Rows) -> Rows:
-        """Where the catalogue rows stand in the track factors, ABSENT for tracks nobody has heard."""
+    def places(self, rows: NDArray[Any]) -> Rows:
+        """Where the catalogue rows stand among those with factors, ABSENT for tracks nobody has heard."""
         if not len(self.rows):
             return np.full(len(rows), ABSENT, np.int64)
         places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
         return np.where(self.rows[places] == rows, places, ABSENT)
 
-    def scores(self, factors: Floats) -> Floats:
-        """Raw score of every track that has factors. Shape (heard,)."""
-        return np.asarray(self.track_factors @ _with_bias(factors) + factors[-1], np.float32)
-
-    def matches(self, factors: Floats) -> Floats:
-        """Scores as a match in 0..1: 0 is the average track or worse, 1 the listener's best. Shape (heard,)."""
-        scores = self.scores(factors)
-        average = self.track_mean @ _with_bias(factors) + factors[-1]
-        spread = np.maximum(scores.max() - average, np.float32(1e-6))
-        return np.clip((scores - average) / spread, 0, 1)
+    def matches(self, factors: Floats) -> "Matches":
+        """How well tracks match the listener with these factors (51,)."""
+        return Matches(self, factors)
 
 
-def _with_bias(factors: Floats) -> Floats:
-    return np.append(factors[:-1], np.float32(1))
+class Matches:
+    """How well tracks match one listener, by their factors: 0 is the average track or worse, 1 the listener's best.
+
+    The product of factors, with the track's bias; the listener's own bias is the same for all tracks.
+    """
+
+    def __init__(self, collab: Collab, factors: Floats) -> None:
+        self._collab = collab
+        self._query = factors.copy()
+        self._query[-1] = 1
+        self._average = self._query @ collab.track_mean
+        self._best: np.float32 | None = None
+
+    def nearest(self, count: int) -> Rows:
+        """Catalogue rows of the `count` best matches, best first."""
+        places, products = self._collab.index.nearest(self._query, count)
+        if len(products):
+            self._best = products[0]
+        return self._collab.rows[places].astype(np.int64)
+
+    def of(self, rows: NDArray[Any]) -> Floats:
+        """Match of each catalogue row, 0 for tracks that nobody has heard. Shape (n,)."""
+        found = np.zeros(len(rows), np.float32)
+        if self._best is None:
+            self.nearest(1)
+        if self._best is None:
+            return found
+        places = self._collab.places(rows)
+        heard = np.flatnonzero(places != ABSENT)
+        scores = self._collab.index.vectors(places[heard]) @ self._query
+        spread = max(self._best - self._average, np.float32(1e-6))
+        found[heard] = ((scores - self._average) / spread).clip(0, 1)
+        return found

@@ -11,6 +11,7 @@ from musix_runtime.mood import MOODS
 if TYPE_CHECKING:
     from musix_runtime.bundle import Bundle
 
+LARGEST = 1e6  # of a factor
 CHUNK = 65_536  # rows looked at together, so that checking a mapped array needs no copy of it
 
 
@@ -30,16 +31,17 @@ def check(bundle: "Bundle") -> None:
     for name in ("name", "artist"):
         checks.offsets(f"catalog/{name}_offsets", bundle.manifest.size(f"{name}_bytes"))
         checks.text(f"catalog/{name}_offsets", f"catalog/{name}_data")
-    factors = ("listener_factors", "track_factors", "track_mean", "fold_in")
+    factors = ("listener_factors", "track_mean", "fold_in")
     for name in ("genre/artist_factors", *(f"collab/{each}" for each in factors)):
-        checks.range(name, -1e6, 1e6)
+        checks.range(name, -LARGEST, LARGEST)
     checks.range("collab/rows", 0, tracks - 1)
     checks.sorted("collab/rows")
     checks.range("collab/history_rows", 0, tracks - 1)
     checks.offsets("collab/history_offsets", bundle.manifest.size("plays"))
     if listeners:
         checks.recent()
-    checks.index("content/index.faiss")
+    checks.index("content/index.faiss", unit=True)
+    checks.index("collab/index.faiss")
 
 
 class _Checks:
@@ -95,10 +97,15 @@ class _Checks:
         if (recent < 0).any() or (recent[:, 0] > recent[:, 1]).any() or (recent[:, 1] > lengths).any():
             raise self.fail("collab/history_recent", "short term <= medium term <= history", "others")
 
-    def index(self, name: str) -> None:
+    def index(self, name: str, unit: bool = False) -> None:
+        """Every place has one vector, of length 1 if `unit`, in the place's cluster."""
         index = self.bundle.index(name)
-        for start in range(0, index.ntotal, CHUNK):
-            vectors = index.reconstruct_n(start, min(CHUNK, index.ntotal - start))
+        if not index.complete():
+            raise self.fail(name, "every row once", "missing or repeated rows, or centres of another form")
+        for start in range(0, len(index), CHUNK):
+            vectors = index.vectors(np.arange(start, min(start + CHUNK, len(index))))
+            if not (np.abs(vectors) <= LARGEST).all():
+                raise self.fail(name, f"values in -{LARGEST:g}..{LARGEST:g}", f"{vectors.min()}..{vectors.max()}")
             lengths = np.linalg.norm(vectors, axis=1)
-            if not (np.abs(lengths - 1) < 1e-3).all():
+            if unit and not (np.abs(lengths - 1) < 1e-3).all():
                 raise self.fail(name, "vectors of length 1", f"lengths {lengths.min()}..{lengths.max()}")

@@ -183,7 +183,8 @@ def _collab(first: Engine, second: Engine, listeners: list[str]) -> Measures:
 
 def _matches(engine: Engine, listener: str) -> Floats:
     collab = engine.pool.collab
-    return collab.matches(collab.listener_factors[collab.listeners.find_one(listener)])
+    factors = collab.listener_factors[collab.listeners.find_one(listener)]
+    return collab.matches(factors).of(collab.rows)
 
 
 def _best(matches: Floats) -> Rows:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from musix_runtime import golden
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings
+from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings
 from musix_runtime.bundle import Bundle
 from musix_runtime.catalog import Catalog
 from musix_runtime.collab import Collab
@@ -36,13 +36,9 @@ from musix_runtime.stages import Stages
 
 TOP_GENRES = 5
 DIGITS = 4  # of a confidence or probability: the sixth already depends on host and batch
-WORDS = {
-    "collab": "collaborative",
-    "content": "content similarity",
-    "preference": "listener preference",
-    "freshness": "freshness",
-    "diversity": "diversity",
-}
+# What the components are called in a reason.
+WORDS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
+POPULAR_WORDS = ("popularity", *WORDS[1:])
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class Engine:
             listeners=Keys(array("collab/listeners.npy")),
             listener_factors=array("collab/listener_factors.npy"),
             rows=array("collab/rows.npy"),
-            track_factors=array("collab/track_factors.npy"),
+            index=bundle.index("collab/index.faiss"),
             track_mean=array("collab/track_mean.npy"),
             fold_in_map=array("collab/fold_in.npy"),
             history_offsets=array("collab/history_offsets.npy"),
@@ -136,11 +132,12 @@ class Engine:
         excluded tracks, the current one, and those in any history.
         """
         stages = stages or Stages()
-        listener, kind = self._listener(request)
-        current = self.catalog.row(request.current_track_id)
+        history, current, excluded = self._rows(request)
+        listener, kind = self._listener(request, history)
         query = self._query(request, listener, current)
         stages.lap("look-up")
-        rows = self.pool.candidates(listener, query, self._excluded(request, listener, current), request.limit)
+        excluded = np.concatenate([excluded, listener.heard])
+        rows = self.pool.candidates(listener, query, excluded, request.limit)
         stages.lap("candidates")
         vectors = self.pool.content.vectors(rows)
         components = self.pool.components(listener, query, rows, vectors)
@@ -155,7 +152,7 @@ class Engine:
         base, values = self.ranker.explain(components, context)
         stages.lap("reasons")
         source = _source(kind, listener, query)
-        found = [self._recommendation(*each, source) for each in zip(rows[picks].tolist(), base, values, strict=True)]
+        found = self._recommendations(rows[picks], base, values, source)
         stages.lap("metadata")
         return Recommendations(found, source, _now())
 
@@ -167,12 +164,10 @@ class Engine:
         (query,) = self.pool.content.vectors(np.array([row]))
         rows, cosines = self.pool.content.nearest(query, request.limit + 1)
         order = np.lexsort((rows, -np.rint(cosines * 1e6)))
-        tracks = [
-            SimilarTrack(*self._names(int(rows[i])), round(min(float(cosines[i]), 1.0), 6))
-            for i in order
-            if rows[i] != row
-        ]
-        return Similar(tracks[: request.limit])
+        order = order[rows[order] != row][: request.limit]
+        shown = np.round(np.minimum(cosines[order].astype(np.float64), 1), 6).tolist()
+        labels = self.catalog.labels(rows[order])
+        return Similar([SimilarTrack(*each, cosine) for each, cosine in zip(labels, shown, strict=True)])
 
     def _inputs(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> tuple[Floats, list[Sequence[str]]]:
         """Raw inputs (n, 15) and artists of the requests, completed from the catalogue."""
@@ -206,18 +201,27 @@ class Engine:
         primary = max(probabilities, key=lambda mood: probabilities[mood])
         return Classification(genres, MoodAnswer(primary, probabilities), timestamp)
 
-    def _listener(self, request: RecommendRequest) -> tuple[Listener, str]:
+    def _rows(self, request: RecommendRequest) -> tuple[Rows, int | None, Rows]:
+        """The rows that the request names, as far as the catalogue has them: its history, the current track, and all
+        of them with those to exclude."""
+        history = request.history or []
+        current = request.current_track_id
+        rows = self.catalog.rows([*history, *([] if current is None else [current]), *request.exclude_ids])
+        heard, playing = rows[: len(history)], ABSENT if current is None else int(rows[len(history)])
+        return heard[heard != ABSENT], None if playing == ABSENT else playing, rows[rows != ABSENT]
+
+    def _listener(self, request: RecommendRequest, asked: Rows) -> tuple[Listener, str]:
+        """Who asks, and how known: by id, by the history in the request (`asked`: its rows), or not at all."""
         collab = self.pool.collab
         known = collab.listeners.find_one(request.user_id)
         if known != ABSENT:
-            matches = collab.matches(collab.listener_factors[known])
-            return Listener(matches, collab.history(known), collab.history(known, request.time_range)), "hybrid"
-        heard = self.catalog.rows(request.history or [])
-        heard = heard[heard != ABSENT]
-        if not len(heard):
+            heard = collab.history(known)
+            taste = heard[: collab.count(known, request.time_range)]
+            return Listener(collab.matches(collab.listener_factors[known]), heard, taste), "hybrid"
+        if not len(asked):
             return NOBODY, "popular"
-        factors = collab.fold_in(heard)
-        return Listener(None if factors is None else collab.matches(factors), heard, heard), "history"
+        factors = collab.fold_in(asked)
+        return Listener(None if factors is None else collab.matches(factors), asked, asked), "history"
 
     def _query(self, request: RecommendRequest, listener: Listener, current: int | None) -> Floats | None:
         """What content shall be near to: the current track, when it is known; when none is given, what was heard."""
@@ -227,40 +231,54 @@ class Engine:
             return self.pool.content.profile(listener.taste)
         return None
 
-    def _excluded(self, request: RecommendRequest, listener: Listener, current: int | None) -> Rows:
-        asked = self.catalog.rows([*request.exclude_ids, *(request.history or [])])
-        now = np.array([] if current is None else [current], np.int64)
-        return np.concatenate([asked[asked != ABSENT], listener.heard, now])
+    def _recommendations(self, rows: Rows, base: Scores, values: Scores, source: str) -> list[Recommendation]:
+        scores = np.round(base + values.sum(axis=1), 6).tolist()
+        families, moods = self.catalog.families[rows].tolist(), self.catalog.moods[rows].tolist()
+        return [
+            Recommendation(
+                track_id,
+                name,
+                artist,
+                score,
+                reason(shares, source),
+                {"base": start, **dict(zip(COMPONENTS, shares, strict=True))},
+                self._genres(bits),
+                MOODS[mood],
+            )
+            for (track_id, name, artist), score, start, shares, bits, mood in zip(
+                self.catalog.labels(rows),
+                scores,
+                base.tolist(),
+                values.tolist(),
+                families,
+                moods,
+                strict=True,
+            )
+        ]
 
-    def _recommendation(self, row: int, base: float, values: Floats, source: str) -> Recommendation:
-        contributions = {name: float(value) for name, value in zip(COMPONENTS, values, strict=True)}
-        families = int(self.catalog.families[row])
-        return Recommendation(
-            *self._names(row),
-            score=round(float(base + values.sum()), 6),
-            reason=reason(contributions, source),
-            contributions={"base": float(base), **contributions},
-            genre=[name for i, name in enumerate(self.bundle.manifest.families) if families >> i & 1],
-            mood=MOODS[self.catalog.moods[row]],
-        )
-
-    def _names(self, row: int) -> tuple[str, str, str]:
-        return self.catalog.track_id(row), self.catalog.names[row], self.catalog.artists[row].replace(";", ", ")
+    def _genres(self, bits: int) -> list[str]:
+        names = []
+        while bits:
+            lowest = bits & -bits
+            names.append(self.bundle.manifest.families[lowest.bit_length() - 1])
+            bits ^= lowest
+        return names
 
 
-def reason(contributions: dict[str, float], source: str) -> str:
-    """In words: each component's share in what speaks for the track, whole percents that sum to 100."""
-    words = WORDS | ({"collab": "popularity"} if source == "popular" else {})
-    helpful = {words[name]: value for name, value in contributions.items() if value > 0}
-    total = sum(helpful.values())
-    if not total:
+def reason(shares: Sequence[float], source: str) -> str:
+    """In words: each component's part in what speaks for the track, whole percents that sum to 100.
+
+    `shares` are the components' contributions, in the order of `COMPONENTS`.
+    """
+    words = POPULAR_WORDS if source == "popular" else WORDS
+    helpful = [(share, word) for share, word in zip(shares, words, strict=True) if share > 0]
+    if not helpful:
         return "nothing speaks for this track but its turn"
-    exact = {word: 100 * value / total for word, value in helpful.items()}
-    percents = {word: math.floor(value) for word, value in exact.items()}
-    for word in sorted(exact, key=lambda word: percents[word] - exact[word])[: 100 - sum(percents.values())]:
-        percents[word] += 1  # largest remainder
-    ordered = sorted(percents.items(), key=lambda item: -item[1])
-    return " + ".join(f"{percent}% {word}" for word, percent in ordered if percent)
+    scale = 100 / sum(share for share, _ in helpful)
+    parts = sorted([(share * scale % 1, int(share * scale), word) for share, word in helpful], reverse=True)
+    lacking = 100 - sum(whole for _, whole, _ in parts)  # goes to the largest remainders
+    percents = sorted([(whole + (i < lacking), word) for i, (_, whole, word) in enumerate(parts)], reverse=True)
+    return " + ".join([f"{percent}% {word}" for percent, word in percents if percent])
 
 
 def _source(kind: str, listener: Listener, query: Floats | None) -> str:

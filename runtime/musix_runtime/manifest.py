@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,7 +12,7 @@ from musix_runtime import features
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
@@ -37,7 +37,8 @@ class Array:
 
 @dataclass(frozen=True)
 class Graph:
-    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the first axis is the batch."""
+    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the first axis is the batch, but for
+    the ranker's context, which is one row."""
 
     inputs: dict[str, Dimension]
     outputs: dict[str, Dimension]
@@ -70,7 +71,6 @@ ARRAYS = {
     "collab/listeners.npy": Array("S", ("listeners",)),
     "collab/listener_factors.npy": Array("<f4", ("listeners", "collab_width")),
     "collab/rows.npy": Array("<i4", ("heard",)),
-    "collab/track_factors.npy": Array("<f4", ("heard", "collab_width")),
     "collab/track_mean.npy": Array("<f4", ("collab_width",)),
     "collab/fold_in.npy": Array("<f4", ("collab_width+1", "collab_width")),
     "collab/history_offsets.npy": Array("<i8", ("listeners+1",)),
@@ -86,7 +86,7 @@ GRAPHS = {
     "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}),
 }
 
-INDEXES = {"content/index.faiss": Index("tracks", CONTENT)}
+INDEXES = {"collab/index.faiss": Index("heard", "collab_width"), "content/index.faiss": Index("tracks", CONTENT)}
 
 GOLDEN = "golden/cases.json"
 
@@ -111,6 +111,17 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     candidates: Annotated[int, Meta(ge=1, le=10_000)]  # tracks that collab and content each propose
     pool: Annotated[int, Meta(ge=1, le=10_000)]  # of these, how many the ranker sees: the best by the blend
     blend: dict[str, Annotated[float, Meta(ge=0, le=1)]]  # weight of each component in the blend
+
+
+class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an index is searched, and what that was measured to find."""
+
+    kind: Literal["flat", "ivf"]  # every vector, or those of the `probes` clusters, of `clusters`, next to the query
+    clusters: Count
+    probes: Count
+    recall: Annotated[float, Meta(ge=0, le=1)]  # share of the exact `at` nearest that are found; 1 for flat
+    at: Count
+    queries: Count  # over how many it was measured
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +156,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     components: list[str]
     counts: dict[str, Count]
     serving: Serving
+    indexes: dict[str, Search]
     files: dict[str, File]
     parity: dict[str, float]
     quality: dict[str, Any]

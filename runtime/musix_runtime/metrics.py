@@ -1,0 +1,65 @@
+"""Metrics: what a server counts of its answers, for Prometheus."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from musix_runtime.engine import Engine
+from musix_runtime.exchange import Exchange
+
+BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # seconds
+
+
+class Metrics:
+    """Counters of one application, in a registry of its own: a host's are not touched.
+
+    With several workers (`shared`: a folder that they all write to, as prometheus-client has it), whichever is asked
+    answers for all.
+    """
+
+    def __init__(self, engine: Callable[[], Engine], shared: bool) -> None:
+        registry = CollectorRegistry()
+        self._requests = Counter("musix_requests", "Requests answered.", ["route", "status"], registry=registry)
+        self._seconds = Histogram(
+            "musix_request_seconds", "Time to answer.", ["route"], registry=registry, buckets=BUCKETS
+        )
+        self._stages = Counter("musix_stage_seconds", "Time by stage of the answer.", ["stage"], registry=registry)
+        self._sources = Counter("musix_recommendations", "Recommendations by source.", ["source"], registry=registry)
+        self._sheds = Counter("musix_shed", "Requests sent away as too many.", ["route"], registry=registry)
+        self._registry = registry
+        if shared:
+            self._registry = CollectorRegistry()
+            MultiProcessCollector(self._registry)
+        self._registry.register(_Bundle(engine))
+
+    def count(self, exchange: Exchange, status: int, seconds: float) -> None:
+        """Count one request that is over."""
+        self._requests.labels(exchange.route, str(status)).inc()
+        self._seconds.labels(exchange.route).observe(seconds)
+        for stage, taken in exchange.stages.seconds.items():
+            self._stages.labels(stage).inc(taken)
+        if exchange.source:
+            self._sources.labels(exchange.source).inc()
+        if status == 503:
+            self._sheds.labels(exchange.route).inc()
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Bundle(Collector):
+    """Which bundle the asked worker answers from, now."""
+
+    def __init__(self, engine: Callable[[], Engine]) -> None:
+        self.engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        bundle = self.engine().bundle
+        labels = {"name": bundle.manifest.name, "version": bundle.manifest.version, "digest": bundle.digest}
+        family = GaugeMetricFamily("musix_bundle", "The bundle that answers.", labels=list(labels))
+        family.add_metric(list(labels.values()), 1)
+        yield family
