@@ -136,8 +136,13 @@ def _trees(booster: XGBClassifier) -> list[onnx.AttributeProto]:
         raise ValueError(
             f"genre: expected gbtree with multi:softprob, found {found.get('booster')} with {found['objective']}"
         )
-    vectors = found.get("multi_strategy") == "multi_output_tree"
-    attributes = _vector_trees(booster) if vectors else _scalar_trees(booster)
+    learner = json.loads(booster.get_booster().save_raw("json"))["learner"]
+    trees = learner["gradient_booster"]["model"]["trees"]
+    if int(trees[0]["tree_param"]["size_leaf_vector"]) > 1:
+        base = json.loads(learner["learner_model_param"]["base_score"])
+        attributes = {"base_values": base, **_vector_trees(trees)}
+    else:
+        attributes = _scalar_trees(booster)
     attributes |= {"n_targets": booster.n_classes_, "post_transform": "NONE"}
     return [helper.make_attribute(name, value) for name, value in sorted(attributes.items())]
 
@@ -160,14 +165,13 @@ def _scalar_trees(booster: XGBClassifier) -> dict[str, Any]:
     return {name.replace("class_", "target_"): value for name, value in attributes.items()}
 
 
-def _vector_trees(booster: XGBClassifier) -> dict[str, Any]:
+def _vector_trees(trees: list[dict[str, Any]]) -> dict[str, Any]:
     """One tree a round, a vector a leaf, which the converter does not know.
 
     Read from XGBoost's own JSON: a leaf has no left child, and for right child its place among the leaf vectors.
     """
-    learner = json.loads(booster.get_booster().save_raw("json"))["learner"]
     attributes: dict[str, list[Any]] = defaultdict(list)
-    for number, tree in enumerate(learner["gradient_booster"]["model"]["trees"]):
+    for number, tree in enumerate(trees):
         left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
         leaf = left == -1
         nodes = {
@@ -190,7 +194,7 @@ def _vector_trees(booster: XGBClassifier) -> dict[str, Any]:
         for kind, columns in (("nodes", nodes), ("target", targets)):
             for name, values in columns.items():
                 attributes[f"{kind}_{name}"] += values.tolist()
-    return attributes | {"base_values": json.loads(learner["learner_model_param"]["base_score"])}
+    return attributes
 
 
 def _finite(bounds: np.ndarray) -> np.ndarray:

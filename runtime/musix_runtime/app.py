@@ -224,8 +224,8 @@ async def _body(scope: Scope, receive: Receive, settings: Settings) -> bytes:
                 if size > settings.body_limit:
                     raise HTTPException(413, f"body: expected at most {settings.body_limit:,} bytes, found more")
     except TimeoutError as error:
-        message = f"body: expected all of it within {settings.body_seconds:g} s, found {size:,} bytes"
-        raise HTTPException(408, message, {"connection": "close"}) from error
+        told = f"body: expected all of it within {settings.body_seconds:g} s, found {size:,} bytes"
+        raise HTTPException(408, told, {"connection": "close"}) from error
     return b"".join(parts)
 
 

@@ -1,5 +1,7 @@
 """Index: the vectors of one kind, searched by inner product: one by one, or only the clusters next to the query."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,9 +16,21 @@ KINDS = {"flat": faiss.IndexFlatIP, "ivf": faiss.IndexIVFFlat}
 PROBES_MORE = 4  # times as many clusters, whenever those searched hold fewer vectors than were asked for
 
 
+@contextmanager
+def _calling_thread() -> Iterator[None]:
+    """FAISS works in the calling thread alone: from 10,000 vectors on it would split even one search over threads, ten
+    times slower, and with other last bits on other hosts. The setting is OpenMP's for this thread; it is put back."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class Index:
-    """A FAISS index of one of the `KINDS`, and its vectors. One search runs in the calling thread."""
+    """A FAISS index of one of the `KINDS`, and its vectors. It works in the calling thread."""
 
     faiss: Any
 
@@ -74,16 +88,18 @@ class Index:
         """The vectors at `places` (n,). Shape (n, width)."""
         if self._matrix is not None:
             return self._matrix[places]
-        return np.asarray(self.faiss.reconstruct_batch(np.ascontiguousarray(places, np.int64)), np.float32)
+        with _calling_thread():
+            return np.asarray(self.faiss.reconstruct_batch(np.ascontiguousarray(places, np.int64)), np.float32)
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
         """Places of the `count` greatest products with `query` (width,), best first, and the products; fewer only
         where there are no more. Clusters that hold too few are joined by further ones."""
         count = min(count, len(self))
-        (products,), (places,) = self.faiss.search(query[None], count)
-        probes = getattr(self.faiss, "nprobe", 0)
-        while count and places[-1] < 0:
-            probes *= PROBES_MORE
-            wider = faiss.SearchParametersIVF(nprobe=probes)
-            (products,), (places,) = self.faiss.search(query[None], count, params=wider)
+        with _calling_thread():
+            (products,), (places,) = self.faiss.search(query[None], count)
+            probes = getattr(self.faiss, "nprobe", 0)
+            while count and places[-1] < 0:
+                probes *= PROBES_MORE
+                wider = faiss.SearchParametersIVF(nprobe=probes)
+                (products,), (places,) = self.faiss.search(query[None], count, params=wider)
         return places, products

@@ -32,7 +32,7 @@ class Metrics:
         self._registry = registry
         if shared:
             self._registry = CollectorRegistry()
-            MultiProcessCollector(self._registry)
+            MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
         self._registry.register(_Bundle(engine))
 
     def count(self, exchange: Exchange, status: int, seconds: float) -> None:

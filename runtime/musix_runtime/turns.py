@@ -24,7 +24,7 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self, answer: Callable[[], T]) -> T:
-        """Compute `answer()` when it is its turn. Raises HTTPException 503 when `limit` requests are waiting already."""
+        """Compute `answer()` when it is its turn. Raises HTTPException 503 when `limit` requests wait already."""
         loop = asyncio.get_running_loop()
         if self._busy is loop:
             await self._wait(loop)

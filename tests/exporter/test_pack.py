@@ -48,12 +48,12 @@ def test_a_converter_that_is_silently_wrong_is_caught_twice(
     """By parity; and were that left out, by the golden cases, which are the native models' answers."""
     honest = genre._trees
 
-    def wrong(booster: object) -> onnx.NodeProto:
-        trees = honest(booster)
-        for attribute in trees.attribute:
-            if attribute.name == "class_weights":
+    def wrong(booster: object) -> list[onnx.AttributeProto]:
+        attributes = honest(booster)
+        for attribute in attributes:
+            if attribute.name == "target_weights":
                 attribute.floats[:] = [each / 2 for each in attribute.floats]
-        return trees
+        return attributes
 
     monkeypatch.setattr(genre, "_trees", wrong)
     with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'genre'"):

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import helper
+from xgboost import XGBClassifier
+
+from musix_exporter import genre
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+@pytest.mark.parametrize("strategy", ["multi_output_tree", "one_output_per_tree"])
+def test_trees_of_both_kinds_give_xgboosts_probabilities(strategy: str, reloaded: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((2000, 17)).astype(np.float32)
+    inputs[rng.random(inputs.shape) < 0.05] = np.nan
+    labels = (inputs[:, 0] > 0) + 2 * (inputs[:, 1] > inputs[:, 2]) + 4 * rng.integers(0, 3, len(inputs))
+    settings = {"objective": "multi:softprob", "tree_method": "hist", "n_estimators": 20, "max_depth": 5}
+    booster = XGBClassifier(multi_strategy=strategy, **settings).fit(inputs, labels)
+    expected = booster.predict_proba(inputs)
+    if reloaded:
+        booster.save_model(tmp_path / "booster.ubj")
+        booster = XGBClassifier()
+        booster.load_model(tmp_path / "booster.ubj")
+    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml")
+    node.attribute.extend(genre._trees(booster))
+    ports = [helper.make_tensor_value_info(name, 1, ["N", width]) for name, width in (("x", 17), ("y", 12))]
+    opsets = [helper.make_opsetid(domain, version) for domain, version in genre.OPSET.items()]
+    model = helper.make_model(
+        helper.make_graph([node], "trees", ports[:1], ports[1:]), opset_imports=opsets, ir_version=8
+    )
+    (margins,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": inputs})
+    found = np.exp(margins - margins.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, atol=2e-6)

@@ -1,0 +1,65 @@
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from musix_exporter import index, pack
+from musix_exporter.files import Files
+from musix_runtime import Engine, RecommendRequest
+from musix_runtime.errors import GateError
+from musix_runtime.index import Index
+from musix_trainer import recipe
+from musix_trainer.run import Run
+
+
+def clusters(rows: int, width: int, count: int) -> np.ndarray:
+    """Vectors around as many centres, a tenth as far from them as these are from each other."""
+    rng = np.random.default_rng(3)
+    centres = rng.standard_normal((count, width))
+    drawn = centres[rng.integers(0, count, rows)] + 0.1 * rng.standard_normal((rows, width))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_vectors_that_fit_the_time_are_searched_exactly(tmp_path: Path) -> None:
+    vectors = clusters(500, 28, 10)
+    search = index.add("content/index.faiss", vectors, vectors[:5], 10, recipe.Index(), Files(tmp_path))
+    assert (search.kind, search.recall) == ("flat", 1.0)
+
+
+def test_more_vectors_are_searched_by_clusters_and_the_recall_is_measured(tmp_path: Path) -> None:
+    vectors = clusters(20_000, 28, 100)
+    queries = clusters(200, 28, 100)
+    settings = recipe.Index(exact=1, recall=0.98)
+    search = index.add("content/index.faiss", vectors, queries, 10, settings, Files(tmp_path))
+    assert (search.kind, search.queries, search.at) == ("ivf", 200, 10)
+    assert 0.98 <= search.recall <= 1
+    found = Index.read(np.fromfile(tmp_path / "content" / "index.faiss", np.uint8))
+    assert found.form() == ("ivf", 20_000, 28, search.clusters, search.probes)
+    exact = Index.exact(vectors)
+    shared = [np.isin(found.nearest(query, 10)[0], exact.nearest(query, 10)[0]).mean() for query in queries]
+    assert np.mean(shared) == pytest.approx(search.recall)
+
+
+def test_a_recall_that_few_clusters_cannot_reach_fails_the_build(demo_run: Run, tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=1.0))
+    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
+    with pytest.raises(GateError, match=r"index.faiss: expected at least 100.0% of the 50 nearest, found \d"):
+        pack.export(run, tmp_path / "demo-1.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_searched_by_clusters_answers_nearly_as_the_exact_one(
+    demo_run: Run, engine: Engine, tmp_path: Path
+) -> None:
+    settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
+    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
+    clustered = Engine.open(pack.export(run, tmp_path / "demo-1.0.0").path)
+    assert {each.kind for each in clustered.bundle.manifest.indexes.values()} == {"ivf"}
+    shared = []
+    for number in range(0, 600, 20):
+        request = RecommendRequest(user_id=f"listener-{number:03d}")
+        lists = [{each.id for each in asked.recommend(request).recommendations} for asked in (engine, clustered)]
+        shared.append(len(lists[0] & lists[1]) / 10)
+    assert np.mean(shared) > 0.65
