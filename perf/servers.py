@@ -1,98 +1,141 @@
-"""Servers under test: started as processes of their own on a free port, measured from outside, ended by their id."""
+"""Servers: processes of our own on free ports of this machine, timed at their start, measured, ended by their id."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from perf.client import HOST
+import psutil
 
-PATIENCE = 180.0  # seconds until a server must answer
+from perf import client
+
+HOST = "127.0.0.1"
+START = 120.0  # seconds that a server may take to its first answer
+STOP = 20.0  # seconds that it may take to end
+MUSIX = Path(sys.executable).with_name("musix")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of one process, in MB (1e6 bytes)."""
+
+    pid: int
+    private: float  # RssAnon: pages that no other process can share
+    resident: float  # RSS: all pages, shared ones in full
+    proportional: float  # PSS: all pages, each divided by the number of processes that map it
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. Times in seconds, memory in MB (1e6 bytes)."""
+    """A running server and what it took to its first good answer."""
 
+    process: psutil.Process
     port: int
-    pid: int
-    cold_start: float  # from process start to the first 200
+    cold_start_s: float
+    log: Path
 
-    def private_mb(self) -> list[float]:
-        """Private memory (RssAnon) of each process of the server, the largest first."""
-        return sorted((_status(pid, "RssAnon") * 1024 / 1e6 for pid in self._processes()), reverse=True)
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
 
-    def cpu(self) -> float:
-        """Processor time used so far, by all processes of the server."""
-        ticks = 0
-        for pid in self._processes():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+    def memory(self) -> list[Memory]:
+        """The server's processes, the one with most private memory first."""
+        found = [_memory(each.pid) for each in self._processes()]
+        return sorted(found, key=lambda each: -each.private)
 
-    def _processes(self) -> list[int]:
-        found = [self.pid]
-        for pid in found:
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                found += [int(each) for each in (task / "children").read_text().split()]
-        return found
+    def cpu_seconds(self) -> float:
+        """Processor time, in user and in system, that its living processes took so far."""
+        times = [each.cpu_times() for each in self._processes()]
+        return sum(each.user + each.system for each in times)
+
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
 
 
 @contextmanager
-def started(command: Sequence[str], port: int, ready: str, log: Path, cwd: Path | None = None) -> Iterator[Server]:
-    """Run `command` until left, once `ready` on `port` has answered 200. RuntimeError with its log when it does not."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, cwd=cwd)
-    try:
-        while not _answers(port, ready):
-            if process.poll() is not None or time.perf_counter() - start > PATIENCE:
-                raise RuntimeError(f"{command[0]}: expected an answer on port {port}, found: {log.read_text()[-2000:]}")
-            time.sleep(0.005)
-        yield Server(port, process.pid, time.perf_counter() - start)
-    finally:
-        _end(process)
+def serve(bundle: Path, *, workers: int = 1, probe: bytes | None = None, **environment: str) -> Iterator[Server]:
+    """`musix serve` of a bundle or store; `environment` adds variables, such as MUSIX_POLL="1"."""
+    port = free_port()
+    command = [MUSIX, "serve", bundle, "--host", HOST, "--port", port, "--workers", workers]
+    with start([str(each) for each in command], port, probe or client.get("/ready"), **environment) as server:
+        yield server
+
+
+@contextmanager
+def start(command: Sequence[str], port: int, probe: bytes, **environment: str) -> Iterator[Server]:
+    """Start a server, wait until it answers `probe` with 200, and end it with all its processes.
+
+    Raises RuntimeError with the end of its log when it ends or gives no such answer in time.
+    """
+    with tempfile.TemporaryDirectory(prefix="musix-perf-") as folder:
+        log = Path(folder) / "log"
+        begun = time.perf_counter()
+        with log.open("wb") as output:
+            process = psutil.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+        try:
+            _wait(process, f"http://{HOST}:{port}", probe, log, begun + START)
+            yield Server(psutil.Process(process.pid), port, time.perf_counter() - begun, log)
+        finally:
+            stop(process)
+
+
+def stop(process: psutil.Popen) -> None:
+    """End a process that we started, and its children; by force when it takes too long."""
+    whole = [process, *_children(process)]
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(whole, STOP)
+    for each in left:
+        each.kill()
+    psutil.wait_procs(left, STOP)
+    process.wait()
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server((HOST, 0)) as found:
-        return int(found.getsockname()[1])
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def musix(bundle: Path, port: int, workers: int = 1) -> list[str]:
-    """The command that serves `bundle` by this interpreter's `musix`."""
-    command = Path(sys.executable).with_name("musix")
-    return [str(command), "serve", str(bundle), "--port", str(port), "--workers", str(workers)]
-
-
-def _answers(port: int, path: str) -> bool:
-    try:
-        with socket.create_connection((HOST, port), timeout=5) as connection:
-            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
-            return b" 200 " in connection.recv(64)
-    except OSError:
-        return False
-
-
-def _status(pid: int, name: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started: they share its session."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
+def _wait(process: psutil.Popen, url: str, probe: bytes, log: Path, end: float) -> None:
+    status, body = client.FAILED, b""
+    while time.perf_counter() < end and process.poll() is None:
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            status, body = client.ask(url, probe)
+        except OSError:
+            time.sleep(0.01)  # nobody listens yet
+            continue
+        if status == 200:
+            return
+        time.sleep(0.05)
+    tail = log.read_text(errors="replace")[-2000:]
+    command = subprocess.list2cmdline(process.args)
+    raise RuntimeError(f"{command}: expected an answer with 200, found {status} {body[:500]!r}; its log ends:\n{tail}")
+
+
+def _children(process: psutil.Popen) -> list[psutil.Process]:
+    try:
+        found: list[psutil.Process] = process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return found
+
+
+def _memory(pid: int) -> Memory:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (proportional,) = (line.split()[1] for line in rollup if line.startswith("Pss:"))
+    return Memory(
+        pid,
+        *(int(each) * 1024 / 1e6 for each in (status["RssAnon"].split()[0], status["VmRSS"].split()[0], proportional)),
+    )
