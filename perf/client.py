@@ -8,6 +8,7 @@ import select
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -204,10 +205,8 @@ class _Loop:
         connection.answer = _Answer()
         self.sent += 1
         connection.start = perf_counter()
-        try:
+        with suppress(ConnectionError):  # how much was sent cannot be known: the read that follows tells
             connection.socket.sendall(self.requests[connection.number % len(self.requests)])
-        except ConnectionError:
-            pass  # what was sent cannot be known: the read that follows tells
         return True
 
     def _receive(self, connection: _Connection) -> bool:

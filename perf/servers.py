@@ -131,11 +131,13 @@ def _children(process: psutil.Popen) -> list[psutil.Process]:
 
 
 def _memory(pid: int) -> Memory:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    status = {name: value for name, _, value in (line.partition(":") for line in lines)}
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    (proportional,) = (line.split()[1] for line in rollup if line.startswith("Pss:"))
-    return Memory(
-        pid,
-        *(int(each) * 1024 / 1e6 for each in (status["RssAnon"].split()[0], status["VmRSS"].split()[0], proportional)),
-    )
+    status = dict(_fields(Path(f"/proc/{pid}/status")))
+    shares = dict(_fields(Path(f"/proc/{pid}/smaps_rollup")))
+    found = (status["RssAnon"], status["VmRSS"], shares["Pss"])
+    return Memory(pid, *(int(each.split()[0]) * 1024 / 1e6 for each in found))
+
+
+def _fields(path: Path) -> Iterator[tuple[str, str]]:
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        yield name, value
