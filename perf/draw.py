@@ -85,7 +85,9 @@ def genre_model(model: GenreModel, small: Catalogue, drawn: World) -> GenreModel
     artist = np.array([int(each.rpartition(" ")[2]) for each in names])
     around = [artist_key(small.frame["artists"][row].split(";")[0]) for row in drawn.home[artist].tolist()]
     known = Keys(model.artists).find(around)
-    items = np.concatenate([[0], 1 + known[known != ABSENT], np.arange(1 + len(model.artists), len(model.item_factors))])
+    items = np.concatenate(
+        [[0], 1 + known[known != ABSENT], np.arange(1 + len(model.artists), len(model.item_factors))]
+    )
     return replace(
         model,
         artists=np.array([artist_key(name).encode() for name, row in zip(names, known, strict=True) if row != ABSENT]),

@@ -23,10 +23,11 @@ MUSIX = Path(sys.executable).with_name("musix")
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Memory of one process, in MB (1e6 bytes)."""
+class Usage:
+    """What one process holds, in MB (1e6 bytes), and the processor time that it took so far, in seconds."""
 
     pid: int
+    cpu: float
     private: float  # RssAnon: pages that no other process can share
     resident: float  # RSS: all pages, shared ones in full
     proportional: float  # PSS: all pages, each divided by the number of processes that map it
@@ -45,18 +46,14 @@ class Server:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
-    def memory(self) -> list[Memory]:
-        """The server's processes, the one with most private memory first."""
-        found = [_memory(each.pid) for each in self._processes()]
+    def usage(self) -> list[Usage]:
+        """Each of the server's living processes, the one with most private memory first."""
+        found = [_usage(each) for each in [self.process, *self.process.children(recursive=True)]]
         return sorted(found, key=lambda each: -each.private)
 
     def cpu_seconds(self) -> float:
-        """Processor time, in user and in system, that its living processes took so far."""
-        times = [each.cpu_times() for each in self._processes()]
-        return sum(each.user + each.system for each in times)
-
-    def _processes(self) -> list[psutil.Process]:
-        return [self.process, *self.process.children(recursive=True)]
+        """Processor time of all its living processes so far."""
+        return sum(each.cpu for each in self.usage())
 
 
 @contextmanager
@@ -130,11 +127,12 @@ def _children(process: psutil.Popen) -> list[psutil.Process]:
     return found
 
 
-def _memory(pid: int) -> Memory:
-    status = dict(_fields(Path(f"/proc/{pid}/status")))
-    shares = dict(_fields(Path(f"/proc/{pid}/smaps_rollup")))
-    found = (status["RssAnon"], status["VmRSS"], shares["Pss"])
-    return Memory(pid, *(int(each.split()[0]) * 1024 / 1e6 for each in found))
+def _usage(process: psutil.Process) -> Usage:
+    folder = Path(f"/proc/{process.pid}")
+    status, shares = dict(_fields(folder / "status")), dict(_fields(folder / "smaps_rollup"))
+    times = process.cpu_times()
+    sizes = (status["RssAnon"], status["VmRSS"], shares["Pss"])
+    return Usage(process.pid, times.user + times.system, *(int(each.split()[0]) * 1024 / 1e6 for each in sizes))
 
 
 def _fields(path: Path) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,9 @@ def write(run: Run, folder: Path) -> None:
     joblib.dump(arrays, folder / GENRE)
     run.genre.booster.save_model(folder / BOOSTER)
     mood = run.mood.network
-    torch.save({"layers": mood.layers, **{name: getattr(mood, name) for name in ("median", "mean", "scale")}}, folder / MOOD)
+    torch.save(
+        {"layers": mood.layers, **{name: getattr(mood, name) for name in ("median", "mean", "scale")}}, folder / MOOD
+    )
     torch.save(run.ranker.network.layers, folder / RANKER)
     index = faiss.IndexFlatIP(run.content.vectors.shape[1])
     index.add(run.content.vectors)

@@ -1,4 +1,4 @@
-"""LitServe: the bundle's ONNX graphs behind one LitAPI a question, each in the worker process that LitServe gives it."""
+"""LitServe: the bundle's ONNX graphs behind one LitAPI a question, each in a worker process of its own."""
 
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ class _Api(LitAPI):
 class Classify(_Api):
     """Genre and mood of a track."""
 
-    def decode_request(self, request: Any, **kwargs: Any) -> schema.Classify:
-        return schema.Classify.model_validate(request)
+    def decode_request(self, request: schema.Classify, **kwargs: Any) -> schema.Classify:
+        return request
 
     def predict(self, x: schema.Classify, **kwargs: Any) -> dict[str, Any]:
         return self.recommender.classify([x])[0]
@@ -35,8 +35,8 @@ class Classify(_Api):
 class Recommend(_Api):
     """Tracks for a listener."""
 
-    def decode_request(self, request: Any, **kwargs: Any) -> schema.Recommend:
-        return schema.Recommend.model_validate(request)
+    def decode_request(self, request: schema.Recommend, **kwargs: Any) -> schema.Recommend:
+        return request
 
     def predict(self, x: schema.Recommend, **kwargs: Any) -> dict[str, Any]:
         return self.recommender.recommend(x)

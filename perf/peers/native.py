@@ -1,4 +1,4 @@
-"""Native: the server that a team writes from the trained models themselves: FastAPI, PyTorch, XGBoost, LightFM factors."""
+"""Native: the server that a team writes from the models as trained: FastAPI, PyTorch, XGBoost, LightFM factors."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException
 from xgboost import XGBClassifier
 
 from perf.peers import arguments, schema
-from perf.peers.recommender import Floats, Recommender, UnknownTrack
+from perf.peers.recommender import Floats, Recommender, UnknownTrackError
 
 FLOOR = 1e-6
 
@@ -93,7 +93,7 @@ def create_app(folder: Path) -> FastAPI:
 def _known(recommender: Recommender, questions: list[schema.Classify]) -> list[dict[str, Any]]:
     try:
         return recommender.classify(questions)
-    except UnknownTrack as error:
+    except UnknownTrackError as error:
         raise HTTPException(404, f"unknown track: {error}") from error
 
 

@@ -41,7 +41,7 @@ class Models(Protocol):
         """Score in 0..1. `components` (n, 5), `context` (2,): tracks heard, hour or NaN. Shape (n,)."""
 
 
-class UnknownTrack(LookupError):
+class UnknownTrackError(LookupError):
     """A track that is neither described nor in the catalogue."""
 
 
@@ -79,7 +79,7 @@ class Recommender:
         self.blend = np.array([self.tracks["blend"][name] for name in COMPONENTS], np.float32)
 
     def classify(self, questions: Sequence[schema.Classify]) -> list[dict[str, Any]]:
-        """Genre and mood of each track, in order. Raises UnknownTrack."""
+        """Genre and mood of each track, in order. Raises UnknownTrackError."""
         inputs, artists = self._inputs(questions)
         confidences = self.models.genre(inputs, *self._artist(artists))
         moods = self.models.mood(np.ascontiguousarray(inputs[:, :12]))
@@ -136,7 +136,7 @@ class Recommender:
             if row is not None:
                 inputs[i] = self.tracks["inputs"][row]
             elif question.audio_features is None:
-                raise UnknownTrack(question.track_id or "neither trackId nor audioFeatures")
+                raise UnknownTrackError(question.track_id or "neither trackId nor audioFeatures")
             if question.audio_features is not None:
                 inputs[i, :12] = list(question.audio_features.__dict__.values())
             for column, name in enumerate(self.tracks["input_names"][12:], 12):
@@ -200,7 +200,13 @@ class Recommender:
         return found.astype(np.int64)
 
     def _components(
-        self, factors: Floats | None, scores: Floats | None, query: Floats | None, taste: Rows, rows: Rows, vectors: Floats
+        self,
+        factors: Floats | None,
+        scores: Floats | None,
+        query: Floats | None,
+        taste: Rows,
+        rows: Rows,
+        vectors: Floats,
     ) -> Floats:
         components = np.zeros((len(rows), len(COMPONENTS)), np.float32)
         if factors is not None and scores is not None:
