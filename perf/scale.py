@@ -12,7 +12,7 @@ import numpy as np
 from musix_exporter import pack
 from musix_runtime.arrays import Floats
 from musix_runtime.features import AUDIO
-from musix_runtime.manifest import Source
+from musix_runtime.manifest import Provenance, Source
 from musix_trainer import catalog, content, progress, recipe, run
 from musix_trainer.listening import Listening
 from musix_trainer.mood import MoodModel
@@ -76,7 +76,7 @@ def _moods(model: MoodModel, inputs: Floats) -> Floats:
     return np.concatenate([model.probabilities(audio[start:stop]) for start, stop in draw.chunks(len(audio))])
 
 
-def _provenance(small: Run, tracks: int, listeners: int, plays: int) -> run.Provenance:
+def _provenance(small: Run, tracks: int, listeners: int, plays: int) -> Provenance:
     notes: dict[str, int | str] = {"tracks": tracks, "listeners": listeners, "plays": plays, "seed": SEED}
     sha256 = hashlib.sha256(msgspec.json.encode(notes, order="sorted")).hexdigest()
     drawn = Source(sha256, tracks, simulated=True, notes=notes)

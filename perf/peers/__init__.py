@@ -82,7 +82,10 @@ def _native(place: Place) -> list[Path]:
 
 
 def _hosted(place: Place) -> list[Path]:
-    tables = [place.native / name for name in ("tracks.joblib", "listeners.joblib", "artists.joblib", "content.faiss")]
+    tables = [
+        place.native / name
+        for name in ("names.pickle", "tracks.joblib", "listeners.joblib", "artists.joblib", "content.faiss")
+    ]
     return [*tables, *place.bundle.glob("*/model.onnx")]
 
 

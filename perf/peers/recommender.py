@@ -5,6 +5,7 @@ The same semantics as the runtime's engine: candidates, components, blend, greed
 
 import html
 import math
+import pickle
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -72,9 +73,10 @@ class Recommender:
 
     def __init__(self, folder: Path, models: Models) -> None:
         self.models = models
+        self.names: dict[str, Any] = pickle.loads((folder / "names.pickle").read_bytes())
         self.tracks: dict[str, Any] = joblib.load(folder / "tracks.joblib")
         self.listeners: dict[str, Any] = joblib.load(folder / "listeners.joblib")
-        self.artists: dict[str, Any] = joblib.load(folder / "artists.joblib")
+        self.artist_factors: Floats = joblib.load(folder / "artists.joblib")
         self.index = faiss.read_index(str(folder / "content.faiss"))
         self.blend = np.array([self.tracks["blend"][name] for name in COMPONENTS], np.float32)
 
@@ -119,7 +121,7 @@ class Recommender:
         return {"recommendations": found, "source": source, "generatedAt": _now()}
 
     def _row(self, track_id: str) -> int | None:
-        row: int | None = self.tracks["row_of"].get(track_id.removeprefix("spotify:track:"))
+        row: int | None = self.names["row_of_track"].get(track_id.removeprefix("spotify:track:"))
         return row
 
     def _rows(self, track_ids: Sequence[str]) -> list[int]:
@@ -143,13 +145,13 @@ class Recommender:
                 value = getattr(question, name)
                 if value is not None:
                     inputs[i, column] = value
-            known = [] if row is None else self.tracks["artists"][row].split(";")
+            known = [] if row is None else self.names["artists"][row].split(";")
             artists.append(known if question.artists is None else question.artists)
         return inputs, artists
 
     def _artist(self, artists: list[list[str]]) -> tuple[Floats, Floats]:
         """Mean factors of each track's known artists, row 0 when there is none; and whether there is one."""
-        row_of, factors = self.artists["row_of"], self.artists["factors"]
+        row_of, factors = self.names["row_of_artist"], self.artist_factors
         rows = [[row_of[key] for key in map(artist_key, names) if key in row_of] for names in artists]
         mean = np.stack([factors[each or [0]].mean(axis=0) for each in rows])
         return mean, np.array([[bool(each)] for each in rows], np.float32)
@@ -157,7 +159,7 @@ class Recommender:
     def _listener(self, question: schema.Recommend) -> tuple[Floats | None, Rows, Rows, str]:
         """Factors, what was heard ever and in the time range, and the kind of listener."""
         data = self.listeners
-        number = data["row_of"].get(question.user_id)
+        number = self.names["row_of_listener"].get(question.user_id)
         if number is not None:
             start, stop = data["history_offsets"][number : number + 2]
             heard = data["history_rows"][start:stop].astype(np.int64)
@@ -194,7 +196,7 @@ class Recommender:
             proposals, count = [self.tracks["popular"]], 2 * count
         found = np.unique(np.concatenate([rows[~np.isin(rows, excluded)][:count] for rows in proposals]))
         if len(found) < limit:
-            free = np.setdiff1d(np.arange(len(self.tracks["ids"])), np.concatenate([found, excluded]))
+            free = np.setdiff1d(np.arange(len(self.names["ids"])), np.concatenate([found, excluded]))
             more = free[np.argsort(-self.tracks["popularity"][free], kind="stable")[: limit - len(found)]]
             found = np.union1d(found, more)
         return found.astype(np.int64)
@@ -244,12 +246,12 @@ class Recommender:
         coalitions = (components[:, None, :] * COALITIONS).reshape(-1, len(COMPONENTS))
         scores = self.models.score(coalitions, context).astype(np.float64).reshape(len(rows), -1)
         values = scores @ SHAPLEY.T
-        tracks = self.tracks
+        tracks, names = self.tracks, self.names
         return [
             {
-                "id": tracks["ids"][row],
-                "name": tracks["names"][row],
-                "artist": tracks["artists"][row].replace(";", ", "),
+                "id": names["ids"][row],
+                "name": names["names"][row],
+                "artist": names["artists"][row].replace(";", ", "),
                 "score": round(float(score[-1]), 6),
                 "reason": reason(value, source),
                 "contributions": {"base": round(float(score[0]), 6)}
