@@ -53,7 +53,7 @@ class Kernels:
         artist = np.load(bundle / "genre" / "artist_factors.npy", mmap_mode="r")[:1].copy()
         self.features = {"features": inputs, "artist": artist, "known": np.ones((1, 1), np.float32)}
         self.audio = {"features": np.ascontiguousarray(inputs[:, :12])}
-        self.shown = {"components": np.full((POOL, 5), 0.5, np.float32), "context": np.zeros((POOL, 2), np.float32)}
+        self.shown = {"components": np.full((POOL, 5), 0.5, np.float32), "context": np.zeros((1, 2), np.float32)}
         self.query = np.full((1, self.index.d), self.index.d**-0.5, np.float32)
 
     def classify(self) -> None:

@@ -29,5 +29,4 @@ class GraphModels:
 
     def score(self, components: Floats, context: Floats) -> Floats:
         """Score of each candidate."""
-        rows = np.ascontiguousarray(np.broadcast_to(context, (len(components), len(context))))
-        return np.asarray(self._ranker.run(None, {"components": components, "context": rows})[0])[:, 0]
+        return np.asarray(self._ranker.run(None, {"components": components, "context": context[None]})[0])[:, 0]

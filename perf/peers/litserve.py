@@ -10,7 +10,7 @@ from perf.peers.graphs import GraphModels
 from perf.peers.recommender import Recommender
 
 
-class _Api(LitAPI):  # type: ignore[misc]  # its types are seen only where it is installed
+class _Api(LitAPI):
     def __init__(self, bundle: Path, native: Path, api_path: str) -> None:
         super().__init__(api_path=api_path)
         self.bundle, self.native = bundle, native

@@ -26,6 +26,7 @@ Rows = NDArray[np.int64]
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 WORDS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
+FINE, STEPS = 2048, 10  # of vectors and diversity: both are rounded, so that every host gives the same
 COALITIONS = ((np.arange(32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
 
 
@@ -230,7 +231,8 @@ class Recommender:
     def _choose(self, components: Floats, vectors: Floats, context: Floats, limit: int) -> tuple[Rows, Floats]:
         """One at a time the best, given those before it."""
         left = np.arange(len(components))
-        alike = vectors @ vectors.T
+        whole = np.rint(vectors * FINE)
+        diversity = np.rint((1 - whole @ whole.T / FINE**2) * STEPS).clip(0, STEPS) / STEPS
         picks, scores = [], []
         for _ in range(min(limit, len(components))):
             found = self.models.score(components[left], context).round(6)
@@ -238,7 +240,7 @@ class Recommender:
             picks.append(left[best])
             scores.append(found[best])
             left = np.delete(left, best)
-            components[left, 4] = np.minimum(components[left, 4], np.clip(1 - alike[picks[-1], left], 0, 1))
+            components[left, 4] = np.minimum(components[left, 4], diversity[picks[-1], left])
         order = np.array(picks, np.int64)[np.lexsort((picks, -np.array(scores)))]
         return order, components[order]
 
