@@ -98,7 +98,7 @@ def train(data: Listening, settings: recipe.Collab, seed: int) -> CollabModel:
         rows=rows.astype(np.int32),
         track_factors=track_factors,
         track_mean=track_factors.mean(axis=0),
-        fold_in=_fit_fold_in(track_factors, listener_factors, places, offsets, settings.fold_in_ridge, seed),
+        fold_in=fit_fold_in(track_factors, listener_factors, places, offsets, settings.fold_in_ridge, seed),
         history_offsets=offsets,
         history_rows=history.astype(np.int32),
         history_recent=recent,
@@ -115,7 +115,7 @@ def _histories(data: Listening, listener: NDArray[Any], count: int) -> tuple[NDA
     return offsets, data.row[order], np.stack(ages, axis=1).astype(np.int32)
 
 
-def _fit_fold_in(
+def fit_fold_in(
     tracks: Floats, listeners: Floats, places: NDArray[Any], offsets: NDArray[np.int64], ridge: float, seed: int
 ) -> Floats:
     """Ridge regression from the mean track factors of a history, and a 1, to the listener's factors.

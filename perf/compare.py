@@ -1,0 +1,240 @@
+"""Compare: every peer in turn, asked the same questions on this machine, its answers held against the exact ones."""
+
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import psutil
+
+from musix_trainer import progress
+from musix_trainer.run import Run
+from perf import client, scale, servers, stream, table, truth
+from perf.client import Load
+from perf.peers import PEERS, Peer, Place, files
+from perf.servers import Server
+from perf.stream import Stream
+from perf.truth import Truth
+
+CONNECTIONS = (1, 8, 16, 32)
+QUESTIONS = ("recommend", "classify")
+BASES = ("native", "floor")  # what the others are held against
+CPU_MATTERS = 0.1  # share of the work from which on a process counts as a worker
+ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much each peer is asked: requests and seconds of one cell, questions checked, starts timed."""
+
+    requests: int
+    seconds: float
+    checked: int
+    starts: int
+
+
+def measure(peer: Peer, place: Place, asked: Stream, exact: Truth, bounds: Bounds) -> dict[str, Any]:
+    """One peer's figures."""
+    versions = peer.versions(place)
+    probe = asked.requests("recommend")[0]
+    starts = []
+    for _ in range(bounds.starts - 1):
+        with _started(peer, place, probe) as server:
+            starts.append(server.cold_start_s)
+    with _started(peer, place, probe) as server:
+        starts.append(server.cold_start_s)
+        found: dict[str, Any] = {"versions": versions, "cold_start_s": statistics.median(starts)}
+        for question in QUESTIONS:
+            found |= _question(server, peer, question, asked, exact, bounds)
+        if peer.name == "floor":
+            requests = asked.requests("recommend", "/echo")
+            found["echo"] = {str(each): _cell(server, requests, each, bounds) for each in CONNECTIONS}
+        if peer.name in ("musix", "native"):
+            found["batch"] = _batch(server, asked, bounds)
+        held = [each.private for each in server.usage()]
+    if peer.name == "musix":
+        found["two_workers"] = _two_workers(place, asked, bounds)
+    return found | {
+        "private_mb": max(held),
+        "private_total_mb": sum(held),
+        "processes": len(held),
+        "files_bytes": sum(path.stat().st_size for path in peer.files(place)),
+    }
+
+
+def _started(peer: Peer, place: Place, probe: bytes) -> Any:
+    port = servers.free_port()
+    return servers.start(peer.command(place, port), port, probe, **ENVIRONMENT)
+
+
+def _question(server: Server, peer: Peer, question: str, asked: Stream, exact: Truth, bounds: Bounds) -> dict[str, Any]:
+    """The cells of one question, and how right its answers were."""
+    requests = asked.requests(question)
+    kept = client.run(server.url, requests, 1, bounds.checked, keep=bounds.checked, seconds=bounds.seconds)  # warms up
+    _expect_good(kept, f"{peer.name}: {question}")
+    found: dict[str, Any] = {question: {str(each): _cell(server, requests, each, bounds) for each in CONNECTIONS}}
+    bodies = [kept.answers[i] for i in range(len(kept.statuses))]
+    if peer.name == "floor":
+        return found
+    if question == "classify":
+        return found | {"classify_error": exact.classify_error(bodies)}
+    return found | {"recall_at_10": exact.recall(bodies), "score_error": exact.score_error(bodies)}
+
+
+def _cell(server: Server, requests: list[bytes], connections: int, bounds: Bounds) -> dict[str, float]:
+    before = server.cpu_seconds()
+    load = client.run(server.url, requests, connections, bounds.requests, seconds=bounds.seconds)
+    spent = server.cpu_seconds() - before
+    _expect_good(load, f"{connections} connections")
+    figures = {f"p{percent}_ms": load.percentile(percent) for percent in (50, 95, 99)}
+    requests_done = len(load.statuses)
+    return {
+        "throughput": load.throughput,
+        **figures,
+        "requests": requests_done,
+        "cpu_s_per_1000": 1000 * spent / requests_done,
+    }
+
+
+def _batch(server: Server, asked: Stream, bounds: Bounds) -> dict[str, float]:
+    """Batches of 1,000 tracks, one after the other."""
+    load = client.run(server.url, [asked.batch()], 1, max(bounds.requests // 100, 2), seconds=bounds.seconds)
+    _expect_good(load, "batch")
+    return {"tracks_per_s": load.throughput * stream.BATCH_SIZE, "p50_ms": load.percentile(50)}
+
+
+def _two_workers(place: Place, asked: Stream, bounds: Bounds) -> dict[str, Any]:
+    """What two workers hold of their own, and what of their pages they share."""
+    with servers.serve(place.bundle, workers=2, probe=asked.requests("recommend")[0], **ENVIRONMENT) as server:
+        before = {each.pid: each.cpu for each in server.usage()}
+        load = client.run(server.url, asked.requests("recommend"), 8, bounds.requests, seconds=bounds.seconds)
+        _expect_good(load, "two workers")
+        work = [(each.cpu - before.get(each.pid, 0.0), each) for each in server.usage()]
+    whole = sum(cpu for cpu, _ in work)
+    workers = [each for cpu, each in work if cpu > CPU_MATTERS * whole]
+    sizes = {name: [getattr(each, name) for each in workers] for name in ("private", "resident", "proportional")}
+    return {"throughput": load.throughput} | {f"{name}_mb": values for name, values in sizes.items()}
+
+
+def _expect_good(load: Load, where: str) -> None:
+    if load.counts().keys() != {200}:
+        raise RuntimeError(f"{where}: expected every answer with status 200, found {load.counts()}")
+
+
+def against(peers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """For each base, peer, question and number of connections: throughput and P95 as multiples of the base's."""
+    return {
+        base: {
+            name: {
+                question: {
+                    each: {
+                        key: found[question][each][key] / peers[base][question][each][key]
+                        for key in ("throughput", "p95_ms")
+                    }
+                    for each in found[question]
+                }
+                for question in QUESTIONS
+            }
+            for name, found in peers.items()
+            if name != base
+        }
+        for base in BASES
+        if base in peers
+    }
+
+
+def compare(place: Place, names: tuple[str, ...], bounds: Bounds) -> dict[str, Any]:
+    """Everything, as the JSON file holds it. A peer that is not installed or fails is told in `absent`, with why."""
+    asked = stream.draw(place.bundle, max(bounds.requests, bounds.checked))
+    progress.say("asking the exact engine")
+    exact = truth.answers(place.bundle, asked, bounds.checked)
+    peers, absent = {}, {}
+    for peer in PEERS:
+        if peer.name in names:
+            progress.say(f"asking {peer.name}")
+            try:
+                peers[peer.name] = measure(peer, place, asked, exact, bounds)
+            except (LookupError, RuntimeError) as error:
+                absent[peer.name] = str(error)
+    manifest = msgspec.json.decode((place.bundle / "manifest.json").read_bytes())
+    return {
+        "bundle": f"{manifest['name']}-{manifest['version']}",
+        "counts": manifest["counts"],
+        "host": {"cores": psutil.cpu_count(), "python": sys.version.split()[0]},
+        "recall_at_10": peers.get("musix", {}).get("recall_at_10"),
+        "peers": peers,
+        "absent": absent,
+        "against": against(peers),
+    }
+
+
+@contextmanager
+def _place(
+    tracks: int | None, users: int | None, bundle: Path | None, run: Path | None, work: Path, python: Path
+) -> Iterator[Place]:
+    """The bundle given, else one of that size, made in `work` when it is not there yet."""
+    if bundle is None:
+        if tracks is None or users is None:
+            raise click.UsageError("expected --tracks and --users, or --bundle and --run")
+        out = work / f"{tracks}x{users}"
+        yield Place(scale.build(tracks, users, out, work / "models"), out / "native", python)
+        return
+    if run is None:
+        raise click.UsageError("expected --run beside --bundle: the run folder that the bundle was exported from")
+    native = work / f"{bundle.name}-native"
+    files.write(Run.load(run), native)
+    yield Place(bundle, native, python)
+
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--tracks", type=click.IntRange(1000), help="Tracks of a simulated bundle.")
+@click.option("--users", type=click.IntRange(100), help="Listeners of a simulated bundle.")
+@click.option("--bundle", type=FOLDER, help="A built bundle folder in place of a simulated one.")
+@click.option("--run", "run_folder", type=FOLDER, help="The run that --bundle was exported from.")
+@click.option("--work", type=FOLDER, default=Path("build/perf"), show_default=True, help="Where bundles are kept.")
+@click.option("--peers", "names", default=",".join(each.name for each in PEERS), show_default=True, help="Which ones.")
+@click.option("--rivals-python", type=FOLDER, default=Path(sys.executable), help="Python that hosts the rivals.")
+@click.option("--requests", default=2000, show_default=True, help="Requests of one measurement, at most.")
+@click.option("--seconds", default=10.0, show_default=True, help="Seconds of one measurement, at most.")
+@click.option("--checked", default=200, show_default=True, help="Answers of each kind that are checked.")
+@click.option("--starts", default=3, show_default=True, help="Starts; the median is told.")
+@click.option("--json", "json_path", type=FOLDER, help="Write the figures to this file.")
+@click.option("--markdown", "markdown_path", type=FOLDER, help="Write the tables to this file; they are printed too.")
+def main(
+    tracks: int | None,
+    users: int | None,
+    bundle: Path | None,
+    run_folder: Path | None,
+    work: Path,
+    names: str,
+    rivals_python: Path,
+    json_path: Path | None,
+    markdown_path: Path | None,
+    **bounds: Any,
+) -> None:
+    """Measure musix beside what else a team would serve the same models with."""
+    unknown = set(names.split(",")) - {each.name for each in PEERS}
+    if unknown:
+        raise click.UsageError(
+            f"--peers: expected {', '.join(each.name for each in PEERS)}, found {', '.join(unknown)}"
+        )
+    with _place(tracks, users, bundle, run_folder, work, rivals_python) as place:
+        found = compare(place, tuple(names.split(",")), Bounds(**bounds))
+    tables = table.markdown(found)
+    click.echo(tables)
+    if json_path:
+        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    if markdown_path:
+        markdown_path.write_text(tables)
+
+
+if __name__ == "__main__":
+    main()

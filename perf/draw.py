@@ -1,0 +1,202 @@
+"""Draw: a catalogue and listening of any size, simulated around the recordings of a small one; from a seed.
+
+Tracks and listeners come in clusters, as real ones do. The shares of variance within a cluster, the lengths of factors
+and the spread of their biases are those of models trained on the Spotify tracks table and Last.fm's listening.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from musix_runtime import features
+from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.genre import artist_key
+from musix_trainer import collab
+from musix_trainer.collab import DAY, CollabModel
+from musix_trainer.genre import GenreModel
+from musix_trainer.synthetic import NEWEST, OLDEST
+from musix_trainer.tracks import Catalogue
+
+CHUNK = 32_768  # rows drawn at a time
+PER_CLUSTER = 250  # tracks, about
+PER_ARTIST = 10
+APPEAL = 1.5  # spread of the logarithm of how often tracks are heard: a long tail
+WITHIN = 0.12  # share of the variance of sound inside a cluster
+FACTOR_SHARES = (0.25, 0.30, 0.45)  # of the factors' variance: between families, clusters of one, tracks of one
+TRACK_LENGTH, LISTENER_LENGTH = 1.7, 3.0  # of factors
+TRACK_BIAS, LISTENER_BIAS = 0.38, 0.6  # spread
+NOISE = 0.3  # of a listener's factors around the mean of the heard ones, as a share of its length
+TASTES = 3  # clusters that a listener is at home in
+LOYALTY = 0.85  # share of plays that are from there
+PLAYS = (5, 15.0)  # of a listener: at least, and how many more on average
+FOLD_IN_LISTENERS = 5_000  # listeners that the fold-in is fitted on
+
+
+@dataclass(frozen=True)
+class World:
+    """What is drawn, a row a track; `home` are the rows of the small catalogue that the clusters are made around."""
+
+    catalogue: Catalogue
+    cluster: Rows
+    home: Rows
+    appeal: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Catalogue rows that each listener heard, newest first."""
+
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    recent: NDArray[np.int32]
+
+
+def world(small: Catalogue, tracks: int, rng: np.random.Generator) -> World:
+    """A catalogue of so many tracks by long-tailed artists, each artist at home in a cluster."""
+    clusters, artists = max(tracks // PER_CLUSTER, 1), max(tracks // PER_ARTIST, 1)
+    home = rng.integers(0, len(small), clusters)
+    place = (clusters * rng.random(artists) ** 1.5).astype(np.int64)
+    artist = (artists * rng.random(tracks) ** 1.5).astype(np.int64)
+    fame = rng.normal(0, 1, artists)
+    appeal = APPEAL * (0.6 * fame[artist] + 0.8 * rng.normal(0, 1, tracks))
+    cluster = place[artist]
+    inputs = _inputs(small, home[cluster], appeal, rng)
+    released = rng.integers(OLDEST, NEWEST, tracks) // DAY * DAY
+    number = pl.int_range(tracks, eager=True)
+    frame = pl.DataFrame(
+        {
+            "track_id": _numbered("simulated", number, 13),
+            "track_name": _numbered("Simulated Song ", number, 7),
+            "artists": _numbered("Simulated Artist ", pl.Series(artist), 7),
+            "release_date": released,
+        }
+    )
+    ids = pl.DataFrame({"track_id": frame["track_id"], "row": number})
+    drawn = Catalogue(frame, ids, inputs, small.labels, small.families[home[cluster]])
+    return World(drawn, cluster, home[place], np.exp(appeal))
+
+
+def genre_model(model: GenreModel, small: Catalogue, drawn: World) -> GenreModel:
+    """The trained ensemble, knowing the drawn artists: each by the factors of the artist whom its cluster is around."""
+    names = drawn.catalogue.frame["artists"].unique().sort().to_list()
+    artist = np.array([int(each.rpartition(" ")[2]) for each in names])
+    around = [artist_key(small.frame["artists"][row].split(";")[0]) for row in drawn.home[artist].tolist()]
+    known = Keys(model.artists).find(around)
+    items = np.concatenate(
+        [[0], 1 + known[known != ABSENT], np.arange(1 + len(model.artists), len(model.item_factors))]
+    )
+    return replace(
+        model,
+        artists=np.array([artist_key(name).encode() for name, row in zip(names, known, strict=True) if row != ABSENT]),
+        item_factors=model.item_factors[items],
+        item_biases=model.item_biases[items],
+    )
+
+
+def histories(drawn: World, listeners: int, rng: np.random.Generator) -> Histories:
+    """For each listener the tracks heard, most of them from its clusters, each track by its appeal."""
+    order = np.argsort(drawn.cluster, kind="stable")
+    reach = np.concatenate([[0.0], np.cumsum(drawn.appeal[order])])
+    starts = np.searchsorted(drawn.cluster[order], np.arange(drawn.cluster.max() + 2))
+    found, lengths = [], []
+    for start, stop in chunks(listeners):
+        owner = np.repeat(np.arange(stop - start), PLAYS[0] + rng.geometric(1 / PLAYS[1], stop - start) - 1)
+        tastes = drawn.cluster[rng.integers(0, len(order), (stop - start, TASTES))]
+        taste = tastes[owner, rng.integers(0, TASTES, len(owner))]
+        loyal = rng.random(len(owner)) < LOYALTY
+        low = np.where(loyal, reach[starts[taste]], 0.0)
+        high = np.where(loyal, reach[starts[taste + 1]], reach[-1])
+        place = np.searchsorted(reach, low + (high - low) * rng.random(len(owner)), side="right") - 1
+        heard = order[np.minimum(place, len(order) - 1)]
+        pair = rng.permutation(np.unique(owner * len(order) + heard))
+        pair = pair[np.argsort(pair // len(order), kind="stable")]
+        found.append((pair % len(order)).astype(np.int32))
+        lengths.append(np.bincount(pair // len(order), minlength=stop - start))
+    length = np.concatenate(lengths)
+    recent = (length[:, None] * np.array([0.2, 0.6])).astype(np.int32)
+    return Histories(np.concatenate([[0], np.cumsum(length)]).astype(np.int64), np.concatenate(found), recent)
+
+
+def collab_model(drawn: World, heard: Histories, width: int, ridge: float, rng: np.random.Generator) -> CollabModel:
+    """Factors (`width` and a bias) of all tracks heard, and of the listeners near the mean of what they heard."""
+    tracks = _track_factors(drawn, width, rng)
+    listeners = _listener_factors(tracks, heard, rng)
+    rows = np.unique(heard.rows)
+    tracks = tracks[rows]
+    few = min(FOLD_IN_LISTENERS, len(listeners))
+    offsets = heard.offsets[: few + 1]
+    places = np.searchsorted(rows, heard.rows[: offsets[-1]])
+    number = pl.int_range(len(listeners), eager=True)
+    return CollabModel(
+        listeners=encoded(_numbered("listener-", number, 7)),
+        listener_factors=listeners,
+        rows=rows.astype(np.int32),
+        track_factors=tracks,
+        track_mean=tracks.mean(axis=0),
+        fold_in=collab.fit_fold_in(tracks, listeners[:few], places, offsets, ridge, seed=0),
+        history_offsets=heard.offsets,
+        history_rows=heard.rows,
+        history_recent=heard.recent,
+    )
+
+
+def chunks(count: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of each chunk of `count` rows."""
+    for start in range(0, count, CHUNK):
+        yield start, min(start + CHUNK, count)
+
+
+def encoded(texts: pl.Series) -> NDArray[np.bytes_]:
+    """ASCII texts as fixed-width bytes."""
+    return texts.to_numpy().astype(np.bytes_)
+
+
+def _numbered(prefix: str, number: pl.Series, digits: int) -> pl.Series:
+    return prefix + number.cast(pl.String).str.zfill(digits)
+
+
+def _inputs(small: Catalogue, around: Rows, appeal: NDArray[np.float64], rng: np.random.Generator) -> Floats:
+    """Inputs near those of the recordings `around`; popularity from the appeal. Shape (n, 15)."""
+    low, high = (np.array([getattr(each, end) for each in features.INPUTS], np.float32) for end in ("low", "high"))
+    whole = np.isin(features.INPUT_NAMES, ("key", "mode", "time_signature", "explicit"))
+    spread = np.where(whole, 0, np.sqrt(WITHIN) * small.inputs.std(axis=0)).astype(np.float32)
+    inputs = np.empty((len(around), len(low)), np.float32)
+    for start, stop in chunks(len(around)):
+        noise = spread * rng.standard_normal((stop - start, len(low)), np.float32)
+        inputs[start:stop] = np.clip(small.inputs[around[start:stop]] + noise, low, high)
+    inputs[:, features.INPUT_NAMES.index("popularity")] = np.clip(40 + 15 * appeal, 0, 100).round()
+    return inputs
+
+
+def _track_factors(drawn: World, width: int, rng: np.random.Generator) -> Floats:
+    """Shape (tracks, width + 1). The axes share the variance unevenly, and a track's bias grows with its appeal."""
+    family = drawn.catalogue.families.argmax(axis=1)
+    axes = 0.95 ** np.arange(width)
+    scale = TRACK_LENGTH * np.sqrt(axes / axes.sum())
+    of_family, of_cluster, of_track = (scale * np.sqrt(share) for share in FACTOR_SHARES)
+    families = of_family * rng.standard_normal((drawn.catalogue.families.shape[1], width))
+    clusters = of_cluster * rng.standard_normal((drawn.cluster.max() + 1, width))
+    appeal = np.log(drawn.appeal)
+    factors = np.empty((len(family), width + 1), np.float32)
+    for start, stop in chunks(len(family)):
+        noise = of_track * rng.standard_normal((stop - start, width), np.float32)
+        factors[start:stop, :-1] = families[family[start:stop]] + clusters[drawn.cluster[start:stop]] + noise
+    factors[:, -1] = TRACK_BIAS * (appeal - appeal.mean()) / appeal.std()
+    return factors
+
+
+def _listener_factors(tracks: Floats, heard: Histories, rng: np.random.Generator) -> Floats:
+    """Shape (listeners, width + 1): the direction of the mean heard track, with noise, and a bias."""
+    count, width = len(heard.offsets) - 1, tracks.shape[1] - 1
+    factors = np.empty((count, width + 1), np.float32)
+    for start, stop in chunks(count):
+        first, last = heard.offsets[start], heard.offsets[stop]
+        mean = np.add.reduceat(tracks[heard.rows[first:last], :-1], heard.offsets[start:stop] - first)
+        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+        noise = rng.standard_normal(mean.shape, np.float32) * (NOISE / np.sqrt(width))
+        factors[start:stop, :-1] = LISTENER_LENGTH * (mean + noise)
+        factors[start:stop, -1] = LISTENER_BIAS * rng.standard_normal(stop - start)
+    return factors

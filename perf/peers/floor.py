@@ -1,0 +1,95 @@
+"""Floor: what any server must spend: HTTP, the same JSON in and out, one run of each graph, one search; no more."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import msgspec
+import numpy as np
+import onnxruntime as ort
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from musix_runtime.messages import ClassifyRequest, RecommendRequest
+from perf.peers import arguments
+
+POOL, CANDIDATES = 60, 50  # rows that the ranker sees at once, neighbours that are searched
+RECOMMENDATION = {
+    "id": "simulated0000000000000",
+    "name": "Simulated Song 0000000",
+    "artist": "Simulated Artist 0000000",
+    "score": 0.912345,
+    "reason": "70% collaborative + 20% content similarity + 10% freshness",
+    "contributions": dict.fromkeys(("base", "collab", "content", "preference", "freshness", "diversity"), 0.123456),
+    "genre": ["electronic"],
+    "mood": "happy",
+}
+RECOMMENDED = {"recommendations": [RECOMMENDATION] * 10, "source": "hybrid", "generatedAt": "2025-01-01T00:00:00.000Z"}
+CLASSIFIED = {
+    "genres": [{"name": "electronic", "confidence": 0.1234}] * 5,
+    "mood": {
+        "primary": "happy",
+        "probabilities": dict.fromkeys(("happy", "sad", "energetic", "calm", "focus"), 0.2),
+    },
+    "timestamp": "2025-01-01T00:00:00.000Z",
+}
+
+
+class Kernels:
+    """The bare kernels behind an answer, on rows of the bundle's own."""
+
+    def __init__(self, bundle: Path) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.genre, self.mood, self.ranker = (
+            ort.InferenceSession(bundle / part / "model.onnx", options, ["CPUExecutionProvider"])
+            for part in ("genre", "mood", "ranker")
+        )
+        self.index = faiss.read_index(str(bundle / "content" / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
+        inputs = np.load(bundle / "catalog" / "inputs.npy", mmap_mode="r")[:1].copy()
+        artist = np.load(bundle / "genre" / "artist_factors.npy", mmap_mode="r")[:1].copy()
+        self.features = {"features": inputs, "artist": artist, "known": np.ones((1, 1), np.float32)}
+        self.audio = {"features": np.ascontiguousarray(inputs[:, :12])}
+        self.shown = {"components": np.full((POOL, 5), 0.5, np.float32), "context": np.zeros((1, 2), np.float32)}
+        self.query = np.full((1, self.index.d), self.index.d**-0.5, np.float32)
+
+    def classify(self) -> None:
+        """One run of each of the two graphs."""
+        self.genre.run(None, self.features)
+        self.mood.run(None, self.audio)
+
+    def recommend(self) -> None:
+        """One search, one run of the ranker."""
+        self.index.search(self.query, CANDIDATES)
+        self.ranker.run(None, self.shown)
+
+
+def create_app(bundle: Path) -> Starlette:
+    """The application: /echo/... answers with JSON alone, /api/ml/... has the kernels run before."""
+    kernels = Kernels(bundle)
+
+    def route(name: str, question: type[Any], answer: dict[str, Any], kernel: Any) -> Route:
+        async def endpoint(request: Request) -> Response:
+            msgspec.json.decode(await request.body(), type=question)
+            if kernel:
+                kernel()
+            return Response(msgspec.json.encode({"success": True, "data": answer}), media_type="application/json")
+
+        return Route(name, endpoint, methods=["POST"])
+
+    return Starlette(
+        routes=[
+            route("/api/ml/classify", ClassifyRequest, CLASSIFIED, kernels.classify),
+            route("/api/ml/recommend", RecommendRequest, RECOMMENDED, kernels.recommend),
+            route("/echo/classify", ClassifyRequest, CLASSIFIED, None),
+            route("/echo/recommend", RecommendRequest, RECOMMENDED, None),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    given = arguments.read()
+    uvicorn.run(create_app(given.bundle), host=given.host, port=given.port, access_log=False)

@@ -1,0 +1,287 @@
+"""Recommender: the answers in numpy and flat FAISS, as a team writes them who holds factors and dicts in memory.
+
+The same semantics as the runtime's engine: candidates, components, blend, greedy selection, exact contributions.
+"""
+
+import html
+import math
+import pickle
+import re
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Protocol
+
+import faiss
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from perf.peers import schema
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
+WORDS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
+FINE, STEPS = 2048, 10  # of vectors and diversity: both are rounded, so that every host gives the same
+COALITIONS = ((np.arange(32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
+
+
+class Models(Protocol):
+    """The three models, in whatever library they run."""
+
+    def genre(self, inputs: Floats, artist: Floats, known: Floats) -> Floats:
+        """Confidence of each family. `inputs` (n, 15), `artist` (n, width), `known` (n, 1). Shape (n, families)."""
+
+    def mood(self, audio: Floats) -> Floats:
+        """Probability of each mood. `audio` (n, 12). Shape (n, 5)."""
+
+    def score(self, components: Floats, context: Floats) -> Floats:
+        """Score in 0..1. `components` (n, 5), `context` (2,): tracks heard, hour or NaN. Shape (n,)."""
+
+
+class UnknownTrackError(LookupError):
+    """A track that is neither described nor in the catalogue."""
+
+
+def _shapley() -> NDArray[np.float64]:
+    """Weight of each coalition's score in each component's mean effect over all orders of joining. Shape (5, 32)."""
+    weights = np.zeros((5, 32))
+    for order in permutations(range(5)):
+        members = 0
+        for component in order:
+            weights[component, members] -= 1 / math.factorial(5)
+            members |= 1 << component
+            weights[component, members] += 1 / math.factorial(5)
+    return weights
+
+
+SHAPLEY = _shapley()
+
+
+def artist_key(name: str) -> str:
+    """A name as it is compared: no case, accents, punctuation, or "the" in front."""
+    bare = re.sub("[\u0300-\u036f]+", "", unicodedata.normalize("NFKD", html.unescape(name)))
+    words = unicodedata.normalize("NFC", bare).lower().replace("&", " and ")
+    return re.sub(r"[\W_]+", " ", words).strip().removeprefix("the ")
+
+
+class Recommender:
+    """Everything loaded into memory at the start."""
+
+    def __init__(self, folder: Path, models: Models) -> None:
+        self.models = models
+        self.names: dict[str, Any] = pickle.loads((folder / "names.pickle").read_bytes())
+        self.tracks: dict[str, Any] = joblib.load(folder / "tracks.joblib")
+        self.listeners: dict[str, Any] = joblib.load(folder / "listeners.joblib")
+        self.artist_factors: Floats = joblib.load(folder / "artists.joblib")
+        self.index = faiss.read_index(str(folder / "content.faiss"))
+        self.blend = np.array([self.tracks["blend"][name] for name in COMPONENTS], np.float32)
+
+    def classify(self, questions: Sequence[schema.Classify]) -> list[dict[str, Any]]:
+        """Genre and mood of each track, in order. Raises UnknownTrackError."""
+        inputs, artists = self._inputs(questions)
+        confidences = self.models.genre(inputs, *self._artist(artists))
+        moods = self.models.mood(np.ascontiguousarray(inputs[:, :12]))
+        top = np.argsort(-confidences.round(4), axis=1, kind="stable")[:, :5]
+        labels, names, timestamp = self.tracks["labels"], self.tracks["mood_names"], _now()
+        return [
+            {
+                "genres": [{"name": labels[i], "confidence": round(float(confidence[i]), 4)} for i in best],
+                "mood": {
+                    "primary": names[int(mood.argmax())],
+                    "probabilities": {name: round(float(p), 4) for name, p in zip(names, mood, strict=True)},
+                },
+                "timestamp": timestamp,
+            }
+            for confidence, mood, best in zip(confidences, moods, top, strict=True)
+        ]
+
+    def recommend(self, question: schema.Recommend) -> dict[str, Any]:
+        """The best tracks with reasons."""
+        factors, heard, taste, kind = self._listener(question)
+        current = self._row(question.current_track_id) if question.current_track_id else None
+        query = self._query(question, taste, current)
+        scores = None if factors is None else self.listeners["track_factors"] @ np.append(factors[:-1], np.float32(1))
+        excluded = set(self._rows([*question.exclude_ids, *(question.history or [])])) | set(heard.tolist())
+        if current is not None:
+            excluded.add(current)
+        rows = self._candidates(scores, query, np.fromiter(excluded, np.int64), question.limit)
+        vectors = self._vectors(rows)
+        components = self._components(factors, scores, query, taste, rows, vectors)
+        size = max(self.tracks["pool"], question.limit)
+        short = np.sort(np.argsort(-(components @ self.blend).round(6), kind="stable")[:size])
+        hour = math.nan if question.context.hour is None else question.context.hour
+        context = np.array([len(heard), hour], np.float32)
+        picks, components = self._choose(components[short], vectors[short], context, question.limit)
+        source = _source(kind, factors is not None, query is not None)
+        found = self._explained(rows[short][picks], components, context, source)
+        return {"recommendations": found, "source": source, "generatedAt": _now()}
+
+    def _row(self, track_id: str) -> int | None:
+        row: int | None = self.names["row_of_track"].get(track_id.removeprefix("spotify:track:"))
+        return row
+
+    def _rows(self, track_ids: Sequence[str]) -> list[int]:
+        return [row for row in map(self._row, track_ids) if row is not None]
+
+    def _vectors(self, rows: Rows) -> Floats:
+        return np.asarray(self.index.reconstruct_batch(rows), np.float32)
+
+    def _inputs(self, questions: Sequence[schema.Classify]) -> tuple[Floats, list[list[str]]]:
+        inputs = np.full((len(questions), len(self.tracks["input_names"])), np.nan, np.float32)
+        artists = []
+        for i, question in enumerate(questions):
+            row = self._row(question.track_id) if question.track_id else None
+            if row is not None:
+                inputs[i] = self.tracks["inputs"][row]
+            elif question.audio_features is None:
+                raise UnknownTrackError(question.track_id or "neither trackId nor audioFeatures")
+            if question.audio_features is not None:
+                inputs[i, :12] = list(question.audio_features.__dict__.values())
+            for column, name in enumerate(self.tracks["input_names"][12:], 12):
+                value = getattr(question, name)
+                if value is not None:
+                    inputs[i, column] = value
+            known = [] if row is None else self.names["artists"][row].split(";")
+            artists.append(known if question.artists is None else question.artists)
+        return inputs, artists
+
+    def _artist(self, artists: list[list[str]]) -> tuple[Floats, Floats]:
+        """Mean factors of each track's known artists, row 0 when there is none; and whether there is one."""
+        row_of, factors = self.names["row_of_artist"], self.artist_factors
+        rows = [[row_of[key] for key in map(artist_key, names) if key in row_of] for names in artists]
+        mean = np.stack([factors[each or [0]].mean(axis=0) for each in rows])
+        return mean, np.array([[bool(each)] for each in rows], np.float32)
+
+    def _listener(self, question: schema.Recommend) -> tuple[Floats | None, Rows, Rows, str]:
+        """Factors, what was heard ever and in the time range, and the kind of listener."""
+        data = self.listeners
+        number = self.names["row_of_listener"].get(question.user_id)
+        if number is not None:
+            start, stop = data["history_offsets"][number : number + 2]
+            heard = data["history_rows"][start:stop].astype(np.int64)
+            counts = [*data["history_recent"][number].tolist(), len(heard)]
+            first = ("short_term", "medium_term", "long_term").index(question.time_range)
+            count = next((each for each in counts[first:] if each), 0)
+            return data["listener_factors"][number], heard, heard[:count], "hybrid"
+        heard = np.array(self._rows(question.history or []), np.int64)
+        places = data["place_of"][heard]
+        places = places[places >= 0]
+        if not len(places):
+            return None, heard, heard, "history" if len(heard) else "popular"
+        mean = np.append(data["track_factors"][places].mean(axis=0), np.float32(1))
+        return mean @ data["fold_in"], heard, heard, "history"
+
+    def _query(self, question: schema.Recommend, taste: Rows, current: int | None) -> Floats | None:
+        if current is not None:
+            return self._vectors(np.array([current]))[0]
+        if question.current_track_id is None and len(taste):
+            mean = self._vectors(taste).mean(axis=0)
+            return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
+        return None
+
+    def _candidates(self, scores: Floats | None, query: Floats | None, excluded: Rows, limit: int) -> Rows:
+        count = max(self.tracks["candidates"], limit)
+        wanted = count + len(excluded)
+        proposals = []
+        if scores is not None:
+            places = np.argpartition(scores, -min(wanted, len(scores)))[-wanted:]
+            proposals.append(self.listeners["track_rows"][places[np.argsort(-scores[places], kind="stable")]])
+        if query is not None:
+            proposals.append(self.index.search(query[None], min(wanted, self.index.ntotal))[1][0])
+        if not proposals:
+            proposals, count = [self.tracks["popular"]], 2 * count
+        found = np.unique(np.concatenate([rows[~np.isin(rows, excluded)][:count] for rows in proposals]))
+        if len(found) < limit:
+            free = np.setdiff1d(np.arange(len(self.names["ids"])), np.concatenate([found, excluded]))
+            more = free[np.argsort(-self.tracks["popularity"][free], kind="stable")[: limit - len(found)]]
+            found = np.union1d(found, more)
+        return found.astype(np.int64)
+
+    def _components(
+        self,
+        factors: Floats | None,
+        scores: Floats | None,
+        query: Floats | None,
+        taste: Rows,
+        rows: Rows,
+        vectors: Floats,
+    ) -> Floats:
+        components = np.zeros((len(rows), len(COMPONENTS)), np.float32)
+        if factors is not None and scores is not None:
+            average = self.listeners["track_mean"] @ np.append(factors[:-1], np.float32(1))
+            places = self.listeners["place_of"][rows]
+            match = (scores[places] - average) / max(scores.max() - average, 1e-6)
+            components[:, 0] = np.where(places >= 0, np.clip(match, 0, 1), 0)
+        elif query is None:
+            components[:, 0] = self.tracks["popularity"][rows]
+        if query is not None:
+            components[:, 1] = np.clip(vectors @ query, 0, 1)
+        if len(taste):
+            counts = self.tracks["families"][taste].sum(axis=0)
+            components[:, 2] = (self.tracks["families"][rows] * (counts / max(counts.max(), 1))).max(axis=1)
+        components[:, 3] = self.tracks["freshness"][rows]
+        components[:, 4] = 1
+        return components
+
+    def _choose(self, components: Floats, vectors: Floats, context: Floats, limit: int) -> tuple[Rows, Floats]:
+        """One at a time the best, given those before it."""
+        left = np.arange(len(components))
+        whole = np.rint(vectors * FINE)
+        diversity = np.rint((1 - whole @ whole.T / FINE**2) * STEPS).clip(0, STEPS) / STEPS
+        picks, scores = [], []
+        for _ in range(min(limit, len(components))):
+            found = self.models.score(components[left], context).round(6)
+            best = int(found.argmax())
+            picks.append(left[best])
+            scores.append(found[best])
+            left = np.delete(left, best)
+            components[left, 4] = np.minimum(components[left, 4], diversity[picks[-1], left])
+        order = np.array(picks, np.int64)[np.lexsort((picks, -np.array(scores)))]
+        return order, components[order]
+
+    def _explained(self, rows: Rows, components: Floats, context: Floats, source: str) -> list[dict[str, Any]]:
+        coalitions = (components[:, None, :] * COALITIONS).reshape(-1, len(COMPONENTS))
+        scores = self.models.score(coalitions, context).astype(np.float64).reshape(len(rows), -1)
+        values = scores @ SHAPLEY.T
+        tracks, names = self.tracks, self.names
+        return [
+            {
+                "id": names["ids"][row],
+                "name": names["names"][row],
+                "artist": names["artists"][row].replace(";", ", "),
+                "score": round(float(score[-1]), 6),
+                "reason": reason(value, source),
+                "contributions": {"base": round(float(score[0]), 6)}
+                | {name: round(float(each), 6) for name, each in zip(COMPONENTS, value, strict=True)},
+                "genre": [tracks["labels"][i] for i in np.flatnonzero(tracks["families"][row])],
+                "mood": tracks["mood_names"][tracks["moods"][row]],
+            }
+            for row, score, value in zip(rows.tolist(), scores, values, strict=True)
+        ]
+
+
+def reason(values: NDArray[np.float64], source: str) -> str:
+    """Each component's share in what speaks for the track, in whole percents that sum to 100."""
+    total = values[values > 0].sum()
+    if not total:
+        return "nothing speaks for this track but its turn"
+    exact = np.where(values > 0, 100 * values / total, 0)
+    percents = np.floor(exact)
+    percents[np.argsort(percents - exact, kind="stable")[: round(100 - percents.sum())]] += 1
+    words = ("popularity", *WORDS[1:]) if source == "popular" else WORDS
+    return " + ".join(f"{percents[i]:.0f}% {words[i]}" for i in np.argsort(-percents, kind="stable") if percents[i])
+
+
+def _source(kind: str, collab: bool, content: bool) -> str:
+    if not collab:
+        return "content" if content else "popular"
+    return kind if content else "collab"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

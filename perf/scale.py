@@ -1,0 +1,98 @@
+"""Scale: a bundle of any size by the real exporter: trained models over a simulated catalogue and its listening."""
+
+import hashlib
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+
+from musix_exporter import pack
+from musix_runtime.arrays import Floats
+from musix_runtime.features import AUDIO
+from musix_runtime.manifest import Provenance, Source
+from musix_trainer import catalog, content, progress, recipe, run
+from musix_trainer.listening import Listening
+from musix_trainer.mood import MoodModel
+from musix_trainer.run import Run
+from perf import draw
+from perf.peers import files
+
+RECIPE = Path(__file__).with_name("models.toml")
+SEED = 7
+
+
+def build(tracks: int, listeners: int, out: Path, models: Path) -> Path:
+    """The bundle of that size in the folder `out`, with what the rival servers load in `out`/native; made when missing.
+
+    `models` is the run folder that the five models come from; trained by models.toml when there is none.
+    """
+    path = out / "bundle"
+    if not path.exists():
+        drawn = simulate(_trained(models), tracks, listeners)
+        progress.say(f"writing {out}")
+        out.mkdir(parents=True, exist_ok=True)
+        files.write(drawn, out / "native")
+        pack.export(drawn, path)
+    return path
+
+
+def simulate(small: Run, tracks: int, listeners: int) -> Run:
+    """The models of `small` over a catalogue of `tracks` and a listening of `listeners` drawn around its own."""
+    rng = np.random.default_rng(SEED)
+    progress.say(f"drawing {tracks:,} tracks and the histories of {listeners:,} listeners")
+    world = draw.world(small.catalogue, tracks, rng)
+    heard = draw.histories(world, listeners, rng)
+    settings = small.recipe
+    progress.say("drawing factors")
+    collab = draw.collab_model(world, heard, settings.collab.no_components, settings.collab.fold_in_ridge, rng)
+    progress.say("computing moods, content vectors and popularity")
+    moods = _moods(small.mood, world.catalogue.inputs)
+    vectors, card = content.train(world.catalogue, moods, settings.content)
+    nothing = np.empty(0, np.int64)
+    plays = Listening([], nothing, heard.rows.astype(np.int64), nothing.astype(np.float64), nothing)
+    return replace(
+        small,
+        catalogue=world.catalogue,
+        catalog=catalog.train(world.catalogue, moods, plays, settings.catalog),
+        genre=draw.genre_model(small.genre, small.catalogue, world),
+        collab=collab,
+        content=vectors,
+        quality={"genre": small.quality["genre"], "mood": small.quality["mood"], "content": card},
+        provenance=_provenance(small, tracks, listeners, len(heard.rows)),
+    )
+
+
+def _trained(models: Path) -> Run:
+    if not models.exists():
+        run.train(recipe.read(RECIPE), None).save(models)
+    return Run.load(models)
+
+
+def _moods(model: MoodModel, inputs: Floats) -> Floats:
+    audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
+    return np.concatenate([model.probabilities(audio[start:stop]) for start, stop in draw.chunks(len(audio))])
+
+
+def _provenance(small: Run, tracks: int, listeners: int, plays: int) -> Provenance:
+    notes: dict[str, int | str] = {"tracks": tracks, "listeners": listeners, "plays": plays, "seed": SEED}
+    sha256 = hashlib.sha256(msgspec.json.encode(notes, order="sorted")).hexdigest()
+    drawn = Source(sha256, tracks, simulated=True, notes=notes)
+    return msgspec.structs.replace(small.provenance, sources=small.provenance.sources | {"catalogue": drawn})
+
+
+@click.command()
+@click.option("--tracks", type=click.IntRange(1000), required=True, help="Tracks of the catalogue.")
+@click.option("--users", type=click.IntRange(100), required=True, help="Listeners with a history.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for bundle/ and native/.")
+@click.option("--models", type=click.Path(path_type=Path), help="Run folder of the models; default: OUT/models.")
+def main(tracks: int, users: int, out: Path, models: Path | None) -> None:
+    """Make a bundle of TRACKS x USERS, its models trained, its catalogue and listening simulated."""
+    click.echo(build(tracks, users, out, models or out / "models"))
+    progress.say(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
