@@ -37,7 +37,11 @@ _HOMES = {"create_app": "app", "Engine": "engine", "Live": "live", "MusixError":
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used: importing the package alone loads no library."""
+    """Load a public name when it is first used: importing the package alone loads no library, and starts no thread."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'messages')}"), name)
+    return globals().setdefault(name, getattr(import_module(f"{__name__}.{_HOMES.get(name, 'messages')}"), name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

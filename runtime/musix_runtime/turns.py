@@ -44,7 +44,9 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            elif not turn.cancelled():
                 self._next()  # the turn came, and nobody takes it
             raise
 

@@ -1,12 +1,14 @@
 import json
+import re
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from musix_runtime import Engine, create_app
+from musix_runtime import Engine, create_app, openapi
 from musix_runtime.settings import Settings
+from musix_runtime.stages import RECOMMEND
 from tests.runtime.test_messages import FEATURES
 
 TRACK = "simulated0000000000001"
@@ -73,6 +75,35 @@ def test_health_readiness_and_headers(client: TestClient, engine: Engine) -> Non
     for response in (ready, client.get("/nowhere"), client.post("/api/ml/similar", json={})):
         assert response.headers["x-bundle"] == f"demo-1.0.0@{engine.bundle.digest}"
         assert response.headers["server-timing"].startswith("total;dur=")
+
+
+def test_timing_tells_the_stages(client: TestClient) -> None:
+    timing = client.post("/api/ml/recommend", json={"userId": "listener-001"}).headers["server-timing"]
+    names = [each.strip().partition(";")[0] for each in timing.split(",")]
+    assert names == ["total", "HTTP", *RECOMMEND, "JSON"]
+
+
+def test_the_document_and_the_page_need_nothing_from_elsewhere(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    assert set(document["components"]["schemas"]) >= {"RecommendRequest", "Recommendation", "AudioFeatures", "Failure"}
+    assert document["components"]["schemas"]["RecommendRequest"]["properties"]["limit"]["maximum"] == 100
+    page = client.get("/docs").text
+    assert all(path in page for path in document["paths"])
+    assert re.findall(r"https?://", page) == []
+
+
+def test_admin_routes_are_documented_where_there_are_any() -> None:
+    assert "/api/ml/reload" in openapi.document(admin=True)["paths"]
+    assert "/api/ml/reload" not in openapi.document(admin=False)["paths"]
+
+
+def test_two_applications_count_apart(engine: Engine) -> None:
+    first, second = (TestClient(create_app(engine)) for _ in range(2))
+    first.post("/api/ml/recommend", json={"userId": "x"})
+    counted = 'musix_requests_total{route="/api/ml/recommend",status="200"} 1.0'
+    assert counted in first.get("/metrics").text
+    assert counted not in second.get("/metrics").text
 
 
 @pytest.mark.parametrize(

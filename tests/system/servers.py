@@ -1,0 +1,56 @@
+"""Real servers for tests: a command as a process of its own on a free port, ended by its id."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+MUSIX = Path(sys.executable).with_name("musix")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[object], ready: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `command` until left, once `ready`, a URL, answers at all."""
+    with subprocess.Popen(
+        [str(each) for each in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    ) as process:
+        try:
+            while not _answers(ready):
+                assert process.poll() is None, process.stdout.read()
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        httpx2.get(url)
+    except httpx2.TransportError:
+        return False
+    return True
+
+
+@contextmanager
+def serving(bundle: Path, *options: object, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`musix serve BUNDLE`: its URL and process."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running([MUSIX, "serve", bundle, "--port", port, *options], f"{url}/ready", **environment) as process:
+        yield url, process

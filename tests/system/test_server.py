@@ -1,0 +1,124 @@
+"""The server as a process: workers, limits, log, metrics, and how it stops."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.system.servers import MUSIX, free_port, serving
+
+QUESTION = {"userId": "listener-001"}
+BODY = json.dumps(QUESTION).encode()
+HEAD = f"""POST /api/ml/recommend HTTP/1.1\r
+host: x\r
+content-type: application/json\r
+content-length: {len(BODY)}\r
+\r
+""".encode()
+
+
+def begin(url: str) -> socket.socket:
+    """A connection that has sent the start of a request."""
+    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20)
+    connection.sendall(HEAD + BODY[:5])
+    return connection
+
+
+def number(metrics: str, name: str) -> float:
+    """The value of a metric, summed over what is not named of its labels."""
+    pattern = re.compile(rf"^{name} (\S+)$", re.MULTILINE)
+    return sum(float(each) for each in pattern.findall(metrics))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_metrics_count_every_request_of_all_workers(demo_bundle: Path, workers: int) -> None:
+    with serving(demo_bundle, "--workers", workers) as (url, _):
+        for _ in range(30):  # each over a connection of its own: any worker may answer
+            assert httpx2.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
+        httpx2.post(f"{url}/api/ml/similar", json={"trackId": "no such track"})
+        text = httpx2.get(f"{url}/metrics").text
+    assert number(text, r'musix_requests_total\{route="/api/ml/recommend",status="200"\}') == 30
+    assert number(text, r'musix_requests_total\{route="/api/ml/similar",status="404"\}') == 1
+    assert number(text, r'musix_request_seconds_count\{route="/api/ml/recommend"\}') == 30
+    assert number(text, r'musix_recommendations_total\{source="hybrid"\}') == 30
+    assert number(text, r'musix_stage_seconds_total\{stage="ranker"\}') > 0
+    assert number(text, r'musix_bundle\{digest="[0-9a-f]{64}",name="demo",version="1.0.0"\}') == 1
+
+
+def test_the_access_log_is_a_line_of_json_a_request_and_off_by_default(demo_bundle: Path) -> None:
+    for options, lines in ((["--access-log"], 2), ([], 0)):
+        with serving(demo_bundle, *options) as (url, process):
+            httpx2.post(f"{url}/api/ml/recommend", json=QUESTION)
+            process.send_signal(signal.SIGTERM)
+            found = [json.loads(line) for line in process.stdout if line.startswith("{")]
+        assert len(found) == lines
+        if found:
+            (line,) = (each for each in found if each["path"] == "/api/ml/recommend")
+            assert (line["method"], line["status"], line["source"]) == ("POST", 200, "hybrid")
+            assert (line["bundle"], line["ms"] > 0) == ("demo-1.0.0", True)
+
+
+def test_a_slow_body_is_given_up_and_holds_nobody(demo_bundle: Path) -> None:
+    with serving(demo_bundle, MUSIX_BODY_SECONDS="0.5") as (url, _), begin(url) as slow:
+        assert httpx2.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
+        answer = b""
+        while chunk := slow.recv(65536):  # until the server closes
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"expected all of it within 0.5 s, found 5 bytes" in answer
+
+
+def test_more_than_may_wait_are_sent_away_and_the_others_answered(demo_bundle: Path) -> None:
+    """One hundred questions in one moment, where three may wait."""
+    with serving(demo_bundle, MUSIX_WAITING="3") as (url, _):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        head = "POST /api/ml/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close"
+        request = f"{head}\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
+        together = threading.Barrier(50)
+
+        def ask(_: int) -> bytes:
+            with socket.create_connection(address, timeout=20) as connection:
+                together.wait()
+                connection.sendall(request)
+                answer = b""
+                while chunk := connection.recv(65536):
+                    answer += chunk
+                return answer
+
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(ask, range(100)))
+        statuses = [int(answer[9:12]) for answer in answers]
+        text = httpx2.get(f"{url}/metrics").text
+    assert set(statuses) == {200, 503}
+    busy = next(answer for answer in answers if answer[9:12] == b"503")
+    assert b"retry-after: 1" in busy.lower()
+    assert json.loads(busy.partition(b"\r\n\r\n")[2])["error"]["code"] == "busy"
+    assert number(text, r'musix_shed_total\{route="/api/ml/recommend"\}') == statuses.count(503)
+
+
+def test_a_server_that_is_told_to_stop_finishes_what_it_took(demo_bundle: Path) -> None:
+    with serving(demo_bundle) as (url, process), begin(url) as started:
+        httpx2.get(f"{url}/health")  # so that the server has read the start by now
+        process.send_signal(signal.SIGTERM)
+        while True:  # no new connection is taken any more
+            try:
+                httpx2.get(f"{url}/health")
+            except httpx2.TransportError:
+                break
+        started.sendall(BODY[5:])
+        assert started.recv(65536).startswith(b"HTTP/1.1 200")
+        assert process.wait(30) == -signal.SIGTERM
+
+
+def test_wrong_settings_are_one_sentence(demo_bundle: Path) -> None:
+    command = [MUSIX, "serve", demo_bundle, "--port", str(free_port())]
+    done = subprocess.run(command, env={"MUSIX_WAITING": "many"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: MUSIX_WAITING: expected a number of requests above 0, found 'many'\n"
