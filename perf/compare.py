@@ -2,8 +2,7 @@
 
 import statistics
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from musix_trainer import progress
 from musix_trainer.run import Run
 from perf import client, scale, servers, stream, table, truth
 from perf.client import Load
-from perf.peers import PEERS, Peer, Place, files
+from perf.peers import PEERS, AbsentError, Peer, Place, files
 from perf.servers import Server
 from perf.stream import Stream
 from perf.truth import Truth
@@ -24,7 +23,6 @@ from perf.truth import Truth
 CONNECTIONS = (1, 8, 16, 32)
 QUESTIONS = ("recommend", "classify")
 BASES = ("native", "floor")  # what the others are held against
-CPU_MATTERS = 0.1  # share of the work from which on a process counts as a worker
 ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
 
 
@@ -67,7 +65,7 @@ def measure(peer: Peer, place: Place, asked: Stream, exact: Truth, bounds: Bound
     }
 
 
-def _started(peer: Peer, place: Place, probe: bytes) -> Any:
+def _started(peer: Peer, place: Place, probe: bytes) -> AbstractContextManager[Server]:
     port = servers.free_port()
     return servers.start(peer.command(place, port), port, probe, **ENVIRONMENT)
 
@@ -109,14 +107,11 @@ def _batch(server: Server, asked: Stream, bounds: Bounds) -> dict[str, float]:
 
 
 def _two_workers(place: Place, asked: Stream, bounds: Bounds) -> dict[str, Any]:
-    """What two workers hold of their own, and what of their pages they share."""
+    """What two workers hold of their own, and what of their pages they share. Beside them are only small processes."""
     with servers.serve(place.bundle, workers=2, probe=asked.requests("recommend")[0], **ENVIRONMENT) as server:
-        before = {each.pid: each.cpu for each in server.usage()}
-        load = client.run(server.url, asked.requests("recommend"), 8, bounds.requests, seconds=bounds.seconds)
+        load = client.run(server.url, asked.requests("recommend"), 32, bounds.requests, seconds=bounds.seconds)
         _expect_good(load, "two workers")
-        work = [(each.cpu - before.get(each.pid, 0.0), each) for each in server.usage()]
-    whole = sum(cpu for cpu, _ in work)
-    workers = [each for cpu, each in work if cpu > CPU_MATTERS * whole]
+        workers = [each for each in server.usage() if each.pid != server.process.pid][:2]
     sizes = {name: [getattr(each, name) for each in workers] for name in ("private", "resident", "proportional")}
     return {"throughput": load.throughput} | {f"{name}_mb": values for name, values in sizes.items()}
 
@@ -159,7 +154,7 @@ def compare(place: Place, names: tuple[str, ...], bounds: Bounds) -> dict[str, A
             progress.say(f"asking {peer.name}")
             try:
                 peers[peer.name] = measure(peer, place, asked, exact, bounds)
-            except (LookupError, RuntimeError) as error:
+            except (AbsentError, RuntimeError) as error:
                 absent[peer.name] = str(error)
     manifest = msgspec.json.decode((place.bundle / "manifest.json").read_bytes())
     return {
@@ -173,22 +168,20 @@ def compare(place: Place, names: tuple[str, ...], bounds: Bounds) -> dict[str, A
     }
 
 
-@contextmanager
 def _place(
     tracks: int | None, users: int | None, bundle: Path | None, run: Path | None, work: Path, python: Path
-) -> Iterator[Place]:
+) -> Place:
     """The bundle given, else one of that size, made in `work` when it is not there yet."""
     if bundle is None:
         if tracks is None or users is None:
             raise click.UsageError("expected --tracks and --users, or --bundle and --run")
         out = work / f"{tracks}x{users}"
-        yield Place(scale.build(tracks, users, out, work / "models"), out / "native", python)
-        return
+        return Place(scale.build(tracks, users, out, work / "models"), out / "native", python)
     if run is None:
         raise click.UsageError("expected --run beside --bundle: the run folder that the bundle was exported from")
     native = work / f"{bundle.name}-native"
     files.write(Run.load(run), native)
-    yield Place(bundle, native, python)
+    return Place(bundle, native, python)
 
 
 FOLDER = click.Path(path_type=Path)
@@ -226,8 +219,8 @@ def main(
         raise click.UsageError(
             f"--peers: expected {', '.join(each.name for each in PEERS)}, found {', '.join(unknown)}"
         )
-    with _place(tracks, users, bundle, run_folder, work, rivals_python) as place:
-        found = compare(place, tuple(names.split(",")), Bounds(**bounds))
+    place = _place(tracks, users, bundle, run_folder, work, rivals_python)
+    found = compare(place, tuple(names.split(",")), Bounds(**bounds))
     tables = table.markdown(found)
     click.echo(tables)
     if json_path:

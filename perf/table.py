@@ -68,7 +68,7 @@ def _more(peers: dict[str, Any]) -> Iterable[str]:
                     two["private_mb"], two["resident_mb"], two["proportional_mb"], strict=True
                 )
             )
-            yield f"Two workers of {name}, MB each: {each}; {two['throughput']:,.0f} recommend/s at 8 connections."
+            yield f"Two workers of {name}, MB each: {each}; {two['throughput']:,.0f} recommend/s at 32 connections."
 
 
 def _versions(peers: dict[str, Any]) -> Iterable[Row]:

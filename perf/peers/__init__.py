@@ -16,6 +16,10 @@ _VERSIONS = (
 )
 
 
+class AbsentError(Exception):
+    """A peer that is not installed; says what lacks."""
+
+
 @dataclass(frozen=True)
 class Place:
     """What a peer is started with: the bundle folder, the folder of `files.write`, and the Python that hosts rivals."""
@@ -36,11 +40,12 @@ class Peer:
     rival: bool = True
 
     def versions(self, place: Place) -> dict[str, str]:
-        """Versions of its packages. Raises LookupError that names what is not installed."""
+        """Versions of its packages. Raises AbsentError that names what is not installed."""
         python = str(place.python) if self.rival else sys.executable
         found = subprocess.run([python, "-c", _VERSIONS, *self.packages], capture_output=True, text=True, check=False)
         if found.returncode:
-            raise LookupError(f"{python}: {found.stderr.strip().splitlines()[-1]}")
+            last = found.stderr.strip().splitlines()[-1:]
+            raise AbsentError(f"{python}: expected {', '.join(self.packages)}, found: {''.join(last)}")
         versions: dict[str, str] = msgspec.json.decode(found.stdout)
         return versions
 

@@ -42,6 +42,7 @@ class Kernels:
     """The bare kernels behind an answer, on rows of the bundle's own."""
 
     def __init__(self, bundle: Path) -> None:
+        faiss.omp_set_num_threads(1)  # there is one query: a second thread only keeps it waiting
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.genre, self.mood, self.ranker = (

@@ -192,6 +192,7 @@ class Recommender:
             places = np.argpartition(scores, -min(wanted, len(scores)))[-wanted:]
             proposals.append(self.listeners["track_rows"][places[np.argsort(-scores[places], kind="stable")]])
         if query is not None:
+            faiss.omp_set_num_threads(1)  # of this thread, for its one query
             proposals.append(self.index.search(query[None], min(wanted, self.index.ntotal))[1][0])
         if not proposals:
             proposals, count = [self.tracks["popular"]], 2 * count
