@@ -12,7 +12,7 @@ from musix_trainer.collab import CollabModel
 def convert(model: CollabModel, at: int, settings: recipe.Index, files: Files) -> Search:
     """Add the collab part to a bundle's files: every array of the model under its own name, the tracks' as an index."""
     for name, array in vars(model).items():
-        if name != "track_factors":
+        if name != "track_factors":  # written with its index
             files.add_array(f"collab/{name}.npy", array)
     queries = np.array(model.listener_factors[index.sample(len(model.listeners))])
     queries[:, -1] = 1

@@ -7,23 +7,25 @@ from threadpoolctl import threadpool_limits
 from musix_exporter.files import Files
 from musix_runtime.arrays import Floats, Rows
 from musix_runtime.errors import GateError
-from musix_runtime.index import Index
-from musix_runtime.manifest import Search
+from musix_runtime.index import NARROW, Index
+from musix_runtime.manifest import INDEXES, Search
 from musix_trainer import progress, recipe
 
 QUERIES = 256
 PER_CLUSTER = 64  # vectors that the place of a cluster's centre is learned from
 ROUNDS = 10  # of k-means
-LEAST, SHARE = 4, 16  # clusters are searched at least, and at most one in so many: beyond it, exact search is no slower
+LEAST, SHARE = 4, 4  # clusters are searched at least, and at most one in so many: beyond it, exact search is no slower
+REFINE = 8  # times as many are found by codes as are then compared exactly
 
 
 def add(name: str, vectors: Floats, queries: Floats, at: int, settings: recipe.Index, files: Files) -> Search:
-    """Write the index of `vectors` (n, width); how well it finds the `at` nearest of each of the `queries` (m, width).
+    """Write `vectors` (n, width) and their index; how well it finds the `at` nearest of the `queries` (m, width).
 
     Raises GateError when even the most clusters that may be searched do not reach the recipe's recall.
     """
+    files.add_array(INDEXES[name].vectors, vectors)
     index = Index.exact(vectors)
-    search = Search("flat", 0, 0, 1.0, at, len(queries))
+    search = Search("flat", 0, 0, 1, 1.0, at, len(queries))
     if vectors.size > settings.exact:
         wanted = [index.nearest(query, at)[0] for query in queries]
         index = _clustered(vectors)
@@ -39,13 +41,16 @@ def sample(rows: int) -> Rows:
 
 def _clustered(vectors: Floats) -> Index:
     rows, width = vectors.shape
-    clusters = 2 ** round(np.log2(4 * np.sqrt(rows)))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, clusters, faiss.METRIC_INNER_PRODUCT)
+    clusters = 2 ** round(np.log2(2 * np.sqrt(rows)))
+    padded = np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, width % NARROW))))
+    width = padded.shape[1]
+    centres = faiss.IndexFlatIP(width)
+    index = faiss.IndexIVFPQFastScan(centres, width, clusters, width // NARROW, 4, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, PER_CLUSTER
     with threadpool_limits(1):  # the centres' last bits depend on the number of threads
-        index.train(np.ascontiguousarray(vectors[:: max(1, rows // (clusters * PER_CLUSTER))]))
-        index.add(np.ascontiguousarray(vectors))
-    return Index(index)
+        index.train(np.ascontiguousarray(padded[:: max(1, rows // (clusters * PER_CLUSTER))]))
+        index.add(padded)
+    return Index(vectors, index, REFINE)
 
 
 def _searched(name: str, index: Index, queries: Floats, wanted: list[Rows], floor: float) -> Search:
@@ -57,7 +62,7 @@ def _searched(name: str, index: Index, queries: Floats, wanted: list[Rows], floo
         recall = float(np.mean([np.isin(rows, few).mean() for rows, few in zip(wanted, found, strict=True)]))
         progress.say(f"{name}: {index.faiss.nprobe} of {clusters} clusters hold {recall:.1%} of the {at} nearest")
         if recall >= floor:
-            return Search("ivf", clusters, index.faiss.nprobe, recall, at, len(queries))
+            return Search("ivfpq", clusters, index.faiss.nprobe, index.refine, recall, at, len(queries))
         if 2 * index.faiss.nprobe > clusters // SHARE:
             raise GateError(f"{name}: expected at least {floor:.1%} of the {at} nearest, found {recall:.1%}")
         index.faiss.nprobe *= 2

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musix_runtime.errors import LayoutError
+from musix_runtime.manifest import INDEXES
 from musix_runtime.mood import MOODS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def check(bundle: "Bundle") -> None:
     for name in ("name", "artist"):
         checks.offsets(f"catalog/{name}_offsets", bundle.manifest.size(f"{name}_bytes"))
         checks.text(f"catalog/{name}_offsets", f"catalog/{name}_data")
-    factors = ("listener_factors", "track_mean", "fold_in")
+    factors = ("listener_factors", "track_factors", "track_mean", "fold_in")
     for name in ("genre/artist_factors", *(f"collab/{each}" for each in factors)):
         checks.range(name, -LARGEST, LARGEST)
     checks.range("collab/rows", 0, tracks - 1)
@@ -40,8 +41,9 @@ def check(bundle: "Bundle") -> None:
     checks.offsets("collab/history_offsets", bundle.manifest.size("plays"))
     if listeners:
         checks.recent()
-    checks.index("content/index.faiss", unit=True)
-    checks.index("collab/index.faiss")
+    checks.units("content/vectors")
+    for name in INDEXES:
+        checks.index(name)
 
 
 class _Checks:
@@ -97,15 +99,13 @@ class _Checks:
         if (recent < 0).any() or (recent[:, 0] > recent[:, 1]).any() or (recent[:, 1] > lengths).any():
             raise self.fail("collab/history_recent", "short term <= medium term <= history", "others")
 
-    def index(self, name: str, unit: bool = False) -> None:
-        """Every place has one vector, of length 1 if `unit`, in the place's cluster."""
-        index = self.bundle.index(name)
-        if not index.complete():
-            raise self.fail(name, "every row once", "missing or repeated rows, or centres of another form")
-        for start in range(0, len(index), CHUNK):
-            vectors = index.vectors(np.arange(start, min(start + CHUNK, len(index))))
-            if not (np.abs(vectors) <= LARGEST).all():
-                raise self.fail(name, f"values in -{LARGEST:g}..{LARGEST:g}", f"{vectors.min()}..{vectors.max()}")
-            lengths = np.linalg.norm(vectors, axis=1)
-            if unit and not (np.abs(lengths - 1) < 1e-3).all():
+    def units(self, name: str) -> None:
+        array = self.array(name)
+        for start in range(0, len(array), CHUNK):
+            lengths = np.linalg.norm(array[start : start + CHUNK], axis=1)
+            if not (np.abs(lengths - 1) < 1e-3).all():
                 raise self.fail(name, "vectors of length 1", f"lengths {lengths.min()}..{lengths.max()}")
+
+    def index(self, name: str) -> None:
+        if not self.bundle.index(name).complete():
+            raise self.fail(name, "every row once", "missing or repeated rows, or centres or codes of another form")

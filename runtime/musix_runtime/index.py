@@ -1,9 +1,8 @@
-"""Index: the vectors of one kind, searched by inner product: one by one, or only the clusters next to the query."""
+"""Index: vectors searched by inner product: all of them, or by short codes those of the clusters next to the query."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import faiss
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 
 from musix_runtime.arrays import Floats, Rows
 
-KINDS = {"flat": faiss.IndexFlatIP, "ivf": faiss.IndexIVFFlat}
-PROBES_MORE = 4  # times as many clusters, whenever those searched hold fewer vectors than were asked for
+KINDS = {"flat": faiss.IndexFlatIP, "ivfpq": faiss.IndexIVFPQFastScan}
+NARROW = 2  # numbers of a vector that share one code of 4 bits
+WIDER = 4  # times as many clusters, whenever those searched hold fewer vectors than were asked for
 
 
 @contextmanager
@@ -30,76 +30,82 @@ def _calling_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Index:
-    """A FAISS index of one of the `KINDS`, and its vectors. It works in the calling thread."""
+    """Vectors (n, width), and a FAISS index of one of the `KINDS` that finds them; it works in the calling thread.
 
+    What is found by codes are `refine` times as many as asked for, of which the best by exact product are given.
+    """
+
+    matrix: Floats
     faiss: Any
+    refine: int = 1
 
     @classmethod
-    def exact(cls, vectors: Floats) -> "Index":
-        """A flat index over `vectors` (n, width), which are copied."""
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(np.ascontiguousarray(vectors, np.float32))
-        return cls(index)
+    def exact(cls, matrix: Floats) -> "Index":
+        """An index that compares with all of the vectors."""
+        index = faiss.IndexFlatIP(matrix.shape[1])
+        index.add(np.ascontiguousarray(matrix, np.float32))
+        return cls(matrix, index)
 
     @classmethod
-    def read(cls, view: NDArray[np.uint8]) -> "Index":
+    def read(cls, matrix: Floats, view: NDArray[np.uint8], refine: int) -> "Index":
         """The index in the mapped bytes of a FAISS file, which stay where they are. RuntimeError when it is none."""
         index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(view), view.size))
         faiss.add_to_referenced_objects(index, view)  # the index reads from the view for life
-        if type(index) is faiss.IndexIVFFlat:
-            if index.direct_map.type != faiss.DirectMap.NoMap:
-                raise RuntimeError("a direct map in the file")
-            index.make_direct_map(True)  # from a row to its place; checks that every row is one of this index
-        return cls(index)
+        return cls(matrix, index, refine)
 
     def form(self) -> tuple[str, int, int, int, int]:
         """Kind, vectors, width, clusters and probes; an unknown kind is the name of its class."""
         index = self.faiss
         kind = next((kind for kind, form in KINDS.items() if type(index) is form), type(index).__name__)
-        clusters, probes = (index.nlist, index.nprobe) if kind == "ivf" else (0, 0)
+        clusters, probes = (index.nlist, index.nprobe) if kind == "ivfpq" else (0, 0)
         return kind, index.ntotal, index.d, clusters, probes
 
     def complete(self) -> bool:
-        """Whether every row is in the index once, and the clusters' centres are as many and as wide as they must be."""
+        """Whether every row is in the index once, and its codes and centres are of the one form that is read."""
         index = self.faiss
-        if type(index) is not faiss.IndexIVFFlat:
+        if type(index) is not faiss.IndexIVFPQFastScan:
             return True
-        centres = faiss.downcast_index(index.quantizer)
-        held = sum(index.invlists.list_size(i) for i in range(index.nlist))
-        return (
-            type(centres) is faiss.IndexFlatIP
-            and (centres.ntotal, centres.d) == (index.nlist, index.d)
-            and held == index.ntotal
-            and bool((faiss.vector_to_array(index.direct_map.array) >= 0).all())
-        )
+        centres, codes = faiss.downcast_index(index.quantizer), index.pq
+        shapes = (type(centres), centres.ntotal, centres.d, codes.d, codes.M, codes.nbits, codes.centroids.size())
+        wanted = (faiss.IndexFlatIP, index.nlist, index.d, index.d, index.d // NARROW, 4, 16 * index.d)
+        return shapes == wanted and bool((np.sort(self._rows()) == np.arange(index.ntotal)).all())
+
+    def _rows(self) -> Rows:
+        """The rows in the clusters, one cluster after the other, as many as they say they hold."""
+        lists = self.faiss.invlists
+        sizes = [lists.list_size(i) for i in range(self.faiss.nlist)]
+        if sum(sizes) != self.faiss.ntotal:
+            return np.full(self.faiss.ntotal, -1, np.int64)
+        held = [faiss.rev_swig_ptr(lists.get_ids(i), size).copy() for i, size in enumerate(sizes) if size]
+        return np.concatenate(held) if held else np.empty(0, np.int64)
 
     def __len__(self) -> int:
-        return int(self.faiss.ntotal)
-
-    @cached_property
-    def _matrix(self) -> Floats | None:
-        """All vectors in place; None where they lie cluster by cluster."""
-        if not isinstance(self.faiss, faiss.IndexFlat) or not len(self):
-            return None
-        size = len(self) * self.faiss.d
-        return faiss.rev_swig_ptr(self.faiss.get_xb(), size).reshape(len(self), self.faiss.d)
+        return len(self.matrix)
 
     def vectors(self, places: NDArray[Any]) -> Floats:
         """The vectors at `places` (n,). Shape (n, width)."""
-        if self._matrix is not None:
-            return self._matrix[places]
-        with _calling_thread():
-            return np.asarray(self.faiss.reconstruct_batch(np.ascontiguousarray(places, np.int64)), np.float32)
+        return self.matrix[places]
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
         """Places of the `count` greatest products with `query` (width,), best first, and the products; fewer only
         where there are no more. Clusters that hold too few are joined by further ones."""
         count = min(count, len(self))
         with _calling_thread():
-            (products,), (places,) = self.faiss.search(query[None], count)
-            probes = getattr(self.faiss, "nprobe", 0)
-            while count and places[-1] < 0:
-                probes *= PROBES_MORE
-                wider = faiss.SearchParametersIVF(nprobe=probes)
-                (products,), (places,) = self.faiss.search(query[None], count, params=wider)
-        return places, products
+            if isinstance(self.faiss, faiss.IndexFlat):
+                (products,), (places,) = self.faiss.search(query[None], count)
+                return places, products
+            places = self._by_codes(query, count)
+        products = self.matrix[places] @ query
+        best = np.argsort(-products, kind="stable")[:count]
+        return places[best], products[best]
+
+    def _by_codes(self, query: Floats, count: int) -> Rows:
+        padded = np.zeros((1, self.faiss.d), np.float32)
+        padded[0, : len(query)] = query
+        (places,) = self.faiss.search(padded, self.refine * count)[1]
+        probes = self.faiss.nprobe
+        while (found := places[places >= 0]).size < count:
+            probes *= WIDER
+            wider = faiss.SearchParametersIVF(nprobe=probes)
+            (places,) = self.faiss.search(padded, self.refine * count, params=wider)[1]
+        return found

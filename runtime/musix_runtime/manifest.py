@@ -46,10 +46,9 @@ class Graph:
 
 @dataclass(frozen=True)
 class Index:
-    """A FAISS file: `rows` vectors of `width` float32, compared by inner product."""
+    """A FAISS file that finds the vectors of an array by inner product."""
 
-    rows: Dimension
-    width: Dimension
+    vectors: str
 
 
 ARRAYS = {
@@ -71,11 +70,13 @@ ARRAYS = {
     "collab/listeners.npy": Array("S", ("listeners",)),
     "collab/listener_factors.npy": Array("<f4", ("listeners", "collab_width")),
     "collab/rows.npy": Array("<i4", ("heard",)),
+    "collab/track_factors.npy": Array("<f4", ("heard", "collab_width")),
     "collab/track_mean.npy": Array("<f4", ("collab_width",)),
     "collab/fold_in.npy": Array("<f4", ("collab_width+1", "collab_width")),
     "collab/history_offsets.npy": Array("<i8", ("listeners+1",)),
     "collab/history_rows.npy": Array("<i4", ("plays",)),
     "collab/history_recent.npy": Array("<i4", ("listeners", 2)),
+    "content/vectors.npy": Array("<f4", ("tracks", CONTENT)),
 }
 
 GRAPHS = {
@@ -86,7 +87,7 @@ GRAPHS = {
     "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}),
 }
 
-INDEXES = {"collab/index.faiss": Index("heard", "collab_width"), "content/index.faiss": Index("tracks", CONTENT)}
+INDEXES = {"collab/index.faiss": Index("collab/track_factors.npy"), "content/index.faiss": Index("content/vectors.npy")}
 
 GOLDEN = "golden/cases.json"
 
@@ -116,9 +117,12 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an index is searched, and what that was measured to find."""
 
-    kind: Literal["flat", "ivf"]  # every vector, or those of the `probes` clusters, of `clusters`, next to the query
+    kind: Literal[
+        "flat", "ivfpq"
+    ]  # all vectors; or by codes those of `probes` clusters, of `clusters`, next to the query
     clusters: Count
     probes: Count
+    refine: Annotated[int, Meta(ge=1, le=64)]  # times as many are found by codes as are then compared exactly
     recall: Annotated[float, Meta(ge=0, le=1)]  # share of the exact `at` nearest that are found; 1 for flat
     at: Count
     queries: Count  # over how many it was measured

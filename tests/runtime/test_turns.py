@@ -47,6 +47,7 @@ def test_who_leaves_while_waiting_holds_nobody_up() -> None:
         await asyncio.sleep(0)
         tasks[1].cancel()
         tasks[2].cancel()
+        await asyncio.sleep(0)
         return await turns.take(lambda: 7)
 
     assert asyncio.run(main()) == 7
