@@ -1,7 +1,8 @@
 """Draw: a catalogue and listening of any size, simulated around the recordings of a small one; from a seed.
 
-Tracks and listeners come in clusters, as real ones do. The shares of variance within a cluster, the lengths of factors
-and the spread of their biases are those of models trained on the Spotify tracks table and Last.fm's listening.
+Tracks come in families, clusters and artists, as real ones do. The shares of variance at each level are such that an
+index finds as much of the nearest among drawn factors and vectors as among those trained on the Spotify tracks table
+and Last.fm's listening (README.md has the figures); lengths of factors and spread of biases are theirs too.
 """
 
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ CHUNK = 32_768  # rows drawn at a time
 PER_CLUSTER = 250  # tracks, about
 PER_ARTIST = 10
 APPEAL = 1.5  # spread of the logarithm of how often tracks are heard: a long tail
-WITHIN = 0.12  # share of the variance of sound inside a cluster
-FACTOR_SHARES = (0.25, 0.30, 0.45)  # of the factors' variance: between families, clusters of one, tracks of one
+WITHIN = 0.4  # share of the variance of sound inside a cluster
+FACTOR_SHARES = (0.12, 0.33, 0.35, 0.20)  # of the factors' variance: families, their clusters, artists, tracks
 TRACK_LENGTH, LISTENER_LENGTH = 1.7, 3.0  # of factors
 TRACK_BIAS, LISTENER_BIAS = 0.38, 0.6  # spread
 NOISE = 0.3  # of a listener's factors around the mean of the heard ones, as a share of its length
@@ -40,6 +41,7 @@ class World:
     """What is drawn, a row a track; `home` are the rows of the small catalogue that the clusters are made around."""
 
     catalogue: Catalogue
+    artist: Rows
     cluster: Rows
     home: Rows
     appeal: NDArray[np.float64]
@@ -76,7 +78,7 @@ def world(small: Catalogue, tracks: int, rng: np.random.Generator) -> World:
     )
     ids = pl.DataFrame({"track_id": frame["track_id"], "row": number})
     drawn = Catalogue(frame, ids, inputs, small.labels, small.families[home[cluster]])
-    return World(drawn, cluster, home[place], np.exp(appeal))
+    return World(drawn, artist, cluster, home[place], np.exp(appeal))
 
 
 def genre_model(model: GenreModel, small: Catalogue, drawn: World) -> GenreModel:
@@ -173,17 +175,20 @@ def _inputs(small: Catalogue, around: Rows, appeal: NDArray[np.float64], rng: np
 
 def _track_factors(drawn: World, width: int, rng: np.random.Generator) -> Floats:
     """Shape (tracks, width + 1). The axes share the variance unevenly, and a track's bias grows with its appeal."""
-    family = drawn.catalogue.families.argmax(axis=1)
     axes = 0.95 ** np.arange(width)
     scale = TRACK_LENGTH * np.sqrt(axes / axes.sum())
-    of_family, of_cluster, of_track = (scale * np.sqrt(share) for share in FACTOR_SHARES)
-    families = of_family * rng.standard_normal((drawn.catalogue.families.shape[1], width))
-    clusters = of_cluster * rng.standard_normal((drawn.cluster.max() + 1, width))
+    groups = (drawn.catalogue.families.argmax(axis=1), drawn.cluster, drawn.artist)
+    *spreads, of_track = (scale * np.sqrt(share) for share in FACTOR_SHARES)
+    centres = [
+        (spread * rng.standard_normal((group.max() + 1, width))).astype(np.float32)
+        for spread, group in zip(spreads, groups, strict=True)
+    ]
     appeal = np.log(drawn.appeal)
-    factors = np.empty((len(family), width + 1), np.float32)
-    for start, stop in chunks(len(family)):
+    factors = np.empty((len(appeal), width + 1), np.float32)
+    for start, stop in chunks(len(appeal)):
         noise = of_track * rng.standard_normal((stop - start, width), np.float32)
-        factors[start:stop, :-1] = families[family[start:stop]] + clusters[drawn.cluster[start:stop]] + noise
+        around = sum(centre[group[start:stop]] for centre, group in zip(centres, groups, strict=True))
+        factors[start:stop, :-1] = around + noise
     factors[:, -1] = TRACK_BIAS * (appeal - appeal.mean()) / appeal.std()
     return factors
 
