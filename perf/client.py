@@ -1,16 +1,18 @@
-"""Client: a closed loop of HTTP/1.1 requests to this machine, so cheap that it is never what is measured.
+"""Client: HTTP/1.1 requests to this machine, in a closed loop or on a schedule, so cheap that they are not measured.
 
-Each connection sends its next request when the answer to the last one is complete. Some 15 us a request on one core.
+In the loop each connection sends its next request when the answer to the last one is complete; a schedule does not wait
+for answers. Some 15 us a request on one core.
 """
 
 import gc
 import select
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -85,6 +87,20 @@ def run(
     """
     loop = _Loop(_address(url), requests, min(connections, count), count, keep, seconds)
     gc.disable()  # a collection of ours would look like a slow answer
+    try:
+        return loop.run()
+    finally:
+        gc.enable()
+        loop.close()
+
+
+def run_at(url: str, requests: Sequence[bytes], connections: int, count: int, rate: float) -> Load:
+    """Send `count` requests on a schedule, `rate` a second, whatever the server does, like `run` in all else.
+
+    Latencies count from when a request was due: that it waits for a free connection is part of it.
+    """
+    loop = _Schedule(_address(url), requests, connections, count, 0, 0.0, rate=rate)
+    gc.disable()
     try:
         return loop.run()
     finally:
@@ -182,6 +198,13 @@ class _Loop:
         last = perf_counter() - begun
         return Load(self.latencies[: self.sent], self.statuses[: self.sent], last, self.answers)
 
+    def _may_send(self) -> bool:
+        return perf_counter() < self.end
+
+    def _due(self) -> float:
+        """From when on the latency of the next request counts."""
+        return perf_counter()
+
     def close(self) -> None:
         for each in self.open.values():
             each.socket.close()
@@ -197,14 +220,14 @@ class _Loop:
 
     def _send(self, connection: _Connection) -> bool:
         """Send the next request, on a new connection when the last one is over; whether there was one to send."""
-        if self.sent >= self.count or perf_counter() >= self.end:
+        if self.sent >= self.count or not self._may_send():
             return False
         if connection.socket.fileno() < 0:
             connection = self._connect()
         connection.number = self.sent
         connection.answer = _Answer()
+        connection.start = self._due()
         self.sent += 1
-        connection.start = perf_counter()
         with suppress(ConnectionError):  # how much was sent cannot be known: the read that follows tells
             connection.socket.sendall(self.requests[connection.number % len(self.requests)])
         return True
@@ -230,3 +253,33 @@ class _Loop:
         self.poll.unregister(connection.socket)
         del self.open[connection.socket.fileno()]
         connection.socket.close()
+
+
+class _Schedule(_Loop):
+    def __init__(self, *arguments: Any, rate: float) -> None:
+        super().__init__(*arguments)
+        self.rate = rate
+
+    def run(self) -> Load:
+        self.begun, done, free = perf_counter(), 0, deque(self.open.values())
+        while done < self.count:
+            while free and self._send(free[0]):
+                free.popleft()
+            waiting = self.sent < self.count and free
+            ready = self.poll.poll(max(self._due() - perf_counter(), 0) if waiting else LONGEST)
+            if not ready and not waiting:
+                raise TimeoutError(f"{self.sent - done} requests under way, and no answer for {LONGEST:.0f} s")
+            for number, _ in ready:
+                connection = self.open[number]
+                if connection.number < 0:
+                    self._disconnect(connection)  # idle, and closed by the server; replaced when it is its turn
+                elif self._receive(connection):
+                    done += 1
+                    free.append(connection)
+        return Load(self.latencies, self.statuses, perf_counter() - self.begun, self.answers)
+
+    def _may_send(self) -> bool:
+        return perf_counter() >= self._due()
+
+    def _due(self) -> float:
+        return self.begun + self.sent / self.rate

@@ -51,6 +51,11 @@ def draw(bundle: Path, count: int, seed: int = 1) -> Stream:
     )
 
 
+def tracks(bundle: Path, count: int, seed: int = 2) -> list[str]:
+    """Ids of `count` tracks of the bundle folder."""
+    return _Tracks(bundle).some(count, np.random.default_rng(seed))
+
+
 class _Tracks:
     def __init__(self, bundle: Path) -> None:
         self.ids = _array(bundle, "catalog/track_ids")

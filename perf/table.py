@@ -12,10 +12,10 @@ def markdown(found: dict[str, Any]) -> str:
     parts = [
         f"### {found['bundle']}: {counts['tracks']:,} tracks, {counts['listeners']:,} listeners"
         f" ({host['cores']} cores, Python {host['python']})",
-        _grid(OVERVIEW, _overview(found["peers"])),
+        grid(OVERVIEW, _overview(found["peers"])),
         *(part for question in ("recommend", "classify") for part in (f"#### {question}", _cells(found, question))),
         *_more(found["peers"]),
-        _grid(("peer", "versions"), _versions(found["peers"])),
+        grid(("peer", "versions"), _versions(found["peers"])),
         *(f"Not measured: {name}: {why}" for name, why in found["absent"].items()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -37,7 +37,7 @@ def _overview(peers: dict[str, Any]) -> Iterable[Row]:
     for name, of in peers.items():
         right = [of.get("recall_at_10"), of.get("score_error"), of.get("classify_error")]
         sizes = [of["private_mb"], of["private_total_mb"], of["files_bytes"] / 1e6]
-        yield [name, *(_number(each) for each in [*right, of["cold_start_s"], *sizes])]
+        yield [name, *(number(each) for each in [*right, of["cold_start_s"], *sizes])]
 
 
 def _cells(found: dict[str, Any], question: str) -> str:
@@ -49,8 +49,8 @@ def _cells(found: dict[str, Any], question: str) -> str:
         for each, cell in of[question].items():
             ratios = [found["against"][base].get(name, {}).get(question, {}).get(each, {}) for base in bases]
             shown = [ratio.get(key) for ratio in ratios for key in ("throughput", "p95_ms")]
-            rows.append([name, each, *(_number(cell[key]) for key in keys), *(_number(value) for value in shown)])
-    return _grid(("peer", "connections", "requests/s", "P50 ms", "P95 ms", "P99 ms", "CPU s/1,000", *over), rows)
+            rows.append([name, each, *(number(cell[key]) for key in keys), *(number(value) for value in shown)])
+    return grid(("peer", "connections", "requests/s", "P50 ms", "P95 ms", "P99 ms", "CPU s/1,000", *over), rows)
 
 
 def _more(peers: dict[str, Any]) -> Iterable[str]:
@@ -76,12 +76,14 @@ def _versions(peers: dict[str, Any]) -> Iterable[Row]:
         yield [name, ", ".join(f"{package} {version}" for package, version in of["versions"].items())]
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure in three digits, nothing when there is none."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _grid(head: Sequence[str], rows: Iterable[Row]) -> str:
+def grid(head: Sequence[str], rows: Iterable[Row]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(each) for each in line) + " |" for line in lines)

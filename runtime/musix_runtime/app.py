@@ -129,6 +129,7 @@ class _Answer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope[KEY]
         exchange.route = self.path
+        self.turns.check()
         request = self._request(await _body(scope, receive, self.settings))
         encoded = await self.turns.take(partial(self._encoded, exchange, request))
         await _send(send, encoded)

@@ -20,8 +20,14 @@ class Turns:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._full = busy(f"expected at most {limit} requests to wait, found as many")
         self._busy: asyncio.AbstractEventLoop | None = None  # the loop that is computing: a host may start another
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def check(self) -> None:
+        """Raises HTTPException 503 when as many requests wait as may, so that nothing more is done for this one."""
+        if len(self._waiting) >= self.limit and self._busy is asyncio.get_running_loop():
+            raise self._full
 
     async def take(self, answer: Callable[[], T]) -> T:
         """Compute `answer()` when it is its turn. Raises HTTPException 503 when `limit` requests wait already."""
@@ -37,8 +43,7 @@ class Turns:
             loop.call_soon(self._next)
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        if len(self._waiting) >= self.limit:
-            raise busy(f"expected at most {self.limit} requests to wait, found as many")
+        self.check()
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting.append(turn)
         try:

@@ -1,0 +1,74 @@
+"""Profile: where the time of an answer goes, engine alone, in one thread."""
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+
+from musix_runtime import Engine
+from musix_runtime.messages import RecommendRequest
+from musix_runtime.stages import RECOMMEND, Stages
+from perf import stream, table
+from perf.stream import BATCH_SIZE
+
+STAGES = (*RECOMMEND, "JSON")
+WARM_UP = 200
+
+
+def recommend(engine: Engine, requests: list[RecommendRequest]) -> dict[str, dict[str, float]]:
+    """Median and 95th percentile of each stage and of the whole, in microseconds."""
+    for request in requests[:WARM_UP]:
+        engine.recommend(request)
+    times = np.array([_stages(engine, request) for request in requests]) * 1e6
+    whole = np.column_stack([times, times.sum(axis=1)])
+    return {name: _figures(column) for name, column in zip((*STAGES, "whole"), whole.T, strict=True)}
+
+
+def _stages(engine: Engine, request: RecommendRequest) -> list[float]:
+    stages = Stages()
+    msgspec.json.encode(engine.recommend(request, stages))
+    stages.lap("JSON")
+    return [stages.seconds[name] for name in STAGES]
+
+
+def _figures(times: Any) -> dict[str, float]:
+    return {"p50_us": float(np.median(times)), "p95_us": float(np.percentile(times, 95))}
+
+
+def measure(bundle: Path, count: int) -> dict[str, Any]:
+    """All figures of a bundle."""
+    engine = Engine.open(bundle)
+    asked, classify = stream.draw(bundle, max(count, BATCH_SIZE)).typed()
+    found: dict[str, Any] = {"recommend": recommend(engine, asked[:count])}
+    found["classify"] = _figures(np.array([_timed(lambda: engine.classify(each)) for each in classify]) * 1e6)  # noqa: B023
+    batches = [_timed(lambda: engine.classify_batch(classify[:BATCH_SIZE])) for _ in range(20)]
+    found["batch_tracks_per_s"] = BATCH_SIZE / float(np.median(batches))
+    return found
+
+
+def _timed(call: Any) -> float:
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--count", default=3000, show_default=True, help="Questions.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
+def main(bundle: Path, count: int, json_path: Path | None) -> None:
+    """Show how the time of the answers of BUNDLE divides, in microseconds."""
+    found = measure(bundle, count)
+    rows = [*found["recommend"].items(), ("classify", found["classify"])]
+    shown = [(name, table.number(of["p50_us"]), table.number(of["p95_us"])) for name, of in rows]
+    click.echo(table.grid(("stage", "P50 us", "P95 us"), shown))
+    click.echo(f"\nBatches of 1,000 tracks: {found['batch_tracks_per_s']:,.0f} tracks/s.")
+    if json_path:
+        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
