@@ -2,6 +2,7 @@
 # make test   lint, types, import contract, all tests
 # make check  lint, types, import contract
 # make serve  the demo on http://127.0.0.1:8000
+# make load   a minute of simulated listeners against the demo; fails when the P95 is above 100 ms
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ INSTALLED := .venv/.installed
 DEMO := build/demo-1.0.0
 SOURCES := $(shell find runtime exporter trainer -name '*.py' -o -name '*.toml')
 
-.PHONY: demo test check serve clean
+.PHONY: demo test check serve load clean
 
 demo: $(DEMO)/manifest.json
 	$(BIN)/musix verify $(DEMO)
@@ -26,6 +27,9 @@ check: $(INSTALLED)
 
 serve: $(DEMO)/manifest.json
 	$(BIN)/musix serve $(DEMO)
+
+load: $(DEMO)/manifest.json
+	$(BIN)/python -m perf.load $(DEMO)
 
 clean:
 	rm -rf build .venv

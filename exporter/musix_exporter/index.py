@@ -46,6 +46,7 @@ def _clustered(vectors: Floats) -> Index:
     width = padded.shape[1]
     centres = faiss.IndexFlatIP(width)
     index = faiss.IndexIVFPQFastScan(centres, width, clusters, width // NARROW, 4, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = True  # codes tell a vector from the centre of its cluster
     index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, PER_CLUSTER
     with threadpool_limits(1):  # the centres' last bits depend on the number of threads
         index.train(np.ascontiguousarray(padded[:: max(1, rows // (clusters * PER_CLUSTER))]))

@@ -240,14 +240,15 @@ class Engine:
                 name,
                 artist,
                 score,
-                reason(shares, source),
+                told,
                 {"base": start, **dict(zip(COMPONENTS, shares, strict=True))},
                 self._genres(bits),
                 MOODS[mood],
             )
-            for (track_id, name, artist), score, start, shares, bits, mood in zip(
+            for (track_id, name, artist), score, told, start, shares, bits, mood in zip(
                 self.catalog.labels(rows),
                 scores,
+                reasons(values, source),
                 base.tolist(),
                 values.tolist(),
                 families,
@@ -265,20 +266,23 @@ class Engine:
         return names
 
 
-def reason(shares: Sequence[float], source: str) -> str:
-    """In words: each component's part in what speaks for the track, whole percents that sum to 100.
-
-    `shares` are the components' contributions, in the order of `COMPONENTS`.
-    """
+def reasons(values: Scores, source: str) -> list[str]:
+    """In words, for each row of `values` (n, 5), the contributions: what speaks for the track, in whole percents that
+    sum to 100."""
+    helpful = np.maximum(values, 0)
+    exact = helpful * (100 / np.maximum(helpful.sum(axis=1, keepdims=True), 1e-9))
+    percents = np.floor(exact)
+    lacking = np.where(helpful.any(axis=1, keepdims=True), 100, 0) - percents.sum(axis=1, keepdims=True)
+    rank = (percents - exact).argsort(axis=1, kind="stable").argsort(axis=1)
+    percents += rank < lacking  # the largest remainders are rounded up
     words = POPULAR_WORDS if source == "popular" else WORDS
-    helpful = [(share, word) for share, word in zip(shares, words, strict=True) if share > 0]
-    if not helpful:
-        return "nothing speaks for this track but its turn"
-    scale = 100 / sum(share for share, _ in helpful)
-    parts = sorted([(share * scale % 1, int(share * scale), word) for share, word in helpful], reverse=True)
-    lacking = 100 - sum(whole for _, whole, _ in parts)  # goes to the largest remainders
-    percents = sorted([(whole + (i < lacking), word) for i, (_, whole, word) in enumerate(parts)], reverse=True)
-    return " + ".join([f"{percent}% {word}" for percent, word in percents if percent])
+    order = (-percents).argsort(axis=1, kind="stable").tolist()
+    return [_reason(row, places, words) for row, places in zip(percents.tolist(), order, strict=True)]
+
+
+def _reason(percents: list[float], order: list[int], words: Sequence[str]) -> str:
+    told = " + ".join([f"{percents[i]:.0f}% {words[i]}" for i in order if percents[i]])
+    return told or "nothing speaks for this track but its turn"
 
 
 def _source(kind: str, listener: Listener, query: Floats | None) -> str:

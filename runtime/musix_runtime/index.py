@@ -68,7 +68,7 @@ class Index:
         centres, codes = faiss.downcast_index(index.quantizer), index.pq
         shapes = (type(centres), centres.ntotal, centres.d, codes.d, codes.M, codes.nbits, codes.centroids.size())
         wanted = (faiss.IndexFlatIP, index.nlist, index.d, index.d, index.d // NARROW, 4, 16 * index.d)
-        return shapes == wanted and bool((np.sort(self._rows()) == np.arange(index.ntotal)).all())
+        return shapes == wanted and index.by_residual and bool((np.sort(self._rows()) == np.arange(index.ntotal)).all())
 
     def _rows(self) -> Rows:
         """The rows in the clusters, one cluster after the other, as many as they say they hold."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest
-from musix_runtime.engine import reason
+from musix_runtime.engine import reasons
 from musix_runtime.errors import UnknownTrackError
 from musix_runtime.features import AUDIO_NAMES
 from musix_runtime.messages import Recommendations
@@ -160,11 +160,10 @@ def test_features_alone_are_enough_and_win_over_the_catalogue(engine: Engine) ->
 
 
 def test_a_reason_names_what_helped_in_whole_percents() -> None:
-    assert (
-        reason([0.35, 0.1, 0.0, 0.05, -0.2], "hybrid") == "70% collaborative + 20% content similarity + 10% freshness"
-    )
-    assert reason([0.0] * 5, "popular") == "nothing speaks for this track but its turn"
-    assert reason([0.1, 0.1, 0.1, 0.0, 0.0], "popular").startswith("34% ")
+    told = "70% collaborative + 20% content similarity + 10% freshness"
+    assert reasons(np.array([[0.35, 0.1, 0.0, 0.05, -0.2]]), "hybrid") == [told]
+    assert reasons(np.zeros((1, 5)), "popular")[0] == "nothing speaks for this track but its turn"
+    assert reasons(np.array([[0.1, 0.1, 0.1, 0.0, 0.0]]), "popular")[0].startswith("34% popularity")
 
 
 def test_opening_maps_the_matrices(demo_bundle: Path, engine: Engine) -> None:

@@ -107,6 +107,7 @@ def clustered(copy: Path, ids: np.ndarray, centres: faiss.Index | None = None, b
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.save(copy / "content" / "vectors.npy", vectors)
     index = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(28), 28, 16, 14, bits, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = True
     index.cp.min_points_per_centroid = 1
     index.train(vectors)
     index.add_with_ids(vectors, ids)
