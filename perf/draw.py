@@ -1,8 +1,8 @@
 """Draw: a catalogue and listening of any size, simulated around the recordings of a small one; from a seed.
 
-Tracks come in families, clusters and artists, as real ones do. The shares of variance at each level are such that an
-index finds as much of the nearest among drawn factors and vectors as among those trained on the Spotify tracks table
-and Last.fm's listening (README.md has the figures); lengths of factors and spread of biases are theirs too.
+Tracks come in families, clusters and artists, as real ones do; lengths of factors and spread of biases are those of the
+factors trained on the Spotify tracks table and Last.fm's listening. The factors are more clustered than these: see
+README.md for what the same index finds among either.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ PER_CLUSTER = 250  # tracks, about
 PER_ARTIST = 10
 APPEAL = 1.5  # spread of the logarithm of how often tracks are heard: a long tail
 WITHIN = 0.4  # share of the variance of sound inside a cluster
-FACTOR_SHARES = (0.12, 0.33, 0.35, 0.20)  # of the factors' variance: families, their clusters, artists, tracks
+FACTOR_SHARES = (0.10, 0.60, 0.25, 0.05)  # of the factors' variance: families, their clusters, artists, tracks
 TRACK_LENGTH, LISTENER_LENGTH = 1.7, 3.0  # of factors
 TRACK_BIAS, LISTENER_BIAS = 0.38, 0.6  # spread
 NOISE = 0.3  # of a listener's factors around the mean of the heard ones, as a share of its length
