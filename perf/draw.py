@@ -30,7 +30,6 @@ FACTOR_SHARES = (0.10, 0.60, 0.25, 0.05)  # of the factors' variance: families, 
 TRACK_LENGTH, LISTENER_LENGTH = 1.7, 3.0  # of factors
 TRACK_BIAS, LISTENER_BIAS = 0.38, 0.6  # spread
 NOISE = 0.3  # of a listener's factors around the mean of the heard ones, as a share of its length
-TASTES = 3  # clusters that a listener is at home in
 LOYALTY = 0.85  # share of plays that are from there
 PLAYS = (5, 15.0)  # of a listener: at least, and how many more on average
 FOLD_IN_LISTENERS = 5_000  # listeners that the fold-in is fitted on
@@ -98,16 +97,16 @@ def genre_model(model: GenreModel, small: Catalogue, drawn: World) -> GenreModel
     )
 
 
-def histories(drawn: World, listeners: int, rng: np.random.Generator) -> Histories:
-    """For each listener the tracks heard, most of them from its clusters, each track by its appeal."""
+def histories(drawn: World, listeners: int, homes: int, rng: np.random.Generator) -> Histories:
+    """For each listener the tracks heard, most of them from its `homes` clusters, each track by its appeal."""
     order = np.argsort(drawn.cluster, kind="stable")
     reach = np.concatenate([[0.0], np.cumsum(drawn.appeal[order])])
     starts = np.searchsorted(drawn.cluster[order], np.arange(drawn.cluster.max() + 2))
     found, lengths = [], []
     for start, stop in chunks(listeners):
         owner = np.repeat(np.arange(stop - start), PLAYS[0] + rng.geometric(1 / PLAYS[1], stop - start) - 1)
-        tastes = drawn.cluster[rng.integers(0, len(order), (stop - start, TASTES))]
-        taste = tastes[owner, rng.integers(0, TASTES, len(owner))]
+        tastes = drawn.cluster[rng.integers(0, len(order), (stop - start, homes))]
+        taste = tastes[owner, rng.integers(0, homes, len(owner))]
         loyal = rng.random(len(owner)) < LOYALTY
         low = np.where(loyal, reach[starts[taste]], 0.0)
         high = np.where(loyal, reach[starts[taste + 1]], reach[-1])

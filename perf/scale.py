@@ -22,16 +22,17 @@ from perf.peers import files
 
 RECIPE = Path(__file__).with_name("models.toml")
 SEED = 7
+HOMES = 1  # clusters that a listener is at home in
 
 
-def build(tracks: int, listeners: int, out: Path, models: Path) -> Path:
+def build(tracks: int, listeners: int, out: Path, models: Path, homes: int = HOMES) -> Path:
     """The bundle of that size in the folder `out`, with what the rival servers load in `out`/native; made when missing.
 
     `models` is the run folder that the five models come from; trained by models.toml when there is none.
     """
     path = out / "bundle"
     if not path.exists():
-        drawn = simulate(_trained(models), tracks, listeners)
+        drawn = simulate(_trained(models), tracks, listeners, homes)
         progress.say(f"writing {out}")
         out.mkdir(parents=True, exist_ok=True)
         files.write(drawn, out / "native")
@@ -39,12 +40,12 @@ def build(tracks: int, listeners: int, out: Path, models: Path) -> Path:
     return path
 
 
-def simulate(small: Run, tracks: int, listeners: int) -> Run:
+def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run:
     """The models of `small` over a catalogue of `tracks` and a listening of `listeners` drawn around its own."""
     rng = np.random.default_rng(SEED)
     progress.say(f"drawing {tracks:,} tracks and the histories of {listeners:,} listeners")
     world = draw.world(small.catalogue, tracks, rng)
-    heard = draw.histories(world, listeners, rng)
+    heard = draw.histories(world, listeners, homes, rng)
     settings = small.recipe
     progress.say("drawing factors")
     collab = draw.collab_model(world, heard, settings.collab.no_components, settings.collab.fold_in_ridge, rng)
@@ -61,7 +62,7 @@ def simulate(small: Run, tracks: int, listeners: int) -> Run:
         collab=collab,
         content=vectors,
         quality={"genre": small.quality["genre"], "mood": small.quality["mood"], "content": card},
-        provenance=_provenance(small, tracks, listeners, len(heard.rows)),
+        provenance=_provenance(small, tracks, listeners, homes, len(heard.rows)),
     )
 
 
@@ -76,8 +77,14 @@ def _moods(model: MoodModel, inputs: Floats) -> Floats:
     return np.concatenate([model.probabilities(audio[start:stop]) for start, stop in draw.chunks(len(audio))])
 
 
-def _provenance(small: Run, tracks: int, listeners: int, plays: int) -> Provenance:
-    notes: dict[str, int | str] = {"tracks": tracks, "listeners": listeners, "plays": plays, "seed": SEED}
+def _provenance(small: Run, tracks: int, listeners: int, homes: int, plays: int) -> Provenance:
+    notes: dict[str, int | str] = {
+        "tracks": tracks,
+        "listeners": listeners,
+        "homes": homes,
+        "plays": plays,
+        "seed": SEED,
+    }
     sha256 = hashlib.sha256(msgspec.json.encode(notes, order="sorted")).hexdigest()
     drawn = Source(sha256, tracks, simulated=True, notes=notes)
     return msgspec.structs.replace(small.provenance, sources=small.provenance.sources | {"catalogue": drawn})
@@ -88,9 +95,10 @@ def _provenance(small: Run, tracks: int, listeners: int, plays: int) -> Provenan
 @click.option("--users", type=click.IntRange(100), required=True, help="Listeners with a history.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for bundle/ and native/.")
 @click.option("--models", type=click.Path(path_type=Path), help="Run folder of the models; default: OUT/models.")
-def main(tracks: int, users: int, out: Path, models: Path | None) -> None:
+@click.option("--homes", default=HOMES, show_default=True, help="Clusters a listener is at home in: more are harder.")
+def main(tracks: int, users: int, out: Path, models: Path | None, homes: int) -> None:
     """Make a bundle of TRACKS x USERS, its models trained, its catalogue and listening simulated."""
-    click.echo(build(tracks, users, out, models or out / "models"))
+    click.echo(build(tracks, users, out, models or out / "models", homes))
     progress.say(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30:.2f} GiB")
 
 

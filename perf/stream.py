@@ -59,8 +59,16 @@ def tracks(bundle: Path, count: int, seed: int = 2) -> list[str]:
 class _Tracks:
     def __init__(self, bundle: Path) -> None:
         self.ids = _array(bundle, "catalog/track_ids")
+        self.histories = _array(bundle, "collab/history_offsets")
+        self.history_rows = _array(bundle, "collab/history_rows")
         self.inputs: Floats = _array(bundle, "catalog/inputs")
         self.artists = Strings(_array(bundle, "catalog/artist_offsets"), _array(bundle, "catalog/artist_data"))
+
+    def heard(self, rng: np.random.Generator) -> list[str]:
+        """The newest tracks of somebody's history, as a newcomer to the service might bring them."""
+        listener = int(rng.integers(len(self.histories) - 1))
+        start, stop = self.histories[listener : listener + 2].tolist()
+        return [bytes(self.ids[row]).decode() for row in self.history_rows[start : min(stop, start + SOME)]]
 
     def some(self, count: int, rng: np.random.Generator) -> list[str]:
         return [bytes(self.ids[row]).decode() for row in rng.integers(0, len(self.ids), count)]
@@ -71,7 +79,7 @@ def _recommend(tracks: _Tracks, listeners: Any, rng: np.random.Generator) -> dic
     if rng.random() < UNKNOWN:
         body["userId"] = "a listener whom nobody knows"
         if rng.random() < 0.5:
-            body["history"] = tracks.some(SOME, rng)
+            body["history"] = tracks.heard(rng)
         else:
             (body["currentTrackId"],) = tracks.some(1, rng)
     elif rng.random() < PLAYING:

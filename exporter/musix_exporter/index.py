@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 from musix_exporter.files import Files
 from musix_runtime.arrays import Floats, Rows
 from musix_runtime.errors import GateError
-from musix_runtime.index import NARROW, Index
+from musix_runtime.index import BITS, Index
 from musix_runtime.manifest import INDEXES, Search
 from musix_trainer import progress, recipe
 
@@ -15,7 +15,7 @@ QUERIES = 256
 PER_CLUSTER = 64  # vectors that the place of a cluster's centre is learned from
 ROUNDS = 10  # of k-means
 LEAST, SHARE = 4, 4  # clusters are searched at least, and at most one in so many: beyond it, exact search is no slower
-REFINE = 8  # times as many are found by codes as are then compared exactly
+REFINE = 3  # times as many are found by codes as are then compared exactly
 
 
 def add(name: str, vectors: Floats, queries: Floats, at: int, settings: recipe.Index, files: Files) -> Search:
@@ -42,15 +42,13 @@ def sample(rows: int) -> Rows:
 def _clustered(vectors: Floats) -> Index:
     rows, width = vectors.shape
     clusters = 2 ** round(np.log2(2 * np.sqrt(rows)))
-    padded = np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, width % NARROW))))
-    width = padded.shape[1]
     centres = faiss.IndexFlatIP(width)
-    index = faiss.IndexIVFPQFastScan(centres, width, clusters, width // NARROW, 4, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFPQFastScan(centres, width, clusters, width, BITS, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = True  # codes tell a vector from the centre of its cluster
     index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, PER_CLUSTER
     with threadpool_limits(1):  # the centres' last bits depend on the number of threads
-        index.train(np.ascontiguousarray(padded[:: max(1, rows // (clusters * PER_CLUSTER))]))
-        index.add(padded)
+        index.train(np.ascontiguousarray(vectors[:: max(1, rows // (clusters * PER_CLUSTER))]))
+        index.add(np.ascontiguousarray(vectors))
     return Index(vectors, index, REFINE)
 
 

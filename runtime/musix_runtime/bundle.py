@@ -16,7 +16,7 @@ from musix_runtime import contents, features, signature
 from musix_runtime import manifest as manifests
 from musix_runtime.container import Container, View, pack, unpack
 from musix_runtime.errors import HashError, LayoutError, ManifestError
-from musix_runtime.index import NARROW, Index
+from musix_runtime.index import Index
 from musix_runtime.manifest import ARRAYS, GOLDEN, GRAPHS, INDEXES, LAYOUT, Dimension, Manifest
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
@@ -119,9 +119,7 @@ class Bundle:
             index = Index.read(matrix, self.views[name], search.refine)
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
-        rows, width = matrix.shape
-        padded = width + width % NARROW if search.kind == "ivfpq" else width
-        wanted = (search.kind, rows, padded, search.clusters, search.probes)
+        wanted = (search.kind, *matrix.shape, search.clusters, search.probes)
         if index.form() != wanted:
             raise LayoutError(
                 f"{self.path}: {name}: expected (kind, rows, width, clusters, probes) {wanted}, found {index.form()}"

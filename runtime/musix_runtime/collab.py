@@ -66,7 +66,8 @@ class Collab:
         """Where the catalogue rows stand among those with factors, ABSENT for tracks nobody has heard."""
         if not len(self.rows):
             return np.full(len(rows), ABSENT, np.int64)
-        places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        # Of one dtype: else numpy would convert, and copy, all of the million rows that are searched.
+        places = np.minimum(np.searchsorted(self.rows, rows.astype(self.rows.dtype)), len(self.rows) - 1)
         return np.where(self.rows[places] == rows, places, ABSENT)
 
     def matches(self, factors: Floats) -> "Matches":

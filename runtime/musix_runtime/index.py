@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from musix_runtime.arrays import Floats, Rows
 
 KINDS = {"flat": faiss.IndexFlatIP, "ivfpq": faiss.IndexIVFPQFastScan}
-NARROW = 2  # numbers of a vector that share one code of 4 bits
+BITS = 4  # of the code for each number of a vector
 WIDER = 4  # times as many clusters, whenever those searched hold fewer vectors than were asked for
 
 
@@ -67,7 +67,7 @@ class Index:
             return True
         centres, codes = faiss.downcast_index(index.quantizer), index.pq
         shapes = (type(centres), centres.ntotal, centres.d, codes.d, codes.M, codes.nbits, codes.centroids.size())
-        wanted = (faiss.IndexFlatIP, index.nlist, index.d, index.d, index.d // NARROW, 4, 16 * index.d)
+        wanted = (faiss.IndexFlatIP, index.nlist, index.d, index.d, index.d, BITS, 2**BITS * index.d)
         return shapes == wanted and index.by_residual and bool((np.sort(self._rows()) == np.arange(index.ntotal)).all())
 
     def _rows(self) -> Rows:
@@ -100,12 +100,10 @@ class Index:
         return places[best], products[best]
 
     def _by_codes(self, query: Floats, count: int) -> Rows:
-        padded = np.zeros((1, self.faiss.d), np.float32)
-        padded[0, : len(query)] = query
-        (places,) = self.faiss.search(padded, self.refine * count)[1]
+        (places,) = self.faiss.search(query[None], self.refine * count)[1]
         probes = self.faiss.nprobe
         while (found := places[places >= 0]).size < count:
             probes *= WIDER
             wider = faiss.SearchParametersIVF(nprobe=probes)
-            (places,) = self.faiss.search(padded, self.refine * count, params=wider)[1]
+            (places,) = self.faiss.search(query[None], self.refine * count, params=wider)[1]
         return found

@@ -106,7 +106,7 @@ def clustered(copy: Path, ids: np.ndarray, centres: faiss.Index | None = None, b
     vectors = np.random.default_rng(0).standard_normal((len(ids), 28)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.save(copy / "content" / "vectors.npy", vectors)
-    index = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(28), 28, 16, 14, bits, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(28), 28, 16, 28, bits, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = True
     index.cp.min_points_per_centroid = 1
     index.train(vectors)
