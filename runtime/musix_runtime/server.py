@@ -1,6 +1,8 @@
 """The server of a process of our own: uvicorn around the application, with one worker or several."""
 
+import ctypes
 import gc
+import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -35,8 +37,7 @@ def run(path: Path, trust: Path | None, host: str, port: int, workers: int, acce
     }
     if workers == 1:
         app = create_app(live, found)
-        gc.collect()
-        gc.freeze()  # what was loaded stays: no collection need look at it again
+        _settle()
         uvicorn.run(app, **options)
         return
     del live  # it was opened to tell what is wrong before any worker starts
@@ -49,6 +50,14 @@ def worker() -> Any:
     """The application of one of several workers."""
     opener = partial(Engine.open, trust=settings.trusted_key())
     app = create_app(Live.open(settings.bundle_path(), opener), Settings.from_environment())
+    _settle()
+    return app
+
+
+def _settle() -> None:
+    """After loading: what is there stays, so no collection need look at it again, and what was freed is given back."""
     gc.collect()
     gc.freeze()
-    return app
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim:  # glibc keeps what ONNX Runtime needed only to read its graphs
+        trim(0)
