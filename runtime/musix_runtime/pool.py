@@ -84,12 +84,14 @@ class Pool:
         size = max(self.serving.pool, limit)
         if len(components) <= size:
             return np.arange(len(components))
-        blend = np.rint(components @ self._blend * MICRO)
-        return np.sort(np.argsort(-blend, kind="stable")[:size])
+        blend = sum((components[:, each] * weight for each, weight in self._blend), np.zeros(1, np.float32))
+        return np.sort(np.argsort(-np.rint(blend), kind="stable")[:size])
 
     @cached_property
-    def _blend(self) -> Floats:
-        return np.array([self.serving.blend[name] for name in COMPONENTS], np.float32)
+    def _blend(self) -> list[tuple[int, np.float32]]:
+        """Column and weight. Summed one by one: a matrix product of five columns adds in another order on every
+        processor, and some kernels of OpenBLAS look at memory beyond the fifth."""
+        return [(each, np.float32(self.serving.blend[name] * MICRO)) for each, name in enumerate(COMPONENTS)]
 
     def _filling(self, taken: Rows, count: int) -> Rows:
         """More rows, the most popular first, when a small catalogue or many exclusions leave too few."""
