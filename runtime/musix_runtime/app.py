@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -149,23 +150,26 @@ class _Answer:
 
 
 class _Batch:
-    """The endpoint that classifies many tracks, in a thread of its own: it takes tens of milliseconds."""
+    """The endpoint that classifies many tracks, in a thread: it takes tens of milliseconds. Few run at a time, the
+    others wait."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.running = 0
+        self.threads = CapacityLimiter(settings.batches)
+        self.taken = 0
+        self.limit = settings.batches + settings.waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope[KEY]
         exchange.route = "/api/ml/classify/batch"
         body = await _body(scope, receive, self.settings)
-        if self.running >= self.settings.batches:
-            raise busy(f"expected at most {self.settings.batches} batches at a time, found as many")
-        self.running += 1
+        if self.taken >= self.limit:
+            raise busy(f"expected at most {self.settings.waiting} batches to wait, found as many")
+        self.taken += 1
         try:
-            encoded = await run_in_threadpool(self._encoded, exchange.engine, body)
+            encoded = await to_thread.run_sync(self._encoded, exchange.engine, body, limiter=self.threads)
         finally:
-            self.running -= 1
+            self.taken -= 1
         await _send(send, encoded)
 
     def _encoded(self, engine: Engine, body: bytes) -> bytes:
