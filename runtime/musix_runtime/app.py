@@ -4,7 +4,6 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -98,32 +97,66 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
 def _api_routes(settings: Settings) -> list[Route]:
     turns = Turns(settings.waiting)
 
-    def route(path: str, type_: type[Any], answer: Callable[[Exchange, Any], Any]) -> Route:
-        return Route(path, _Answer(path, type_, answer, turns, settings), methods=["POST"])
-
-    def recommend(exchange: Exchange, request: RecommendRequest) -> Any:
-        found = exchange.engine.recommend(request, exchange.stages)
-        exchange.source = found.source
-        return found
+    def route(path: str, type_: type[Any], answers: Callable[[_Asked], list[Any]], together: bool) -> Route:
+        return Route(path, _Answer(path, type_, answers, together, turns, settings), methods=["POST"])
 
     return [
-        route("/api/ml/recommend", RecommendRequest, recommend),
-        route("/api/ml/classify", ClassifyRequest, lambda exchange, request: exchange.engine.classify(request)),
-        route("/api/ml/similar", SimilarRequest, lambda exchange, request: exchange.engine.similar(request)),
+        route("/api/ml/recommend", RecommendRequest, _recommend, together=False),
+        route("/api/ml/classify", ClassifyRequest, _classify, together=True),
+        route("/api/ml/similar", SimilarRequest, _similar, together=False),
         Route("/api/ml/classify/batch", _Batch(settings), methods=["POST"]),
     ]
 
 
+_Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges
+
+
+def _recommend(asked: _Asked) -> list[Any]:
+    answers = []
+    for exchange, request in asked:
+        found = exchange.engine.recommend(request, exchange.stages)
+        exchange.source = found.source
+        answers.append(found)
+    return answers
+
+
+def _classify(asked: _Asked) -> list[Any]:
+    (exchange, request), *others = asked
+    if others:
+        answers = exchange.engine.classify_batch([request for _, request in asked])
+    else:
+        answers = [exchange.engine.classify(request)]
+    for exchange, _ in asked:
+        exchange.stages.lap("answer")
+    return answers
+
+
+def _similar(asked: _Asked) -> list[Any]:
+    answers = []
+    for exchange, request in asked:
+        answers.append(exchange.engine.similar(request))
+        exchange.stages.lap("answer")
+    return answers
+
+
 class _Answer:
-    """An endpoint that answers one message on the event loop: it takes less than a millisecond."""
+    """An endpoint that answers one message on the event loop: it takes about a millisecond. With `together`, those
+    that wait for the same engine are answered at once."""
 
     def __init__(
-        self, path: str, type_: type[Any], answer: Callable[[Exchange, Any], Any], turns: Turns, settings: Settings
+        self,
+        path: str,
+        type_: type[Any],
+        answers: Callable[[_Asked], list[Any]],
+        together: bool,
+        turns: Turns,
+        settings: Settings,
     ) -> None:
         self.path = path
         self.type = type_
         self.decoder = msgspec.json.Decoder(type_)
-        self.answer = answer
+        self.answers = answers
+        self.together = together
         self.turns = turns
         self.settings = settings
 
@@ -132,8 +165,8 @@ class _Answer:
         exchange.route = self.path
         self.turns.check()
         request = self._request(await _body(scope, receive, self.settings))
-        encoded = await self.turns.take(partial(self._encoded, exchange, request))
-        await _send(send, encoded)
+        kind = exchange.engine if self.together else None
+        await _send(send, await self.turns.take(self._encoded, (exchange, request), kind))
 
     def _request(self, body: bytes) -> Any:
         try:
@@ -141,11 +174,13 @@ class _Answer:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return parse(_decoded(body), self.type)  # which names every wrong field
 
-    def _encoded(self, exchange: Exchange, request: Any) -> bytes:
-        exchange.stages.lap("HTTP")
-        answer = self.answer(exchange, request)
-        encoded = b'{"success":true,"data":' + msgspec.json.encode(answer) + b"}"
-        exchange.stages.lap("JSON")
+    def _encoded(self, asked: _Asked) -> list[bytes]:
+        for exchange, _ in asked:
+            exchange.stages.lap("HTTP")
+        encoded = []
+        for (exchange, _), answer in zip(asked, self.answers(asked), strict=True):
+            encoded.append(b'{"success":true,"data":' + msgspec.json.encode(answer) + b"}")
+            exchange.stages.lap("JSON")
         return encoded
 
 

@@ -3,65 +3,89 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from starlette.exceptions import HTTPException
 
-T = TypeVar("T")
+Answer = Callable[[list[Any]], list[Any]]  # from questions to their answers
 RETRY_AFTER = 1  # second
+TOGETHER = 16  # questions that are answered in one turn, at most
+
+
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    answer: Answer
+    question: Any
+    kind: object
+    future: "asyncio.Future[Any]"
 
 
 class Turns:
     """A queue before the event loop's only thread, first come first served.
 
-    Between two answers the loop looks at its sockets, so that whoever comes in vain is told within a few milliseconds,
-    however long the queue is. An idle server answers without any detour.
+    Between two turns the loop looks at its sockets, so that whoever comes in vain is told within a few milliseconds,
+    however long the queue is. An idle server answers without any detour. Waiting questions of one kind are answered
+    together, when the turn of the first of them comes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._full = busy(f"expected at most {limit} requests to wait, found as many")
         self._busy: asyncio.AbstractEventLoop | None = None  # the loop that is computing: a host may start another
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Turn] = deque()
 
     def check(self) -> None:
         """Raises HTTPException 503 when as many requests wait as may, so that nothing more is done for this one."""
         if len(self._waiting) >= self.limit and self._busy is asyncio.get_running_loop():
             raise self._full
 
-    async def take(self, answer: Callable[[], T]) -> T:
-        """Compute `answer()` when it is its turn. Raises HTTPException 503 when `limit` requests wait already."""
+    async def take(self, answer: Answer, question: Any, kind: object = None) -> Any:
+        """Answer the question when it is its turn, together with others of its kind (compared by identity; None is a
+        kind of its own). Raises HTTPException 503 when `limit` requests wait already."""
         loop = asyncio.get_running_loop()
-        if self._busy is loop:
-            await self._wait(loop)
-        else:
+        if self._busy is not loop:
             self._busy = loop
             self._waiting.clear()
-        try:
-            return answer()
-        finally:
             loop.call_soon(self._next)
-
-    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+            return answer([question])[0]
         self.check()
-        turn: asyncio.Future[None] = loop.create_future()
+        turn = _Turn(answer, question, kind, loop.create_future())
         self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            elif not turn.cancelled():
-                self._next()  # the turn came, and nobody takes it
-            raise
+        return await turn.future
 
     def _next(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._busy = None
+        while self._waiting and self._waiting[0].future.done():
+            self._waiting.popleft()  # who left while waiting
+        if not self._waiting or self._busy is None:
+            self._busy = None
+            return
+        self._busy.call_soon(self._next)
+        _settle(self._joined())
+
+    def _joined(self) -> list[_Turn]:
+        first = self._waiting.popleft()
+        joined = [first]
+        if first.kind is not None:
+            same = [each for each in self._waiting if each.kind is first.kind and not each.future.done()]
+            joined += same[: TOGETHER - 1]
+            self._waiting = deque(each for each in self._waiting if each not in joined)
+        return joined
+
+
+def _settle(turns: list[_Turn]) -> None:
+    """Give every turn its answer or its error; when they fail together, each gets its own."""
+    try:
+        answers = turns[0].answer([each.question for each in turns])
+    except Exception as error:
+        if len(turns) == 1:
+            turns[0].future.set_exception(error)
+            return
+        for each in turns:
+            _settle([each])
+    else:
+        for each, found in zip(turns, answers, strict=True):
+            each.future.set_result(found)
 
 
 def busy(message: str) -> HTTPException:

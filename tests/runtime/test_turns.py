@@ -3,13 +3,17 @@ import asyncio
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.turns import Turns
+from musix_runtime.turns import TOGETHER, Turns
+
+
+def same(asked: list) -> list:
+    return asked
 
 
 def test_answers_are_given_first_come_first_served() -> None:
     async def main() -> list[int]:
         turns, order = Turns(10), []
-        await asyncio.gather(*(turns.take(lambda i=i: order.append(i)) for i in range(10)))
+        await asyncio.gather(*(turns.take(lambda asked: [order.extend(asked)], i) for i in range(10)))
         return order
 
     assert asyncio.run(main()) == list(range(10))
@@ -18,7 +22,7 @@ def test_answers_are_given_first_come_first_served() -> None:
 def test_who_comes_when_all_places_are_taken_is_sent_away() -> None:
     async def main() -> list[object]:
         turns = Turns(3)
-        return await asyncio.gather(*(turns.take(lambda i=i: i) for i in range(8)), return_exceptions=True)
+        return await asyncio.gather(*(turns.take(same, i) for i in range(8)), return_exceptions=True)
 
     found = asyncio.run(main())
     assert found[:4] == [0, 1, 2, 3]  # one is answered, three wait
@@ -27,13 +31,13 @@ def test_who_comes_when_all_places_are_taken_is_sent_away() -> None:
 
 
 def test_an_answer_that_fails_gives_the_turn_on() -> None:
-    def fail() -> None:
+    def fail(asked: list[int]) -> None:
         raise ValueError("no answer")
 
     async def main() -> list[object]:
         turns = Turns(10)
-        first = await asyncio.gather(turns.take(fail), turns.take(lambda: 1), return_exceptions=True)
-        return [*first, await turns.take(lambda: 2)]
+        first = await asyncio.gather(turns.take(fail, 0), turns.take(same, 1), return_exceptions=True)
+        return [*first, await turns.take(same, 2)]
 
     failed, *others = asyncio.run(main())
     assert isinstance(failed, ValueError)
@@ -43,12 +47,12 @@ def test_an_answer_that_fails_gives_the_turn_on() -> None:
 def test_who_leaves_while_waiting_holds_nobody_up() -> None:
     async def main() -> int:
         turns = Turns(2)
-        tasks = [asyncio.create_task(turns.take(lambda: 0)) for _ in range(3)]
+        tasks = [asyncio.create_task(turns.take(same, 0)) for _ in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         tasks[2].cancel()
         await asyncio.sleep(0)
-        return await turns.take(lambda: 7)
+        return await turns.take(same, 7)
 
     assert asyncio.run(main()) == 7
 
@@ -56,13 +60,44 @@ def test_who_leaves_while_waiting_holds_nobody_up() -> None:
 def test_a_host_may_go_on_with_another_event_loop() -> None:
     turns = Turns(1)
     for _ in range(3):
-        assert asyncio.run(turns.take(lambda: 1)) == 1
+        assert asyncio.run(turns.take(same, 1)) == 1
 
 
 def test_a_full_queue_says_what_is_expected() -> None:
     async def main() -> None:
         turns = Turns(1)
-        await asyncio.gather(*(turns.take(lambda: None) for _ in range(3)))
+        await asyncio.gather(*(turns.take(same, None) for _ in range(3)))
 
     with pytest.raises(HTTPException, match="expected at most 1 requests to wait, found as many"):
         asyncio.run(main())
+
+
+def test_those_of_a_kind_are_answered_together_in_the_turn_of_the_first() -> None:
+    def answer(asked: list[int]) -> list[tuple[int, int]]:
+        order.append(asked)
+        return [(each, len(asked)) for each in asked]
+
+    order: list[list[int]] = []
+    kind, other = object(), object()
+
+    async def main() -> list[object]:
+        turns = Turns(50)
+        first = [turns.take(answer, i, kind if i % 2 else other) for i in range(6)]
+        return await asyncio.gather(*first, *(turns.take(answer, i, kind) for i in range(10, 10 + TOGETHER)))
+
+    found = asyncio.run(main())
+    assert order == [[0], [1, 3, 5, *range(10, 10 + TOGETHER - 3)], [2, 4], [*range(7 + TOGETHER, 10 + TOGETHER)]]
+    assert [each[0] for each in found] == [*range(6), *range(10, 10 + TOGETHER)]
+
+
+def test_one_that_fails_among_others_fails_alone() -> None:
+    def answer(asked: list[int]) -> list[float]:
+        return [1 / each for each in asked]
+
+    async def main() -> list[object]:
+        turns, kind = Turns(10), object()
+        return await asyncio.gather(*(turns.take(answer, i, kind) for i in (1, 2, 0, 4)), return_exceptions=True)
+
+    found = asyncio.run(main())
+    assert [found[0], found[1], found[3]] == [1, 0.5, 0.25]
+    assert isinstance(found[2], ZeroDivisionError)
