@@ -57,6 +57,7 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
     return replace(
         small,
         catalogue=world.catalogue,
+        listening=plays,
         catalog=catalog.train(world.catalogue, moods, plays, settings.catalog),
         genre=draw.genre_model(small.genre, small.catalogue, world),
         collab=collab,

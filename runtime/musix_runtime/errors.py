@@ -9,6 +9,8 @@
     │   ├── OutputError           a place that cannot be written
     │   └── StoreError            a name or pointer that a store lacks
     │       └── VersionError      a version that a store does not take
+    ├── EvaluationError           a measurement that would deceive     exit 3
+    │   └── LeakError             what is measured was learned from
     ├── GateError                 a floor or budget of the recipe      exit 3
     ├── ParityError               ONNX and native answers differ       exit 4
     ├── RebuildError              a rebuild gave other bytes           exit 4
@@ -85,6 +87,16 @@ class StoreError(InputError):
 
 class VersionError(StoreError):
     """A store does not take this version: it is lower than the live one, or there with other content."""
+
+
+class EvaluationError(MusixError):
+    """A measurement would not mean what it says; no figure was given."""
+
+    exit_code = 3
+
+
+class LeakError(EvaluationError):
+    """What is measured was learned from, or the truth was made from the prediction."""
 
 
 class GateError(MusixError):

@@ -26,6 +26,13 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"{folder}: expected a folder to write into, found one that is read-only")
 
 
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file in place of what was there; whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
 @contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Give a folder to fill, under a hidden name beside `path`; it gets its name at the end, and is gone on an error.

@@ -1,10 +1,11 @@
-"""The trainer's commands: `musix train` and `musix import`."""
+"""The trainer's commands: `musix train`, `musix evaluate`, `musix tune`, `musix report` and `musix import`."""
 
 from pathlib import Path
 
 import click
 
 RECIPE = click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
+RUN = click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
 DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of the recipe's tables.")
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True, help="Where to write."
@@ -18,13 +19,86 @@ OUT = click.option(
 def train(recipe_path: Path, data: Path | None, out: Path) -> None:
     """Train the five parts of RECIPE into the run folder OUT/runs/NAME-VERSION, in place of an older run."""
     from musix_runtime.folder import check_writable
-    from musix_trainer import recipe, run
+    from musix_trainer import benchmark, recipe, run
 
     recipe_file = recipe.read(recipe_path)
     check_writable(out)
     path = out / "runs" / recipe_file.recipe.label
-    run.train(recipe_file, data).save(path)
+    trained = benchmark.train if recipe_file.recipe.source == "lastfm" else run.train
+    trained(recipe_file, data).save(path)
     click.echo(path)
+
+
+@click.command()
+@RUN
+@click.option("--protocol", "protocols", multiple=True, help="PART or PART/PROTOCOL; all when none is named.")
+@click.option(
+    "--seeds", default=1, show_default=True, type=click.IntRange(1), help="Splits; their rows count together."
+)
+@click.option(
+    "--perceived", type=click.Path(path_type=Path), help="Table of perceived moods (Deezer), for mood/perceived."
+)
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for the figures.")
+def evaluate(
+    run_path: Path, protocols: tuple[str, ...], seeds: int, perceived: Path | None, json_path: Path | None
+) -> None:
+    """Measure the run folder RUN by named protocols, beside baselines, with 95 % intervals.
+
+    What was measured is kept in RUN/evaluation, and not measured again; an export takes it into the quality card.
+    """
+    import json
+
+    from musix_runtime.folder import check_writable, write_file
+    from musix_trainer import evaluate as evaluation
+
+    if json_path:
+        check_writable(json_path.parent)
+    found = evaluation.evaluate(run_path, protocols, seeds, perceived)
+    click.echo(evaluation.table(found))
+    if json_path:
+        write_file(json_path, json.dumps(found, indent=2).encode() + b"\n")
+
+
+@click.command()
+@RUN
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle of the run: tells its size and speed too.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Page to write; default: RUN/report.html.")
+def report(run_path: Path, bundle: Path | None, out: Path | None) -> None:
+    """Write a page about the run folder RUN: data, figures, plots and provenance, in one HTML file."""
+    from musix_runtime.folder import check_writable, write_file
+    from musix_trainer.report import write
+
+    out = out or run_path / "report.html"
+    check_writable(out.parent)
+    write_file(out, write(run_path, bundle).encode())
+    click.echo(out)
+
+
+@click.command()
+@RECIPE
+@DATA
+@OUT
+@click.option("--trials", required=True, type=click.IntRange(1), help="Of the part, and of each of its baselines.")
+@click.option(
+    "--part", type=click.Choice(["collab", "genre"]), default="collab", show_default=True, help="What to tune."
+)
+@click.option(
+    "--write", type=click.Path(dir_okay=False, path_type=Path), help="Recipe to write; default: OUT/NAME.toml."
+)
+def tune(recipe_path: Path, data: Path | None, out: Path, trials: int, part: str, write: Path | None) -> None:
+    """Search hyper-parameters of RECIPE on its validation part, and write a recipe with the best.
+
+    The trials are kept in OUT/studies: what was stopped goes on, and more trials build on those that were run.
+    """
+    from musix_runtime.folder import check_writable, write_file
+    from musix_trainer import recipe
+    from musix_trainer.tune import tune as search
+
+    recipe_file = recipe.read(recipe_path)
+    write = write or out / f"{recipe_file.recipe.name}.toml"
+    check_writable(write.parent)
+    write_file(write, search(recipe_file, data, part, trials, out / "studies").encode())
+    click.echo(write)
 
 
 @click.group(name="import")

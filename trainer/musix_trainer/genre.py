@@ -25,6 +25,7 @@ from musix_trainer.tracks import Catalogue
 CLIPPED = ("loudness", "tempo", "duration_ms")
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
+FEWEST = 50  # recordings that a calibration is fitted on
 FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
@@ -116,16 +117,26 @@ def log_odds(probability: Floats) -> Floats:
 def train(catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[GenreModel, dict[str, Any]]:
     """Train on 80 % of the recordings (by default), calibrate on 10 %, measure on the rest."""
     parts = split.assign(len(catalogue), settings.validation, settings.test, seed)
-    train_rows, validation, test = (
-        np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST)
-    )
+    model = fit(catalogue, parts, settings, seed)
+    return model, _measure(model, catalogue, *(np.flatnonzero(parts == part) for part in (split.TRAIN, split.TEST)))
+
+
+def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, seed: int) -> GenreModel:
+    """Train on the recordings that are of TRAIN by `parts` (n,), calibrate on those of VALIDATION."""
+    train_rows, validation = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION))
     names, inputs, truth = catalogue.artists(), catalogue.inputs, catalogue.families
     base = _untrained(inputs[train_rows], [names[i] for i in train_rows], settings)
     model = _with_lightfm(base, inputs[train_rows], [names[i] for i in train_rows], truth[train_rows], settings, seed)
     progress.say("genre: XGBoost")
     _fit_booster(model, inputs[train_rows], truth[train_rows], settings, seed)
-    model = _calibrated(model, inputs[validation], [names[i] for i in validation], truth[validation])
-    return model, _measure(model, catalogue, train_rows, test)
+    return _calibrated(model, inputs[validation], [names[i] for i in validation], truth[validation])
+
+
+def tested(model: GenreModel, catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[Floats, metrics.Truth]:
+    """Confidence and families (n, families) of the recordings of the test part that `train` left out with this seed."""
+    test = np.flatnonzero(split.assign(len(catalogue), settings.validation, settings.test, seed) == split.TEST)
+    names = catalogue.artists()
+    return model.confidence(catalogue.inputs[test], [names[i] for i in test]), catalogue.families[test]
 
 
 def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -> dict[str, Any]:
@@ -228,6 +239,9 @@ def _calibrated(model: GenreModel, inputs: Floats, names: list[list[str]], truth
     for artists, wanted in (([[] for _ in names], False), (names, True)):
         features, known = model.item_features(inputs, artists)
         kept = known == wanted
+        if kept.sum() < FEWEST:  # too few known artists to fit to: they are served like the others
+            fitted.append(fitted[0])
+            continue
         fitted.append(_fit_calibration(model.artist_scores(features)[kept], sound[kept], truth[kept]))
     weights, biases, platt = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
     return GenreModel(**(vars(model) | {"weights": weights, "biases": biases, "platt": platt}))
@@ -261,7 +275,7 @@ def _measure(
     features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
     artist, sound = model.artist_scores(features), model.sound_scores(catalogue.inputs[test])
     confidence = model.combine(artist, sound, known)
-    lookup = _artist_lookup(catalogue, train_rows, test)
+    lookup = artist_lookup(catalogue.primary_artists(), catalogue.families, train_rows, test)
     alone = model.combine(artist, np.zeros_like(sound), known)
     card: dict[str, Any] = {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
     card["ece"] = metrics.calibration_error(confidence, truth)
@@ -278,10 +292,13 @@ def _measure(
     return card
 
 
-def _artist_lookup(catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]) -> Floats:
-    """The baseline without learning: the share of families among the primary artist's training tracks, else of all."""
-    _, codes = np.unique(catalogue.primary_artists(), return_inverse=True)
-    counts = np.zeros((codes.max() + 1, len(catalogue.labels)), np.float32)
-    np.add.at(counts, codes[train_rows], catalogue.families[train_rows].astype(np.float32))
-    found = counts[codes[test]]
+def artist_lookup(
+    artists: list[str], families: metrics.Truth, train_rows: NDArray[np.int64], asked: NDArray[np.int64]
+) -> Floats:
+    """The baseline without learning: the share of families among the primary artist's training tracks, else of all
+    training tracks. Shape (asked, families)."""
+    codes = np.unique(artists, return_inverse=True)[1]
+    counts = np.zeros((codes.max() + 1, families.shape[1]), np.float32)
+    np.add.at(counts, codes[train_rows], families[train_rows].astype(np.float32))
+    found = counts[codes[asked]]
     return np.where(found.any(axis=1, keepdims=True), found, counts.sum(axis=0))

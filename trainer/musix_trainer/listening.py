@@ -1,6 +1,7 @@
 """Listening: who heard which recording, how often and when."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from musix_runtime.catalog import bare
 from musix_runtime.errors import TableError
+from musix_trainer import folder
 from musix_trainer.tables import Column, Source, check
 from musix_trainer.tracks import Catalogue
 
@@ -35,6 +37,16 @@ class Listening:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def save(self, path: Path) -> None:
+        """Write the entries into a new folder."""
+        folder.save(path, vars(self) | {"names": np.array([name.encode() for name in self.names])})
+
+    @classmethod
+    def load(cls, path: Path) -> "Listening":
+        """Read what `save` wrote."""
+        arrays = folder.load(path)
+        return cls(**arrays | {"names": [name.decode() for name in arrays["names"].tolist()]})
 
     def select(self, kept: NDArray[np.bool_]) -> "Listening":
         """The entries marked True; listeners keep their numbers."""

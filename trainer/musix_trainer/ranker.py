@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from musix_runtime.arrays import Floats, Rows
+from musix_runtime.arrays import Floats, Rows, Scores
 from musix_runtime.errors import TableError
 from musix_runtime.pool import NOBODY, Listener, Pool
 from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS, Ranker, diversity_steps
@@ -105,7 +105,7 @@ def train(
     if given:
         shown = _from_feedback(pool, collab, given, held_out.names, seed)
     else:
-        shown = _derived(pool, collab, held_out, settings, seed)
+        shown = derived(pool, collab, held_out, settings, seed)
     _check_both(shown, len(np.unique(shown.listener)))
     listeners, number = np.unique(shown.listener, return_inverse=True)
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
@@ -166,7 +166,7 @@ def _from_feedback(pool: Pool, collab: CollabModel, given: Feedback, names: list
     return _joined(pieces)
 
 
-def _derived(pool: Pool, collab: CollabModel, held_out: Listening, settings: recipe.Ranker, seed: int) -> Impressions:
+def derived(pool: Pool, collab: CollabModel, held_out: Listening, settings: recipe.Ranker, seed: int) -> Impressions:
     """A listener is shown the pool's candidates that turned out to be heard, among others that did not."""
     rng = np.random.default_rng(seed)
     relevant = relevant_rows(collab, held_out)
@@ -190,13 +190,13 @@ def _meetings(
 
     So the network learns what each component is worth also when the others cannot be known.
     """
-    known, profile = _known(pool, collab, number)
-    playing = pool.content.vectors(rng.choice(known.heard, 1))[0]
-    few = known.heard[: rng.integers(1, 11)]
+    met, profile = known(pool, collab, number)
+    playing = pool.content.vectors(rng.choice(met.heard, 1))[0]
+    few = met.heard[: rng.integers(1, 11)]
     factors = pool.collab.fold_in(few)
     folded = Listener(None if factors is None else pool.collab.matches(factors), few, few)
-    cold = [(known, playing), (folded, pool.content.profile(few)), (NOBODY, playing), (NOBODY, None)]
-    return [(known, profile), cold[rng.integers(len(cold))]]
+    cold = [(met, playing), (folded, pool.content.profile(few)), (NOBODY, playing), (NOBODY, None)]
+    return [(met, profile), cold[rng.integers(len(cold))]]
 
 
 def _shown(
@@ -232,7 +232,8 @@ def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]
             yield number, where
 
 
-def _known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Floats]:
+def known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Floats]:
+    """A listener with factors, by number, and the query for content: the profile of all that it heard."""
     heard = pool.collab.history(number)
     return Listener(pool.collab.matches(collab.listener_factors[number]), heard, heard), pool.content.profile(heard)
 
@@ -257,6 +258,21 @@ def _aucs(model: RankerModel, inputs: Floats, taken: NDArray[np.bool_], settings
     return {name: float(roc_auc_score(taken, values)) for name, values in found.items()}
 
 
+def served(
+    pool: Pool, collab: CollabModel, model: RankerModel, number: int, limit: int = 10
+) -> tuple[Rows, dict[str, Scores]]:
+    """A known listener's list, best first: rows, and the contribution of each component to each score."""
+    listener, query = known(pool, collab, number)
+    rows = pool.candidates(listener, query, listener.heard, limit)
+    vectors = pool.content.vectors(rows)
+    components = pool.components(listener, query, rows, vectors)
+    short = pool.shortlist(components, limit)
+    context = np.array([len(listener.heard), np.nan], np.float32)
+    picks, components = model.runtime().choose(components[short], vectors[short], context, limit)
+    _, values = model.runtime().explain(components, context)
+    return rows[short][picks], dict(zip(COMPONENTS, values.T, strict=True))
+
+
 def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening, limit: int = 10) -> dict[str, Any]:
     """Whole lists, as served, against held-out listening: the hybrid beside each way of finding tracks alone."""
     relevant = relevant_rows(collab, test)
@@ -266,7 +282,7 @@ def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening
         name: [] for name in ("hybrid", "collab alone", "content alone", "popularity alone")
     }
     for _, number in zip(progress.steps("hybrid: listeners", len(relevant)), sorted(relevant), strict=True):
-        listener, query = _known(pool, collab, number)
+        listener, query = known(pool, collab, number)
         rows = pool.candidates(listener, query, listener.heard, limit)
         vectors = pool.content.vectors(rows)
         components = pool.components(listener, query, rows, vectors)

@@ -40,6 +40,20 @@ class Synthetic(Section, frozen=True):
     listeners: Positive = 600
 
 
+class Benchmark(Section, frozen=True):
+    """Of a source of listening alone."""
+
+    core: Positive = 5  # pairs that every listener and every artist has at least
+
+
+class Tuned(Section, frozen=True):
+    """How the values of `collab` and of the baselines were found: written by `musix tune`."""
+
+    study: str = ""  # SHA-256 of the trials
+    trials: dict[str, Positive] = {}  # of collab and of each baseline
+    baselines: dict[str, dict[str, float]] = {}  # values found for them
+
+
 class Catalog(Section, frozen=True):
     """What the catalogue itself computes."""
 
@@ -49,9 +63,10 @@ class Catalog(Section, frozen=True):
 
 class Split(Section, frozen=True):
     """How listening is held out. By artist: an artist's tracks are held out together, as they must be when listening
-    was derived from artists, since each track would give its siblings away."""
+    was derived from artists, since each track would give its siblings away. By one: of every listener one entry for
+    validation and one for test (leave one out), whatever the shares say."""
 
-    by: Literal["track", "artist"] = "track"
+    by: Literal["track", "artist", "one"] = "track"
     validation: Held = 0.1
     test: Held = 0.1
 
@@ -179,11 +194,12 @@ class Recipe(Section, frozen=True):
 
     name: Annotated[str, Meta(pattern=NAME)]
     version: Annotated[str, Meta(pattern=VERSION)]
-    source: Literal["synthetic", "tables"]
+    source: Literal["synthetic", "tables", "lastfm"]
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     tables: Tables = Tables()
     synthetic: Synthetic = Synthetic()
     catalog: Catalog = Catalog()
+    benchmark: Benchmark = Benchmark()
     split: Split = Split()
     genre: Genre = Genre()
     mood: Mood = Mood()
@@ -191,6 +207,7 @@ class Recipe(Section, frozen=True):
     content: Content = Content()
     ranker: Ranker = Ranker()
     index: Index = Index()
+    tuned: Tuned = Tuned()
     gates: Gates = Gates()
 
     @property

@@ -38,6 +38,7 @@ class Run:
 
     recipe_file: RecipeFile
     catalogue: Catalogue
+    listening: Listening
     catalog: catalog.CatalogModel
     genre: genre.GenreModel
     mood: mood.MoodModel
@@ -61,6 +62,7 @@ class Run:
             (target / "recipe.toml").write_bytes(self.recipe_file.text)
             self.catalogue.frame.write_parquet(target / "tracks.parquet")
             self.catalogue.ids.write_parquet(target / "ids.parquet")
+            self.listening.save(target / "listening")
             np.save(target / "inputs.npy", self.catalogue.inputs)
             np.save(target / "families.npy", self.catalogue.families)
             for part in ("catalog", "genre", "mood", "collab", "content", "ranker"):
@@ -81,6 +83,8 @@ class Run:
     @classmethod
     def _read(cls, path: Path) -> "Run":
         recipe_file = recipe.read(path / "recipe.toml")
+        if recipe_file.recipe.source == "lastfm":
+            raise InputError(f"{path}: expected a run of all five parts, found one of listening alone")
         card = json.loads((path / "run.json").read_bytes())
         return cls(
             recipe_file,
@@ -91,6 +95,7 @@ class Run:
                 card["labels"],
                 np.load(path / "families.npy"),
             ),
+            Listening.load(path / "listening"),
             catalog.CatalogModel.load(path / "catalog"),
             genre.GenreModel.load(path / "genre"),
             mood.MoodModel.load(path / "mood", recipe_file.recipe.mood),
@@ -135,9 +140,16 @@ def train(recipe_file: RecipeFile, data: Path | None) -> Run:
             f"{name}: {source.rows:,} rows; "
             + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
         )
-    with _one_thread():
+    with one_thread():
         parts, quality = _train_parts(settings, tracks, heard, given, seed)
-    return Run(recipe_file, tracks, **parts, quality=quality, provenance=_provenance(recipe_file, sources))
+    return Run(recipe_file, tracks, heard, **parts, quality=quality, provenance=provenance(recipe_file, sources))
+
+
+def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Catalogue, Listening]:
+    """The recipe's catalogue and listening, read and checked."""
+    sources = _sources(recipe_file.recipe, data)
+    tracks = catalogue(sources["tracks"])
+    return tracks, listening(sources["listening"], tracks)
 
 
 def _train_parts(
@@ -184,6 +196,11 @@ def _sources(settings: Recipe, data: Path | None) -> dict[str, Source]:
     if settings.source == "synthetic":
         progress.say("the data is simulated: it shows that all works, and nothing about real listeners")
         return synthetic.sources(settings.synthetic, settings.seed)
+    if settings.source == "lastfm":
+        raise InputError(
+            f"{settings.name}: expected a recipe with tracks, found one of listening alone: for `musix train` and"
+            " `musix evaluate`"
+        )
     if data is None:
         raise InputError(f"{settings.name}: this recipe learns from tables: name their folder with --data")
     files = {
@@ -199,7 +216,7 @@ def _shown(note: int | str) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Linear algebra and PyTorch on one thread, and PyTorch by its deterministic kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -212,7 +229,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenance:
+def provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenance:
+    """What a run was made of, and by what."""
     return Provenance(
         recipe_sha256=recipe_file.sha256,
         recipe=recipe_file.text.decode(),

@@ -24,6 +24,8 @@ def listening(data: Listening, artists: list[str], split: Split, seed: int) -> N
 
     Nobody is left without training entries: of a listener who would be, all go to TRAIN. Shape (len(data),).
     """
+    if split.by == "one":
+        return _one_each(data, seed)
     units = data.row
     if split.by == "artist":
         units = np.unique(artists, return_inverse=True)[1][data.row]
@@ -32,4 +34,14 @@ def listening(data: Listening, artists: list[str], split: Split, seed: int) -> N
     trained = np.zeros(len(data.names), bool)
     trained[data.listener[parts == TRAIN]] = True
     parts[~trained[data.listener]] = TRAIN
+    return parts
+
+
+def _one_each(data: Listening, seed: int) -> NDArray[np.int8]:
+    """Of every listener a random entry for TEST, and another one for VALIDATION where two are left."""
+    order = np.lexsort((np.random.default_rng(seed).random(len(data)), data.listener))
+    _, starts, counts = np.unique(data.listener[order], return_index=True, return_counts=True)
+    parts = np.full(len(data), TRAIN, np.int8)
+    parts[order[starts[counts > 1]]] = TEST
+    parts[order[starts[counts > 2] + 1]] = VALIDATION
     return parts

@@ -4,6 +4,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -84,7 +85,7 @@ def catalogue(source: Source) -> Catalogue:
     source.keep(pl.col("tempo") > 0, "failed audio analysis (tempo 0)")
     source.keep(pl.col("duration_ms") > 0, "no duration")
     by_id = _one_row_an_id(source)
-    groups = _recordings(by_id)
+    groups = recordings(by_id, by_id.select(features.AUDIO_NAMES).to_numpy())
     by_id = by_id.with_columns(pl.Series("group", groups))
     best = by_id.sort(["popularity", "track_id"], descending=[True, False]).unique(
         "group", keep="first", maintain_order=True
@@ -146,18 +147,20 @@ def _one_row_an_id(source: Source) -> pl.DataFrame:
     return by_id.sort("track_id")
 
 
-def _recordings(by_id: pl.DataFrame) -> NDArray[np.int32]:
-    """Number of the recording that each id is of. Ids hang together by key or by audio, also through third ones."""
-    count = by_id.height
-    names = zip(by_id["track_name"], by_id["artists"], strict=True)
-    keys = pl.Series(
-        [f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}" for title, artists in names]
-    )
-    key_codes = keys.rank("dense").to_numpy().astype(np.int64) - 1
-    audio_codes = (
-        by_id.select(pl.struct(features.AUDIO_NAMES).rank("dense")).to_series().to_numpy().astype(np.int64) - 1
-    )
-    nodes = np.concatenate([count + key_codes, count + key_codes.max() + 1 + audio_codes])
+def recordings(frame: pl.DataFrame, audio: NDArray[Any]) -> NDArray[np.int32]:
+    """Number of the recording that each row is of, by its title and artists, and its audio features (n, 12 or more).
+
+    Rows hang together by key or by audio, also through third ones. Shape (n,).
+    """
+    count = frame.height
+    names = zip(frame["track_name"], frame["artists"], strict=True)
+    keys = [f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}" for title, artists in names]
+    key_codes = np.unique(keys, return_inverse=True)[1]
+    sound = np.ascontiguousarray(audio[:, : len(features.AUDIO)])
+    audio_codes = np.unique(
+        sound.view(np.dtype((np.void, sound.dtype.itemsize * sound.shape[1]))), return_inverse=True
+    )[1]
+    nodes = np.concatenate([count + key_codes, count + key_codes.max() + 1 + audio_codes.ravel()])
     edges = (np.ones(2 * count, bool), (np.tile(np.arange(count), 2), nodes))
     size = int(nodes.max()) + 1
     groups: NDArray[np.int32] = connected_components(coo_matrix(edges, shape=(size, size)), directed=False)[1]
