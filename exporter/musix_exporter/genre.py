@@ -52,16 +52,20 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, 1] known) => 
   there_cell = Unsqueeze(there_float, axis_2)
   there_factor = Mul(bin_factor, there_cell)
   bins = ReduceSum<keepdims = 0>(there_factor, axis_1)
-  track = Add(artist, bins)
+  artist_factor = Gather<axis = 1>(artist, factor_columns)
+  name_score = Gather<axis = 1>(artist, name_columns)
+  track = Add(artist_factor, bins)
   product = MatMul(track, family_factors)
   artist_score = Add(product, family_biases)
 
   weighted_artist_0 = Mul(artist_score, artist_weight_0)
   weighted_sound_0 = Mul(sound_score, sound_weight_0)
-  logits_0 = Sum(weighted_artist_0, weighted_sound_0, bias_0)
+  weighted_name_0 = Mul(name_score, name_weight_0)
+  logits_0 = Sum(weighted_artist_0, weighted_sound_0, weighted_name_0, bias_0)
   weighted_artist_1 = Mul(artist_score, artist_weight_1)
   weighted_sound_1 = Mul(sound_score, sound_weight_1)
-  logits_1 = Sum(weighted_artist_1, weighted_sound_1, bias_1)
+  weighted_name_1 = Mul(name_score, name_weight_1)
+  logits_1 = Sum(weighted_artist_1, weighted_sound_1, weighted_name_1, bias_1)
   is_known = Greater(known, half)
   logits = Where(is_known, logits_1, logits_0)
   probabilities = Softmax<axis = 1>(logits)
@@ -86,12 +90,18 @@ def convert(model: GenreModel, files: Files) -> None:
     factors = np.column_stack([model.item_factors, model.item_biases]).astype(np.float32)
     files.add_bytes("genre/model.onnx", graphs.to_bytes(_graph(model, factors[artists + 1 :])))
     files.add_array("genre/artists.npy", model.artists)
-    files.add_array("genre/artist_factors.npy", factors[: artists + 1])
+    nobody = np.zeros((1, model.artist_names.shape[1]), np.float32)
+    files.add_array(
+        "genre/artist_factors.npy", np.column_stack([factors[: artists + 1], np.vstack([nobody, model.artist_names])])
+    )
+    files.add_array("genre/grams.npy", model.grams)
+    files.add_array("genre/gram_weights.npy", model.gram_weights)
 
 
 def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
     inputs, cuts = model.edges.shape
     family_factors = np.vstack([model.family_factors.T, np.ones(len(model.family_biases))])
+    width, families = family_factors.shape
     constants = {
         "low": _finite(model.low),
         "high": _finite(model.high),
@@ -112,11 +122,14 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "family_biases": model.family_biases,
         **{f"artist_weight_{i}": model.weights[i, 0] for i in (0, 1)},
         **{f"sound_weight_{i}": model.weights[i, 1] for i in (0, 1)},
+        **{f"name_weight_{i}": model.weights[i, 2] for i in (0, 1)},
+        "factor_columns": np.arange(width),
+        "name_columns": np.arange(width, width + families),
         **{f"slope_{i}": model.platt[i, 0] for i in (0, 1)},
         **{f"intercept_{i}": model.platt[i, 1] for i in (0, 1)},
         **{f"bias_{i}": model.biases[i] for i in (0, 1)},
     }
-    sizes = {"INPUTS": inputs, "WIDTH": family_factors.shape[0], "FAMILIES": family_factors.shape[1]}
+    sizes = {"INPUTS": inputs, "WIDTH": width + families, "FAMILIES": families}
     text = TEXT
     for name, size in sizes.items():
         text = text.replace(name, str(size))

@@ -31,11 +31,13 @@ class NativeModels:
         self.ranker_network = torch.load(folder / "ranker.pt", weights_only=False).eval()
 
     def genre(self, inputs: Floats, artist: Floats, known: Floats) -> Floats:
-        """LightFM's and XGBoost's scores, weighted, calibrated."""
+        """LightFM's and XGBoost's scores and what the names say, weighted, calibrated."""
         of = self.ensemble
         row = known[:, 0].astype(int)
         weights, biases, platt = of["weights"][row], of["biases"][row], of["platt"][row]
-        logits = weights[:, :1] * self._lightfm(inputs, artist) + weights[:, 1:] * self._xgboost(inputs) + biases
+        factors, said = np.split(artist, [artist.shape[1] - of["family_biases"].size], axis=1)
+        scores = (self._lightfm(inputs, factors), self._xgboost(inputs), said)
+        logits = sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = np.clip(powers / powers.sum(axis=1, keepdims=True), FLOOR, 1 - FLOOR)
         odds = np.log(share) - np.log(1 - share)

@@ -20,7 +20,7 @@ def check(bundle: "Bundle") -> None:
     """Check the content of every array and of the index. Raises LayoutError that names file, expected and found."""
     checks = _Checks(bundle)
     tracks, listeners = bundle.manifest.size("tracks"), bundle.manifest.size("listeners")
-    for name in ("catalog/ids", "catalog/track_ids", "genre/artists", "collab/listeners"):
+    for name in ("catalog/ids", "catalog/track_ids", "genre/artists", "genre/grams", "collab/listeners"):
         checks.sorted(name)
     checks.range("catalog/id_rows", 0, tracks - 1)
     checks.range("catalog/popular", 0, tracks - 1)
@@ -33,7 +33,7 @@ def check(bundle: "Bundle") -> None:
         checks.offsets(f"catalog/{name}_offsets", bundle.manifest.size(f"{name}_bytes"))
         checks.text(f"catalog/{name}_offsets", f"catalog/{name}_data")
     factors = ("listener_factors", "track_factors", "track_mean", "fold_in")
-    for name in ("genre/artist_factors", *(f"collab/{each}" for each in factors)):
+    for name in ("genre/artist_factors", "genre/gram_weights", *(f"collab/{each}" for each in factors)):
         checks.range(name, -LARGEST, LARGEST)
     checks.range("collab/rows", 0, tracks - 1)
     checks.sorted("collab/rows")

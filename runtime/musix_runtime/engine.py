@@ -102,7 +102,11 @@ class Engine:
             serving=bundle.manifest.serving,
         )
         genre = Genre(
-            bundle.session("genre/model.onnx"), Keys(array("genre/artists.npy")), array("genre/artist_factors.npy")
+            bundle.session("genre/model.onnx"),
+            Keys(array("genre/artists.npy")),
+            array("genre/artist_factors.npy"),
+            Keys(array("genre/grams.npy")),
+            array("genre/gram_weights.npy"),
         )
         ranker = Ranker(bundle.session("ranker/model.onnx"))
         return cls(bundle, catalog, genre, Mood(bundle.session("mood/model.onnx")), pool, ranker)

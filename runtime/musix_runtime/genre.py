@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 
+GRAM_SIZES = (1, 2, 3, 4)
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _PUNCTUATION = re.compile(r"[^\w]+|_+")
 
@@ -26,13 +27,41 @@ def artist_key(name: str) -> str:
     return plain(name).removeprefix("the ")
 
 
+def name_grams(name: str) -> list[str]:
+    """The runs of 1 to 4 letters in the words of an artist's key, each once. A word begins and ends with a blank."""
+    grams: set[str] = set()
+    for word in artist_key(name).split():
+        padded = f" {word} "
+        for size in GRAM_SIZES:
+            grams.update(padded[i : i + size] for i in range(len(padded) - size + 1))
+    grams.discard(" ")
+    return sorted(grams)
+
+
+def spelt(grams: Keys, weights: Floats, names: Sequence[str]) -> Floats:
+    """What the letters of names say: for each name the sum of the weights (grams, families) of its known grams, over
+    the root of their number; the mean of the names that have any, else 0. Shape (families,)."""
+    found = []
+    for name in names:
+        places = grams.find(name_grams(name))
+        places = places[places != ABSENT]
+        if len(places):
+            found.append(weights[places].sum(axis=0) / np.float32(np.sqrt(len(places))))
+    return np.mean(found, axis=0, dtype=np.float32) if found else np.zeros(weights.shape[1], np.float32)
+
+
 @dataclass(frozen=True)
 class Genre:
-    """The genre graph with the artist factors that feed it. Row 0 of the factors is the unknown artist."""
+    """The genre graph with the artist factors that feed it. Row 0 of the factors is the unknown artist.
+
+    The last columns, one a family, are what the artist's name says; for unknown artists that is read from its letters.
+    """
 
     session: ort.InferenceSession
     artists: Keys
     factors: Floats
+    grams: Keys
+    gram_weights: Floats
 
     def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> Floats:
         """Confidence of each family. `inputs` (n, 15), NaN where missing; n lists of names. Shape (n, families)."""
@@ -41,7 +70,7 @@ class Genre:
         return np.asarray(confidence)
 
     def artist_inputs(self, artists: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
-        """Mean factors of each track's known artists, and whether there are any. Shapes (n, 51) and (n, 1)."""
+        """Mean factors of each track's known artists, and whether there are any. Shapes (n, width) and (n, 1)."""
         keys = [artist_key(name) for names in artists for name in names]
         owners = np.repeat(np.arange(len(artists)), [len(names) for names in artists])
         found: Rows = self.artists.find(keys)
@@ -51,4 +80,7 @@ class Genre:
         np.add.at(total, owners, self.factors[found + 1])
         known = (count > 0).astype(np.float32)
         mean = np.where(count > 0, total / np.maximum(count, 1), self.factors[0]).astype(np.float32)
+        for row in np.flatnonzero(known == 0).tolist():
+            if artists[row]:
+                mean[row, -self.gram_weights.shape[1] :] = spelt(self.grams, self.gram_weights, artists[row])
         return mean, known

@@ -67,6 +67,8 @@ ARRAYS = {
     "catalog/popular.npy": Array("<i4", ("popular",)),
     "genre/artists.npy": Array("S", ("artists",)),
     "genre/artist_factors.npy": Array("<f4", ("artists+1", "genre_width")),
+    "genre/grams.npy": Array("S", ("grams",)),
+    "genre/gram_weights.npy": Array("<f4", ("grams", "families")),
     "collab/listeners.npy": Array("S", ("listeners",)),
     "collab/listener_factors.npy": Array("<f4", ("listeners", "collab_width")),
     "collab/rows.npy": Array("<i4", ("heard",)),

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from musix_runtime import Engine
-from musix_runtime.genre import artist_key
+from musix_runtime.arrays import Keys
+from musix_runtime.genre import artist_key, name_grams, spelt
 from tests.runtime.test_messages import FEATURES
 
 
@@ -31,7 +32,9 @@ def test_known_artists_are_averaged_and_unknown_ones_ignored(engine: Engine) -> 
     rows = engine.genre.artists.find([artist_key(first), artist_key(second)]) + 1
     np.testing.assert_allclose(mean[0], engine.genre.factors[rows].mean(axis=0), rtol=1e-6)
     assert known.ravel().tolist() == [1, 1, 0, 0]
-    assert (mean[2:] == engine.genre.factors[0]).all()
+    letters = engine.genre.gram_weights.shape[1]
+    assert (mean[2:, :-letters] == engine.genre.factors[0, :-letters]).all()
+    assert (mean[3] == engine.genre.factors[0]).all()
 
 
 def test_the_artist_sways_the_genre(engine: Engine) -> None:
@@ -44,3 +47,14 @@ def test_the_artist_sways_the_genre(engine: Engine) -> None:
 
     for family in range(16):
         assert confidence(f"Simulated Artist {family:04d}")[family] > confidence("Nobody")[family]
+
+
+def test_what_names_say_is_the_mean_of_the_weights_of_their_known_letters() -> None:
+    grams = Keys(np.array(sorted([b" a", b"a ", b" ab ", b"b", b"c"])))
+    weights = np.arange(10, dtype=np.float32).reshape(5, 2)  # in the order: " a", " ab ", "a ", "b", "c"
+    assert name_grams("The Ab") == [" a", " ab", " ab ", "a", "ab", "ab ", "b", "b "]
+    ab = (weights[0] + weights[1] + weights[3]) / np.sqrt(np.float32(3))
+    np.testing.assert_allclose(spelt(grams, weights, ["The Ab"]), ab, rtol=1e-6)
+    np.testing.assert_allclose(spelt(grams, weights, ["AB", "c", "xyz"]), (ab + weights[4]) / 2, rtol=1e-6)
+    assert spelt(grams, weights, ["xyz", ""]).tolist() == [0, 0]
+    assert spelt(grams, weights, []).tolist() == [0, 0]

@@ -1,5 +1,7 @@
-"""Genre: LightFM over artists and binned inputs, XGBoost over inputs, averaged and calibrated on validation."""
+"""Genre: LightFM over artists and binned inputs, XGBoost over inputs, logistic regression over the letters of artists'
+names; averaged and calibrated on validation."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_matrix, csr_matrix, hstack, vstack
 from scipy.special import expit, log_softmax, softmax
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from xgboost import XGBClassifier
 
 from musix_runtime.arrays import ABSENT, Floats, Keys
 from musix_runtime.features import INPUT_NAMES
-from musix_runtime.genre import artist_key
+from musix_runtime.genre import artist_key, name_grams, spelt
 from musix_trainer import folder, metrics, progress, recipe, split
 from musix_trainer.factors import lightfm
 from musix_trainer.tracks import Catalogue
@@ -25,8 +27,13 @@ from musix_trainer.tracks import Catalogue
 CLIPPED = ("loudness", "tempo", "duration_ms")
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
+FEWEST_NAMES = 5  # artists whose names have a gram, for it to be known
+NAME_EPOCHS = 10
 FEWEST = 50  # recordings that a calibration is fitted on
 FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
+
+
+Scores = Sequence[Floats]  # of LightFM, of XGBoost, of names; each (n, families)
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class GenreModel:
     LightFM takes the families as users and the tracks as items. Rows of `item_factors`: the unknown artist, the
     artists in the order of their keys, then the bins of each input. `low`, `high` (15,) clip the inputs; `edges`
     (15, bins-1) cut them, padded with infinity. Row 0 of the calibration serves tracks whose artists are unknown,
-    row 1 the others: probabilities = softmax of weight of LightFM * score + weight of XGBoost * log probability + bias
-    of the family. They share one track among families; the confidence that a family is among a track's labels is
-    sigmoid(slope * log-odds + intercept) of them (Platt 1999).
+    row 1 the others: probabilities = softmax of weight of LightFM * score + weight of XGBoost * log probability +
+    weight of names * score + bias of the family. They share one track among families; the confidence that a family is
+    among a track's labels is sigmoid(slope * log-odds + intercept) of them (Platt 1999).
     """
 
     booster: XGBClassifier
@@ -51,19 +58,22 @@ class GenreModel:
     high: Floats
     edges: Floats
     bin_weight: Floats  # (), of a bin beside an artist's 1 in LightFM's features
-    weights: Floats  # (2, 2)
+    weights: Floats  # (2, 3): of LightFM, of XGBoost, of names
     biases: Floats  # (2, families)
     platt: Floats  # (2, 2): slope, intercept
+    grams: NDArray[np.bytes_]  # runs of letters in names
+    gram_weights: Floats  # (grams, families)
+    artist_names: Floats  # (artists, families): what the names of the known artists say
 
     def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> Floats:
         """Confidence of each family, by the native libraries. `inputs` (n, 15), NaN = missing. Shape (n, families)."""
         features, known = self.item_features(inputs, artists)
-        return self.combine(self.artist_scores(features), self.sound_scores(inputs), known)
+        return self.combine((self.artist_scores(features), self.sound_scores(inputs), self.name_scores(artists)), known)
 
-    def combine(self, artist: Floats, sound: Floats, known: NDArray[np.bool_]) -> Floats:
-        """The calibrated average of both members' scores, each (n, families)."""
+    def combine(self, scores: Scores, known: NDArray[np.bool_]) -> Floats:
+        """The calibrated average of the members' scores, each (n, families)."""
         weights, biases, platt = (each[known.astype(int)] for each in (self.weights, self.biases, self.platt))
-        odds = log_odds(softmax(weights[:, :1] * artist + weights[:, 1:] * sound + biases, axis=1))
+        odds = log_odds(softmax(sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases, axis=1))
         return np.asarray(expit(platt[:, :1] * odds + platt[:, 1:]), np.float32)
 
     def sound_scores(self, inputs: Floats) -> Floats:
@@ -75,6 +85,19 @@ class GenreModel:
         clipped = np.clip(inputs, self.low, self.high)
         mix = clipped[:, ENERGY] * clipped[:, VALENCE], clipped[:, TEMPO] / (1 + np.abs(clipped[:, LOUDNESS]))
         return np.column_stack([clipped, *mix]).astype(np.float32)
+
+    def name_scores(self, artists: Sequence[Sequence[str]], hidden: bool = False) -> Floats:
+        """What the names of the known artists say, on average; of all, when none is known or with `hidden`; 0 without
+        names. Shape (n, families)."""
+        keys, found = Keys(self.artists), np.zeros((len(artists), self.gram_weights.shape[1]), np.float32)
+        for row, names in zip(found, artists, strict=True):
+            places = keys.find([artist_key(name) for name in names])
+            places = places[places != ABSENT]
+            row[:] = self.artist_names[places].mean(axis=0) if len(places) and not hidden else self._spelt(names)
+        return found
+
+    def _spelt(self, names: Sequence[str]) -> Floats:
+        return spelt(Keys(self.grams), self.gram_weights, names)
 
     def artist_scores(self, features: csr_matrix) -> Floats:
         """LightFM's scores. Shape (n, families)."""
@@ -125,11 +148,19 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     """Train on the recordings that are of TRAIN by `parts` (n,), calibrate on those of VALIDATION."""
     train_rows, validation = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION))
     names, inputs, truth = catalogue.artists(), catalogue.inputs, catalogue.families
-    base = _untrained(inputs[train_rows], [names[i] for i in train_rows], settings)
-    model = _with_lightfm(base, inputs[train_rows], [names[i] for i in train_rows], truth[train_rows], settings, seed)
+    learned = [names[i] for i in train_rows]
+    base = _untrained(inputs[train_rows], learned, settings)
+    progress.say("genre: names")
+    base |= _names(base, learned, truth[train_rows], settings, seed)
+    model = _with_lightfm(base, inputs[train_rows], learned, truth[train_rows], settings, seed)
     progress.say("genre: XGBoost")
     _fit_booster(model, inputs[train_rows], truth[train_rows], settings, seed)
-    return _calibrated(model, inputs[validation], [names[i] for i in validation], truth[validation])
+    # The letters of a name that was learned from say more than those of others do: hidden ones must be others.
+    asked = [names[i] for i in validation]
+    met = {artist_key(name) for each in asked for name in each}
+    apart = np.array([met.isdisjoint(artist_key(name) for name in each) for each in learned])
+    others = _names(base, [learned[i] for i in np.flatnonzero(apart)], truth[train_rows[apart]], settings, seed)
+    return _calibrated(model, others["gram_weights"], inputs[validation], asked, truth[validation])
 
 
 def tested(model: GenreModel, catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[Floats, metrics.Truth]:
@@ -150,11 +181,51 @@ def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -
     keys = sorted({key for each in names for name in each if (key := artist_key(name))})
     return {
         "artists": np.array([key.encode() for key in keys]),
+        "grams": _grams(keys),
         "low": np.where(clipped, quarter - reach, -np.inf).astype(np.float32),
         "high": np.where(clipped, three + reach, np.inf).astype(np.float32),
         "edges": edges,
         "bin_weight": np.float32(settings.bin_weight),
     }
+
+
+def _names(
+    base: dict[str, Any], names: list[list[str]], truth: metrics.Truth, settings: recipe.Genre, seed: int
+) -> dict[str, Any]:
+    """Logistic regression over the grams of names; an artist's tracks weigh as much as the root of their number."""
+    grams = Keys(base["grams"])
+    features = vstack([_spelling(grams, each) for each in names], format="csr")
+    primary = [artist_key(each[0]) for each in names]
+    _, codes, counts = np.unique(primary, return_inverse=True, return_counts=True)
+    rows, families = np.nonzero(truth)
+    weight = 1 / np.sqrt(counts[codes][rows]) / truth.sum(axis=1)[rows]
+    model = SGDClassifier(loss="log_loss", alpha=settings.name_alpha, max_iter=NAME_EPOCHS, tol=None, random_state=seed)
+    model.fit(features[rows], families, sample_weight=weight / weight.mean())
+    weights = np.zeros((len(grams.sorted), truth.shape[1]), np.float32)
+    weights[:, model.classes_] = model.coef_.T
+    known = [[key.decode()] for key in base["artists"].tolist()]
+    return {"gram_weights": weights, "artist_names": np.array([spelt(grams, weights, each) for each in known])}
+
+
+def _spelling(grams: Keys, names: Sequence[str]) -> csr_matrix:
+    """The features of names: those whose mean product with the weights `spelt` gives. Shape (1, grams)."""
+    found = [places for places in (_places(grams, name) for name in names) if len(places)]
+    columns = np.concatenate(found) if found else np.empty(0, np.int64)
+    values = [np.full(len(places), 1 / np.sqrt(len(places)) / len(found)) for places in found]
+    data = np.concatenate(values) if found else np.empty(0)
+    return csr_matrix((data, (np.zeros(len(columns), np.int64), columns)), shape=(1, len(grams.sorted)))
+
+
+def _places(grams: Keys, name: str) -> NDArray[np.int64]:
+    places = grams.find(name_grams(name))
+    return places[places != ABSENT]
+
+
+def _grams(keys: list[str]) -> NDArray[np.bytes_]:
+    """The grams that the names of at least `FEWEST_NAMES` artists have, sorted; the empty one when there are none."""
+    counts = Counter(gram for key in keys for gram in name_grams(key))
+    kept = sorted(gram.encode() for gram, count in counts.items() if count >= FEWEST_NAMES)
+    return np.array(kept or [b"\xff"])
 
 
 def _artist_features(keys: Keys, artists: Sequence[Sequence[str]]) -> tuple[csr_matrix, NDArray[np.bool_]]:
@@ -208,7 +279,7 @@ def _with_lightfm(
         item_biases=model.item_biases,
         family_factors=model.user_embeddings,
         family_biases=model.user_biases,
-        weights=np.full((2, 2), 0.5, np.float32),
+        weights=np.full((2, 3), 0.5, np.float32),
         biases=np.zeros((2, families), np.float32),
         platt=np.array([[1, 0], [1, 0]], np.float32),
         **base,
@@ -232,40 +303,49 @@ def _fit_booster(model: GenreModel, inputs: Floats, truth: metrics.Truth, settin
     model.booster.fit(model.sound_features(inputs)[rows], families, sample_weight=1 / truth.sum(axis=1)[rows])
 
 
-def _calibrated(model: GenreModel, inputs: Floats, names: list[list[str]], truth: metrics.Truth) -> GenreModel:
-    """Fit by maximum likelihood: row 1 on the tracks with known artists, row 0 on all tracks, their artists hidden."""
+def _calibrated(
+    model: GenreModel, other_weights: Floats, inputs: Floats, names: list[list[str]], truth: metrics.Truth
+) -> GenreModel:
+    """Fit by maximum likelihood: row 1 on the tracks with known artists, row 0 on all tracks, their artists hidden and
+    their names read by `other_weights`, which never met them."""
     sound = model.sound_scores(inputs)
-    fitted = []
+    fitted: list[tuple[NDArray[Any], ...]] = []
     for artists, wanted in (([[] for _ in names], False), (names, True)):
         features, known = model.item_features(inputs, artists)
         kept = known == wanted
         if kept.sum() < FEWEST:  # too few known artists to fit to: they are served like the others
             fitted.append(fitted[0])
             continue
-        fitted.append(_fit_calibration(model.artist_scores(features)[kept], sound[kept], truth[kept]))
+        spelled = model.name_scores(names) if wanted else _read(model.grams, other_weights, names)
+        scores = (model.artist_scores(features), sound, spelled)
+        fitted.append(_fit_calibration([each[kept] for each in scores], truth[kept]))
     weights, biases, platt = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
     return GenreModel(**(vars(model) | {"weights": weights, "biases": biases, "platt": platt}))
 
 
-def _fit_calibration(artist: Floats, sound: Floats, truth: metrics.Truth) -> tuple[NDArray[Any], ...]:
-    families = truth.shape[1]
+def _read(grams: NDArray[np.bytes_], weights: Floats, names: list[list[str]]) -> Floats:
+    return np.array([spelt(Keys(grams), weights, each) for each in names])
+
+
+def _fit_calibration(scores: Sequence[Floats], truth: metrics.Truth) -> tuple[NDArray[Any], ...]:
+    """Weight of each member (members,), biases (families,), slope and intercept (2,)."""
+    members, families = len(scores), truth.shape[1]
     target = truth / truth.sum(axis=1, keepdims=True)
 
     def loss(x: NDArray[Any]) -> tuple[float, NDArray[Any]]:
-        logs = log_softmax(x[0] * artist + x[1] * sound + x[2:], axis=1)
+        logs = log_softmax(sum(x[i] * each for i, each in enumerate(scores)) + x[members:], axis=1)
         error = (np.exp(logs) - target) / len(truth)
-        slope = np.concatenate([[(error * artist).sum(), (error * sound).sum()], error.sum(axis=0)])
+        slope = np.concatenate([[(error * each).sum() for each in scores], error.sum(axis=0)])
         # A hint of ridge keeps the biases of families that validation hardly holds near 0.
-        return float(-(target * logs).sum() / len(truth) + 1e-4 * (x[2:] ** 2).sum()), slope + np.append(
-            [0, 0], 2e-4 * x[2:]
-        )
+        slope[members:] += 2e-4 * x[members:]
+        return float(-(target * logs).sum() / len(truth) + 1e-4 * (x[members:] ** 2).sum()), slope
 
-    start = np.concatenate([[0.1, 0.5], np.zeros(families)])
-    bounds = [(0, None), (0, None), *[(None, None)] * families]
+    start = np.concatenate([[0.1, 0.5, 0.1], np.zeros(families)])
+    bounds = [*[(0, None)] * members, *[(None, None)] * families]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    odds = log_odds(softmax(found[0] * artist + found[1] * sound + found[2:], axis=1))
+    odds = log_odds(softmax(sum(found[i] * each for i, each in enumerate(scores)) + found[members:], axis=1))
     platt = LogisticRegression(C=1e6).fit(odds.reshape(-1, 1), truth.ravel())
-    return found[:2], found[2:], np.array([platt.coef_[0, 0], platt.intercept_[0]])
+    return found[:members], found[members:], np.array([platt.coef_[0, 0], platt.intercept_[0]])
 
 
 def _measure(
@@ -273,10 +353,14 @@ def _measure(
 ) -> dict[str, Any]:
     names, truth = catalogue.artists(), catalogue.families[test]
     features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
-    artist, sound = model.artist_scores(features), model.sound_scores(catalogue.inputs[test])
-    confidence = model.combine(artist, sound, known)
+    artist, sound, spelled = scores = (
+        model.artist_scores(features),
+        model.sound_scores(catalogue.inputs[test]),
+        model.name_scores([names[i] for i in test]),
+    )
+    confidence = model.combine(scores, known)
     lookup = artist_lookup(catalogue.primary_artists(), catalogue.families, train_rows, test)
-    alone = model.combine(artist, np.zeros_like(sound), known)
+    alone = model.combine((artist, np.zeros_like(sound), np.zeros_like(spelled)), known)
     card: dict[str, Any] = {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
     card["ece"] = metrics.calibration_error(confidence, truth)
     card["macro_f1"] = metrics.macro_f1(confidence, truth)
@@ -285,7 +369,7 @@ def _measure(
             answers = {"ensemble": confidence, "artist look-up": lookup, "XGBoost alone": sound, "LightFM alone": alone}
             figures = {name: metrics.macro_f1(scores[kept], truth[kept]) for name, scores in answers.items()}
             card[f"macro_f1, {label}"] = {"recordings": int(kept.sum()), **figures}
-    card["weight of LightFM, of XGBoost"] = {
+    card["weight of LightFM, of XGBoost, of names"] = {
         "known artists": [float(x) for x in model.weights[1]],
         "artists unknown": [float(x) for x in model.weights[0]],
     }

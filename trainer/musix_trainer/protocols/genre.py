@@ -81,12 +81,21 @@ def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, fi
     honesty.check_recordings(catalogue, learned, test)
     names, truth = catalogue.artists(), catalogue.families[test]
     features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
-    artist, sound = model.artist_scores(features), model.sound_scores(catalogue.inputs[test])
+    scores = {
+        "LightFM": model.artist_scores(features),
+        "XGBoost": model.sound_scores(catalogue.inputs[test]),
+        "names": model.name_scores([names[i] for i in test]),
+    }
+
+    def of(*members: str) -> Floats:
+        kept = [each if name in members else np.zeros_like(each) for name, each in scores.items()]
+        return model.combine(kept, known)
+
     answers = {
-        OURS: model.combine(artist, sound, known),
+        OURS: of(*scores),
         "artist look-up": artist_lookup(catalogue.primary_artists(), catalogue.families, train, test),
-        "XGBoost alone": model.combine(np.zeros_like(artist), sound, known),
-        "LightFM alone": model.combine(artist, np.zeros_like(sound), known),
+        **{f"{name} alone": of(name) for name in scores},
+        **{f"without {name}": of(*(each for each in scores if each != name)) for name in scores},
         **_baselines(catalogue.inputs, catalogue.families, train, test, run.recipe.genre, seed),
     }
     clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1][test]
