@@ -8,17 +8,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+from implicit.als import AlternatingLeastSquares
+from implicit.bpr import BayesianPersonalizedRanking
+from implicit.nearest_neighbours import CosineRecommender
 from scipy.linalg import inv
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from musix_runtime.arrays import Floats, Rows
-
-with warnings.catch_warnings():  # it asks for one BLAS thread: `_one_thread` of the caller gives it that
-    warnings.simplefilter("ignore")
-    from implicit.als import AlternatingLeastSquares
-    from implicit.bpr import BayesianPersonalizedRanking
-    from implicit.nearest_neighbours import CosineRecommender
 
 Scorer = Callable[[Rows], Floats]  # listeners (n,) -> scores (n, tracks)
 Name = Literal["popularity", "ItemKNN", "EASE", "iALS", "BPR"]
@@ -44,13 +41,13 @@ def ease(plays: csr_matrix, seed: int, penalty: float = 200.0) -> Scorer:
     """Embarrassingly shallow autoencoder, in closed form (Steck 2019)."""
     gram = (plays.T @ plays).toarray().astype(np.float32)
     gram[np.diag_indices(len(gram))] += penalty
-    with threadpool_limits(None):
-        precision = inv(gram, overwrite_a=True, check_finite=False)
+    precision = inv(gram, overwrite_a=True, check_finite=False)
     weights = precision / -np.diag(precision)
     np.fill_diagonal(weights, 0)
     return lambda listeners: np.asarray(plays[listeners] @ weights, np.float32)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # which implicit asks for
 def ials(
     plays: csr_matrix,
     seed: int,
@@ -72,6 +69,7 @@ def ials(
     return _factors(model, plays)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def bpr(
     plays: csr_matrix,
     seed: int,

@@ -17,9 +17,8 @@ from musix_runtime.folder import write_file
 from musix_trainer import progress, recipe
 from musix_trainer.benchmark import Benchmark
 from musix_trainer.protocols import Asked, Results, collab, genre, hybrid, mood
-from musix_trainer.run import Run, one_thread
+from musix_trainer.run import EVALUATION, Run, one_thread
 
-FOLDER = "evaluation"  # in the run's
 VERSION = 1  # of the protocols: results of another one are measured again
 
 Measure = Callable[[Asked], dict[str, Results]]
@@ -81,7 +80,7 @@ def _covers(wanted: str, part: str, protocol: str) -> bool:
 
 def _kept(path: Path, group: str, asked: Asked) -> dict[str, Results]:
     """The group's results: those that are there, when they are of this very run and question; else measured now."""
-    file = path / FOLDER / f"{group.replace('/', '.')}.json"
+    file = path / EVALUATION / f"{group.replace('/', '.')}.json"
     key = {
         "version": VERSION,
         "seeds": asked.seeds,
@@ -98,19 +97,6 @@ def _kept(path: Path, group: str, asked: Asked) -> dict[str, Results]:
     file.parent.mkdir(exist_ok=True)
     write_file(file, msgspec.json.format(msgspec.json.encode({"key": key, "results": results}), indent=2))
     return results
-
-
-def kept(path: Path) -> dict[str, Any]:
-    """All results that lie in the run's folder: PART: PROTOCOL: METRIC; empty when none was measured."""
-    found: dict[str, Any] = {}
-    run = hashlib.sha256((path / "run.json").read_bytes()).hexdigest()
-    for file in sorted((path / FOLDER).glob("*.json")):
-        content = json.loads(file.read_bytes())
-        if content["key"]["run"] == run:
-            for protocol, results in content["results"].items():
-                part, _, of = protocol.partition("/")
-                found.setdefault(part, {})[of] = results
-    return found
 
 
 def table(found: dict[str, Any]) -> str:

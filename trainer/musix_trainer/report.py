@@ -20,7 +20,7 @@ from musix_runtime.features import AUDIO_NAMES
 from musix_runtime.messages import ClassifyRequest, RecommendRequest
 from musix_trainer import evaluate, genre, plots
 from musix_trainer.benchmark import Benchmark
-from musix_trainer.run import Run
+from musix_trainer.run import Run, evaluation
 
 OWN = {"genre": "ensemble", "mood": "network", "collab": "LightFM", "hybrid": "hybrid"}
 # The metrics of a protocol that are drawn with their baselines; all of them stand in its table.
@@ -46,7 +46,7 @@ font-variant-numeric: tabular-nums; white-space: nowrap } img { max-width: 100%;
 def write(path: Path, bundle: Path | None = None) -> str:
     """The page about the run in `path`; with a bundle of it, its sizes and the time of its answers too."""
     run = evaluate.load(path)
-    found = evaluate.kept(path)
+    found = evaluation(path)
     label = run.recipe_file.recipe.label
     parts = [f"<h1>{_text(label)}</h1>", _summary(run)]
     if isinstance(run, Run):

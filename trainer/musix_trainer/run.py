@@ -1,5 +1,6 @@
 """The run: one training from recipe to five parts, and the folder that keeps it."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -29,6 +30,7 @@ from musix_trainer.recipe import Recipe, RecipeFile
 from musix_trainer.tables import Source
 from musix_trainer.tracks import Catalogue, catalogue
 
+EVALUATION = "evaluation"  # folder in the run's, written by `musix evaluate`
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
 
 
@@ -102,9 +104,22 @@ class Run:
             collab.CollabModel.load(path / "collab"),
             content.ContentModel.load(path / "content"),
             ranker.RankerModel.load(path / "ranker", recipe_file.recipe.ranker),
-            card["quality"],
+            card["quality"] | ({"evaluation": found} if (found := evaluation(path)) else {}),
             msgspec.convert(card["provenance"], Provenance),
         )
+
+
+def evaluation(path: Path) -> dict[str, Any]:
+    """What `musix evaluate` measured of the run in `path`: PART: PROTOCOL: METRIC: figure; empty when nothing was."""
+    found: dict[str, Any] = {}
+    run = hashlib.sha256((path / "run.json").read_bytes()).hexdigest()
+    for file in sorted((path / EVALUATION).glob("*.json")):
+        content = json.loads(file.read_bytes())
+        if content["key"]["run"] == run:
+            for protocol, results in content["results"].items():
+                part, _, of = protocol.partition("/")
+                found.setdefault(part, {})[of] = results
+    return found
 
 
 def make_pool(
