@@ -15,9 +15,17 @@ def plays() -> csr_matrix:
     return csr_matrix(heard)
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "popularity"])
-def test_every_baseline_finds_the_planted_groups(name: str, plays: csr_matrix) -> None:
-    scores = BASELINES[name](plays, seed=0)(np.arange(60))
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ItemKNN", {}),
+        ("EASE", {}),
+        ("iALS", {"factors": 2, "regularization": 1.0}),
+        ("BPR", {"factors": 2, "iterations": 200}),
+    ],
+)
+def test_every_baseline_finds_the_planted_groups(name: str, values: dict[str, float], plays: csr_matrix) -> None:
+    scores = BASELINES[name](plays, seed=0, **values)(np.arange(60))
     assert scores.shape == (60, 20)
     scores[plays.toarray() > 0] = -np.inf
     own = scores.reshape(60, 2, 10)[np.arange(60), np.arange(60) % 2]

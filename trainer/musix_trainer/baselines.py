@@ -5,6 +5,7 @@ Each is fitted to a matrix (listeners, tracks) of ones, and scores all tracks fo
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -47,7 +48,6 @@ def ease(plays: csr_matrix, seed: int, penalty: float = 200.0) -> Scorer:
     return lambda listeners: np.asarray(plays[listeners] @ weights, np.float32)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # which implicit asks for
 def ials(
     plays: csr_matrix,
     seed: int,
@@ -57,19 +57,10 @@ def ials(
     iterations: int = 15,
 ) -> Scorer:
     """Weighted matrix factorisation by alternating least squares (Hu, Koren and Volinsky 2008)."""
-    model = AlternatingLeastSquares(
-        factors=factors,
-        regularization=regularization,
-        alpha=alpha,
-        iterations=iterations,
-        random_state=seed,
-        num_threads=1,
-        use_gpu=False,
-    )
-    return _factors(model, plays)
+    values = {"factors": factors, "regularization": regularization, "alpha": alpha, "iterations": iterations}
+    return _factors(partial(AlternatingLeastSquares, **values), plays, seed)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")
 def bpr(
     plays: csr_matrix,
     seed: int,
@@ -79,20 +70,14 @@ def bpr(
     iterations: int = 100,
 ) -> Scorer:
     """Matrix factorisation by Bayesian personalised ranking (Rendle et al. 2009)."""
-    model = BayesianPersonalizedRanking(
-        factors=factors,
-        learning_rate=learning_rate,
-        regularization=regularization,
-        iterations=iterations,
-        random_state=seed,
-        num_threads=1,
-        use_gpu=False,
-    )
-    return _factors(model, plays)
+    values = {"factors": factors, "regularization": regularization, "iterations": iterations}
+    return _factors(partial(BayesianPersonalizedRanking, learning_rate=learning_rate, **values), plays, seed)
 
 
-def _factors(model: Any, plays: csr_matrix) -> Scorer:
-    model.fit(plays, show_progress=False)
+def _factors(make: Callable[..., Any], plays: csr_matrix, seed: int) -> Scorer:
+    with threadpool_limits(1, user_api="blas"):  # which implicit asks for
+        model = make(random_state=seed, num_threads=1, use_gpu=False)
+        model.fit(plays, show_progress=False)
     listeners, tracks = np.asarray(model.user_factors), np.asarray(model.item_factors)
     return lambda asked: np.asarray(listeners[asked] @ tracks.T, np.float32)
 
