@@ -94,7 +94,7 @@ def genre_model(model: GenreModel, small: Catalogue, drawn: World) -> GenreModel
         artists=np.array([artist_key(name).encode() for name, row in zip(names, known, strict=True) if row != ABSENT]),
         item_factors=model.item_factors[items],
         item_biases=model.item_biases[items],
-        artist_names=model.artist_names[known[known != ABSENT]],
+        artist_prior=model.artist_prior[known[known != ABSENT]],
     )
 
 

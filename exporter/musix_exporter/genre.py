@@ -90,9 +90,9 @@ def convert(model: GenreModel, files: Files) -> None:
     factors = np.column_stack([model.item_factors, model.item_biases]).astype(np.float32)
     files.add_bytes("genre/model.onnx", graphs.to_bytes(_graph(model, factors[artists + 1 :])))
     files.add_array("genre/artists.npy", model.artists)
-    nobody = np.zeros((1, model.artist_names.shape[1]), np.float32)
+    nobody = np.zeros((1, model.artist_prior.shape[1]), np.float32)
     files.add_array(
-        "genre/artist_factors.npy", np.column_stack([factors[: artists + 1], np.vstack([nobody, model.artist_names])])
+        "genre/artist_factors.npy", np.column_stack([factors[: artists + 1], np.vstack([nobody, model.artist_prior])])
     )
     files.add_array("genre/grams.npy", model.grams)
     files.add_array("genre/gram_weights.npy", model.gram_weights)

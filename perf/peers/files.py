@@ -26,9 +26,9 @@ def write(run: Run, folder: Path) -> None:
     joblib.dump(_listeners(run), folder / LISTENERS)
     artists = len(run.genre.artists)
     factors = np.column_stack([run.genre.item_factors, run.genre.item_biases])
-    said = np.vstack([np.zeros_like(run.genre.artist_names[:1]), run.genre.artist_names])
+    said = np.vstack([np.zeros_like(run.genre.artist_prior[:1]), run.genre.artist_prior])
     joblib.dump(np.column_stack([factors[: artists + 1], said]), folder / ARTISTS)
-    left_out = ("booster", "artists", "artist_names", "grams", "gram_weights")
+    left_out = ("booster", "artists", "artist_prior", "grams", "gram_weights")
     arrays = {name: value for name, value in vars(run.genre).items() if name not in left_out}
     arrays |= {"item_factors": None, "item_biases": None, "bin_factors": factors[artists + 1 :]}
     joblib.dump(arrays, folder / GENRE)

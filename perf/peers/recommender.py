@@ -151,10 +151,13 @@ class Recommender:
         return inputs, artists
 
     def _artist(self, artists: list[list[str]]) -> tuple[Floats, Floats]:
-        """Mean factors of each track's known artists, row 0 when there is none; and whether there is one."""
+        """Mean factors of each track's known artists with the prior of the first (the last columns), row 0 when there
+        is none; and whether there is one."""
         row_of, factors = self.names["row_of_artist"], self.artist_factors
         rows = [[row_of[key] for key in map(artist_key, names) if key in row_of] for names in artists]
         mean = np.stack([factors[each or [0]].mean(axis=0) for each in rows])
+        families = len(self.tracks["labels"])
+        mean[:, -families:] = factors[[(each or [0])[0] for each in rows], -families:]
         return mean, np.array([[bool(each)] for each in rows], np.float32)
 
     def _listener(self, question: schema.Recommend) -> tuple[Floats | None, Rows, Rows, str]:

@@ -54,7 +54,7 @@ def spelt(grams: Keys, weights: Floats, names: Sequence[str]) -> Floats:
 class Genre:
     """The genre graph with the artist factors that feed it. Row 0 of the factors is the unknown artist.
 
-    The last columns, one a family, are what the artist's name says; for unknown artists that is read from its letters.
+    The last columns, one a family, are the artist's prior; for unknown artists it is read from the letters of the name.
     """
 
     session: ort.InferenceSession
@@ -70,7 +70,8 @@ class Genre:
         return np.asarray(confidence)
 
     def artist_inputs(self, artists: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
-        """Mean factors of each track's known artists, and whether there are any. Shapes (n, width) and (n, 1)."""
+        """Mean factors of each track's known artists with the prior of the first, and whether there are any.
+        Shapes (n, width) and (n, 1)."""
         keys = [artist_key(name) for names in artists for name in names]
         owners = np.repeat(np.arange(len(artists)), [len(names) for names in artists])
         found: Rows = self.artists.find(keys)
@@ -80,7 +81,10 @@ class Genre:
         np.add.at(total, owners, self.factors[found + 1])
         known = (count > 0).astype(np.float32)
         mean = np.where(count > 0, total / np.maximum(count, 1), self.factors[0]).astype(np.float32)
+        prior = mean[:, -self.gram_weights.shape[1] :]
+        tracks, first = np.unique(owners, return_index=True)
+        prior[tracks] = self.factors[found[first] + 1, -prior.shape[1] :]
         for row in np.flatnonzero(known == 0).tolist():
             if artists[row]:
-                mean[row, -self.gram_weights.shape[1] :] = spelt(self.grams, self.gram_weights, artists[row])
+                prior[row] = spelt(self.grams, self.gram_weights, artists[row])
         return mean, known

@@ -1,5 +1,5 @@
 """Genre: LightFM over artists and binned inputs, XGBoost over inputs, logistic regression over the letters of artists'
-names; averaged and calibrated on validation."""
+names with the shares of their families; averaged and calibrated on validation."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ FEWEST = 50  # recordings that a calibration is fitted on
 FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
-Scores = Sequence[Floats]  # of LightFM, of XGBoost, of names; each (n, families)
+Scores = Sequence[Floats]  # of LightFM, of XGBoost, of the artist prior; each (n, families)
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class GenreModel:
     artists in the order of their keys, then the bins of each input. `low`, `high` (15,) clip the inputs; `edges`
     (15, bins-1) cut them, padded with infinity. Row 0 of the calibration serves tracks whose artists are unknown,
     row 1 the others: probabilities = softmax of weight of LightFM * score + weight of XGBoost * log probability +
-    weight of names * score + bias of the family. They share one track among families; the confidence that a family is
-    among a track's labels is sigmoid(slope * log-odds + intercept) of them (Platt 1999).
+    weight of the artist prior * score + bias of the family. They share one track among families; the confidence that a
+    family is among a track's labels is sigmoid(slope * log-odds + intercept) of them (Platt 1999).
     """
 
     booster: XGBClassifier
@@ -58,17 +58,19 @@ class GenreModel:
     high: Floats
     edges: Floats
     bin_weight: Floats  # (), of a bin beside an artist's 1 in LightFM's features
-    weights: Floats  # (2, 3): of LightFM, of XGBoost, of names
+    weights: Floats  # (2, 3): of LightFM, of XGBoost, of the artist prior
     biases: Floats  # (2, families)
     platt: Floats  # (2, 2): slope, intercept
     grams: NDArray[np.bytes_]  # runs of letters in names
     gram_weights: Floats  # (grams, families)
-    artist_names: Floats  # (artists, families): what the names of the known artists say
+    artist_prior: Floats  # (artists, families): log share of each family among a known artist's tracks
 
     def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> Floats:
         """Confidence of each family, by the native libraries. `inputs` (n, 15), NaN = missing. Shape (n, families)."""
         features, known = self.item_features(inputs, artists)
-        return self.combine((self.artist_scores(features), self.sound_scores(inputs), self.name_scores(artists)), known)
+        return self.combine(
+            (self.artist_scores(features), self.sound_scores(inputs), self.prior_scores(artists)), known
+        )
 
     def combine(self, scores: Scores, known: NDArray[np.bool_]) -> Floats:
         """The calibrated average of the members' scores, each (n, families)."""
@@ -86,18 +88,18 @@ class GenreModel:
         mix = clipped[:, ENERGY] * clipped[:, VALENCE], clipped[:, TEMPO] / (1 + np.abs(clipped[:, LOUDNESS]))
         return np.column_stack([clipped, *mix]).astype(np.float32)
 
-    def name_scores(self, artists: Sequence[Sequence[str]], hidden: bool = False) -> Floats:
-        """What the names of the known artists say, on average; of all, when none is known or with `hidden`; 0 without
-        names. Shape (n, families)."""
+    def prior_scores(self, artists: Sequence[Sequence[str]]) -> Floats:
+        """The prior of the first artist that is known; what the names say, when none is; 0 without names.
+        Shape (n, families)."""
         keys, found = Keys(self.artists), np.zeros((len(artists), self.gram_weights.shape[1]), np.float32)
         for row, names in zip(found, artists, strict=True):
             places = keys.find([artist_key(name) for name in names])
             places = places[places != ABSENT]
-            row[:] = self.artist_names[places].mean(axis=0) if len(places) and not hidden else self._spelt(names)
+            if len(places):
+                row[:] = self.artist_prior[places[0]]
+            else:
+                row[:] = spelt(Keys(self.grams), self.gram_weights, names)
         return found
-
-    def _spelt(self, names: Sequence[str]) -> Floats:
-        return spelt(Keys(self.grams), self.gram_weights, names)
 
     def artist_scores(self, features: csr_matrix) -> Floats:
         """LightFM's scores. Shape (n, families)."""
@@ -151,7 +153,8 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     learned = [names[i] for i in train_rows]
     base = _untrained(inputs[train_rows], learned, settings)
     progress.say("genre: names")
-    base |= _names(base, learned, truth[train_rows], settings, seed)
+    base["gram_weights"] = _gram_weights(base, learned, truth[train_rows], settings, seed)
+    base["artist_prior"] = _artist_prior(base, learned, truth[train_rows], settings.artist_prior)
     model = _with_lightfm(base, inputs[train_rows], learned, truth[train_rows], settings, seed)
     progress.say("genre: XGBoost")
     _fit_booster(model, inputs[train_rows], truth[train_rows], settings, seed)
@@ -159,8 +162,8 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     asked = [names[i] for i in validation]
     met = {artist_key(name) for each in asked for name in each}
     apart = np.array([met.isdisjoint(artist_key(name) for name in each) for each in learned])
-    others = _names(base, [learned[i] for i in np.flatnonzero(apart)], truth[train_rows[apart]], settings, seed)
-    return _calibrated(model, others["gram_weights"], inputs[validation], asked, truth[validation])
+    others = _gram_weights(base, [learned[i] for i in np.flatnonzero(apart)], truth[train_rows[apart]], settings, seed)
+    return _calibrated(model, others, inputs[validation], asked, truth[validation])
 
 
 def tested(model: GenreModel, catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[Floats, metrics.Truth]:
@@ -189,9 +192,9 @@ def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -
     }
 
 
-def _names(
+def _gram_weights(
     base: dict[str, Any], names: list[list[str]], truth: metrics.Truth, settings: recipe.Genre, seed: int
-) -> dict[str, Any]:
+) -> Floats:
     """Logistic regression over the grams of names; an artist's tracks weigh as much as the root of their number."""
     grams = Keys(base["grams"])
     features = vstack([_spelling(grams, each) for each in names], format="csr")
@@ -203,8 +206,22 @@ def _names(
     model.fit(features[rows], families, sample_weight=weight / weight.mean())
     weights = np.zeros((len(grams.sorted), truth.shape[1]), np.float32)
     weights[:, model.classes_] = model.coef_.T
-    known = [[key.decode()] for key in base["artists"].tolist()]
-    return {"gram_weights": weights, "artist_names": np.array([spelt(grams, weights, each) for each in known])}
+    return weights
+
+
+def _artist_prior(base: dict[str, Any], names: list[list[str]], truth: metrics.Truth, strength: float) -> Floats:
+    """Logarithm of the share of each family among an artist's training tracks, as if there were `strength` more tracks,
+    shared as the name says. Shape (artists, families)."""
+    keys, grams = Keys(base["artists"]), Keys(base["grams"])
+    found = [keys.find([artist_key(name) for name in each]) for each in names]
+    rows = np.repeat(np.arange(len(names)), [len(each) for each in found])
+    places = np.concatenate(found)
+    rows, places = rows[places != ABSENT], places[places != ABSENT]
+    counts = np.zeros((len(keys.sorted), truth.shape[1]))
+    np.add.at(counts, places, (truth / truth.sum(axis=1, keepdims=True))[rows])
+    said = np.array([spelt(grams, base["gram_weights"], [key.decode()]) for key in base["artists"].tolist()])
+    shares = counts + strength * softmax(said, axis=1)
+    return np.log(np.maximum(shares / shares.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
 
 
 def _spelling(grams: Keys, names: Sequence[str]) -> csr_matrix:
@@ -316,8 +333,8 @@ def _calibrated(
         if kept.sum() < FEWEST:  # too few known artists to fit to: they are served like the others
             fitted.append(fitted[0])
             continue
-        spelled = model.name_scores(names) if wanted else _read(model.grams, other_weights, names)
-        scores = (model.artist_scores(features), sound, spelled)
+        prior = model.prior_scores(names) if wanted else _read(model.grams, other_weights, names)
+        scores = (model.artist_scores(features), sound, prior)
         fitted.append(_fit_calibration([each[kept] for each in scores], truth[kept]))
     weights, biases, platt = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
     return GenreModel(**(vars(model) | {"weights": weights, "biases": biases, "platt": platt}))
@@ -353,14 +370,14 @@ def _measure(
 ) -> dict[str, Any]:
     names, truth = catalogue.artists(), catalogue.families[test]
     features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
-    artist, sound, spelled = scores = (
+    artist, sound, prior = scores = (
         model.artist_scores(features),
         model.sound_scores(catalogue.inputs[test]),
-        model.name_scores([names[i] for i in test]),
+        model.prior_scores([names[i] for i in test]),
     )
     confidence = model.combine(scores, known)
     lookup = artist_lookup(catalogue.primary_artists(), catalogue.families, train_rows, test)
-    alone = model.combine((artist, np.zeros_like(sound), np.zeros_like(spelled)), known)
+    alone = model.combine((artist, np.zeros_like(sound), np.zeros_like(prior)), known)
     card: dict[str, Any] = {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
     card["ece"] = metrics.calibration_error(confidence, truth)
     card["macro_f1"] = metrics.macro_f1(confidence, truth)
@@ -369,7 +386,7 @@ def _measure(
             answers = {"ensemble": confidence, "artist look-up": lookup, "XGBoost alone": sound, "LightFM alone": alone}
             figures = {name: metrics.macro_f1(scores[kept], truth[kept]) for name, scores in answers.items()}
             card[f"macro_f1, {label}"] = {"recordings": int(kept.sum()), **figures}
-    card["weight of LightFM, of XGBoost, of names"] = {
+    card["weight of LightFM, of XGBoost, of the artist prior"] = {
         "known artists": [float(x) for x in model.weights[1]],
         "artists unknown": [float(x) for x in model.weights[0]],
     }

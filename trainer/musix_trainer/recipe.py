@@ -72,7 +72,7 @@ class Split(Section, frozen=True):
 
 
 class Genre(Section, frozen=True):
-    """LightFM over artists and binned inputs, XGBoost over inputs, logistic regression over names; averaged."""
+    """LightFM over artists and binned inputs, XGBoost over inputs, artists' own shares and names; averaged."""
 
     no_components: Positive = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
@@ -82,6 +82,7 @@ class Genre(Section, frozen=True):
     artist_mask: Share = 0.2  # share of training tracks seen once more without their artist
     bins: Positive = 20  # quantile bins of each input
     bin_weight: Rate = 0.01  # of a bin, beside the artists' 1: sound is XGBoost's task, and drowns the artist here
+    artist_prior: Rate = 1.0  # tracks that an artist's name counts for, beside those that it has
     name_alpha: Rate = 3e-5  # regularisation of the logistic regression over names
     max_depth: Positive = 7
     learning_rate: Rate = 0.1

@@ -84,7 +84,7 @@ def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, fi
     scores = {
         "LightFM": model.artist_scores(features),
         "XGBoost": model.sound_scores(catalogue.inputs[test]),
-        "names": model.name_scores([names[i] for i in test]),
+        "artist prior": model.prior_scores([names[i] for i in test]),
     }
 
     def of(*members: str) -> Floats:
