@@ -3,6 +3,7 @@ recipe with what was found."""
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,9 +163,10 @@ def _genre(catalogue: Catalogue, settings: Recipe) -> Objective:
 def _written(recipe_file: RecipeFile, part: str, found: dict[str, optuna.Study], trials: int) -> str:
     """The recipe's text, comments kept, with the values found and how they were."""
     document = tomlkit.parse(recipe_file.text.decode())
+    values = found[part].best_params
     section = document.setdefault(part, tomlkit.table())
-    for key, value in found[part].best_params.items():
-        section[key] = value
+    added = {key: value for key, value in values.items() if key not in section}
+    section.update({key: value for key, value in values.items() if key in section})
     tuned = document.setdefault("tuned", tomlkit.table())
     told = [(name, trial.number, trial.params, trial.value) for name, study in found.items() for trial in study.trials]
     tuned["study"] = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
@@ -175,5 +177,9 @@ def _written(recipe_file: RecipeFile, part: str, found: dict[str, optuna.Study],
     if others:
         tuned["baselines"] = others
     text = tomlkit.dumps(document)
+    # Directly below the section's head: at its end they would come after the comment on the next one.
+    head = re.search(rf"^\[{part}\].*\n", text, re.MULTILINE)
+    if head and added:
+        text = text[: head.end()] + tomlkit.dumps(added) + text[head.end() :]
     recipe.parse(text.encode(), recipe_file.path)
     return text
