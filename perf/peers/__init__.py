@@ -53,7 +53,8 @@ class Peer:
 def _module(name: str) -> Callable[[Place, int], list[str]]:
     def command(place: Place, port: int) -> list[str]:
         folders = [str(place.bundle), str(place.native)]
-        return [str(place.python), "-m", f"perf.peers.{name}", *folders, HOST, str(port)]
+        python = sys.executable if name == "floor" else str(place.python)  # the floor is our own
+        return [python, "-m", f"perf.peers.{name}", *folders, HOST, str(port)]
 
     return command
 

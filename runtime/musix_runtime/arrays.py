@@ -25,15 +25,17 @@ class Keys:
         """Position of each key, ABSENT where there is none. Shape (len(keys),)."""
         if len(keys) <= FEW:
             return np.array([self.find_one(key) for key in keys], np.int64)
+        if not len(self.sorted):
+            return np.full(len(keys), ABSENT, np.int64)
         width = self.sorted.dtype.itemsize
         encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
-        # A longer key cannot be there, and would make numpy widen (copy) the whole array; NUL pads, so no key has one.
-        wanted = np.array(
-            [key if len(key) <= width and b"\0" not in key else b"" for key in encoded], self.sorted.dtype
-        )
-        if not len(self.sorted) or not len(wanted):
-            return np.full(len(wanted), ABSENT, np.int64)
-        places = np.searchsorted(self.sorted, wanted)
+        # A longer key cannot be there, and would be cut to one that may be; NUL pads, so no key has one.
+        if max(map(len, encoded)) > width or b"\0" in b"".join(encoded):
+            encoded = [key if len(key) <= width and b"\0" not in key else b"" for key in encoded]
+        wanted = np.array(encoded, self.sorted.dtype)
+        places = np.empty(len(wanted), np.int64)
+        order = np.argsort(wanted)  # one after the other, they lie near each other in memory
+        places[order] = np.searchsorted(self.sorted, wanted[order])
         near = np.minimum(places, len(self.sorted) - 1)
         return np.where((self.sorted[near] == wanted) & (wanted != b""), near, ABSENT)
 
