@@ -1,7 +1,8 @@
 """Catalog: from track ids to rows and back, and what is known of each track. Nothing is read until asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings
 
 URI = "spotify:track:"
+CHUNK = 65_536  # ids compared together
 
 
 def bare(track_id: str) -> str:
@@ -41,6 +43,27 @@ class Catalog:
         """Row of one track id, None when there is no such track."""
         row = ABSENT if track_id is None else int(self.rows([track_id])[0])
         return None if row == ABSENT else row
+
+    def named(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
+        """Whether each row is known by any of the bare track ids. Costs by the rows, however many ids there are."""
+        found = np.array([each.decode() in track_ids for each in self.track_ids[rows].tolist()], bool)
+        others, places = self._others
+        first, last = (np.searchsorted(others, rows.astype(others.dtype), side) for side in ("left", "right"))
+        for i in np.flatnonzero(first < last).tolist():
+            ids = self.ids.sorted[places[first[i] : last[i]]].tolist()
+            found[i] |= any(each.decode() in track_ids for each in ids)
+        return found
+
+    @cached_property
+    def _others(self) -> tuple[NDArray[np.int32], Rows]:
+        """The ids by which recordings are known beside the one that is answered: their rows, ascending, and places."""
+        places = []
+        for start in range(0, len(self.ids.sorted), CHUNK):
+            few = slice(start, start + CHUNK)
+            places.append(start + np.flatnonzero(self.ids.sorted[few] != self.track_ids[self.id_rows[few]]))
+        found = np.concatenate(places) if places else np.empty(0, np.int64)
+        order = np.argsort(self.id_rows[found], kind="stable")
+        return self.id_rows[found][order], found[order]
 
     def track_id(self, row: int) -> str:
         """The id by which a recording is answered."""

@@ -11,7 +11,7 @@ import numpy as np
 from musix_runtime import golden
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings
 from musix_runtime.bundle import Bundle
-from musix_runtime.catalog import Catalog
+from musix_runtime.catalog import Catalog, bare
 from musix_runtime.collab import Collab
 from musix_runtime.content import Content
 from musix_runtime.errors import RequestError, UnknownTrackError, Violation
@@ -30,7 +30,7 @@ from musix_runtime.messages import (
     SimilarTrack,
 )
 from musix_runtime.mood import MOODS, Mood
-from musix_runtime.pool import NOBODY, Listener, Pool
+from musix_runtime.pool import NOBODY, Listener, Named, Pool
 from musix_runtime.ranker import COMPONENTS, Ranker
 from musix_runtime.stages import Stages
 
@@ -141,7 +141,7 @@ class Engine:
         query = self._query(request, listener, current)
         stages.lap("look-up")
         excluded = np.concatenate([excluded, listener.heard])
-        rows = self.pool.candidates(listener, query, excluded, request.limit)
+        rows = self.pool.candidates(listener, query, excluded, request.limit, self._named(request.exclude_ids))
         stages.lap("candidates")
         vectors = self.pool.content.vectors(rows)
         components = self.pool.components(listener, query, rows, vectors)
@@ -206,13 +206,20 @@ class Engine:
         return Classification(genres, MoodAnswer(primary, probabilities), timestamp)
 
     def _rows(self, request: RecommendRequest) -> tuple[Rows, int | None, Rows]:
-        """The rows that the request names, as far as the catalogue has them: its history, the current track, and all
-        of them with those to exclude."""
+        """The rows that the request names, as far as the catalogue has them: its history, the current track, and both
+        together."""
         history = request.history or []
         current = request.current_track_id
-        rows = self.catalog.rows([*history, *([] if current is None else [current]), *request.exclude_ids])
+        rows = self.catalog.rows([*history, *([] if current is None else [current])])
         heard, playing = rows[: len(history)], ABSENT if current is None else int(rows[len(history)])
         return heard[heard != ABSENT], None if playing == ABSENT else playing, rows[rows != ABSENT]
+
+    def _named(self, track_ids: Sequence[str]) -> Named | None:
+        """The tracks to exclude. They may be thousands: they are not looked up, but the candidates among them."""
+        if not track_ids:
+            return None
+        ids = {bare(each) for each in track_ids}
+        return Named(len(ids), lambda rows: self.catalog.named(rows, ids))
 
     def _listener(self, request: RecommendRequest, asked: Rows) -> tuple[Listener, str]:
         """Who asks, and how known: by id, by the history in the request (`asked`: its rows), or not at all."""

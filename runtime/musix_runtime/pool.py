@@ -30,6 +30,14 @@ NOBODY = Listener(None, np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
+class Named:
+    """Tracks that must not be proposed, as they were named: at most so many, told by looking at those in question."""
+
+    most: int
+    among: Callable[[Rows], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
 class Pool:
     """The catalogue as recommending sees it. Arrays have one row a track."""
 
@@ -41,8 +49,10 @@ class Pool:
     popular: NDArray[np.int32]  # the most popular rows, best first
     serving: Serving
 
-    def candidates(self, listener: Listener, query: Floats | None, excluded: Rows, limit: int) -> Rows:
-        """Rows that collab and content propose, the popular ones when neither can; ascending, none excluded.
+    def candidates(
+        self, listener: Listener, query: Floats | None, excluded: Rows, limit: int, named: Named | None = None
+    ) -> Rows:
+        """Rows that collab and content propose, the popular ones when neither can; ascending, none excluded or named.
 
         At least `limit` of them, where the catalogue has as many left.
         """
@@ -55,9 +65,9 @@ class Pool:
             ways.append(lambda asked: self.content.nearest(query, asked)[0])
         if not ways:
             ways, count = [lambda asked: self.popular[:asked].astype(np.int64)], 2 * count
-        found = _distinct([_free(way, excluded, count) for way in ways])
+        found = _distinct([_free(way, excluded, named, count) for way in ways])
         if len(found) < limit:
-            found = _distinct([found, self._filling(np.concatenate([found, excluded]), limit - len(found))])
+            found = _distinct([found, self._filling(np.concatenate([found, excluded]), named, limit - len(found))])
         return found
 
     def components(self, listener: Listener, query: Floats | None, rows: Rows, vectors: Floats) -> Floats:
@@ -93,9 +103,11 @@ class Pool:
         processor, and some kernels of OpenBLAS look at memory beyond the fifth."""
         return [(each, np.float32(self.serving.blend[name] * MICRO)) for each, name in enumerate(COMPONENTS)]
 
-    def _filling(self, taken: Rows, count: int) -> Rows:
+    def _filling(self, taken: Rows, named: Named | None, count: int) -> Rows:
         """More rows, the most popular first, when a small catalogue or many exclusions leave too few."""
         free = np.setdiff1d(np.arange(len(self.popularity)), taken)
+        if named:
+            free = free[~named.among(free)]
         return free[np.argsort(-self.popularity[free], kind="stable")[:count]]
 
     def _preference(self, taste: Rows, rows: Rows) -> Floats:
@@ -108,13 +120,17 @@ class Pool:
         return np.unpackbits(self.families[rows].view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
 
 
-def _free(way: Callable[[int], Rows], excluded: Rows, count: int) -> Rows:
-    """The first `count` rows of `way` that are not excluded (sorted); fewer when it has no more."""
-    most = count + len(excluded)
-    asked = count + min(len(excluded), FETCHED)
+def _free(way: Callable[[int], Rows], excluded: Rows, named: Named | None, count: int) -> Rows:
+    """The first `count` rows of `way` that are not excluded (sorted) or named; fewer when it has no more."""
+    out = len(excluded) + (named.most if named else 0)
+    most = count + out
+    asked = count + min(out, FETCHED)
     while True:
         rows = way(asked)
-        free = rows[~_among(rows, excluded)][:count]
+        free = rows[~_among(rows, excluded)]
+        if named:
+            free = free[~named.among(free)]
+        free = free[:count]
         if len(free) == count or asked == most or len(rows) < asked:
             return free
         asked = min(4 * asked, most)

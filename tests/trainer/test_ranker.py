@@ -43,9 +43,9 @@ def test_without_feedback_it_learns_from_held_out_listening(demo_run: Run) -> No
 
 
 def _asker(run: Run, number: int) -> tuple:
-    from musix_trainer.ranker import _known
+    from musix_trainer.ranker import known
 
-    listener, query = _known(run.pool(), run.collab, number)
+    listener, query = known(run.pool(), run.collab, number)
     return listener, query, listener.heard
 
 
