@@ -19,7 +19,7 @@ from musix_trainer.benchmark import Benchmark
 from musix_trainer.protocols import Asked, Results, collab, genre, hybrid, mood
 from musix_trainer.run import EVALUATION, Run, one_thread
 
-VERSION = 1  # of the protocols: results of another one are measured again
+VERSION = 2  # of the protocols: results of another one are measured again
 
 Measure = Callable[[Asked], dict[str, Results]]
 # What is measured in one go, and kept in one file; by the start of the names of its protocols, PART/PROTOCOL.
