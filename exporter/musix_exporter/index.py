@@ -12,9 +12,11 @@ from musix_runtime.manifest import INDEXES, Search
 from musix_trainer import progress, recipe
 
 QUERIES = 256
+CLUSTERS = 4  # times the root of the vectors: many small ones hold the nearest in fewer bytes than few large ones
 PER_CLUSTER = 64  # vectors that the place of a cluster's centre is learned from
 ROUNDS = 10  # of k-means
 LEAST, SHARE = 4, 4  # clusters are searched at least, and at most one in so many: beyond it, exact search is no slower
+STEP = 4  # a search that finds too little goes on with more clusters: by one in so many
 REFINE = 3  # times as many are found by codes as are then compared exactly
 
 
@@ -41,7 +43,7 @@ def sample(rows: int) -> Rows:
 
 def _clustered(vectors: Floats) -> Index:
     rows, width = vectors.shape
-    clusters = 2 ** round(np.log2(2 * np.sqrt(rows)))
+    clusters = 2 ** round(np.log2(CLUSTERS * np.sqrt(rows)))
     centres = faiss.IndexFlatIP(width)
     index = faiss.IndexIVFPQFastScan(centres, width, clusters, width, BITS, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = True  # codes tell a vector from the centre of its cluster
@@ -62,6 +64,6 @@ def _searched(name: str, index: Index, queries: Floats, wanted: list[Rows], floo
         progress.say(f"{name}: {index.faiss.nprobe} of {clusters} clusters hold {recall:.1%} of the {at} nearest")
         if recall >= floor:
             return Search("ivfpq", clusters, index.faiss.nprobe, index.refine, recall, at, len(queries))
-        if 2 * index.faiss.nprobe > clusters // SHARE:
+        index.faiss.nprobe += max(1, index.faiss.nprobe // STEP)
+        if index.faiss.nprobe > clusters // SHARE:
             raise GateError(f"{name}: expected at least {floor:.1%} of the {at} nearest, found {recall:.1%}")
-        index.faiss.nprobe *= 2

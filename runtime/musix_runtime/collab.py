@@ -1,12 +1,13 @@
 """Collab: how well a track fits what a listener, and listeners alike, have heard."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.arrays import ABSENT, Floats, Keys, Members, Rows
 from musix_runtime.index import Index
 
 TimeRange = Literal["short_term", "medium_term", "long_term"]
@@ -64,11 +65,11 @@ class Collab:
 
     def places(self, rows: NDArray[Any]) -> Rows:
         """Where the catalogue rows stand among those with factors, ABSENT for tracks nobody has heard."""
-        if not len(self.rows):
-            return np.full(len(rows), ABSENT, np.int64)
-        # Of one dtype: else numpy would convert, and copy, all of the million rows that are searched.
-        places = np.minimum(np.searchsorted(self.rows, rows.astype(self.rows.dtype)), len(self.rows) - 1)
-        return np.where(self.rows[places] == rows, places, ABSENT)
+        return self._members.places(rows)
+
+    @cached_property
+    def _members(self) -> Members:
+        return Members.of(self.rows)
 
     def matches(self, factors: Floats) -> "Matches":
         """How well tracks match the listener with these factors (51,)."""

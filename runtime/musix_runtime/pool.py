@@ -127,7 +127,7 @@ def _free(way: Callable[[int], Rows], excluded: Rows, named: Named | None, count
     asked = count + min(out, FETCHED)
     while True:
         rows = way(asked)
-        free = rows[~_among(rows, excluded)]
+        free = rows[_allowed(rows, excluded)]
         if named:
             free = free[~named.among(free)]
         free = free[:count]
@@ -145,7 +145,8 @@ def _distinct(rows: list[Rows]) -> Rows:
     return every[first]
 
 
-def _among(rows: Rows, ordered: Rows) -> NDArray[np.bool_]:
-    if not len(ordered):
-        return np.zeros(len(rows), bool)
-    return ordered[np.minimum(np.searchsorted(ordered, rows), len(ordered) - 1)] == rows
+def _allowed(rows: Rows, excluded: Rows) -> NDArray[np.bool_]:
+    """Which rows are not among the excluded ones, ascending."""
+    if not len(excluded):
+        return np.ones(len(rows), bool)
+    return excluded.take(np.searchsorted(excluded, rows), mode="clip") != rows

@@ -89,7 +89,7 @@ class Ranker:
         places = 1 + STEPS * count + columns
         picks, found = [], []
         for _ in range(min(limit, count)):
-            pick = scores[places].argmax()
+            pick = scores.take(places).argmax()
             picks.append(pick)
             found.append(places[pick])
             np.minimum(places, beside[pick], out=places)
