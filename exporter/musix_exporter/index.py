@@ -13,7 +13,7 @@ from musix_trainer import progress, recipe
 
 QUERIES = 256
 CLUSTERS = 4  # times the root of the vectors: many small ones hold the nearest in fewer bytes than few large ones
-PER_CLUSTER = 64  # vectors that the place of a cluster's centre is learned from
+PER_CLUSTER = 128  # vectors that the place of a cluster's centre is learned from
 ROUNDS = 10  # of k-means
 LEAST, SHARE = 4, 4  # clusters are searched at least, and at most one in so many: beyond it, exact search is no slower
 STEP = 4  # a search that finds too little goes on with more clusters: by one in so many

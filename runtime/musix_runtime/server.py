@@ -18,6 +18,8 @@ from musix_runtime.live import Live
 from musix_runtime.settings import Settings
 
 STOP_SECONDS = 10  # for requests under way, once the server was told to stop
+M_MMAP_THRESHOLD = -3  # glibc's malloc.h
+LARGE = 128 * 1024  # bytes; its default, which would grow with the blocks that are asked for
 
 
 def run(path: Path, trust: Path | None, host: str, port: int, workers: int, access_log: bool) -> None:
@@ -55,9 +57,10 @@ def worker() -> Any:
 
 
 def _settle() -> None:
-    """After loading: what is there stays, so no collection need look at it again, and what was freed is given back."""
+    """After loading: what is there stays, so no collection need look at it again. What was freed is given back, as
+    large blocks will be from now on: glibc keeps what ONNX Runtime needed to read its graphs, and what a batch took."""
     gc.collect()
     gc.freeze()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim:  # glibc keeps what ONNX Runtime needed only to read its graphs
-        trim(0)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
