@@ -1,13 +1,16 @@
 """Growth: what a recommendation costs with more tracks, listeners, places in the list, and excluded tracks."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import matplotlib
 import msgspec
+import numpy as np
 
 from musix_runtime import Engine
+from musix_runtime.arrays import Scores
 from perf import profile, scale, stream
 
 matplotlib.use("agg")
@@ -15,6 +18,7 @@ from matplotlib import pyplot  # after the choice of a backend that needs no scr
 
 SIZES = (10_000, 100_000, 1_000_000)
 LENGTHS = (1, 10, 30, 100)
+ROUNDS = 5
 EXCLUDED = (0, 10, 100, 1_000, 10_000)
 TITLES = {
     "tracks": "Tracks in the catalogue (10,000 listeners)",
@@ -25,27 +29,35 @@ TITLES = {
 
 
 def measure(work: Path, count: int) -> dict[str, dict[int, dict[str, float]]]:
-    """Median and P95 of the engine's recommend in microseconds, by what grows and how far."""
+    """Median and P95 of the engine's recommend in microseconds, by what grows and how far.
 
-    def made(tracks: int, listeners: int) -> Path:
-        return scale.build(tracks, listeners, work / f"{tracks}x{listeners}", work / "models")
+    In rounds over all points, so that a slower minute of the machine is every point's.
+    """
 
-    small, middle = made(SIZES[0], SIZES[0]), made(SIZES[1], SIZES[0])
+    def opened(tracks: int, listeners: int) -> tuple[Path, Engine]:
+        bundle = scale.build(tracks, listeners, work / f"{tracks}x{listeners}", work / "models")
+        return bundle, Engine.open(bundle)
+
+    small, middle = opened(SIZES[0], SIZES[0]), opened(SIZES[1], SIZES[0])
+    points = {
+        "tracks": {size: _point(*opened(size, SIZES[0]), count) for size in SIZES},
+        "listeners": {size: _point(*opened(SIZES[0], size), count) for size in SIZES},
+        "length": {length: _point(*small, count, limit=length) for length in LENGTHS},
+        "excluded": {
+            number: _point(*middle, count, exclude_ids=stream.tracks(middle[0], number)) for number in EXCLUDED
+        },
+    }
+    rounds = [{name: {x: asked() for x, asked in of.items()} for name, of in points.items()} for _ in range(ROUNDS)]
     return {
-        "tracks": {size: _asked(made(size, SIZES[0]), count) for size in SIZES},
-        "listeners": {size: _asked(made(SIZES[0], size), count) for size in SIZES},
-        "length": {length: _asked(small, count, limit=length) for length in LENGTHS},
-        "excluded": {number: _excluding(middle, count, number) for number in EXCLUDED},
+        name: {x: profile.figures(np.concatenate([each[name][x] for each in rounds])) for x in of}
+        for name, of in points.items()
     }
 
 
-def _asked(bundle: Path, count: int, **fields: Any) -> dict[str, float]:
+def _point(bundle: Path, engine: Engine, count: int, **fields: Any) -> Callable[[], Scores]:
+    """Asks `count` questions, with these fields, and gives their times in microseconds."""
     requests = [msgspec.structs.replace(each, **fields) for each in stream.draw(bundle, count).typed()[0]]
-    return profile.recommend(Engine.open(bundle), requests)["whole"]
-
-
-def _excluding(bundle: Path, count: int, number: int) -> dict[str, float]:
-    return _asked(bundle, count, exclude_ids=stream.tracks(bundle, number))
+    return lambda: profile.times(engine, requests).sum(axis=1)
 
 
 def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
@@ -72,7 +84,7 @@ def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), default="build/perf", show_default=True, help="For bundles.")
-@click.option("--count", default=1000, show_default=True, help="Questions at each point.")
+@click.option("--count", default=500, show_default=True, help="Questions at each point, in each of five rounds.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default="build/perf/growth.png", show_default=True, help="Figure."
 )

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from musix_runtime import Engine
+from musix_runtime.arrays import Scores
 from musix_runtime.messages import RecommendRequest
 from musix_runtime.stages import RECOMMEND, Stages
 from perf import stream, table
@@ -18,13 +19,11 @@ STAGES = (*RECOMMEND, "JSON")
 WARM_UP = 200
 
 
-def recommend(engine: Engine, requests: list[RecommendRequest]) -> dict[str, dict[str, float]]:
-    """Median and 95th percentile of each stage and of the whole, in microseconds."""
+def times(engine: Engine, requests: list[RecommendRequest]) -> Scores:
+    """Microseconds of each stage of each answer, after some to warm up. Shape (requests, stages)."""
     for request in requests[:WARM_UP]:
         engine.recommend(request)
-    times = np.array([_stages(engine, request) for request in requests]) * 1e6
-    whole = np.column_stack([times, times.sum(axis=1)])
-    return {name: _figures(column) for name, column in zip((*STAGES, "whole"), whole.T, strict=True)}
+    return np.array([_stages(engine, request) for request in requests]) * 1e6
 
 
 def _stages(engine: Engine, request: RecommendRequest) -> list[float]:
@@ -34,7 +33,8 @@ def _stages(engine: Engine, request: RecommendRequest) -> list[float]:
     return [stages.seconds[name] for name in STAGES]
 
 
-def _figures(times: Any) -> dict[str, float]:
+def figures(times: Scores) -> dict[str, float]:
+    """Median and 95th percentile of times in microseconds."""
     return {"p50_us": float(np.median(times)), "p95_us": float(np.percentile(times, 95))}
 
 
@@ -42,8 +42,10 @@ def measure(bundle: Path, count: int) -> dict[str, Any]:
     """All figures of a bundle."""
     engine = Engine.open(bundle)
     asked, classify = stream.draw(bundle, max(count, BATCH_SIZE)).typed()
-    found: dict[str, Any] = {"recommend": recommend(engine, asked[:count])}
-    found["classify"] = _figures(np.array([_timed(lambda: engine.classify(each)) for each in classify]) * 1e6)  # noqa: B023
+    stages = times(engine, asked[:count])
+    columns = zip((*STAGES, "whole"), [*stages.T, stages.sum(axis=1)], strict=True)
+    found: dict[str, Any] = {"recommend": {name: figures(column) for name, column in columns}}
+    found["classify"] = figures(np.array([_timed(lambda: engine.classify(each)) for each in classify]) * 1e6)  # noqa: B023
     batches = [_timed(lambda: engine.classify_batch(classify[:BATCH_SIZE])) for _ in range(20)]
     found["batch_tracks_per_s"] = BATCH_SIZE / float(np.median(batches))
     return found
