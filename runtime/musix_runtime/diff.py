@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime import golden
+from musix_runtime import drift, golden
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.engine import Engine
 from musix_runtime.features import AUDIO
@@ -26,12 +26,14 @@ Measures = dict[str, float]
 
 
 class Diff(msgspec.Struct, frozen=True):
-    """What differs between two bundles; a section without entries is equal. `outputs` has every measure, also zeros."""
+    """What differs between two bundles; a section without entries is equal. `outputs` has every measure, also zeros;
+    `drift` the audio features whose distribution moved, None where the catalogues are too small to tell."""
 
     equal: bool
     versions: dict[str, Pair]
     recipe: list[str]
     data: dict[str, Pair]
+    drift: dict[str, float] | None
     labels: dict[str, Pair]
     counts: dict[str, Pair]
     bytes: dict[str, Pair]
@@ -49,6 +51,11 @@ class Diff(msgspec.Struct, frozen=True):
                 yield from (f"  {key:<52} {_shown(a)} -> {_shown(b)}" for key, (a, b) in section.items())
             else:
                 yield from (f"  {line}" for line in section)
+        if self.drift is None:
+            yield f"drift: expected at least {drift.SAMPLES} tracks in both to tell, found fewer"
+        else:
+            yield "drift" if self.drift else "drift: no audio feature moved"
+            yield from (f"  {name:<52} KL {_shown(kl)}, above {drift.BOUNDS['KL']}" for name, kl in self.drift.items())
         yield "outputs"
         for part, measures in self.outputs.items():
             yield from (f"  {part + ': ' + name:<52} {_shown(value)}" for name, value in measures.items())
@@ -62,6 +69,7 @@ def diff(first: Engine, second: Engine) -> Diff:
         versions=_versions(first, second),
         recipe=_changed_lines(a.provenance.recipe, b.provenance.recipe),
         data=_pairs(_data(a), _data(b)),
+        drift=drift.drifted(first.catalog.inputs, second.catalog.inputs),
         labels=_labels(a, b),
         counts=_pairs(a.counts, b.counts),
         bytes=_pairs(a.part_bytes(), b.part_bytes()),

@@ -57,6 +57,7 @@ def measured(made: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_figure_has_an_interval_and_stands_beside_baselines(measured: Path) -> None:
     found = json.loads((measured / "all.json").read_bytes())
     assert {part: set(of) for part, of in found.items()} == {
+        "catalogue": {"drift"},
         "genre": {"known_artists", "unseen_artists", "five_fold"},
         "mood": {"rule"},
         "collab": {"sampled_99", "sampled_99_popular", "full", "cold_listeners"},
@@ -67,6 +68,9 @@ def test_every_figure_has_an_interval_and_stands_beside_baselines(measured: Path
             for each in metrics.values():
                 assert each["low"] <= each["value"] + 1e-9
                 assert each["value"] <= each["high"] + 1e-9
+    drift = found["catalogue"]["drift"]
+    assert drift["false_alarms_at_500"]["value"] < 0.05 < 0.5 < drift["false_alarms_at_50"]["value"]
+    assert drift["caught_at_500"]["value"] > 0.9
     known = found["genre"]["known_artists"]["macro_f1"]
     assert known["low"] > known["baselines"]["12 audio features, XGBoost"] > known["baselines"]["class prior"]
     full = found["collab"]["full"]["ndcg_at_10"]
@@ -96,7 +100,7 @@ def test_what_was_measured_is_not_measured_again(measured: Path, monkeypatch: py
     assert set(evaluate.evaluate(measured, ("collab/full", "genre"), 1, None)["collab"]) == {"full"}
     with pytest.raises(AssertionError, match="measured again"):
         evaluate.evaluate(measured, ("collab",), 2, None)  # over other seeds
-    with pytest.raises(InputError, match=r"--protocol: expected one of genre/known_artists, .*, found colab"):
+    with pytest.raises(InputError, match=r"--protocol: expected one of catalogue, genre/.*, found colab"):
         evaluate.evaluate(measured, ("colab",), 1, None)
 
 

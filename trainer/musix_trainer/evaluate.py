@@ -16,7 +16,7 @@ from musix_runtime.errors import InputError
 from musix_runtime.folder import write_file
 from musix_trainer import progress, recipe
 from musix_trainer.benchmark import Benchmark
-from musix_trainer.protocols import Asked, Results, collab, genre, hybrid, mood
+from musix_trainer.protocols import Asked, Results, catalogue, collab, genre, hybrid, mood
 from musix_trainer.run import EVALUATION, Run, one_thread
 
 VERSION = 2  # of the protocols: results of another one are measured again
@@ -24,6 +24,7 @@ VERSION = 2  # of the protocols: results of another one are measured again
 Measure = Callable[[Asked], dict[str, Results]]
 # What is measured in one go, and kept in one file; by the start of the names of its protocols, PART/PROTOCOL.
 GROUPS: dict[str, Measure] = {
+    "catalogue": catalogue.measure,
     "genre/known_artists": genre.known_artists,
     "genre/unseen_artists": genre.unseen_artists,
     "genre/five_fold": genre.five_fold,
