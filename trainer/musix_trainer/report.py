@@ -120,7 +120,7 @@ def _mood(run: Run) -> str:
 def _measured(found: dict[str, Any]) -> str:
     if not found:
         return "<h2>Figures</h2><p>Nothing was measured yet: <code>musix evaluate RUN</code> does.</p>"
-    pieces = ["<h2>Figures</h2><p>With 95 % intervals, bootstrapped over artists or listeners.</p>"]
+    pieces = ["<h2>Figures</h2><p>With 95 % intervals, bootstrapped over artists, listeners or samples drawn.</p>"]
     for part, of in found.items():
         for protocol, metrics in of.items():
             name = f"{part}/{protocol}"

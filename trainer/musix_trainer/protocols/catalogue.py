@@ -38,7 +38,7 @@ def _drift(asked: Asked) -> Results:
             same = [rng.permutation(len(audio)) for _ in range(DRAWS)]
             figures.add(f"false_alarms_at_{size}", _alarms(audio, same, size))
         shifted = [_shifted(above, rng) for _ in range(DRAWS)]
-        figures.add(f"caught_at_{drift.SAMPLES}", _alarms(audio[:, [energy]], shifted, drift.SAMPLES))
+        figures.add(f"caught_at_{drift.SAMPLES}, simulated", _alarms(audio[:, [energy]], shifted, drift.SAMPLES))
     return figures.results()
 
 
