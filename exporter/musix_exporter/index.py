@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 from musix_exporter.files import Files
 from musix_runtime.arrays import Floats, Rows
 from musix_runtime.errors import GateError
-from musix_runtime.index import BITS, Index
+from musix_runtime.index import Index
 from musix_runtime.manifest import INDEXES, Search
 from musix_trainer import progress, recipe
 
@@ -17,7 +17,6 @@ PER_CLUSTER = 128  # vectors that the place of a cluster's centre is learned fro
 ROUNDS = 10  # of k-means
 LEAST, SHARE = 4, 4  # clusters are searched at least, and at most one in so many: beyond it, exact search is no slower
 STEP = 4  # a search that finds too little goes on with more clusters: by one in so many
-REFINE = 3  # times as many are found by codes as are then compared exactly
 
 
 def add(name: str, vectors: Floats, queries: Floats, at: int, settings: recipe.Index, files: Files) -> Search:
@@ -27,7 +26,7 @@ def add(name: str, vectors: Floats, queries: Floats, at: int, settings: recipe.I
     """
     files.add_array(INDEXES[name].vectors, vectors)
     index = Index.exact(vectors)
-    search = Search("flat", 0, 0, 1, 1.0, at, len(queries))
+    search = Search("flat", 0, 0, 1.0, at, len(queries))
     if vectors.size > settings.exact:
         wanted = [index.nearest(query, at)[0] for query in queries]
         index = _clustered(vectors)
@@ -45,13 +44,12 @@ def _clustered(vectors: Floats) -> Index:
     rows, width = vectors.shape
     clusters = 2 ** round(np.log2(CLUSTERS * np.sqrt(rows)))
     centres = faiss.IndexFlatIP(width)
-    index = faiss.IndexIVFPQFastScan(centres, width, clusters, width, BITS, faiss.METRIC_INNER_PRODUCT)
-    index.by_residual = True  # codes tell a vector from the centre of its cluster
+    index = faiss.IndexIVFFlat(centres, width, clusters, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, PER_CLUSTER
     with threadpool_limits(1):  # the centres' last bits depend on the number of threads
         index.train(np.ascontiguousarray(vectors[:: max(1, rows // (clusters * PER_CLUSTER))]))
         index.add(np.ascontiguousarray(vectors))
-    return Index(vectors, index, REFINE)
+    return Index(vectors, index)
 
 
 def _searched(name: str, index: Index, queries: Floats, wanted: list[Rows], floor: float) -> Search:
@@ -63,7 +61,7 @@ def _searched(name: str, index: Index, queries: Floats, wanted: list[Rows], floo
         recall = float(np.mean([np.isin(rows, few).mean() for rows, few in zip(wanted, found, strict=True)]))
         progress.say(f"{name}: {index.faiss.nprobe} of {clusters} clusters hold {recall:.1%} of the {at} nearest")
         if recall >= floor:
-            return Search("ivfpq", clusters, index.faiss.nprobe, index.refine, recall, at, len(queries))
+            return Search("ivf", clusters, index.faiss.nprobe, recall, at, len(queries))
         index.faiss.nprobe += max(1, index.faiss.nprobe // STEP)
         if index.faiss.nprobe > clusters // SHARE:
             raise GateError(f"{name}: expected at least {floor:.1%} of the {at} nearest, found {recall:.1%}")

@@ -42,35 +42,10 @@ class Keys:
     def find_one(self, key: str) -> int:
         """Position of one key, ABSENT when there is none."""
         wanted = key.encode("utf-8", "surrogatepass")
+        if not wanted:
+            return ABSENT
         place = bisect_left(self.sorted, wanted)
-        return place if wanted and place < len(self.sorted) and self.sorted[place] == wanted else ABSENT
-
-
-@dataclass(frozen=True)
-class Members:
-    """Which numbers are members of an ascending set, and at which place in it: bits, and how many stand before each 64
-    of them (rank by popcount, Jacobson 1989). They fit the cache, where a search of a million members does not."""
-
-    words: NDArray[np.uint64]  # the last one is empty, and stands for all numbers beyond
-    before: Rows
-
-    @classmethod
-    def of(cls, ascending: NDArray[Any]) -> "Members":
-        """The set of these numbers, ascending and not below 0."""
-        size = int(ascending[-1]) // 64 + 2 if len(ascending) else 1
-        bits = np.zeros(64 * size, np.uint8)
-        bits[ascending] = 1
-        words = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
-        return cls(words, np.cumsum(np.bitwise_count(words), dtype=np.int64) - np.bitwise_count(words))
-
-    def places(self, numbers: NDArray[Any]) -> Rows:
-        """Place of each number (n,), not below 0, in the set; ABSENT of those that are not in it."""
-        at = np.minimum(numbers >> 6, len(self.words) - 1)
-        bit = np.uint64(1) << (numbers & 63).astype(np.uint64)
-        word = self.words[at]
-        places = self.before[at] + np.bitwise_count(word & (bit - np.uint64(1)))
-        places[(word & bit) == 0] = ABSENT
-        return places
+        return place if place < len(self.sorted) and self.sorted[place] == wanted else ABSENT
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Bundle:
     def _index(self, name: str) -> Index:
         matrix, search = self.array(INDEXES[name].vectors), self.manifest.indexes[name]
         try:
-            index = Index.read(matrix, self.views[name], search.refine)
+            index = Index.read(matrix, self.views[name])
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
         wanted = (search.kind, *matrix.shape, search.clusters, search.probes)

@@ -36,6 +36,8 @@ class Catalog:
 
     def rows(self, track_ids: Sequence[str]) -> Rows:
         """Row of each track id, ABSENT for ids that are not in the catalogue."""
+        if not track_ids:
+            return np.empty(0, np.int64)
         places = self.ids.find([bare(each) for each in track_ids])
         return np.where(places != ABSENT, self.id_rows[places], ABSENT).astype(np.int64)
 

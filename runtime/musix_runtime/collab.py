@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.arrays import ABSENT, Floats, Keys, Members, Rows
+from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.index import Index
 
 TimeRange = Literal["short_term", "medium_term", "long_term"]
@@ -63,13 +63,16 @@ class Collab:
         mean = self.index.vectors(places).mean(axis=0)
         return np.asarray(np.append(mean, np.float32(1)) @ self.fold_in_map, np.float32)
 
-    def places(self, rows: NDArray[Any]) -> Rows:
+    def places(self, rows: NDArray[Any]) -> NDArray[np.int32]:
         """Where the catalogue rows stand among those with factors, ABSENT for tracks nobody has heard."""
-        return self._members.places(rows)
+        return self._places.take(rows, mode="clip")
 
     @cached_property
-    def _members(self) -> Members:
-        return Members.of(self.rows)
+    def _places(self) -> NDArray[np.int32]:
+        """The place of each catalogue row; the last one stands for all rows beyond."""
+        places = np.full(self.rows.max(initial=-1) + 2, ABSENT, np.int32)
+        places[self.rows] = np.arange(len(self.rows))
+        return places
 
     def matches(self, factors: Floats) -> "Matches":
         """How well tracks match the listener with these factors (51,)."""
@@ -104,8 +107,9 @@ class Matches:
         if self._best is None:
             return found
         places = self._collab.places(rows)
-        heard = np.flatnonzero(places != ABSENT)
+        heard = places != ABSENT
         scores = self._collab.index.vectors(places[heard]) @ self._query
-        spread = max(self._best - self._average, np.float32(1e-6))
-        found[heard] = ((scores - self._average) / spread).clip(0, 1)
+        scores -= self._average
+        scores /= np.maximum(self._best - self._average, np.float32(1e-6))
+        found[heard] = np.minimum(np.maximum(scores, 0), 1)
         return found

@@ -125,8 +125,7 @@ class Engine:
         inputs, artists = self._inputs(requests, paths)
         confidences = self.genre.confidence(inputs, artists)
         moods = self.mood.probabilities(np.ascontiguousarray(inputs[:, : len(AUDIO_NAMES)]))
-        timestamp = _now()
-        return [self._classification(*each, timestamp) for each in zip(confidences, moods, strict=True)]
+        return self._classifications(confidences, moods)
 
     def recommend(self, request: RecommendRequest, stages: Stages | None = None) -> Recommendations:
         """Up to `limit` tracks for a listener, best first, with reasons. With `stages`, notes how the time divides.
@@ -175,17 +174,16 @@ class Engine:
 
     def _inputs(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> tuple[Floats, list[Sequence[str]]]:
         """Raw inputs (n, 15) and artists of the requests, completed from the catalogue."""
-        inputs = np.full((len(requests), len(INPUT_NAMES)), np.nan, np.float32)
+        rows = self.catalog.rows([request.track_id or "" for request in requests])
+        inputs = self.catalog.inputs[rows]
+        inputs[rows == ABSENT] = np.nan
         artists: list[Sequence[str]] = []
-        for i, request in enumerate(requests):
-            row = self.catalog.row(request.track_id)
-            if row is not None:
-                inputs[i] = self.catalog.inputs[row]
-            elif request.audio_features is None:
+        for i, (request, row) in enumerate(zip(requests, rows.tolist(), strict=True)):
+            given = request.audio_features
+            if row == ABSENT and given is None:
                 if request.track_id is None:
                     raise RequestError([Violation(paths[i], "is required when audioFeatures is not given")])
                 raise UnknownTrackError(request.track_id, paths[i])
-            given = request.audio_features
             if given is not None:
                 inputs[i, : len(AUDIO_NAMES)] = [getattr(given, name) for name in AUDIO_NAMES]
             for name in INPUT_NAMES[len(AUDIO_NAMES) :]:
@@ -195,15 +193,22 @@ class Engine:
             if request.artists is not None:
                 artists.append(request.artists)
             else:
-                artists.append([] if row is None else self.catalog.artists[row].split(";"))
+                artists.append([] if row == ABSENT else self.catalog.artists[row].split(";"))
         return inputs, artists
 
-    def _classification(self, confidence: Floats, moods: Floats, timestamp: str) -> Classification:
-        best = np.argsort(-np.rint(confidence * 10**DIGITS), kind="stable")[:TOP_GENRES]
-        genres = [GenreConfidence(self.bundle.manifest.families[i], round(float(confidence[i]), DIGITS)) for i in best]
-        probabilities = {mood: round(float(p), DIGITS) for mood, p in zip(MOODS, moods, strict=True)}
-        primary = max(probabilities, key=lambda mood: probabilities[mood])
-        return Classification(genres, MoodAnswer(primary, probabilities), timestamp)
+    def _classifications(self, confidences: Floats, moods: Floats) -> list[Classification]:
+        shares, chances = _rounded(confidences), _rounded(moods)
+        best = np.argsort(-shares, axis=1, kind="stable")[:, :TOP_GENRES]
+        families, timestamp = self.bundle.manifest.families, _now()
+        columns = (each.tolist() for each in (best, shares, chances, chances.argmax(axis=1)))
+        return [
+            Classification(
+                [GenreConfidence(families[i], share[i]) for i in genres],
+                MoodAnswer(MOODS[primary], dict(zip(MOODS, probabilities, strict=True))),
+                timestamp,
+            )
+            for genres, share, probabilities, primary in zip(*columns, strict=True)
+        ]
 
     def _rows(self, request: RecommendRequest) -> tuple[Rows, int | None, Rows]:
         """The rows that the request names, as far as the catalogue has them: its history, the current track, and both
@@ -243,7 +248,7 @@ class Engine:
         return None
 
     def _recommendations(self, rows: Rows, base: Scores, values: Scores, source: str) -> list[Recommendation]:
-        scores = np.round(base + values.sum(axis=1), 6).tolist()
+        scores = (base + values.sum(axis=1)).round(6).tolist()
         families, moods = self.catalog.families[rows].tolist(), self.catalog.moods[rows].tolist()
         return [
             Recommendation(
@@ -277,22 +282,27 @@ class Engine:
         return names
 
 
+def _rounded(shares: Floats) -> Scores:
+    return np.rint(shares.astype(np.float64) * 10**DIGITS) / 10**DIGITS
+
+
 def reasons(values: Scores, source: str) -> list[str]:
     """In words, for each row of `values` (n, 5), the contributions: what speaks for the track, in whole percents that
     sum to 100."""
     helpful = np.maximum(values, 0)
-    exact = helpful * (100 / np.maximum(helpful.sum(axis=1, keepdims=True), 1e-9))
+    total = helpful.sum(axis=1, keepdims=True)
+    exact = helpful * (100 / np.maximum(total, 1e-9))
     percents = np.floor(exact)
-    lacking = np.where(helpful.any(axis=1, keepdims=True), 100, 0) - percents.sum(axis=1, keepdims=True)
+    lacking = 100 * (total > 0) - percents.sum(axis=1, keepdims=True)
     rank = (percents - exact).argsort(axis=1, kind="stable").argsort(axis=1)
     percents += rank < lacking  # the largest remainders are rounded up
     words = POPULAR_WORDS if source == "popular" else WORDS
     order = (-percents).argsort(axis=1, kind="stable").tolist()
-    return [_reason(row, places, words) for row, places in zip(percents.tolist(), order, strict=True)]
+    return [_reason(row, places, words) for row, places in zip(percents.astype(int).tolist(), order, strict=True)]
 
 
-def _reason(percents: list[float], order: list[int], words: Sequence[str]) -> str:
-    told = " + ".join([f"{percents[i]:.0f}% {words[i]}" for i in order if percents[i]])
+def _reason(percents: list[int], order: list[int], words: Sequence[str]) -> str:
+    told = " + ".join([f"{percents[i]}% {words[i]}" for i in order if percents[i]])
     return told or "nothing speaks for this track but its turn"
 
 

@@ -12,7 +12,7 @@ from musix_runtime import features
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
@@ -119,12 +119,9 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an index is searched, and what that was measured to find."""
 
-    kind: Literal[
-        "flat", "ivfpq"
-    ]  # all vectors; or by codes those of `probes` clusters, of `clusters`, next to the query
+    kind: Literal["flat", "ivf"]  # all vectors; or those of the `probes` clusters, of `clusters`, next to the query
     clusters: Count
     probes: Count
-    refine: Annotated[int, Meta(ge=1, le=64)]  # times as many are found by codes as are then compared exactly
     recall: Annotated[float, Meta(ge=0, le=1)]  # share of the exact `at` nearest that are found; 1 for flat
     at: Count
     queries: Count  # over how many it was measured

@@ -1,6 +1,7 @@
 """Metrics: what a server counts of its answers, for Prometheus."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -22,13 +23,16 @@ class Metrics:
 
     def __init__(self, engine: Callable[[], Engine], shared: bool) -> None:
         registry = CollectorRegistry()
-        self._requests = Counter("musix_requests", "Requests answered.", ["route", "status"], registry=registry)
-        self._seconds = Histogram(
-            "musix_request_seconds", "Time to answer.", ["route"], registry=registry, buckets=BUCKETS
-        )
-        self._stages = Counter("musix_stage_seconds", "Time by stage of the answer.", ["stage"], registry=registry)
-        self._sources = Counter("musix_recommendations", "Recommendations by source.", ["source"], registry=registry)
-        self._sheds = Counter("musix_shed", "Requests sent away as too many.", ["route"], registry=registry)
+
+        def counter(name: str, told: str, labels: list[str]) -> Callable[..., Counter]:
+            return cache(Counter(name, told, labels, registry=registry).labels)  # which looks for its child each time
+
+        seconds = Histogram("musix_request_seconds", "Time to answer.", ["route"], registry=registry, buckets=BUCKETS)
+        self._seconds = cache(seconds.labels)
+        self._requests = counter("musix_requests", "Requests answered.", ["route", "status"])
+        self._stages = counter("musix_stage_seconds", "Time by stage of the answer.", ["stage"])
+        self._sources = counter("musix_recommendations", "Recommendations by source.", ["source"])
+        self._sheds = counter("musix_shed", "Requests sent away as too many.", ["route"])
         self._registry = registry
         if shared:
             self._registry = CollectorRegistry()
@@ -37,14 +41,14 @@ class Metrics:
 
     def count(self, exchange: Exchange, status: int, seconds: float) -> None:
         """Count one request that is over."""
-        self._requests.labels(exchange.route, str(status)).inc()
-        self._seconds.labels(exchange.route).observe(seconds)
+        self._requests(exchange.route, str(status)).inc()
+        self._seconds(exchange.route).observe(seconds)
         for stage, taken in exchange.stages.seconds.items():
-            self._stages.labels(stage).inc(taken)
+            self._stages(stage).inc(taken)
         if exchange.source:
-            self._sources.labels(exchange.source).inc()
+            self._sources(exchange.source).inc()
         if status == 503:
-            self._sheds.labels(exchange.route).inc()
+            self._sheds(exchange.route).inc()
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

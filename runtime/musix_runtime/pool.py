@@ -13,6 +13,7 @@ from musix_runtime.content import Content
 from musix_runtime.manifest import Serving
 from musix_runtime.ranker import COMPONENTS, MICRO
 
+_FAMILIES = np.uint32(1) << np.arange(32, dtype=np.uint32)[:, None]  # the bit of each
 FETCHED = 200  # excluded tracks for which a first search makes room; few listeners exclude more among their best
 
 
@@ -83,7 +84,7 @@ class Pool:
         elif query is None:
             components[:, 0] = self.popularity[rows]
         if query is not None:
-            components[:, 1] = (vectors @ query).clip(0, 1)
+            components[:, 1] = np.minimum(np.maximum(vectors @ query, 0), 1)
         components[:, 2] = self._preference(listener.taste, rows)
         components[:, 3] = self.freshness[rows]
         components[:, 4] = 1
@@ -94,14 +95,14 @@ class Pool:
         size = max(self.serving.pool, limit)
         if len(components) <= size:
             return np.arange(len(components))
-        blend = sum((components[:, each] * weight for each, weight in self._blend), np.zeros(1, np.float32))
+        blend = (components * self._blend).sum(axis=1)
         return np.sort(np.argsort(-np.rint(blend), kind="stable")[:size])
 
     @cached_property
-    def _blend(self) -> list[tuple[int, np.float32]]:
-        """Column and weight. Summed one by one: a matrix product of five columns adds in another order on every
+    def _blend(self) -> Floats:
+        """The weights. Products are summed by numpy: a matrix product of five columns adds in another order on every
         processor, and some kernels of OpenBLAS look at memory beyond the fifth."""
-        return [(each, np.float32(self.serving.blend[name] * MICRO)) for each, name in enumerate(COMPONENTS)]
+        return np.array([self.serving.blend[name] * MICRO for name in COMPONENTS], np.float32)
 
     def _filling(self, taken: Rows, named: Named | None, count: int) -> Rows:
         """More rows, the most popular first, when a small catalogue or many exclusions leave too few."""
@@ -111,13 +112,10 @@ class Pool:
         return free[np.argsort(-self.popularity[free], kind="stable")[:count]]
 
     def _preference(self, taste: Rows, rows: Rows) -> Floats:
-        counts = self._families(taste).sum(axis=0, dtype=np.float32)
-        shares = counts / max(counts.max(), 1)
-        return (self._families(rows) * shares).max(axis=1, initial=0)
-
-    def _families(self, rows: Rows) -> NDArray[np.uint8]:
-        """Whether each row is of each family. Shape (n, 32)."""
-        return np.unpackbits(self.families[rows].view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
+        has = (self.families[np.concatenate([taste, rows])] & _FAMILIES) != 0
+        counts = has[:, : len(taste)].sum(axis=1, dtype=np.float32, keepdims=True)
+        shares = counts / max(counts.max(), np.float32(1))
+        return (has[:, len(taste) :] * shares).max(axis=0)
 
 
 def _free(way: Callable[[int], Rows], excluded: Rows, named: Named | None, count: int) -> Rows:

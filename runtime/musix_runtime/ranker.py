@@ -33,6 +33,7 @@ def _shapley_weights() -> Scores:
 
 _WEIGHTS = _shapley_weights()
 _DIVERSITIES = np.arange(STEPS + 1, dtype=np.float32)[:, None] / STEPS
+_BELOW = np.array([-1.0])
 _FINE = 2048  # to which vectors are rounded for diversity: products of such are whole numbers below 2**24, and exact
 
 
@@ -40,8 +41,10 @@ def diversity_steps(vectors: Floats) -> NDArray[np.int64]:
     """Diversity of each of the vectors (n, 28), of length 1, beside each other: 1 minus the cosine, not above 1, in
     whole `STEPS`. The same on every host, in whatever order its linear algebra adds. Shape (n, n)."""
     whole = np.rint(vectors * _FINE)
-    apart = np.rint((_FINE * _FINE - whole @ whole.T) * (STEPS / _FINE / _FINE))
-    return apart.clip(0, STEPS).astype(np.int64)
+    apart = _FINE * _FINE - whole @ whole.T
+    apart *= STEPS / _FINE / _FINE
+    np.rint(apart, out=apart)
+    return np.maximum(np.minimum(apart, STEPS, out=apart), 0, out=apart).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -84,21 +87,24 @@ class Ranker:
         columns = np.arange(count)
         # Every score that may be needed, in one list: at STEPS + 1 diversities, for each of the candidates; place 0 is
         # below them all, and is where a picked candidate stays.
-        scores = np.concatenate([[-1.0], self._at_each_diversity(components, context)])
-        beside = 1 + diversity_steps(vectors) * count + columns
-        places = 1 + STEPS * count + columns
-        picks, found = [], []
-        for _ in range(min(limit, count)):
+        scores = np.concatenate([_BELOW, self._at_each_diversity(components, context)])
+        columns += 1
+        beside = diversity_steps(vectors)
+        beside *= count
+        beside += columns
+        places = STEPS * count + columns
+        picks, found = np.empty((2, min(limit, count)), np.int64)
+        for i in range(len(picks)):
             pick = scores.take(places).argmax()
-            picks.append(pick)
-            found.append(places[pick])
+            picks[i] = pick
+            found[i] = places[pick]
             np.minimum(places, beside[pick], out=places)
             places[pick] = 0
-        order = np.lexsort((np.array(picks), -scores[found]))
-        chosen = np.array(picks, np.int64)[order]
-        components = components[chosen]
-        components[:, DIVERSITY] = (np.array(found, np.int64)[order] - 1) // count / STEPS
-        return chosen, components
+        order = np.lexsort((picks, -scores[found]))
+        picks, found = picks[order], found[order]
+        components = components[picks]
+        components[:, DIVERSITY] = (found - 1) // count / STEPS
+        return picks, components
 
     def _at_each_diversity(self, components: Floats, context: Floats) -> Scores:
         """Scores, in millionths, of all candidates at diversity 0, then at 1/STEPS, and so on: (STEPS + 1) * n."""

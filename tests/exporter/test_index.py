@@ -33,10 +33,10 @@ def test_more_vectors_are_searched_by_clusters_and_the_recall_is_measured(tmp_pa
     queries = clusters(200, 28, 100)
     settings = recipe.Index(exact=1, recall=0.9)
     search = index.add("content/index.faiss", vectors, queries, 50, settings, Files(tmp_path))
-    assert (search.kind, search.queries, search.at) == ("ivfpq", 200, 50)
+    assert (search.kind, search.queries, search.at) == ("ivf", 200, 50)
     assert 0.9 <= search.recall <= 1
-    found = Index.read(vectors, np.fromfile(tmp_path / "content" / "index.faiss", np.uint8), search.refine)
-    assert found.form() == ("ivfpq", 20_000, 28, search.clusters, search.probes)
+    found = Index.read(vectors, np.fromfile(tmp_path / "content" / "index.faiss", np.uint8))
+    assert found.form() == ("ivf", 20_000, 28, search.clusters, search.probes)
     exact = Index.exact(vectors)
     shared = [np.isin(found.nearest(query, 50)[0], exact.nearest(query, 50)[0]).mean() for query in queries]
     assert np.mean(shared) == pytest.approx(search.recall)
@@ -56,7 +56,7 @@ def test_a_bundle_searched_by_clusters_answers_nearly_as_the_exact_one(
     settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
     clustered = Engine.open(pack.export(run, tmp_path / "demo-1.0.0").path)
-    assert {each.kind for each in clustered.bundle.manifest.indexes.values()} == {"ivfpq"}
+    assert {each.kind for each in clustered.bundle.manifest.indexes.values()} == {"ivf"}
     shared = []
     for number in range(0, 600, 20):
         request = RecommendRequest(user_id=f"listener-{number:03d}")

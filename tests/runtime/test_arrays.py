@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musix_runtime.arrays import ABSENT, Keys, Members, Strings, unit
+from musix_runtime.arrays import ABSENT, Keys, Strings, unit
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
@@ -19,14 +19,6 @@ def test_keys_survive_what_no_key_can_be() -> None:
     keys = Keys(np.array([b"a", b"b"]))
     assert keys.find(["", "\0", "a\0", "b" * 10_000, "\ud800"]).tolist() == [ABSENT] * 5
     assert Keys(np.array([], "S1")).find(["a"]).tolist() == [ABSENT]
-
-
-@given(st.sets(st.integers(0, 300)), st.lists(st.integers(0, 2**31 - 1) | st.integers(0, 300)))
-def test_members_are_found_at_their_place_and_nothing_else(present: set[int], asked: list[int]) -> None:
-    ordered = sorted(present)
-    members = Members.of(np.array(ordered, np.int32))
-    expected = [ordered.index(each) if each in present else ABSENT for each in [*asked, *ordered]]
-    assert members.places(np.array([*asked, *ordered], np.int64)).tolist() == expected
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
