@@ -64,8 +64,8 @@ def _classify(engine: Engine) -> tuple[Call, Call]:
     request = ClassifyRequest(track_id=engine.catalog.track_id(0))
     inputs = np.array(engine.catalog.inputs[:1])
     audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
-    artist, known = engine.genre.artist_inputs([engine.catalog.artists[0].split(";")])
-    feed = {"features": inputs, "artist": artist, "known": known}
+    texts = engine.genre.text_inputs([engine.catalog.artists[0].split(";")], [engine.catalog.names[0]])
+    feed = {"features": inputs, **texts}
 
     def kernels() -> None:
         engine.genre.session.run(None, feed)

@@ -21,7 +21,8 @@ OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter write
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 15, "ai.onnx.ml" : 3]>
-genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, 1] known) => (float[N, FAMILIES] confidence)
+genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] title, float[N, 1] case)
+  => (float[N, FAMILIES] confidence)
 {
   missing = IsNaN(features)
   above = Max(features, low)
@@ -58,16 +59,16 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, 1] known) => 
   product = MatMul(track, family_factors)
   artist_score = Add(product, family_biases)
 
-  weighted_artist_0 = Mul(artist_score, artist_weight_0)
-  weighted_sound_0 = Mul(sound_score, sound_weight_0)
-  weighted_name_0 = Mul(name_score, name_weight_0)
-  logits_0 = Sum(weighted_artist_0, weighted_sound_0, weighted_name_0, bias_0)
-  weighted_artist_1 = Mul(artist_score, artist_weight_1)
-  weighted_sound_1 = Mul(sound_score, sound_weight_1)
-  weighted_name_1 = Mul(name_score, name_weight_1)
-  logits_1 = Sum(weighted_artist_1, weighted_sound_1, weighted_name_1, bias_1)
-  is_known = Greater(known, half)
-  logits = Where(is_known, logits_1, logits_0)
+  number = Cast<to = 7>(case)
+  row = Squeeze(number, axis_1)
+  weight = Gather<axis = 0>(weights, row)
+  artist_weight, sound_weight, name_weight, title_weight = Split<axis = 1>(weight)
+  bias = Gather<axis = 0>(biases, row)
+  weighted_artist = Mul(artist_score, artist_weight)
+  weighted_sound = Mul(sound_score, sound_weight)
+  weighted_name = Mul(name_score, name_weight)
+  weighted_title = Mul(title, title_weight)
+  logits = Sum(weighted_artist, weighted_sound, weighted_name, weighted_title, bias)
   probabilities = Softmax<axis = 1>(logits)
   at_least = Max(probabilities, floor)
   kept = Min(at_least, ceiling)
@@ -75,8 +76,8 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, 1] known) => 
   log_kept = Log(kept)
   log_rest = Log(rest)
   odds = Sub(log_kept, log_rest)
-  slope = Where(is_known, slope_1, slope_0)
-  intercept = Where(is_known, intercept_1, intercept_0)
+  line = Gather<axis = 0>(platt, row)
+  slope, intercept = Split<axis = 1>(line)
   sloped = Mul(odds, slope)
   shifted = Add(sloped, intercept)
   confidence = Sigmoid(shifted)
@@ -112,7 +113,6 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "axis_1": np.array([1]),
         "axis_2": np.array([2]),
         "one": np.float32(1),
-        "half": np.float32(0.5),
         "floor": np.float32(FLOOR),
         "ceiling": np.float32(1 - FLOOR),
         "edges": model.edges,
@@ -120,14 +120,11 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "bin_factors": (bin_factors * model.bin_weight).astype(np.float32),
         "family_factors": family_factors.astype(np.float32),
         "family_biases": model.family_biases,
-        **{f"artist_weight_{i}": model.weights[i, 0] for i in (0, 1)},
-        **{f"sound_weight_{i}": model.weights[i, 1] for i in (0, 1)},
-        **{f"name_weight_{i}": model.weights[i, 2] for i in (0, 1)},
+        "weights": model.weights,
+        "biases": model.biases,
+        "platt": model.platt,
         "factor_columns": np.arange(width),
         "name_columns": np.arange(width, width + families),
-        **{f"slope_{i}": model.platt[i, 0] for i in (0, 1)},
-        **{f"intercept_{i}": model.platt[i, 1] for i in (0, 1)},
-        **{f"bias_{i}": model.biases[i] for i in (0, 1)},
     }
     sizes = {"INPUTS": inputs, "WIDTH": width + families, "FAMILIES": families}
     text = TEXT

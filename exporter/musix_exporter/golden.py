@@ -39,11 +39,11 @@ def _timeless(answer: T, field: str) -> T:
 
 
 def _classify(run: Run, rng: np.random.Generator) -> list[ClassifyRequest]:
-    """Tracks by id; raw features by known, unknown and no artists, with and without more; both ends of all ranges."""
+    """Tracks by id; raw features by known, unknown and no artists, with and without a title and more; both ends of all
+    ranges."""
     ends = [AudioFeatures(*(getattr(each, end) for each in AUDIO)) for end in ("low", "high")]
     found = [ClassifyRequest(audio_features=each) for each in ends]
-    names = run.catalogue.artists()
-    ids = run.catalogue.frame["track_id"]
+    names, titles, ids = run.catalogue.artists(), run.catalogue.frame["track_name"], run.catalogue.frame["track_id"]
     for i in range(CASES - len(found)):
         row = int(rng.integers(len(names)))
         sound = AudioFeatures(*(float(value) for value in run.catalogue.inputs[row, : len(AUDIO)]))
@@ -53,6 +53,7 @@ def _classify(run: Run, rng: np.random.Generator) -> list[ClassifyRequest]:
             ClassifyRequest(audio_features=sound, artists=["nobody knows this one"], popularity=50, explicit=False),
             ClassifyRequest(audio_features=sound, artists=[*names[row], "nor this one"], duration_ms=200_000),
             ClassifyRequest(audio_features=sound, artists=[]),
+            ClassifyRequest(audio_features=sound, artists=["nor this one"], name=titles[row]),
         )
         found.append(kinds[i % len(kinds)])
     return found

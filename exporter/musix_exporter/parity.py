@@ -19,10 +19,10 @@ CASES = 512
 def measure(run: Run, engine: Engine) -> dict[str, float]:
     """Largest absolute error of each part. Raises ParityError when one is above 1e-4."""
     rng = np.random.default_rng(0)
-    inputs, artists = _tracks(run, rng)
+    tracks = inputs, *_ = _tracks(run, rng)
     audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
     errors = {
-        "genre": _largest(run.genre.confidence(inputs, artists), engine.genre.confidence(inputs, artists)),
+        "genre": _largest(run.genre.confidence(*tracks), engine.genre.confidence(*tracks)),
         "mood": _largest(run.mood.probabilities(audio), engine.mood.probabilities(audio)),
         "collab": _collab(run, engine, rng),
         "content": _content(run, engine, rng),
@@ -34,15 +34,16 @@ def measure(run: Run, engine: Engine) -> dict[str, float]:
     return errors
 
 
-def _tracks(run: Run, rng: np.random.Generator) -> tuple[Floats, list[list[str]]]:
-    """Tracks of the catalogue, some with unknown artists, some with missing values, and all ends of the ranges."""
-    names = run.catalogue.artists()
-    rows = rng.integers(0, len(names), CASES)
+def _tracks(run: Run, rng: np.random.Generator) -> tuple[Floats, list[list[str]], list[str]]:
+    """Tracks of the catalogue, some with unknown artists or missing values, and all ends of the ranges: inputs, artists
+    and titles."""
+    rows = rng.integers(0, len(run.catalogue), CASES)
     inputs = run.catalogue.inputs[rows].copy()
     inputs[rng.random(inputs.shape) < 0.02] = np.nan
     ends = np.array([[each.low for each in INPUTS], [each.high for each in INPUTS], [np.nan] * len(INPUTS)], np.float32)
-    artists = [names[row] if rng.random() < 0.7 else ["an artist that nobody knows"] for row in rows]
-    return np.vstack([inputs, ends]), [*artists, [], [], []]
+    names, titles = run.catalogue.texts(rows)
+    artists = [each if rng.random() < 0.7 else ["an artist that nobody knows"] for each in names]
+    return np.vstack([inputs, ends]), [*artists, [], [], []], [*titles, "", "", ""]
 
 
 def _collab(run: Run, engine: Engine, rng: np.random.Generator) -> float:

@@ -52,7 +52,8 @@ class Kernels:
         self.index = faiss.read_index(str(bundle / "content" / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
         inputs = np.load(bundle / "catalog" / "inputs.npy", mmap_mode="r")[:1].copy()
         artist = np.load(bundle / "genre" / "artist_factors.npy", mmap_mode="r")[:1].copy()
-        self.features = {"features": inputs, "artist": artist, "known": np.ones((1, 1), np.float32)}
+        title = np.zeros((1, np.load(bundle / "genre" / "gram_weights.npy", mmap_mode="r").shape[1]), np.float32)
+        self.features = {"features": inputs, "artist": artist, "title": title, "case": np.ones((1, 1), np.float32)}
         self.audio = {"features": np.ascontiguousarray(inputs[:, :12])}
         self.shown = {"components": np.full((POOL, 5), 0.5, np.float32), "context": np.zeros((1, 2), np.float32)}
         self.query = np.full((1, self.index.d), self.index.d**-0.5, np.float32)

@@ -18,10 +18,13 @@ class GraphModels:
             ort.InferenceSession(bundle / part / "model.onnx", options, ["CPUExecutionProvider"])
             for part in ("genre", "mood", "ranker")
         )
+        self._families = next(port.shape[1] for port in self._genre.get_inputs() if port.name == "title")
 
-    def genre(self, inputs: Floats, artist: Floats, known: Floats) -> Floats:
+    def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
         """Confidence of each family."""
-        return np.asarray(self._genre.run(None, {"features": inputs, "artist": artist, "known": known})[0])
+        title = np.zeros((len(inputs), self._families), np.float32)  # read only where no artist is known
+        feed = {"features": inputs, "artist": artist, "title": title, "case": case}
+        return np.asarray(self._genre.run(None, feed)[0])
 
     def mood(self, audio: Floats) -> Floats:
         """Probability of each mood."""

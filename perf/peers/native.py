@@ -30,10 +30,10 @@ class NativeModels:
         self.mood_network: dict[str, Any] = torch.load(folder / "mood.pt", weights_only=False)
         self.ranker_network = torch.load(folder / "ranker.pt", weights_only=False).eval()
 
-    def genre(self, inputs: Floats, artist: Floats, known: Floats) -> Floats:
+    def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
         """LightFM's and XGBoost's scores and what the names say, weighted, calibrated."""
         of = self.ensemble
-        row = known[:, 0].astype(int)
+        row = case[:, 0].astype(int)
         weights, biases, platt = of["weights"][row], of["biases"][row], of["platt"][row]
         factors, said = np.split(artist, [artist.shape[1] - of["family_biases"].size], axis=1)
         scores = (self._lightfm(inputs, factors), self._xgboost(inputs), said)

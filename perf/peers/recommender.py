@@ -33,8 +33,9 @@ COALITIONS = ((np.arange(32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
 class Models(Protocol):
     """The three models, in whatever library they run."""
 
-    def genre(self, inputs: Floats, artist: Floats, known: Floats) -> Floats:
-        """Confidence of each family. `inputs` (n, 15), `artist` (n, width), `known` (n, 1). Shape (n, families)."""
+    def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
+        """Confidence of each family. `inputs` (n, 15), `artist` (n, width), `case` (n, 1): 1 when an artist is known,
+        else 0. Shape (n, families)."""
 
     def mood(self, audio: Floats) -> Floats:
         """Probability of each mood. `audio` (n, 12). Shape (n, 5)."""

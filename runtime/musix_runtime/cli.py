@@ -203,6 +203,7 @@ def serve(path: Path, host: str, port: int, workers: int, trust: Path | None, ac
 @click.argument("track_id", required=False)
 @click.option("--features", help='The 12 audio features as JSON: {"danceability": 0.5, ...}, or @FILE.')
 @click.option("--artist", "artists", multiple=True, help="Name of an artist; may be given several times.")
+@click.option("--name", help="Title of the track.")
 @click.option("--duration-ms", type=int, help="Length in milliseconds.")
 @click.option("--popularity", type=float, help="0 to 100.")
 @click.option("--explicit/--not-explicit", default=None, help="Whether the lyrics are explicit.")

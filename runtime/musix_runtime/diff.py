@@ -153,7 +153,8 @@ def _classes(first: Engine, second: Engine, tracks: list[str]) -> dict[str, Meas
     inputs = np.array(catalog.inputs[rows])
     audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
     artists = [catalog.artists[row].split(";") for row in rows.tolist()]
-    genres = [each.genre.confidence(inputs, artists) for each in (first, second)]
+    titles = catalog.names.take(rows)
+    genres = [each.genre.confidence(inputs, artists, titles) for each in (first, second)]
     moods = [each.mood.probabilities(audio) for each in (first, second)]
     families = [each.bundle.manifest.families for each in (first, second)]
     common = [name for name in families[0] if name in families[1]]

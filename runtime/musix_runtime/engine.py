@@ -122,8 +122,8 @@ class Engine:
     def _classify(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> list[Classification]:
         if not requests:
             return []
-        inputs, artists = self._inputs(requests, paths)
-        confidences = self.genre.confidence(inputs, artists)
+        inputs, artists, titles = self._inputs(requests, paths)
+        confidences = self.genre.confidence(inputs, artists, titles)
         moods = self.mood.probabilities(np.ascontiguousarray(inputs[:, : len(AUDIO_NAMES)]))
         return self._classifications(confidences, moods)
 
@@ -172,12 +172,15 @@ class Engine:
         labels = self.catalog.labels(rows[order])
         return Similar([SimilarTrack(*each, cosine) for each, cosine in zip(labels, shown, strict=True)])
 
-    def _inputs(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> tuple[Floats, list[Sequence[str]]]:
-        """Raw inputs (n, 15) and artists of the requests, completed from the catalogue."""
+    def _inputs(
+        self, requests: Sequence[ClassifyRequest], paths: list[str]
+    ) -> tuple[Floats, list[Sequence[str]], list[str]]:
+        """Raw inputs (n, 15), artists and titles of the requests, completed from the catalogue."""
         rows = self.catalog.rows([request.track_id or "" for request in requests])
         inputs = self.catalog.inputs[rows]
         inputs[rows == ABSENT] = np.nan
         artists: list[Sequence[str]] = []
+        titles: list[str] = []
         for i, (request, row) in enumerate(zip(requests, rows.tolist(), strict=True)):
             given = request.audio_features
             if row == ABSENT and given is None:
@@ -194,7 +197,11 @@ class Engine:
                 artists.append(request.artists)
             else:
                 artists.append([] if row == ABSENT else self.catalog.artists[row].split(";"))
-        return inputs, artists
+            if request.name is not None:
+                titles.append(request.name)
+            else:
+                titles.append("" if row == ABSENT else self.catalog.names[row])
+        return inputs, artists, titles
 
     def _classifications(self, confidences: Floats, moods: Floats) -> list[Classification]:
         shares, chances = _rounded(confidences), _rounded(moods)

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 
 GRAM_SIZES = (1, 2, 3, 4)
+TITLE = "#"  # before a gram of a title: the same letters say something else in an artist's name
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _PUNCTUATION = re.compile(r"[^\w]+|_+")
 
@@ -29,21 +30,30 @@ def artist_key(name: str) -> str:
 
 def name_grams(name: str) -> list[str]:
     """The runs of 1 to 4 letters in the words of an artist's key, each once. A word begins and ends with a blank."""
-    grams: set[str] = set()
-    for word in artist_key(name).split():
+    return _runs(artist_key(name))
+
+
+def title_grams(title: str) -> list[str]:
+    """The same of a title, each marked as of a title."""
+    return [TITLE + run for run in _runs(plain(title))]
+
+
+def _runs(text: str) -> list[str]:
+    runs: set[str] = set()
+    for word in text.split():
         padded = f" {word} "
         for size in GRAM_SIZES:
-            grams.update(padded[i : i + size] for i in range(len(padded) - size + 1))
-    grams.discard(" ")
-    return sorted(grams)
+            runs.update(padded[i : i + size] for i in range(len(padded) - size + 1))
+    runs.discard(" ")
+    return sorted(runs)
 
 
-def spelt(grams: Keys, weights: Floats, names: Sequence[str]) -> Floats:
-    """What the letters of names say: for each name the sum of the weights (grams, families) of its known grams, over
-    the root of their number; the mean of the names that have any, else 0. Shape (families,)."""
+def spelt(grams: Keys, weights: Floats, texts: Sequence[list[str]]) -> Floats:
+    """What letters say: for each text, given as its grams, the sum of the weights (grams, families) of those that are
+    known, over the root of their number; the mean of the texts that have any, else 0. Shape (families,)."""
     found = []
-    for name in names:
-        places = grams.find(name_grams(name))
+    for text in texts:
+        places = grams.find(text)
         places = places[places != ABSENT]
         if len(places):
             found.append(weights[places].sum(axis=0) / np.float32(np.sqrt(len(places))))
@@ -54,7 +64,8 @@ def spelt(grams: Keys, weights: Floats, names: Sequence[str]) -> Floats:
 class Genre:
     """The genre graph with the artist factors that feed it. Row 0 of the factors is the unknown artist.
 
-    The last columns, one a family, are the artist's prior; for unknown artists it is read from the letters of the name.
+    The last columns, one a family, are the artist's prior; for unknown artists it is read from the letters of their
+    names, and the title is read, too.
     """
 
     session: ort.InferenceSession
@@ -63,15 +74,16 @@ class Genre:
     grams: Keys
     gram_weights: Floats
 
-    def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> Floats:
-        """Confidence of each family. `inputs` (n, 15), NaN where missing; n lists of names. Shape (n, families)."""
-        artist, known = self.artist_inputs(artists)
-        (confidence,) = self.session.run(None, {"features": inputs, "artist": artist, "known": known})
+    def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> Floats:
+        """Confidence of each family. `inputs` (n, 15), NaN where missing; n lists of names; n titles, empty where there
+        is none. Shape (n, families)."""
+        (confidence,) = self.session.run(None, {"features": inputs, **self.text_inputs(artists, titles)})
         return np.asarray(confidence)
 
-    def artist_inputs(self, artists: Sequence[Sequence[str]]) -> tuple[Floats, Floats]:
-        """Mean factors of each track's known artists with the prior of the first, and whether there are any.
-        Shapes (n, width) and (n, 1)."""
+    def text_inputs(self, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> dict[str, Floats]:
+        """What the graph takes of the texts: `artist` (n, width), the mean factors of each track's known artists with
+        the prior of the first; `title` (n, families), what its letters say, read only where no artist is known; `case`
+        (n, 1): 1 with a known artist, 2 without but with a title that says something, else 0."""
         keys = [artist_key(name) for names in artists for name in names]
         owners = np.repeat(np.arange(len(artists)), [len(names) for names in artists])
         found: Rows = self.artists.find(keys)
@@ -79,12 +91,16 @@ class Genre:
         count = np.bincount(owners, minlength=len(artists))[:, None]
         total = np.zeros((len(artists), self.factors.shape[1]), np.float32)
         np.add.at(total, owners, self.factors[found + 1])
-        known = (count > 0).astype(np.float32)
+        case = (count > 0).astype(np.float32)
         mean = np.where(count > 0, total / np.maximum(count, 1), self.factors[0]).astype(np.float32)
         prior = mean[:, -self.gram_weights.shape[1] :]
         tracks, first = np.unique(owners, return_index=True)
         prior[tracks] = self.factors[found[first] + 1, -prior.shape[1] :]
-        for row in np.flatnonzero(known == 0).tolist():
+        title = np.zeros((len(artists), prior.shape[1]), np.float32)
+        for row in np.flatnonzero(case == 0).tolist():
             if artists[row]:
-                prior[row] = spelt(self.grams, self.gram_weights, artists[row])
-        return mean, known
+                prior[row] = spelt(self.grams, self.gram_weights, [name_grams(name) for name in artists[row]])
+            if titles[row]:
+                title[row] = spelt(self.grams, self.gram_weights, [title_grams(titles[row])])
+                case[row] = 2 * title[row].any()
+        return {"artist": mean, "title": title, "case": case}

@@ -83,7 +83,8 @@ ARRAYS = {
 
 GRAPHS = {
     "genre/model.onnx": Graph(
-        {"features": len(features.INPUTS), "artist": "genre_width", "known": 1}, {"confidence": "families"}
+        {"features": len(features.INPUTS), "artist": "genre_width", "title": "families", "case": 1},
+        {"confidence": "families"},
     ),
     "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}),
     "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}),

@@ -42,6 +42,7 @@ class ClassifyRequest(Request, frozen=True):
     track_id: Id | None = None
     audio_features: AudioFeatures | None = None  # type: ignore[valid-type]
     artists: Annotated[list[Annotated[str, Meta(max_length=TEXT_LIMIT)]], Meta(max_length=100)] | None = None
+    name: Annotated[str, Meta(max_length=TEXT_LIMIT)] | None = None
     duration_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
     popularity: Annotated[float, Meta(ge=0, le=100)] | None = None
     explicit: bool | None = None

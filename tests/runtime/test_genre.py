@@ -3,7 +3,7 @@ import pytest
 
 from musix_runtime import Engine
 from musix_runtime.arrays import Keys
-from musix_runtime.genre import artist_key, name_grams, spelt
+from musix_runtime.genre import artist_key, name_grams, spelt, title_grams
 from tests.runtime.test_messages import FEATURES
 
 
@@ -28,12 +28,13 @@ def test_artist_key(name: str, key: str) -> None:
 
 def test_known_artists_are_averaged_and_unknown_ones_ignored(engine: Engine) -> None:
     first, second = "Simulated Artist 0001", "Simulated Artist 0002"
-    mean, known = engine.genre.artist_inputs([[first, second, "nobody"], [first], ["nobody"], []])
+    texts = engine.genre.text_inputs([[first, second, "nobody"], [first], ["nobody"], []], [""] * 4)
+    mean, case = texts["artist"], texts["case"]
     rows = engine.genre.artists.find([artist_key(first), artist_key(second)]) + 1
     letters = engine.genre.gram_weights.shape[1]
     np.testing.assert_allclose(mean[0, :-letters], engine.genre.factors[rows, :-letters].mean(axis=0), rtol=1e-6)
     assert (mean[:2, -letters:] == engine.genre.factors[rows[0], -letters:]).all()  # the first known artist's
-    assert known.ravel().tolist() == [1, 1, 0, 0]
+    assert case.ravel().tolist() == [1, 1, 0, 0]
     assert (mean[2:, :-letters] == engine.genre.factors[0, :-letters]).all()
     assert (mean[3] == engine.genre.factors[0]).all()
 
@@ -44,7 +45,7 @@ def test_the_artist_sways_the_genre(engine: Engine) -> None:
     def confidence(artist: str) -> np.ndarray:
         inputs = np.full((1, 15), np.nan, np.float32)
         inputs[0, :12] = list(FEATURES.values())
-        return engine.genre.confidence(inputs, [[artist]])[0]
+        return engine.genre.confidence(inputs, [[artist]], [""])[0]
 
     for family in range(16):
         assert confidence(f"Simulated Artist {family:04d}")[family] > confidence("Nobody")[family]
@@ -55,7 +56,24 @@ def test_what_names_say_is_the_mean_of_the_weights_of_their_known_letters() -> N
     weights = np.arange(10, dtype=np.float32).reshape(5, 2)  # in the order: " a", " ab ", "a ", "b", "c"
     assert name_grams("The Ab") == [" a", " ab", " ab ", "a", "ab", "ab ", "b", "b "]
     ab = (weights[0] + weights[1] + weights[3]) / np.sqrt(np.float32(3))
-    np.testing.assert_allclose(spelt(grams, weights, ["The Ab"]), ab, rtol=1e-6)
-    np.testing.assert_allclose(spelt(grams, weights, ["AB", "c", "xyz"]), (ab + weights[4]) / 2, rtol=1e-6)
-    assert spelt(grams, weights, ["xyz", ""]).tolist() == [0, 0]
-    assert spelt(grams, weights, []).tolist() == [0, 0]
+
+    def said(*names: str) -> np.ndarray:
+        return spelt(grams, weights, [name_grams(name) for name in names])
+
+    np.testing.assert_allclose(said("The Ab"), ab, rtol=1e-6)
+    np.testing.assert_allclose(said("AB", "c", "xyz"), (ab + weights[4]) / 2, rtol=1e-6)
+    assert said("xyz", "").tolist() == [0, 0]
+    assert said().tolist() == [0, 0]
+
+
+def test_letters_of_a_title_are_not_those_of_a_name() -> None:
+    assert title_grams("A-b") == ["# a", "# a ", "# b", "# b ", "#a", "#a ", "#b", "#b "]
+
+
+def test_a_title_is_read_where_no_artist_is_known(engine: Engine) -> None:
+    genre, known, title = engine.genre, ["Simulated Artist 0001"], "Simulated Song 01325"
+    texts = genre.text_inputs([known, ["nobody"], [], ["nobody"], ["nobody"]], [title, title, title, "", "林檎"])
+    assert texts["case"].ravel().tolist() == [1, 2, 2, 0, 0]
+    said = spelt(genre.grams, genre.gram_weights, [title_grams(title)])
+    np.testing.assert_array_equal(texts["title"], [0 * said, said, said, 0 * said, 0 * said])
+    assert (texts["artist"][2] == genre.factors[0]).all()

@@ -1,5 +1,5 @@
-"""Genre: LightFM over artists and binned inputs, XGBoost over inputs, logistic regression over the letters of artists'
-names with the shares of their families; averaged and calibrated on validation."""
+"""Genre: LightFM over artists and binned inputs, XGBoost over inputs, the shares of artists' families or, for unknown
+artists, logistic regression over the letters of names and titles; averaged and calibrated on validation."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from xgboost import XGBClassifier
 
 from musix_runtime.arrays import ABSENT, Floats, Keys
 from musix_runtime.features import INPUT_NAMES
-from musix_runtime.genre import artist_key, name_grams, spelt
+from musix_runtime.genre import artist_key, name_grams, plain, spelt, title_grams
 from musix_trainer import folder, metrics, progress, recipe, split
 from musix_trainer.factors import lightfm
 from musix_trainer.tracks import Catalogue
@@ -27,13 +27,16 @@ from musix_trainer.tracks import Catalogue
 CLIPPED = ("loudness", "tempo", "duration_ms")
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
-FEWEST_NAMES = 5  # artists whose names have a gram, for it to be known
-NAME_EPOCHS = 10
+FEWEST_TEXTS = 5  # names or titles that have a gram, for it to be known
+LETTER_EPOCHS = 10
+START = (0.1, 0.5, 0.1, 0.0)  # weights of the members, from which they are fitted
 FEWEST = 50  # recordings that a calibration is fitted on
 FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
-Scores = Sequence[Floats]  # of LightFM, of XGBoost, of the artist prior; each (n, families)
+MEMBERS = ("LightFM", "XGBoost", "artist prior", "title")
+Scores = Sequence[Floats]  # of the MEMBERS; each (n, families)
+UNKNOWN, KNOWN, TITLED = range(3)  # how a track is met: an artist is known; none is, but its title says something
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,10 @@ class GenreModel:
 
     LightFM takes the families as users and the tracks as items. Rows of `item_factors`: the unknown artist, the
     artists in the order of their keys, then the bins of each input. `low`, `high` (15,) clip the inputs; `edges`
-    (15, bins-1) cut them, padded with infinity. Row 0 of the calibration serves tracks whose artists are unknown,
-    row 1 the others: probabilities = softmax of weight of LightFM * score + weight of XGBoost * log probability +
-    weight of the artist prior * score + bias of the family. They share one track among families; the confidence that a
-    family is among a track's labels is sigmoid(slope * log-odds + intercept) of them (Platt 1999).
+    (15, bins-1) cut them, padded with infinity. The calibration has a row for each case in which a track is met,
+    UNKNOWN, KNOWN and TITLED: probabilities = softmax of the members' scores (XGBoost's are log probabilities) times
+    their weights, and the bias of the family. They share one track among families; the confidence that a family is
+    among a track's labels is sigmoid(slope * log-odds + intercept) of them (Platt 1999).
     """
 
     booster: XGBClassifier
@@ -58,23 +61,31 @@ class GenreModel:
     high: Floats
     edges: Floats
     bin_weight: Floats  # (), of a bin beside an artist's 1 in LightFM's features
-    weights: Floats  # (2, 3): of LightFM, of XGBoost, of the artist prior
-    biases: Floats  # (2, families)
-    platt: Floats  # (2, 2): slope, intercept
-    grams: NDArray[np.bytes_]  # runs of letters in names
+    weights: Floats  # (3, 4): of the MEMBERS in each case
+    biases: Floats  # (3, families)
+    platt: Floats  # (3, 2): slope, intercept
+    grams: NDArray[np.bytes_]  # runs of letters in names and titles
     gram_weights: Floats  # (grams, families)
     artist_prior: Floats  # (artists, families): log share of each family among a known artist's tracks
 
-    def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> Floats:
-        """Confidence of each family, by the native libraries. `inputs` (n, 15), NaN = missing. Shape (n, families)."""
-        features, known = self.item_features(inputs, artists)
-        return self.combine(
-            (self.artist_scores(features), self.sound_scores(inputs), self.prior_scores(artists)), known
-        )
+    def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> Floats:
+        """Confidence of each family, by the native libraries. `inputs` (n, 15), NaN = missing; titles empty where
+        missing. Shape (n, families)."""
+        return self.combine(*self.scores(inputs, artists, titles))
 
-    def combine(self, scores: Scores, known: NDArray[np.bool_]) -> Floats:
+    def scores(
+        self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]
+    ) -> tuple[Scores, NDArray[np.int64]]:
+        """What each of the MEMBERS says, and the case of each track (n,). A title is read where no artist is known."""
+        features, known = self.item_features(inputs, artists)
+        read = ["" if met else title for met, title in zip(known, titles, strict=True)]
+        said = self.title_scores(read)
+        case = np.where(known, KNOWN, np.where(said.any(axis=1), TITLED, UNKNOWN))
+        return (self.artist_scores(features), self.sound_scores(inputs), self.prior_scores(artists), said), case
+
+    def combine(self, scores: Scores, case: NDArray[np.int64]) -> Floats:
         """The calibrated average of the members' scores, each (n, families)."""
-        weights, biases, platt = (each[known.astype(int)] for each in (self.weights, self.biases, self.platt))
+        weights, biases, platt = (each[case] for each in (self.weights, self.biases, self.platt))
         odds = log_odds(softmax(sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases, axis=1))
         return np.asarray(expit(platt[:, :1] * odds + platt[:, 1:]), np.float32)
 
@@ -98,8 +109,13 @@ class GenreModel:
             if len(places):
                 row[:] = self.artist_prior[places[0]]
             else:
-                row[:] = spelt(Keys(self.grams), self.gram_weights, names)
+                row[:] = spelt(Keys(self.grams), self.gram_weights, [name_grams(name) for name in names])
         return found
+
+    def title_scores(self, titles: Sequence[str]) -> Floats:
+        """What the letters of titles say; 0 without any. Shape (n, families)."""
+        grams = Keys(self.grams)
+        return np.array([spelt(grams, self.gram_weights, [title_grams(title)]) for title in titles])
 
     def artist_scores(self, features: csr_matrix) -> Floats:
         """LightFM's scores. Shape (n, families)."""
@@ -149,31 +165,30 @@ def train(catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[Genr
 def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, seed: int) -> GenreModel:
     """Train on the recordings that are of TRAIN by `parts` (n,), calibrate on those of VALIDATION."""
     train_rows, validation = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION))
-    names, inputs, truth = catalogue.artists(), catalogue.inputs, catalogue.families
-    learned = [names[i] for i in train_rows]
-    base = _untrained(inputs[train_rows], learned, settings)
-    progress.say("genre: names")
-    base["gram_weights"] = _gram_weights(base, learned, truth[train_rows], settings, seed)
+    inputs, truth = catalogue.inputs, catalogue.families
+    learned, titles = catalogue.texts(train_rows)
+    base = _untrained(inputs[train_rows], learned, titles, settings)
+    progress.say("genre: letters")
+    base["gram_weights"] = _gram_weights(base, learned, titles, truth[train_rows], settings, seed)
     base["artist_prior"] = _artist_prior(base, learned, truth[train_rows], settings.artist_prior)
     model = _with_lightfm(base, inputs[train_rows], learned, truth[train_rows], settings, seed)
     progress.say("genre: XGBoost")
     _fit_booster(model, inputs[train_rows], truth[train_rows], settings, seed)
     # The letters of a name that was learned from say more than those of others do: hidden ones must be others.
-    asked = [names[i] for i in validation]
-    met = {artist_key(name) for each in asked for name in each}
-    apart = np.array([met.isdisjoint(artist_key(name) for name in each) for each in learned])
-    others = _gram_weights(base, [learned[i] for i in np.flatnonzero(apart)], truth[train_rows[apart]], settings, seed)
-    return _calibrated(model, others, inputs[validation], asked, truth[validation])
+    asked = catalogue.texts(validation)
+    met = {artist_key(name) for each in asked[0] for name in each}
+    apart = train_rows[[met.isdisjoint(artist_key(name) for name in each) for each in learned]]
+    others = _gram_weights(base, *catalogue.texts(apart), truth[apart], settings, seed)
+    return _calibrated(model, others, inputs[validation], *asked, truth[validation])
 
 
 def tested(model: GenreModel, catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[Floats, metrics.Truth]:
     """Confidence and families (n, families) of the recordings of the test part that `train` left out with this seed."""
     test = np.flatnonzero(split.assign(len(catalogue), settings.validation, settings.test, seed) == split.TEST)
-    names = catalogue.artists()
-    return model.confidence(catalogue.inputs[test], [names[i] for i in test]), catalogue.families[test]
+    return model.confidence(catalogue.inputs[test], *catalogue.texts(test)), catalogue.families[test]
 
 
-def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -> dict[str, Any]:
+def _untrained(inputs: Floats, names: list[list[str]], titles: list[str], settings: recipe.Genre) -> dict[str, Any]:
     quarter, three = np.quantile(inputs, [0.25, 0.75], axis=0)
     clipped = np.isin(INPUT_NAMES, CLIPPED)
     reach = settings.iqr * (three - quarter)
@@ -184,7 +199,7 @@ def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -
     keys = sorted({key for each in names for name in each if (key := artist_key(name))})
     return {
         "artists": np.array([key.encode() for key in keys]),
-        "grams": _grams(keys),
+        "grams": _grams(keys, titles),
         "low": np.where(clipped, quarter - reach, -np.inf).astype(np.float32),
         "high": np.where(clipped, three + reach, np.inf).astype(np.float32),
         "edges": edges,
@@ -193,19 +208,31 @@ def _untrained(inputs: Floats, names: list[list[str]], settings: recipe.Genre) -
 
 
 def _gram_weights(
-    base: dict[str, Any], names: list[list[str]], truth: metrics.Truth, settings: recipe.Genre, seed: int
+    base: dict[str, Any],
+    names: list[list[str]],
+    titles: list[str],
+    truth: metrics.Truth,
+    settings: recipe.Genre,
+    seed: int,
 ) -> Floats:
-    """Logistic regression over the grams of names; an artist's tracks weigh as much as the root of their number."""
-    grams = Keys(base["grams"])
-    features = vstack([_spelling(grams, each) for each in names], format="csr")
-    primary = [artist_key(each[0]) for each in names]
-    _, codes, counts = np.unique(primary, return_inverse=True, return_counts=True)
+    """Logistic regression over the grams of names, and another one over those of titles: each must do without the
+    other. An artist's tracks weigh as much as the root of their number."""
+    _, codes, counts = np.unique([artist_key(each[0]) for each in names], return_inverse=True, return_counts=True)
     rows, families = np.nonzero(truth)
     weight = 1 / np.sqrt(counts[codes][rows]) / truth.sum(axis=1)[rows]
-    model = SGDClassifier(loss="log_loss", alpha=settings.name_alpha, max_iter=NAME_EPOCHS, tol=None, random_state=seed)
-    model.fit(features[rows], families, sample_weight=weight / weight.mean())
-    weights = np.zeros((len(grams.sorted), truth.shape[1]), np.float32)
-    weights[:, model.classes_] = model.coef_.T
+    weights = np.zeros((len(base["grams"]), truth.shape[1]), np.float32)
+    for texts in (_names(names), _titles(titles)):
+        features = _spelling(Keys(base["grams"]), texts)
+        model = SGDClassifier(
+            loss="log_loss",
+            alpha=settings.letter_alpha,
+            max_iter=LETTER_EPOCHS,
+            tol=None,
+            random_state=seed,
+            n_jobs=-1,  # families do not depend on each other: the same on any number of threads
+        )
+        model.fit(features[rows], families, sample_weight=weight / weight.mean())
+        weights[:, model.classes_] += model.coef_.T
     return weights
 
 
@@ -219,29 +246,42 @@ def _artist_prior(base: dict[str, Any], names: list[list[str]], truth: metrics.T
     rows, places = rows[places != ABSENT], places[places != ABSENT]
     counts = np.zeros((len(keys.sorted), truth.shape[1]))
     np.add.at(counts, places, (truth / truth.sum(axis=1, keepdims=True))[rows])
-    said = np.array([spelt(grams, base["gram_weights"], [key.decode()]) for key in base["artists"].tolist()])
+    said = np.array(
+        [spelt(grams, base["gram_weights"], [name_grams(key.decode())]) for key in base["artists"].tolist()]
+    )
     shares = counts + strength * softmax(said, axis=1)
     return np.log(np.maximum(shares / shares.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
 
 
-def _spelling(grams: Keys, names: Sequence[str]) -> csr_matrix:
-    """The features of names: those whose mean product with the weights `spelt` gives. Shape (1, grams)."""
-    found = [places for places in (_places(grams, name) for name in names) if len(places)]
-    columns = np.concatenate(found) if found else np.empty(0, np.int64)
-    values = [np.full(len(places), 1 / np.sqrt(len(places)) / len(found)) for places in found]
-    data = np.concatenate(values) if found else np.empty(0)
-    return csr_matrix((data, (np.zeros(len(columns), np.int64), columns)), shape=(1, len(grams.sorted)))
+def _names(names: Sequence[Sequence[str]]) -> list[list[list[str]]]:
+    return [[name_grams(name) for name in each] for each in names]
 
 
-def _places(grams: Keys, name: str) -> NDArray[np.int64]:
-    places = grams.find(name_grams(name))
-    return places[places != ABSENT]
+def _titles(titles: Sequence[str]) -> list[list[list[str]]]:
+    return [[title_grams(title)] for title in titles]
 
 
-def _grams(keys: list[str]) -> NDArray[np.bytes_]:
-    """The grams that the names of at least `FEWEST_NAMES` artists have, sorted; the empty one when there are none."""
+def _spelling(grams: Keys, tracks: list[list[list[str]]]) -> csr_matrix:
+    """The features of tracks, each given as the grams of its texts, whose product with the weights `spelt` gives.
+    Shape (n, grams)."""
+    rows, columns, values = [], [], []
+    for row, texts in enumerate(tracks):
+        found = [places[places != ABSENT] for places in (grams.find(text) for text in texts)]
+        found = [places for places in found if len(places)]
+        for places in found:
+            rows.append(np.full(len(places), row))
+            columns.append(places)
+            values.append(np.full(len(places), 1 / np.sqrt(len(places)) / len(found)))
+    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))) if rows else ([], ([], []))
+    return csr_matrix(entries, shape=(len(tracks), len(grams.sorted)), dtype=np.float64)
+
+
+def _grams(keys: list[str], titles: list[str]) -> NDArray[np.bytes_]:
+    """The grams of at least `FEWEST_TEXTS` artists' names, and those of as many titles, sorted; one that no text has,
+    when there are none."""
     counts = Counter(gram for key in keys for gram in name_grams(key))
-    kept = sorted(gram.encode() for gram, count in counts.items() if count >= FEWEST_NAMES)
+    counts.update(gram for title in {plain(title) for title in titles} for gram in title_grams(title))
+    kept = sorted(gram.encode() for gram, count in counts.items() if count >= FEWEST_TEXTS)
     return np.array(kept or [b"\xff"])
 
 
@@ -296,9 +336,9 @@ def _with_lightfm(
         item_biases=model.item_biases,
         family_factors=model.user_embeddings,
         family_biases=model.user_biases,
-        weights=np.full((2, 3), 0.5, np.float32),
-        biases=np.zeros((2, families), np.float32),
-        platt=np.array([[1, 0], [1, 0]], np.float32),
+        weights=np.full((3, len(MEMBERS)), 0.5, np.float32),
+        biases=np.zeros((3, families), np.float32),
+        platt=np.tile(np.array([1, 0], np.float32), (3, 1)),
         **base,
     )
 
@@ -321,27 +361,30 @@ def _fit_booster(model: GenreModel, inputs: Floats, truth: metrics.Truth, settin
 
 
 def _calibrated(
-    model: GenreModel, other_weights: Floats, inputs: Floats, names: list[list[str]], truth: metrics.Truth
+    model: GenreModel,
+    other_weights: Floats,
+    inputs: Floats,
+    names: list[list[str]],
+    titles: list[str],
+    truth: metrics.Truth,
 ) -> GenreModel:
-    """Fit by maximum likelihood: row 1 on the tracks with known artists, row 0 on all tracks, their artists hidden and
-    their names read by `other_weights`, which never met them."""
-    sound = model.sound_scores(inputs)
-    fitted: list[tuple[NDArray[Any], ...]] = []
-    for artists, wanted in (([[] for _ in names], False), (names, True)):
-        features, known = model.item_features(inputs, artists)
-        kept = known == wanted
-        if kept.sum() < FEWEST:  # too few known artists to fit to: they are served like the others
-            fitted.append(fitted[0])
-            continue
-        prior = model.prior_scores(names) if wanted else _read(model.grams, other_weights, names)
-        scores = (model.artist_scores(features), sound, prior)
-        fitted.append(_fit_calibration([each[kept] for each in scores], truth[kept]))
+    """Fit by maximum likelihood: KNOWN on the tracks with known artists, the others on all tracks, their artists hidden
+    and their names and titles read by `other_weights`, which never met them; UNKNOWN without the titles."""
+    grams, sound, nothing = Keys(model.grams), model.sound_scores(inputs), np.zeros(truth.shape, np.float32)
+    hidden, _ = model.item_features(inputs, [[] for _ in names])
+    features, known = model.item_features(inputs, names)
+    strangers = model.artist_scores(hidden), sound, _spelling(grams, _names(names)) @ other_weights
+    cases: dict[int, Scores] = {
+        UNKNOWN: (*strangers, nothing),
+        KNOWN: (model.artist_scores(features), sound, model.prior_scores(names), nothing),
+        TITLED: (*strangers, _spelling(grams, _titles(titles)) @ other_weights),
+    }
+    kept = {UNKNOWN: known | True, KNOWN: known, TITLED: known | True}
+    if known.sum() < FEWEST:  # too few known artists to fit to: they are served like the others
+        cases[KNOWN], kept[KNOWN] = cases[UNKNOWN], kept[UNKNOWN]
+    fitted = [_fit_calibration([each[kept[case]] for each in cases[case]], truth[kept[case]]) for case in sorted(cases)]
     weights, biases, platt = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
     return GenreModel(**(vars(model) | {"weights": weights, "biases": biases, "platt": platt}))
-
-
-def _read(grams: NDArray[np.bytes_], weights: Floats, names: list[list[str]]) -> Floats:
-    return np.array([spelt(Keys(grams), weights, each) for each in names])
 
 
 def _fit_calibration(scores: Sequence[Floats], truth: metrics.Truth) -> tuple[NDArray[Any], ...]:
@@ -357,7 +400,7 @@ def _fit_calibration(scores: Sequence[Floats], truth: metrics.Truth) -> tuple[ND
         slope[members:] += 2e-4 * x[members:]
         return float(-(target * logs).sum() / len(truth) + 1e-4 * (x[members:] ** 2).sum()), slope
 
-    start = np.concatenate([[0.1, 0.5, 0.1], np.zeros(families)])
+    start = np.concatenate([START, np.zeros(families)])
     bounds = [*[(0, None)] * members, *[(None, None)] * families]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     odds = log_odds(softmax(sum(found[i] * each for i, each in enumerate(scores)) + found[members:], axis=1))
@@ -368,27 +411,28 @@ def _fit_calibration(scores: Sequence[Floats], truth: metrics.Truth) -> tuple[ND
 def _measure(
     model: GenreModel, catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]
 ) -> dict[str, Any]:
-    names, truth = catalogue.artists(), catalogue.families[test]
-    features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
-    artist, sound, prior = scores = (
-        model.artist_scores(features),
-        model.sound_scores(catalogue.inputs[test]),
-        model.prior_scores([names[i] for i in test]),
-    )
-    confidence = model.combine(scores, known)
+    truth = catalogue.families[test]
+    scores, case = model.scores(catalogue.inputs[test], *catalogue.texts(test))
+    confidence, known = model.combine(scores, case), case == KNOWN
     lookup = artist_lookup(catalogue.primary_artists(), catalogue.families, train_rows, test)
-    alone = model.combine((artist, np.zeros_like(sound), np.zeros_like(prior)), known)
+    alone = model.combine([scores[0], *(np.zeros_like(each) for each in scores[1:])], case)
     card: dict[str, Any] = {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
     card["ece"] = metrics.calibration_error(confidence, truth)
     card["macro_f1"] = metrics.macro_f1(confidence, truth)
     for label, kept in (("all", known | True), ("known artists", known), ("artists unknown", ~known)):
         if kept.any():
-            answers = {"ensemble": confidence, "artist look-up": lookup, "XGBoost alone": sound, "LightFM alone": alone}
-            figures = {name: metrics.macro_f1(scores[kept], truth[kept]) for name, scores in answers.items()}
+            answers = {
+                "ensemble": confidence,
+                "artist look-up": lookup,
+                "XGBoost alone": scores[1],
+                "LightFM alone": alone,
+            }
+            figures = {name: metrics.macro_f1(each[kept], truth[kept]) for name, each in answers.items()}
             card[f"macro_f1, {label}"] = {"recordings": int(kept.sum()), **figures}
-    card["weight of LightFM, of XGBoost, of the artist prior"] = {
-        "known artists": [float(x) for x in model.weights[1]],
-        "artists unknown": [float(x) for x in model.weights[0]],
+    card[f"weight of {', of '.join(MEMBERS)}"] = {
+        "known artists": model.weights[KNOWN].tolist(),
+        "artists unknown": model.weights[UNKNOWN].tolist(),
+        "artists unknown, with a title": model.weights[TITLED].tolist(),
     }
     return card
 

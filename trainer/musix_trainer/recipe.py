@@ -72,7 +72,8 @@ class Split(Section, frozen=True):
 
 
 class Genre(Section, frozen=True):
-    """LightFM over artists and binned inputs, XGBoost over inputs, artists' own shares and names; averaged."""
+    """LightFM over artists and binned inputs, XGBoost over inputs, artists' own shares, letters of names and titles; all
+    averaged."""
 
     no_components: Positive = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
@@ -83,7 +84,7 @@ class Genre(Section, frozen=True):
     bins: Positive = 20  # quantile bins of each input
     bin_weight: Rate = 0.01  # of a bin, beside the artists' 1: sound is XGBoost's task, and drowns the artist here
     artist_prior: Rate = 1.0  # tracks that an artist's name counts for, beside those that it has
-    name_alpha: Rate = 3e-5  # regularisation of the logistic regression over names
+    letter_alpha: Rate = 3e-5  # regularisation of the logistic regression over the letters of names and titles
     max_depth: Positive = 7
     learning_rate: Rate = 0.1
     n_estimators: Positive = 200

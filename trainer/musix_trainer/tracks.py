@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from musix_runtime import features
-from musix_runtime.arrays import Floats
+from musix_runtime.arrays import Floats, Rows
 from musix_runtime.catalog import bare
 from musix_runtime.errors import TableError
 from musix_runtime.genre import artist_key, plain
@@ -58,6 +58,11 @@ class Catalogue:
     def artists(self) -> list[list[str]]:
         """Names of each recording's artists, the primary one first."""
         return [each.split(";") for each in self.frame["artists"]]
+
+    def texts(self, rows: Rows) -> tuple[list[list[str]], list[str]]:
+        """Names of the artists, the primary one first, and title of each of the rows."""
+        some = self.frame[rows]
+        return [each.split(";") for each in some["artists"]], some["track_name"].to_list()
 
     def primary_artists(self) -> list[str]:
         """Key of each recording's primary artist."""

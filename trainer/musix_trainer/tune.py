@@ -136,7 +136,6 @@ def _genre(catalogue: Catalogue, settings: Recipe) -> Objective:
     own = settings.genre
     usable = np.flatnonzero(split.assign(len(catalogue), own.validation, own.test, settings.seed) != split.TEST)
     folds = np.random.default_rng(settings.seed).permutation(len(usable)) % FOLDS
-    names = catalogue.artists()
 
     def objective(trial: Trial) -> float:
         values = msgspec.structs.replace(
@@ -153,7 +152,7 @@ def _genre(catalogue: Catalogue, settings: Recipe) -> Objective:
             parts = np.full(len(catalogue), split.TEST, np.int8)
             parts[rest] = split.assign(len(rest), own.validation, 0, settings.seed)
             model = genre.fit(catalogue, parts, values, settings.seed)
-            confidence = model.confidence(catalogue.inputs[test], [names[i] for i in test])
+            confidence = model.confidence(catalogue.inputs[test], *catalogue.texts(test))
             found.append(metrics.macro_f1(confidence, catalogue.families[test]))
         return float(np.mean(found))
 

@@ -56,7 +56,7 @@ def five_fold(asked: Asked) -> dict[str, Results]:
     catalogue, settings = run.catalogue, run.recipe.genre
     folds = np.random.default_rng(asked.seed(0)).permutation(len(catalogue)) % FOLDS
     clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1]
-    names, lookups = catalogue.artists(), np.empty(catalogue.families.shape, np.float32)
+    lookups = np.empty(catalogue.families.shape, np.float32)
     confidence = np.empty(catalogue.families.shape, np.float32)
     for fold in range(FOLDS):
         progress.say(f"genre: fold {fold + 1} of {FOLDS}")
@@ -66,7 +66,7 @@ def five_fold(asked: Asked) -> dict[str, Results]:
         parts[rest] = split.assign(len(rest), settings.validation / (1 - 1 / FOLDS), 0, asked.seed(fold))
         honesty.check_recordings(catalogue, rest, test)
         model = genre.fit(catalogue, parts, settings, asked.seed(fold))
-        confidence[test] = model.confidence(catalogue.inputs[test], [names[i] for i in test])
+        confidence[test] = model.confidence(catalogue.inputs[test], *catalogue.texts(test))
         lookups[test] = artist_lookup(catalogue.primary_artists(), catalogue.families, rest, test)
     _add(figures, "", {OURS: confidence, "artist look-up": lookups}, catalogue.families, clusters)
     return {"genre/five_fold": figures.results()}
@@ -79,17 +79,13 @@ def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, fi
         np.flatnonzero(where) for where in (parts == split.TRAIN, parts != split.TEST, parts == split.TEST)
     )
     honesty.check_recordings(catalogue, learned, test)
-    names, truth = catalogue.artists(), catalogue.families[test]
-    features, known = model.item_features(catalogue.inputs[test], [names[i] for i in test])
-    scores = {
-        "LightFM": model.artist_scores(features),
-        "XGBoost": model.sound_scores(catalogue.inputs[test]),
-        "artist prior": model.prior_scores([names[i] for i in test]),
-    }
+    truth = catalogue.families[test]
+    said, case = model.scores(catalogue.inputs[test], *catalogue.texts(test))
+    scores, known = dict(zip(genre.MEMBERS, said, strict=True)), case == genre.KNOWN
 
     def of(*members: str) -> Floats:
         kept = [each if name in members else np.zeros_like(each) for name, each in scores.items()]
-        return model.combine(kept, known)
+        return model.combine(kept, case)
 
     answers = {
         OURS: of(*scores),
