@@ -72,7 +72,7 @@ class Split(Section, frozen=True):
 
 
 class Genre(Section, frozen=True):
-    """LightFM over artists and binned inputs, XGBoost over inputs, artists' own shares, letters of names and titles; all
+    """LightFM over artists and binned inputs, XGBoost over inputs, the shares of artists, letters of names and titles;
     averaged."""
 
     no_components: Positive = 50
