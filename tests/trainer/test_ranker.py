@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+import torch
 
 from musix_runtime import Engine
 from musix_runtime.errors import TableError
 from musix_trainer import catalog, recipe, split
 from musix_trainer.feedback import Feedback
 from musix_trainer.listening import Listening
-from musix_trainer.ranker import train
+from musix_trainer.ranker import Impressions, _lists, _loss, train
 from musix_trainer.recipe import Catalog
 from musix_trainer.run import Run
 from musix_trainer.synthetic import World, taken
@@ -33,7 +34,7 @@ def test_without_feedback_it_learns_from_held_out_listening(demo_run: Run) -> No
     rows = np.concatenate([pool.candidates(*_asker(demo_run, i), 50)[rng.permutation(50)[:5]] for i in range(200)])
     names = [each.decode() for each in demo_run.collab.listeners]
     held_out = Listening(names, number, rows, np.ones(len(rows)), np.zeros(len(rows), np.int64))
-    settings = recipe.Ranker(epochs=2)
+    settings = recipe.Ranker(epochs=2, negatives=4)
     model, card = train(pool, demo_run.collab, None, held_out, settings, 1)
     assert card["feedback"].startswith("derived")
     assert card["impressions"] == 5 * card["taken"]
@@ -77,3 +78,20 @@ def test_freshness_halves_with_every_half_life(demo_run: Run) -> None:
     expected = 0.5 ** ((dates.max() - dates) / 86_400 / half_life)
     np.testing.assert_allclose(demo_run.catalog.freshness, expected, rtol=1e-5)
     assert catalog.DAY == 86_400
+
+
+def test_lists_of_any_length_are_learned_from_and_what_fills_them_up_has_no_say() -> None:
+    inputs = np.arange(35, dtype=np.float32).reshape(5, 7)
+    taken_ = np.array([False, True, True, False, False])
+    shown = Impressions(np.array([4, 9, 4, 4, 9]), np.array([0, 2, 0, 0, 2]), inputs, taken_)
+    components, context, wanted = _lists(shown, np.ones(5, bool))
+    assert components.shape == (2, 3, 5)
+    np.testing.assert_array_equal(components[0], inputs[[0, 2, 3], :5])
+    np.testing.assert_array_equal(context[1, :2], inputs[[1, 4], 5:])
+    np.testing.assert_array_equal(wanted[..., 0], [[0, 1, 0], [1, 0, np.nan]])
+
+    logits = torch.tensor([[[0.5], [1.0], [-2.0]], [[0.3], [0.1], [99.0]]])
+    there = np.array([0.5, 1.0, -2.0, 0.3, 0.1])
+    single = np.mean(np.log1p(np.exp(there)) - there * [0, 1, 0, 1, 0])
+    ordered = [np.log(np.exp(each).sum()) - each[best] for each, best in ((there[:3], 1), (there[3:], 0))]
+    assert float(_loss(logits, wanted)) == pytest.approx(single + np.mean(ordered), rel=1e-6)

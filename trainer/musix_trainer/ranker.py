@@ -31,24 +31,25 @@ BUSY = math.log1p(100)  # scale of the listener's activity: tracks heard, in log
 
 
 class RankerNetwork(nn.Module):
-    """From components (n, 5) and raw context (n or 1, 2: tracks heard, hour or NaN) to a logit (n, 1)."""
+    """From components (n, 5) and raw context (n or 1, 2: tracks heard, hour or NaN) to a logit (n, 1); or of many lists
+    at once, (lists, n, 5) and (lists, n, 2) to (lists, n, 1)."""
 
     def __init__(self, hidden: tuple[int, int]) -> None:
         super().__init__()
         self.layers = networks.perceptron(len(COMPONENTS) + 3, hidden, 1)
 
     def forward(self, components: Tensor, context: Tensor) -> Tensor:
-        heard, hour = context[:, :1], context[:, 1:]
+        heard, hour = context[..., :1], context[..., 1:]
         activity = torch.log1p(heard) / BUSY
         known = ~torch.isnan(hour)
         angle = torch.where(known, hour, 0.0) * (2 * math.pi / 24)
-        clock = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1) * known
+        clock = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1) * known
         # The context meets the components only here: where one row of it serves all candidates, it is computed once.
         first, *others = self.layers
         weights = cast(nn.Linear, first).weight
         hidden = components @ weights[:, : len(COMPONENTS)].T
         hidden = hidden + functional.linear(
-            torch.cat([activity, clock], dim=1), weights[:, len(COMPONENTS) :], cast(nn.Linear, first).bias
+            torch.cat([activity, clock], dim=-1), weights[:, len(COMPONENTS) :], cast(nn.Linear, first).bias
         )
         for layer in others:
             hidden = layer(hidden)
@@ -86,9 +87,11 @@ class RankerModel:
 
 @dataclass(frozen=True)
 class Impressions:
-    """What listeners were shown: who (n,), components with context (n, 7), and whether they took it (n,)."""
+    """What listeners were shown: who (n,), in which list (n,), components with context (n, 7), and whether they took it
+    (n,)."""
 
     listener: NDArray[np.int64]
+    list: NDArray[np.int64]
     inputs: Floats
     taken: NDArray[np.bool_]
 
@@ -109,16 +112,14 @@ def train(
     _check_both(shown, len(np.unique(shown.listener)))
     listeners, number = np.unique(shown.listener, return_inverse=True)
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
-    chosen, validation = parts == split.TRAIN, parts == split.VALIDATION
+    validation = parts == split.VALIDATION
     torch.manual_seed(seed)
     network = RankerNetwork(settings.hidden)
-    components, context = (torch.from_numpy(each) for each in _ports(shown.inputs))
-    wanted = torch.from_numpy(shown.taken.astype(np.float32))[:, None]
     best = networks.fit(
         network,
-        nn.functional.binary_cross_entropy_with_logits,
-        (components[chosen], context[chosen], wanted[chosen]),
-        (components[validation], context[validation], wanted[validation]),
+        _loss,
+        _lists(shown, parts == split.TRAIN),
+        _lists(shown, validation),
         learning_rate=settings.learning_rate,
         batch=settings.batch,
         epochs=settings.epochs,
@@ -142,6 +143,31 @@ def train(
         ),
     }
     return model, card
+
+
+def _lists(shown: Impressions, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+    """Components (lists, n, 5), context (lists, n, 2) and whether taken (lists, n, 1) of the chosen impressions, lists
+    filled up to the longest one with rows whose last is NaN."""
+    _, number, sizes = np.unique(shown.list[chosen], return_inverse=True, return_counts=True)
+    order = np.argsort(number, kind="stable")
+    place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    inputs = np.zeros((len(sizes), sizes.max(initial=0), shown.inputs.shape[1]), np.float32)
+    taken = np.full((*inputs.shape[:2], 1), np.nan, np.float32)
+    inputs[number[order], place] = shown.inputs[chosen][order]
+    taken[number[order], place, 0] = shown.taken[chosen][order]
+    components, context = _ports(inputs)
+    return torch.from_numpy(components), torch.from_numpy(context), torch.from_numpy(taken)
+
+
+def _loss(logits: Tensor, taken: Tensor) -> Tensor:
+    """Whether each is taken, and which of its list: cross-entropy of the sigmoid, which keeps scores probabilities, and
+    of the softmax over the list, which orders it (Bai et al., Regression compatible listwise objectives, 2023)."""
+    there = ~taken.isnan()
+    single = functional.binary_cross_entropy_with_logits(logits[there], taken[there])
+    share = torch.where(there, taken, 0.0)
+    share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
+    ordered = torch.log_softmax(logits.masked_fill(~there, -torch.inf), dim=1).masked_fill(~there, 0)
+    return single - (share * ordered).sum() / (share.sum().clamp(min=1))
 
 
 def _check_both(shown: Impressions, listeners: int) -> None:
@@ -240,14 +266,16 @@ def known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Float
 
 def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Impressions:
     if not pieces:
-        return Impressions(np.empty(0, np.int64), np.empty((0, len(COMPONENTS) + 2), np.float32), np.empty(0, bool))
+        nobody = np.empty(0, np.int64)
+        return Impressions(nobody, nobody, np.empty((0, len(COMPONENTS) + 2), np.float32), np.empty(0, bool))
     listener, inputs, taken = (np.concatenate(each) for each in zip(*pieces, strict=True))
-    return Impressions(listener, inputs.astype(np.float32), taken)
+    number = np.repeat(np.arange(len(pieces)), [len(each) for each, _, _ in pieces])
+    return Impressions(listener, number, inputs.astype(np.float32), taken)
 
 
 def _ports(inputs: Floats) -> tuple[Floats, Floats]:
-    """The network's two inputs: components (n, 5) and context (n, 2)."""
-    return inputs[:, : len(COMPONENTS)], inputs[:, len(COMPONENTS) :]
+    """The network's two inputs: components (..., 5) and context (..., 2)."""
+    return inputs[..., : len(COMPONENTS)], inputs[..., len(COMPONENTS) :]
 
 
 def _aucs(model: RankerModel, inputs: Floats, taken: NDArray[np.bool_], settings: recipe.Ranker) -> dict[str, float]:

@@ -143,11 +143,11 @@ class Ranker(Section, frozen=True):
 
     hidden: tuple[Positive, Positive] = (32, 16)
     learning_rate: Rate = 0.001
-    batch: Positive = 64
+    batch: Positive = 64  # lists
     epochs: Positive = 50
     patience: Positive = 10
     validation: Held = 0.2
-    negatives: Positive = 4  # impressions not taken up, for each that was, when feedback has to be derived
+    negatives: Positive = 20  # impressions not taken up, for each that was, when feedback has to be derived
     candidates: Positive = 50
     pool: Positive = 60
     blend: dict[str, Share] = msgspec.field(
