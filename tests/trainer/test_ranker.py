@@ -93,5 +93,6 @@ def test_lists_of_any_length_are_learned_from_and_what_fills_them_up_has_no_say(
     logits = torch.tensor([[[0.5], [1.0], [-2.0]], [[0.3], [0.1], [99.0]]])
     there = np.array([0.5, 1.0, -2.0, 0.3, 0.1])
     single = np.mean(np.log1p(np.exp(there)) - there * [0, 1, 0, 1, 0])
-    ordered = [np.log(np.exp(each).sum()) - each[best] for each, best in ((there[:3], 1), (there[3:], 0))]
+    chances = 1 / (1 + np.exp(-there))
+    ordered = [-np.log(each[best] / each.sum()) for each, best in ((chances[:3], 1), (chances[3:], 0))]
     assert float(_loss(logits, wanted)) == pytest.approx(single + np.mean(ordered), rel=1e-6)

@@ -160,13 +160,13 @@ def _lists(shown: Impressions, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tenso
 
 
 def _loss(logits: Tensor, taken: Tensor) -> Tensor:
-    """Whether each is taken, and which of its list: cross-entropy of the sigmoid, which keeps scores probabilities, and
-    of the softmax over the list, which orders it (Bai et al., Regression compatible listwise objectives, 2023)."""
+    """Whether each is taken, and which of its list: cross-entropy of the probabilities, and of their shares in the
+    list, which orders it and has the same optimum (Bai et al., Regression compatible listwise objectives, 2023)."""
     there = ~taken.isnan()
     single = functional.binary_cross_entropy_with_logits(logits[there], taken[there])
     share = torch.where(there, taken, 0.0)
     share = share / share.sum(dim=1, keepdim=True).clamp(min=1)
-    ordered = torch.log_softmax(logits.masked_fill(~there, -torch.inf), dim=1).masked_fill(~there, 0)
+    ordered = functional.logsigmoid(logits).masked_fill(~there, -torch.inf).log_softmax(dim=1).masked_fill(~there, 0)
     return single - (share * ordered).sum() / (share.sum().clamp(min=1))
 
 
