@@ -62,7 +62,7 @@ def correlations(catalogue: Catalogue) -> Figure:
         xticklabels=AUDIO_NAMES,
         yticklabels=AUDIO_NAMES,
     )
-    panel.tick_params(axis="x", rotation=45)
+    panel.tick_params(axis="x", rotation=90)
     return _closed(figure)
 
 

@@ -38,7 +38,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.7rem } h2 { margin-top: 3rem; border-bottom: 1px solid #ccc } h3 { margin-top: 2rem }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .85rem } td, th { padding: .25rem .6rem; text-align: left;
-border-bottom: 1px solid #ddd; vertical-align: top; overflow-wrap: anywhere } td.n { text-align: right;
+border-bottom: 1px solid #ddd; vertical-align: top } td:last-child { overflow-wrap: anywhere } td.n { text-align: right;
 font-variant-numeric: tabular-nums; white-space: nowrap } img { max-width: 100%; height: auto } .note { color: #555 }
 """
 
