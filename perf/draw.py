@@ -138,6 +138,7 @@ def collab_model(drawn: World, heard: Histories, width: int, ridge: float, rng: 
         rows=rows.astype(np.int32),
         track_factors=tracks,
         track_mean=tracks.mean(axis=0),
+        tastes=np.linalg.qr(tracks[:, :-1])[0],
         fold_in=collab.fit_fold_in(tracks, listeners[:few], places, offsets, ridge, seed=0),
         history_offsets=heard.offsets,
         history_rows=heard.rows,

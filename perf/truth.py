@@ -53,7 +53,7 @@ class Truth:
 def exact(engine: Engine) -> Engine:
     """The same engine, searching every vector of both indexes."""
     pool = engine.pool
-    collab, content = (Index.exact(index.matrix) for index in (pool.collab.index, pool.content.index))
+    collab, content = (Index(index.matrix) for index in (pool.collab.index, pool.content.index))
     searched = replace(pool, collab=replace(pool.collab, index=collab), content=replace(pool.content, index=content))
     return replace(engine, pool=searched)
 

@@ -90,6 +90,7 @@ def _counts(run: Run) -> dict[str, int]:
         "listeners": len(run.collab.listeners),
         "heard": len(run.collab.rows),
         "collab_width": run.collab.track_factors.shape[1],
+        "taste_width": run.collab.tastes.shape[1],
         "plays": len(run.collab.history_rows),
     }
 

@@ -82,6 +82,7 @@ def _listeners(run: Run) -> dict[str, Any]:
         "listener_factors": model.listener_factors,
         "track_factors": model.track_factors,
         "track_mean": model.track_mean,
+        "tastes": model.tastes,
         "track_rows": model.rows,
         "place_of": place_of,
         "fold_in": model.fold_in,

@@ -228,7 +228,10 @@ class Recommender:
             components[:, 1] = np.clip(vectors @ query, 0, 1)
         if len(taste):
             counts = self.tracks["families"][taste].sum(axis=0)
-            components[:, 2] = (self.tracks["families"][rows] * (counts / max(counts.max(), 1))).max(axis=1)
+            family = (self.tracks["families"][rows] * (counts / max(counts.max(), 1))).max(axis=1)
+            places, those = self.listeners["place_of"][rows], self.listeners["place_of"][taste]
+            alike = self.listeners["tastes"][places] @ self.listeners["tastes"][those[those >= 0]].sum(axis=0)
+            components[:, 2] = 1 - (1 - np.where(places >= 0, np.clip(alike, 0, 1), 0)) * (1 - 0.2 * family)
         components[:, 3] = self.tracks["freshness"][rows]
         components[:, 4] = 1
         return components

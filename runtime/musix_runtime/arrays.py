@@ -1,12 +1,13 @@
 """The two shapes in which a bundle keeps text, searched and read in place: sorted keys and packed strings."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from musix_runtime import kernels
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -41,11 +42,11 @@ class Keys:
 
     def find_one(self, key: str) -> int:
         """Position of one key, ABSENT when there is none."""
-        wanted = key.encode("utf-8", "surrogatepass")
-        if not wanted:
-            return ABSENT
-        place = bisect_left(self.sorted, wanted)
-        return place if place < len(self.sorted) and self.sorted[place] == wanted else ABSENT
+        return kernels.find(self.sorted, key)
+
+    def take(self, rows: Rows) -> list[str]:
+        """The keys at some positions."""
+        return kernels.keys_at(self.sorted, rows)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class Strings:
 
     def take(self, rows: Rows) -> list[str]:
         """The strings of some rows."""
-        starts, stops, data = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), self.data.data
-        return [str(data[start:stop], "utf-8") for start, stop in zip(starts, stops, strict=True)]
+        return kernels.texts(self.data, self.offsets, rows)
 
     @staticmethod
     def pack(strings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

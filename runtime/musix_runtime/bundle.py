@@ -119,11 +119,11 @@ class Bundle:
             index = Index.read(matrix, self.views[name])
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
-        wanted = (search.kind, *matrix.shape, search.clusters, search.probes)
+        except ValueError as error:
+            raise LayoutError(f"{self.path}: {name}: {error}") from error
+        wanted = (search.kind, search.clusters, search.probes)
         if index.form() != wanted:
-            raise LayoutError(
-                f"{self.path}: {name}: expected (kind, rows, width, clusters, probes) {wanted}, found {index.form()}"
-            )
+            raise LayoutError(f"{self.path}: {name}: expected (kind, clusters, probes) {wanted}, found {index.form()}")
         return index
 
     def golden(self, type_: type[T]) -> T:

@@ -24,7 +24,7 @@ class Catalog:
 
     ids: Keys
     id_rows: NDArray[np.int32]
-    track_ids: NDArray[np.bytes_]
+    track_ids: Keys
     names: Strings
     artists: Strings
     inputs: Floats
@@ -32,7 +32,7 @@ class Catalog:
     moods: NDArray[np.uint8]
 
     def __len__(self) -> int:
-        return len(self.track_ids)
+        return len(self.track_ids.sorted)
 
     def rows(self, track_ids: Sequence[str]) -> Rows:
         """Row of each track id, ABSENT for ids that are not in the catalogue."""
@@ -43,17 +43,16 @@ class Catalog:
 
     def row(self, track_id: str | None) -> int | None:
         """Row of one track id, None when there is no such track."""
-        row = ABSENT if track_id is None else int(self.rows([track_id])[0])
-        return None if row == ABSENT else row
+        place = ABSENT if track_id is None else self.ids.find_one(bare(track_id))
+        return None if place == ABSENT else int(self.id_rows[place])
 
     def named(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
         """Whether each row is known by any of the bare track ids. Costs by the rows, however many ids there are."""
-        found = np.array([each.decode() in track_ids for each in self.track_ids[rows].tolist()], bool)
+        found = np.array([each in track_ids for each in self.track_ids.take(rows)], bool)
         others, places = self._others
         first, last = (np.searchsorted(others, rows.astype(others.dtype), side) for side in ("left", "right"))
         for i in np.flatnonzero(first < last).tolist():
-            ids = self.ids.sorted[places[first[i] : last[i]]].tolist()
-            found[i] |= any(each.decode() in track_ids for each in ids)
+            found[i] |= not track_ids.isdisjoint(self.ids.take(places[first[i] : last[i]]))
         return found
 
     @cached_property
@@ -62,17 +61,16 @@ class Catalog:
         places = []
         for start in range(0, len(self.ids.sorted), CHUNK):
             few = slice(start, start + CHUNK)
-            places.append(start + np.flatnonzero(self.ids.sorted[few] != self.track_ids[self.id_rows[few]]))
+            places.append(start + np.flatnonzero(self.ids.sorted[few] != self.track_ids.sorted[self.id_rows[few]]))
         found = np.concatenate(places) if places else np.empty(0, np.int64)
         order = np.argsort(self.id_rows[found], kind="stable")
         return self.id_rows[found][order], found[order]
 
     def track_id(self, row: int) -> str:
         """The id by which a recording is answered."""
-        return bytes(self.track_ids[row]).decode()
+        return self.track_ids.take(np.array([row]))[0]
 
     def labels(self, rows: Rows) -> list[tuple[str, str, str]]:
         """Id, name and artists of each row, as they are shown."""
-        ids = [each.decode() for each in self.track_ids[rows].tolist()]
         artists = [each.replace(";", ", ") for each in self.artists.take(rows)]
-        return list(zip(ids, self.names.take(rows), artists, strict=True))
+        return list(zip(self.track_ids.take(rows), self.names.take(rows), artists, strict=True))

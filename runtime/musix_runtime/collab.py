@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from musix_runtime import kernels
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.index import Index
 
@@ -21,7 +22,8 @@ class Collab:
     """Matrix factors, 50 components and one bias each, with the history of every listener.
 
     Only tracks that someone has heard have factors: `rows` (heard,) are their catalogue rows, ascending, and `index`
-    holds their factors in this order.
+    holds their factors in this order, `tastes` (heard, taste_width) what they are heard together with: the products of
+    a track's vector with all of a listener's, added up, are how much these speak for it.
     A history lists catalogue rows, newest first (without timestamps: most played first); `recent` (listeners, 2)
     counts how many of them are short-term and medium-term.
     """
@@ -31,6 +33,7 @@ class Collab:
     rows: NDArray[np.int32]
     index: Index
     track_mean: Floats
+    tastes: Floats
     fold_in_map: Floats
     history_offsets: NDArray[np.int64]
     history_rows: NDArray[np.int32]
@@ -65,10 +68,10 @@ class Collab:
 
     def places(self, rows: NDArray[Any]) -> NDArray[np.int32]:
         """Where the catalogue rows stand among those with factors, ABSENT for tracks nobody has heard."""
-        return self._places.take(rows, mode="clip")
+        return self.all_places.take(rows, mode="clip")
 
     @cached_property
-    def _places(self) -> NDArray[np.int32]:
+    def all_places(self) -> NDArray[np.int32]:
         """The place of each catalogue row; the last one stands for all rows beyond."""
         places = np.full(self.rows.max(initial=-1) + 2, ABSENT, np.int32)
         places[self.rows] = np.arange(len(self.rows))
@@ -87,29 +90,19 @@ class Matches:
 
     def __init__(self, collab: Collab, factors: Floats) -> None:
         self._collab = collab
-        self._query = factors.copy()
-        self._query[-1] = 1
-        self._average = self._query @ collab.track_mean
-        self._best: np.float32 | None = None
+        self.query = factors.copy()
+        self.query[-1] = 1
+        self.average = float(self.query @ collab.track_mean)
 
-    def nearest(self, count: int) -> Rows:
-        """Catalogue rows of the `count` best matches, best first."""
-        places, products = self._collab.index.nearest(self._query, count)
-        if len(products):
-            self._best = products[0]
-        return self._collab.rows[places].astype(np.int64)
+    @cached_property
+    def best(self) -> float:
+        """The product of the best track; the average where there is none."""
+        _, products = self._collab.index.nearest(self.query, 1)
+        return float(products[0]) if len(products) else self.average
 
     def of(self, rows: NDArray[Any]) -> Floats:
         """Match of each catalogue row, 0 for tracks that nobody has heard. Shape (n,)."""
-        found = np.zeros(len(rows), np.float32)
-        if self._best is None:
-            self.nearest(1)
-        if self._best is None:
-            return found
-        places = self._collab.places(rows)
-        heard = places != ABSENT
-        scores = self._collab.index.vectors(places[heard]) @ self._query
-        scores -= self._average
-        scores /= np.maximum(self._best - self._average, np.float32(1e-6))
-        found[heard] = np.minimum(np.maximum(scores, 0), 1)
+        collab, found = self._collab, np.empty(len(rows), np.float32)
+        given = np.asarray(rows, np.int64)
+        kernels.matches(given, collab.all_places, collab.index.matrix, self.query, found, self.average, self.best)
         return found

@@ -1,10 +1,10 @@
 """Content: which tracks are alike, by a 28-d vector of sound, genre, mood and artist popularity."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from musix_runtime import kernels
 from musix_runtime.arrays import Floats, Rows
 from musix_runtime.index import Index
 
@@ -21,8 +21,9 @@ class Content:
 
     def profile(self, rows: Rows) -> Floats:
         """The direction of what was heard: the mean vector of the rows, of length 1. Shape (28,)."""
-        total = self.vectors(rows).sum(axis=0)
-        return total / np.float32(math.sqrt(total @ total) or 1)
+        found = np.empty(self.index.matrix.shape[1], np.float32)
+        kernels.profile(self.index.matrix, rows, found)
+        return found
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
         """The `count` tracks of greatest cosine with the query (28,): rows and cosines, best first."""

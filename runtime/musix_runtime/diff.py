@@ -127,7 +127,7 @@ def _outputs(first: Engine, second: Engine) -> dict[str, Measures]:
 
 def _common_tracks(first: Engine, second: Engine) -> list[str]:
     """Ids of tracks that both catalogues have."""
-    ids = _texts(first.catalog.track_ids)
+    ids = _texts(first.catalog.track_ids.sorted)
     return _spread([each for each, row in zip(ids, second.catalog.rows(ids), strict=True) if row != ABSENT], TRACKS)
 
 
@@ -149,7 +149,7 @@ def _spread(items: Sequence[str], count: int) -> list[str]:
 def _classes(first: Engine, second: Engine, tracks: list[str]) -> dict[str, Measures]:
     """Genre and mood of the same inputs: the first catalogue's, of common tracks when there are any."""
     catalog = first.catalog
-    rows = catalog.rows(tracks or _spread(_texts(catalog.track_ids), TRACKS))
+    rows = catalog.rows(tracks or _spread(_texts(catalog.track_ids.sorted), TRACKS))
     inputs = np.array(catalog.inputs[rows])
     audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
     artists = [catalog.artists[row].split(";") for row in rows.tolist()]
@@ -176,7 +176,7 @@ def _classes(first: Engine, second: Engine, tracks: list[str]) -> dict[str, Meas
 
 def _collab(first: Engine, second: Engine, listeners: list[str]) -> Measures:
     """Matches of common listeners with the tracks that both have factors for."""
-    before, after = (each.catalog.track_ids[each.pool.collab.rows] for each in (first, second))
+    before, after = (each.catalog.track_ids.sorted[each.pool.collab.rows] for each in (first, second))
     places = Keys(after).find(_texts(before))
     here = np.flatnonzero(places != ABSENT)
     if not listeners or not len(here):

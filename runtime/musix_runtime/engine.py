@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musix_runtime import golden
+from musix_runtime import golden, kernels
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings
 from musix_runtime.bundle import Bundle
 from musix_runtime.catalog import Catalog, bare
@@ -39,6 +39,9 @@ DIGITS = 4  # of a confidence or probability: the sixth already depends on host 
 # What the components are called in a reason.
 WORDS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
 POPULAR_WORDS = ("popularity", *WORDS[1:])
+FEW = 100  # tracks to exclude that are faster looked up than compared with the candidates
+CONTRIBUTIONS = ("base", *COMPONENTS)
+UNTOLD = "nothing speaks for this track but its turn"
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Engine:
         catalog = Catalog(
             ids=Keys(array("catalog/ids.npy")),
             id_rows=array("catalog/id_rows.npy"),
-            track_ids=array("catalog/track_ids.npy"),
+            track_ids=Keys(array("catalog/track_ids.npy")),
             names=Strings(array("catalog/name_offsets.npy"), array("catalog/name_data.npy")),
             artists=Strings(array("catalog/artist_offsets.npy"), array("catalog/artist_data.npy")),
             inputs=array("catalog/inputs.npy"),
@@ -87,6 +90,7 @@ class Engine:
             rows=array("collab/rows.npy"),
             index=bundle.index("collab/index.faiss"),
             track_mean=array("collab/track_mean.npy"),
+            tastes=array("collab/tastes.npy"),
             fold_in_map=array("collab/fold_in.npy"),
             history_offsets=array("collab/history_offsets.npy"),
             history_rows=array("collab/history_rows.npy"),
@@ -135,18 +139,15 @@ class Engine:
         excluded tracks, the current one, and those in any history.
         """
         stages = stages or Stages()
-        history, current, excluded = self._rows(request)
+        history = self.catalog.rows(request.history or [])
+        history, current = history[history != ABSENT], self.catalog.row(request.current_track_id)
         listener, kind = self._listener(request, history)
         query = self._query(request, listener, current)
+        excluded, named = self._excluded(request, listener, history, current)
         stages.lap("look-up")
-        excluded = np.concatenate([excluded, listener.heard])
-        rows = self.pool.candidates(listener, query, excluded, request.limit, self._named(request.exclude_ids))
+        rows = self.pool.candidates(listener, query, excluded, request.limit, named)
         stages.lap("candidates")
-        vectors = self.pool.content.vectors(rows)
-        components = self.pool.components(listener, query, rows, vectors)
-        short = self.pool.shortlist(components, request.limit)
-        rows, vectors, components = rows[short], vectors[short], components[short]
-
+        rows, vectors, components = self.pool.features(listener, query, rows, request.limit)
         hour = math.nan if request.context.hour is None else request.context.hour
         context = np.array([len(listener.heard), hour], np.float32)
         stages.lap("features")
@@ -217,21 +218,19 @@ class Engine:
             for genres, share, probabilities, primary in zip(*columns, strict=True)
         ]
 
-    def _rows(self, request: RecommendRequest) -> tuple[Rows, int | None, Rows]:
-        """The rows that the request names, as far as the catalogue has them: its history, the current track, and both
-        together."""
-        history = request.history or []
-        current = request.current_track_id
-        rows = self.catalog.rows([*history, *([] if current is None else [current])])
-        heard, playing = rows[: len(history)], ABSENT if current is None else int(rows[len(history)])
-        return heard[heard != ABSENT], None if playing == ABSENT else playing, rows[rows != ABSENT]
-
-    def _named(self, track_ids: Sequence[str]) -> Named | None:
-        """The tracks to exclude. They may be thousands: they are not looked up, but the candidates among them."""
-        if not track_ids:
-            return None
-        ids = {bare(each) for each in track_ids}
-        return Named(len(ids), lambda rows: self.catalog.named(rows, ids))
+    def _excluded(
+        self, request: RecommendRequest, listener: Listener, history: Rows, current: int | None
+    ) -> tuple[Rows, Named | None]:
+        """What must not be proposed: rows, and tracks by name. These may be thousands, of which few are in question:
+        more than a `FEW` are not looked up."""
+        named = {bare(each) for each in request.exclude_ids}
+        known = [] if current is None else [current]
+        if len(named) <= FEW:
+            known += [row for row in map(self.catalog.row, named) if row is not None]
+        rows = listener.heard
+        if known or len(history):
+            rows = np.concatenate([rows, history, np.array(known, np.int64)])
+        return rows, (lambda rows: self.catalog.named(rows, named)) if len(named) > FEW else None
 
     def _listener(self, request: RecommendRequest, asked: Rows) -> tuple[Listener, str]:
         """Who asks, and how known: by id, by the history in the request (`asked`: its rows), or not at all."""
@@ -255,29 +254,12 @@ class Engine:
         return None
 
     def _recommendations(self, rows: Rows, base: Scores, values: Scores, source: str) -> list[Recommendation]:
-        scores = (base + values.sum(axis=1)).round(6).tolist()
+        words = POPULAR_WORDS if source == "popular" else WORDS
+        told = kernels.tell(base, values, CONTRIBUTIONS, words, UNTOLD)
         families, moods = self.catalog.families[rows].tolist(), self.catalog.moods[rows].tolist()
         return [
-            Recommendation(
-                track_id,
-                name,
-                artist,
-                score,
-                told,
-                {"base": start, **dict(zip(COMPONENTS, shares, strict=True))},
-                self._genres(bits),
-                MOODS[mood],
-            )
-            for (track_id, name, artist), score, told, start, shares, bits, mood in zip(
-                self.catalog.labels(rows),
-                scores,
-                reasons(values, source),
-                base.tolist(),
-                values.tolist(),
-                families,
-                moods,
-                strict=True,
-            )
+            Recommendation(*label, *each, self._genres(bits), MOODS[mood])
+            for label, each, bits, mood in zip(self.catalog.labels(rows), told, families, moods, strict=True)
         ]
 
     def _genres(self, bits: int) -> list[str]:
@@ -291,26 +273,6 @@ class Engine:
 
 def _rounded(shares: Floats) -> Scores:
     return np.rint(shares.astype(np.float64) * 10**DIGITS) / 10**DIGITS
-
-
-def reasons(values: Scores, source: str) -> list[str]:
-    """In words, for each row of `values` (n, 5), the contributions: what speaks for the track, in whole percents that
-    sum to 100."""
-    helpful = np.maximum(values, 0)
-    total = helpful.sum(axis=1, keepdims=True)
-    exact = helpful * (100 / np.maximum(total, 1e-9))
-    percents = np.floor(exact)
-    lacking = 100 * (total > 0) - percents.sum(axis=1, keepdims=True)
-    rank = (percents - exact).argsort(axis=1, kind="stable").argsort(axis=1)
-    percents += rank < lacking  # the largest remainders are rounded up
-    words = POPULAR_WORDS if source == "popular" else WORDS
-    order = (-percents).argsort(axis=1, kind="stable").tolist()
-    return [_reason(row, places, words) for row, places in zip(percents.astype(int).tolist(), order, strict=True)]
-
-
-def _reason(percents: list[int], order: list[int], words: Sequence[str]) -> str:
-    told = " + ".join([f"{percents[i]}% {words[i]}" for i in order if percents[i]])
-    return told or "nothing speaks for this track but its turn"
 
 
 def _source(kind: str, listener: Listener, query: Floats | None) -> str:

@@ -12,7 +12,7 @@ from musix_runtime import features
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
@@ -74,6 +74,7 @@ ARRAYS = {
     "collab/rows.npy": Array("<i4", ("heard",)),
     "collab/track_factors.npy": Array("<f4", ("heard", "collab_width")),
     "collab/track_mean.npy": Array("<f4", ("collab_width",)),
+    "collab/tastes.npy": Array("<f4", ("heard", "taste_width")),
     "collab/fold_in.npy": Array("<f4", ("collab_width+1", "collab_width")),
     "collab/history_offsets.npy": Array("<i8", ("listeners+1",)),
     "collab/history_rows.npy": Array("<i4", ("plays",)),

@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 
 Answer = Callable[[list[Any]], list[Any]]  # from questions to their answers
 RETRY_AFTER = 1  # second
-TOGETHER = 16  # questions that are answered in one turn, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +17,11 @@ class _Turn:
     answer: Answer
     question: Any
     kind: object
+    most: int
     future: "asyncio.Future[Any]"
+
+    def joins(self, first: "_Turn") -> bool:
+        return self.kind is first.kind and self.answer == first.answer and not self.future.done()
 
 
 class Turns:
@@ -40,9 +43,9 @@ class Turns:
         if len(self._waiting) >= self.limit and self._busy is asyncio.get_running_loop():
             raise self._full
 
-    async def take(self, answer: Answer, question: Any, kind: object = None) -> Any:
-        """Answer the question when it is its turn, together with others of its kind (compared by identity; None is a
-        kind of its own). Raises HTTPException 503 when `limit` requests wait already."""
+    async def take(self, answer: Answer, question: Any, kind: object = None, most: int = 1) -> Any:
+        """Answer the question when it is its turn, together with others of its kind (compared by identity) that have
+        the same answer, up to `most` of them. Raises HTTPException 503 when `limit` requests wait already."""
         loop = asyncio.get_running_loop()
         if self._busy is not loop:
             self._busy = loop
@@ -50,7 +53,7 @@ class Turns:
             loop.call_soon(self._next)
             return answer([question])[0]
         self.check()
-        turn = _Turn(answer, question, kind, loop.create_future())
+        turn = _Turn(answer, question, kind, most, loop.create_future())
         self._waiting.append(turn)
         return await turn.future
 
@@ -66,9 +69,8 @@ class Turns:
     def _joined(self) -> list[_Turn]:
         first = self._waiting.popleft()
         joined = [first]
-        if first.kind is not None:
-            same = [each for each in self._waiting if each.kind is first.kind and not each.future.done()]
-            joined += same[: TOGETHER - 1]
+        if first.most > 1:
+            joined += [each for each in self._waiting if each.joins(first)][: first.most - 1]
             self._waiting = deque(each for each in self._waiting if each not in joined)
         return joined
 

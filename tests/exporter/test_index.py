@@ -37,7 +37,7 @@ def test_more_vectors_are_searched_by_clusters_and_the_recall_is_measured(tmp_pa
     assert 0.9 <= search.recall <= 1
     found = Index.read(vectors, np.fromfile(tmp_path / "content" / "index.faiss", np.uint8))
     assert found.form() == ("ivf", 20_000, 28, search.clusters, search.probes)
-    exact = Index.exact(vectors)
+    exact = Index(vectors)
     shared = [np.isin(found.nearest(query, 50)[0], exact.nearest(query, 50)[0]).mean() for query in queries]
     assert np.mean(shared) == pytest.approx(search.recall)
 

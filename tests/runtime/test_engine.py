@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest
-from musix_runtime.engine import reasons
+from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest, kernels
+from musix_runtime.engine import CONTRIBUTIONS, POPULAR_WORDS, UNTOLD
 from musix_runtime.errors import UnknownTrackError
 from musix_runtime.features import AUDIO_NAMES
 from musix_runtime.messages import Recommendations
@@ -160,10 +160,17 @@ def test_features_alone_are_enough_and_win_over_the_catalogue(engine: Engine) ->
 
 
 def test_a_reason_names_what_helped_in_whole_percents() -> None:
-    told = "70% collaborative + 20% content similarity + 10% freshness"
-    assert reasons(np.array([[0.35, 0.1, 0.0, 0.05, -0.2]]), "hybrid") == [told]
-    assert reasons(np.zeros((1, 5)), "popular")[0] == "nothing speaks for this track but its turn"
-    assert reasons(np.array([[0.1, 0.1, 0.1, 0.0, 0.0]]), "popular")[0].startswith("34% popularity")
+    def told(*values: float) -> tuple[float, str]:
+        ((score, reason, contributions),) = kernels.tell(
+            np.array([0.1]), np.array([values], np.float64), CONTRIBUTIONS, POPULAR_WORDS, UNTOLD
+        )
+        assert list(contributions.items()) == list(zip(CONTRIBUTIONS, (0.1, *values), strict=True))
+        return score, reason
+
+    assert told(0.35, 0.1, 0.0, 0.05, -0.2) == (0.4, "70% popularity + 20% content similarity + 10% freshness")
+    assert told(0, 0, 0, 0, 0) == (0.1, "nothing speaks for this track but its turn")
+    assert told(0.1, 0.1, 0.1, 0, 0)[1].startswith("34% popularity + 33% content similarity")
+    assert told(0, 0, 0.3, 0, -0.1)[1] == "100% listener preference"
 
 
 def test_opening_maps_the_matrices(demo_bundle: Path, engine: Engine) -> None:

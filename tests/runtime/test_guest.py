@@ -20,7 +20,7 @@ import hashlib, os
 import numpy as np
 from musix_runtime.index import Index
 vectors = np.random.default_rng(0).standard_normal((40_000, 28), dtype=np.float32)
-index, before = Index.exact(vectors), os.listdir("/proc/self/task")
+index, before = Index(vectors), os.listdir("/proc/self/task")
 found = [index.nearest(query, 50)[1].tobytes() for query in vectors[:20]]
 index.vectors(np.arange(40_000))
 print(hashlib.sha256(b"".join(found)).hexdigest(), len(os.listdir("/proc/self/task")) - len(before))
@@ -32,7 +32,7 @@ from musix_runtime import Engine, RecommendRequest
 from musix_runtime.index import Index
 engine, request = Engine.open(sys.argv[1]), RecommendRequest(user_id="listener-001")
 vectors = np.random.default_rng(0).standard_normal((40_000, 28), dtype=np.float32)
-index = Index.exact(vectors)
+index = Index(vectors)
 expected = engine.recommend(request).recommendations, index.nearest(vectors[0], 50)[0].tolist()
 if not (child := os.fork()):
     signal.alarm(20)

@@ -2,19 +2,67 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
+import pytest
 
 from musix_runtime import Engine
+from musix_runtime.index import Index
+from musix_runtime.pool import NOBODY
 from musix_runtime.ranker import COMPONENTS
 
 BLEND = {"collab": 0.5, "content": 0.25, "preference": 0.125, "freshness": 0.0625, "diversity": 0.0625}
 
 
-def test_the_shortlist_is_the_best_by_the_blend_whatever_lies_in_memory_beside(engine: Engine) -> None:
+def test_the_ranker_sees_the_best_by_the_blend_in_the_given_order(engine: Engine) -> None:
     serving = msgspec.structs.replace(engine.pool.serving, pool=2, blend=BLEND)
+    pool = replace(engine.pool, serving=serving)
     rng = np.random.default_rng(1)
-    for count in range(3, 130):
-        components = rng.random((count, len(COMPONENTS))).astype(np.float32)
-        best = (components.astype(np.float64) * list(BLEND.values())).sum(axis=1).argsort()[-2:]
-        for size in range(5, 16):
-            np.full(size, np.nan, np.float32)  # freed at once, not cleared: what a kernel finds that looks too far
-            assert replace(engine.pool, serving=serving).shortlist(components, 1).tolist() == np.sort(best).tolist()
+    for count in range(3, 60):
+        rows = rng.choice(len(engine.catalog), count, replace=False)
+        query = pool.content.vectors(rows[:1])[0]
+        every, vectors, components = pool.features(NOBODY, query, rows)
+        assert every.tolist() == rows.tolist()
+        np.testing.assert_array_equal(vectors, pool.content.vectors(rows))
+        blends = (components.astype(np.float64) * list(BLEND.values())).sum(axis=1)
+        best = np.sort(np.argsort(-blends.round(6), kind="stable")[:2])
+        kept, their_vectors, their_components = pool.features(NOBODY, query, rows, 1)
+        assert kept.tolist() == rows[best].tolist()
+        np.testing.assert_array_equal(their_vectors, vectors[best])
+        np.testing.assert_array_equal(their_components, components[best])
+
+
+def test_nobody_is_proposed_what_is_popular_but_for_the_excluded(engine: Engine) -> None:
+    popular = engine.pool.popular
+    found = engine.pool.candidates(NOBODY, None, popular[:3].astype(np.int64), 10)
+    count = 2 * engine.pool.serving.candidates
+    assert found.tolist() == sorted(popular[3 : 3 + count].tolist())
+
+
+def test_what_is_excluded_makes_room_for_others(engine: Engine) -> None:
+    pool, none = engine.pool, np.empty(0, np.int64)
+    query = pool.content.vectors(np.array([5]))[0]
+    first = pool.candidates(NOBODY, query, none, 10)
+    second = pool.candidates(NOBODY, query, first, 10)
+    assert len(second) == len(first)
+    assert not np.isin(second, first).any()
+    named = pool.candidates(NOBODY, query, none, 10, lambda rows: np.isin(rows, first))
+    assert named.tolist() == second.tolist()
+
+
+def test_preference_follows_those_who_heard_the_same_and_less_the_family(engine: Engine) -> None:
+    """Rows 0 to 3 are heard together, 4 and 5 too; row 6 by nobody. Rows 0, 4 and 6 are of the family of the taste."""
+    tastes = np.zeros((6, 2), np.float32)
+    tastes[:4, 0], tastes[4:, 1] = 1 / 2, 1 / np.sqrt(2)
+    few = Index(np.ones((6, engine.pool.collab.track_mean.size), np.float32))
+    collab = replace(engine.pool.collab, rows=np.arange(6, dtype=np.int32), index=few, tastes=tastes)
+    families = engine.pool.families.copy()
+    families[:7] = [1, 2, 2, 2, 1, 2, 1]
+    pool = replace(engine.pool, collab=collab, families=families)
+
+    def preference(*taste: int) -> list[float]:
+        listener = replace(NOBODY, taste=np.array(taste, np.int64))
+        return pool.features(listener, None, np.arange(7))[2][:, COMPONENTS.index("preference")].tolist()
+
+    assert preference(0) == pytest.approx([0.4, 0.25, 0.25, 0.25, 0.2, 0, 0.2])
+    assert preference(0, 6) == preference(0)
+    assert preference(0, 1, 2, 3, 1, 1) == pytest.approx([1, 1, 1, 1, 0.04, 0.2, 0.04])
+    assert preference() == [0] * 7

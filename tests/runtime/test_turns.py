@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.turns import TOGETHER, Turns
+from musix_runtime.turns import Turns
 
 
 def same(asked: list) -> list:
@@ -72,22 +72,26 @@ def test_a_full_queue_says_what_is_expected() -> None:
         asyncio.run(main())
 
 
-def test_those_of_a_kind_are_answered_together_in_the_turn_of_the_first() -> None:
-    def answer(asked: list[int]) -> list[tuple[int, int]]:
-        order.append(asked)
-        return [(each, len(asked)) for each in asked]
-
+def test_those_of_a_kind_and_answer_are_answered_together_in_the_turn_of_the_first() -> None:
     order: list[list[int]] = []
     kind, other = object(), object()
 
-    async def main() -> list[object]:
-        turns = Turns(50)
-        first = [turns.take(answer, i, kind if i % 2 else other) for i in range(6)]
-        return await asyncio.gather(*first, *(turns.take(answer, i, kind) for i in range(10, 10 + TOGETHER)))
+    def answer(asked: list[int]) -> list[int]:
+        order.append(asked)
+        return asked
 
-    found = asyncio.run(main())
-    assert order == [[0], [1, 3, 5, *range(10, 10 + TOGETHER - 3)], [2, 4], [*range(7 + TOGETHER, 10 + TOGETHER)]]
-    assert [each[0] for each in found] == [*range(6), *range(10, 10 + TOGETHER)]
+    def opposite(asked: list[int]) -> list[int]:
+        order.append(asked)
+        return [-each for each in asked]
+
+    async def main() -> list[int]:
+        turns = Turns(50)
+        first = [turns.take(answer, i, kind if i % 2 else other, 4) for i in range(6)]
+        others = [turns.take(opposite, 6, kind, 4), turns.take(answer, 7, kind, 4), turns.take(answer, 8, kind, 4)]
+        return await asyncio.gather(*first, *others)
+
+    assert asyncio.run(main()) == [0, 1, 2, 3, 4, 5, -6, 7, 8]
+    assert order == [[0], [1, 3, 5, 7], [2, 4], [6], [8]]
 
 
 def test_one_that_fails_among_others_fails_alone() -> None:
@@ -96,7 +100,7 @@ def test_one_that_fails_among_others_fails_alone() -> None:
 
     async def main() -> list[object]:
         turns, kind = Turns(10), object()
-        return await asyncio.gather(*(turns.take(answer, i, kind) for i in (1, 2, 0, 4)), return_exceptions=True)
+        return await asyncio.gather(*(turns.take(answer, i, kind, 4) for i in (1, 2, 0, 4)), return_exceptions=True)
 
     found = asyncio.run(main())
     assert [found[0], found[1], found[3]] == [1, 0.5, 0.25]

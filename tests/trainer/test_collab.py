@@ -1,4 +1,5 @@
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from musix_trainer import collab
 from musix_trainer.listening import Listening
@@ -52,3 +53,21 @@ def test_histories_are_newest_first_then_most_played() -> None:
     assert part.count(0, "long_term") == 4
     assert part.count(0, "medium_term") == 3
     assert part.count(0, "short_term") == 2
+
+
+def test_what_was_heard_speaks_for_what_is_heard_with_it_and_for_nothing_else() -> None:
+    part = collab.train(checkerboard(), Collab(epochs=1, taste_width=2), 1).runtime()
+    for listener in range(40):
+        heard = part.places(part.history(listener))
+        spoken = part.tastes @ part.tastes[heard].sum(axis=0)
+        alike = np.arange(40) % 2 == listener % 2
+        np.testing.assert_allclose(spoken, 0.95 * alike, atol=1e-4)  # 19 of the 20, the missing one too
+
+
+def test_tastes_are_the_first_singular_vectors_of_counts_evened_out() -> None:
+    heard = np.random.default_rng(3).random((30, 20)) < np.linspace(0.1, 0.9, 20)
+    vectors = collab.fit_tastes(csr_matrix(heard.astype(np.int32)), 19, 0.25, 1).astype(np.float64)
+    even = heard / np.sqrt(heard.sum(axis=1, keepdims=True)) / heard.sum(axis=0) ** 0.25
+    first = np.linalg.svd(even)[2][:19]
+    np.testing.assert_allclose(vectors @ vectors.T, first.T @ first, atol=1e-4)
+    assert collab.fit_tastes(csr_matrix(heard.astype(np.int32)), 500, 0.25, 1).shape == (20, 20)

@@ -33,3 +33,19 @@ def test_titles_tell_the_family_where_no_artist_is_known_and_are_not_needed(demo
     known = catalogue.artists()[int(np.flatnonzero(parts == split.TRAIN)[0])]
     _, case = model.scores(inputs[:3], [known, artists[0], artists[0]], [said[0], said[0], ""])
     assert case.tolist() == [KNOWN, TITLED, UNKNOWN]
+
+
+def test_an_artist_is_known_by_the_tracks_it_leads_not_by_those_it_is_a_guest_on() -> None:
+    """Planted: two tracks of its own in one family, three as a guest in another."""
+    names = [["ann"], ["ann"], *[["bob", "ann"]] * 3]
+    truth = np.array([[True, False]] * 2 + [[False, True]] * 3)
+    base = {"artists": np.array([b"ann", b"bob"]), "grams": np.array([b"\xff"]), "gram_weights": np.zeros((1, 2))}
+    ann, bob = np.exp(genre._artist_prior(base, names, truth, 0.4))
+    guest = 3 * genre.GUEST
+    np.testing.assert_allclose(ann, np.array([2 + 0.2, guest + 0.2]) / (2 + guest + 0.4), rtol=1e-6)
+    np.testing.assert_allclose(bob, np.array([0.2, 3.2]) / 3.4, rtol=1e-6)
+
+
+def test_an_artist_weighs_as_much_as_the_root_of_its_tracks_that_were_learned() -> None:
+    artists, learned = ["a", "a", "a", "a", "a", "b", "c"], np.array([1, 1, 1, 1, 0, 1, 0], bool)
+    assert genre._artist_weight(artists, learned).tolist() == [0.5] * 5 + [1, 1]

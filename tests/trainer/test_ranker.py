@@ -7,7 +7,7 @@ from musix_runtime.errors import TableError
 from musix_trainer import catalog, recipe, split
 from musix_trainer.feedback import Feedback
 from musix_trainer.listening import Listening
-from musix_trainer.ranker import Impressions, _lists, _loss, train
+from musix_trainer.ranker import Impressions, _lists, _loss, known, train
 from musix_trainer.recipe import Catalog
 from musix_trainer.run import Run
 from musix_trainer.synthetic import World, taken
@@ -15,11 +15,20 @@ from musix_trainer.synthetic import World, taken
 
 def test_the_feedback_rule_is_learned(demo_run: Run, world: World) -> None:
     """Scores follow the planted probability: favourite families far above others, fresh above stale."""
-    ranker = demo_run.ranker.runtime()
-    context = np.array([30, 12], np.float32)
-    loved_fresh, loved_stale, other_fresh, other_stale = ranker.scores(
-        np.array([[0.5, 0.5, p, f, 0.7] for p in (0.9, 0.0) for f in (0.95, 0.05)], np.float32), context
-    )
+    pool, ranker = demo_run.pool(), demo_run.ranker.runtime()
+    rng = np.random.default_rng(0)
+    cells = {(loved, fresh): list[float]() for loved in (True, False) for fresh in (True, False)}
+    rows_of = dict(demo_run.catalogue.ids.select("track_id", "row").iter_rows())
+    rows = np.array([rows_of[each] for each in world.tracks["track_id"][: len(world.family)]])
+    for number in range(0, 500, 10):
+        some = rng.permutation(len(rows))[:100]
+        listener, query = known(pool, demo_run.collab, number)
+        _, _, components = pool.features(listener, query, rows[some])
+        scores = ranker.scores(components, np.array([30, 12], np.float32))
+        favourite = world.favourite[int(demo_run.collab.listeners[number][-3:]), world.family[some]]
+        for (loved, fresh), of in cells.items():
+            of += scores[(favourite == loved) & (abs(world.fresh[some] - fresh) < 0.2)].tolist()
+    loved_fresh, loved_stale, other_fresh, other_stale = (float(np.mean(of)) for of in cells.values())
     assert loved_fresh > loved_stale > other_fresh > other_stale
     assert loved_fresh > 2 * other_fresh
     aucs = demo_run.quality["ranker"]["AUC on validation listeners, who chose the epoch"]
@@ -44,8 +53,6 @@ def test_without_feedback_it_learns_from_held_out_listening(demo_run: Run) -> No
 
 
 def _asker(run: Run, number: int) -> tuple:
-    from musix_trainer.ranker import known
-
     listener, query = known(run.pool(), run.collab, number)
     return listener, query, listener.heard
 

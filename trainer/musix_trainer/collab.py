@@ -1,4 +1,4 @@
-"""Collab: LightFM over listening, and the map that folds new listeners in."""
+"""Collab: LightFM over listening, the map that folds new listeners in, and what tracks are heard together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from lightfm import LightFM
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_matrix, diags
+from sklearn.utils.extmath import randomized_svd
 
 from musix_runtime.arrays import Floats, Keys
 from musix_runtime.collab import RANGE_DAYS, Collab
@@ -17,6 +18,7 @@ from musix_trainer.factors import lightfm
 from musix_trainer.listening import Listening
 
 DAY = 86_400  # seconds
+POWERS = 10  # of the randomised decomposition: what it finds then recommends as well as the exact one
 SHORT_HISTORIES = (1, 3, 10)  # sizes at which fold-in is fitted and measured, beside the whole history
 
 
@@ -33,6 +35,7 @@ class CollabModel:
     rows: NDArray[np.int32]
     track_factors: Floats
     track_mean: Floats
+    tastes: Floats
     fold_in: Floats
     history_offsets: NDArray[np.int64]
     history_rows: NDArray[np.int32]
@@ -44,8 +47,9 @@ class CollabModel:
             Keys(self.listeners),
             self.listener_factors,
             self.rows,
-            Index.exact(self.track_factors),
+            Index(self.track_factors),
             self.track_mean,
+            self.tastes,
             self.fold_in,
             self.history_offsets,
             self.history_rows,
@@ -98,6 +102,7 @@ def train(data: Listening, settings: recipe.Collab, seed: int) -> CollabModel:
         rows=rows.astype(np.int32),
         track_factors=track_factors,
         track_mean=track_factors.mean(axis=0),
+        tastes=fit_tastes(pairs.tocsr(), settings.taste_width, settings.taste_damping, seed),
         fold_in=fit_fold_in(track_factors, listener_factors, places, offsets, settings.fold_in_ridge, seed),
         history_offsets=offsets,
         history_rows=history.astype(np.int32),
@@ -113,6 +118,19 @@ def _histories(data: Listening, listener: NDArray[Any], count: int) -> tuple[NDA
     newest = data.last.max()
     ages = [np.bincount(owner, weights=last >= newest - days * DAY, minlength=count) for days in RANGE_DAYS.values()]
     return offsets, data.row[order], np.stack(ages, axis=1).astype(np.int32)
+
+
+def fit_tastes(pairs: csr_matrix, width: int, damping: float, seed: int) -> Floats:
+    """What the tracks that are heard together have in common, in vectors of length 1 at most. Shape (tracks, width).
+
+    The first right singular vectors of listeners by tracks, both divided by a power of their counts, so that neither
+    those who hear the most nor what all hear is all that is seen: the square root of the listener's tracks, and the
+    track's listeners to the power of `damping`. The product of two tracks' vectors is how much one of them speaks
+    for the other; fewer columns than `width` where there are not as many listeners or tracks.
+    """
+    tracks, listeners = (np.asarray(pairs.sum(axis=axis), np.float64).ravel() for axis in (0, 1))
+    even = diags(listeners**-0.5) @ pairs @ diags(tracks**-damping)
+    return np.ascontiguousarray(randomized_svd(even, width, n_iter=POWERS, random_state=seed)[2].T, np.float32)
 
 
 def fit_fold_in(

@@ -26,7 +26,7 @@ class ContentModel:
 
     def runtime(self) -> Content:
         """The part that answers."""
-        return Content(Index.exact(self.vectors))
+        return Content(Index(self.vectors))
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""

@@ -31,6 +31,7 @@ FEWEST_TEXTS = 5  # names or titles that have a gram, for it to be known
 LETTER_EPOCHS = 10
 START = (0.1, 0.5, 0.1, 0.0)  # weights of the members, from which they are fitted
 FEWEST = 50  # recordings that a calibration is fitted on
+GUEST = 0.2  # of a track: what it counts for its artists but the first, beside 1 for that one
 FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
@@ -167,9 +168,10 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     train_rows, validation = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION))
     inputs, truth = catalogue.inputs, catalogue.families
     learned, titles = catalogue.texts(train_rows)
+    weight = _artist_weight(catalogue.primary_artists(), parts != split.TEST)
     base = _untrained(inputs[train_rows], learned, titles, settings)
     progress.say("genre: letters")
-    base["gram_weights"] = _gram_weights(base, learned, titles, truth[train_rows], settings, seed)
+    base["gram_weights"] = _gram_weights(base, learned, titles, truth[train_rows], weight[train_rows], settings, seed)
     base["artist_prior"] = _artist_prior(base, learned, truth[train_rows], settings.artist_prior)
     model = _with_lightfm(base, inputs[train_rows], learned, truth[train_rows], settings, seed)
     progress.say("genre: XGBoost")
@@ -178,14 +180,22 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     asked = catalogue.texts(validation)
     met = {artist_key(name) for each in asked[0] for name in each}
     apart = train_rows[[met.isdisjoint(artist_key(name) for name in each) for each in learned]]
-    others = _gram_weights(base, *catalogue.texts(apart), truth[apart], settings, seed)
-    return _calibrated(model, others, inputs[validation], *asked, truth[validation])
+    others = _gram_weights(base, *catalogue.texts(apart), truth[apart], weight[apart], settings, seed)
+    return _calibrated(model, others, inputs[validation], *asked, truth[validation], weight[validation])
 
 
 def tested(model: GenreModel, catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[Floats, metrics.Truth]:
     """Confidence and families (n, families) of the recordings of the test part that `train` left out with this seed."""
     test = np.flatnonzero(split.assign(len(catalogue), settings.validation, settings.test, seed) == split.TEST)
     return model.confidence(catalogue.inputs[test], *catalogue.texts(test)), catalogue.families[test]
+
+
+def _artist_weight(artists: list[str], learned: NDArray[np.bool_]) -> Floats:
+    """Weight of each recording by its primary artist: all that are `learned` (n,) of one weigh as much as the root of
+    their number. Who is unknown when asked for has few recordings, as a rule. Shape (n,)."""
+    codes = np.unique(artists, return_inverse=True)[1]
+    counts = np.bincount(codes[learned], minlength=codes.max() + 1)
+    return np.asarray(1 / np.sqrt(np.maximum(counts, 1))[codes], np.float32)
 
 
 def _untrained(inputs: Floats, names: list[list[str]], titles: list[str], settings: recipe.Genre) -> dict[str, Any]:
@@ -212,14 +222,14 @@ def _gram_weights(
     names: list[list[str]],
     titles: list[str],
     truth: metrics.Truth,
+    weight: Floats,
     settings: recipe.Genre,
     seed: int,
 ) -> Floats:
     """Logistic regression over the grams of names, and another one over those of titles: each must do without the
-    other. An artist's tracks weigh as much as the root of their number."""
-    _, codes, counts = np.unique([artist_key(each[0]) for each in names], return_inverse=True, return_counts=True)
+    other."""
     rows, families = np.nonzero(truth)
-    weight = 1 / np.sqrt(counts[codes][rows]) / truth.sum(axis=1)[rows]
+    shared = (weight / truth.sum(axis=1))[rows]
     weights = np.zeros((len(base["grams"]), truth.shape[1]), np.float32)
     for texts in (_names(names), _titles(titles)):
         features = _spelling(Keys(base["grams"]), texts)
@@ -231,21 +241,21 @@ def _gram_weights(
             random_state=seed,
             n_jobs=-1,  # families do not depend on each other: the same on any number of threads
         )
-        model.fit(features[rows], families, sample_weight=weight / weight.mean())
+        model.fit(features[rows], families, sample_weight=shared / shared.mean())
         weights[:, model.classes_] += model.coef_.T
     return weights
 
 
 def _artist_prior(base: dict[str, Any], names: list[list[str]], truth: metrics.Truth, strength: float) -> Floats:
     """Logarithm of the share of each family among an artist's training tracks, as if there were `strength` more tracks,
-    shared as the name says. Shape (artists, families)."""
+    shared as the name says. A track counts as `GUEST` for its artists but the first. Shape (artists, families)."""
     keys, grams = Keys(base["artists"]), Keys(base["grams"])
     found = [keys.find([artist_key(name) for name in each]) for each in names]
     rows = np.repeat(np.arange(len(names)), [len(each) for each in found])
-    places = np.concatenate(found)
-    rows, places = rows[places != ABSENT], places[places != ABSENT]
+    places, part = np.concatenate(found), np.where(np.diff(rows, prepend=-1) > 0, 1, GUEST)[:, None]
+    shares, met = part * (truth / truth.sum(axis=1, keepdims=True))[rows], places != ABSENT
     counts = np.zeros((len(keys.sorted), truth.shape[1]))
-    np.add.at(counts, places, (truth / truth.sum(axis=1, keepdims=True))[rows])
+    np.add.at(counts, places[met], shares[met])
     said = np.array(
         [spelt(grams, base["gram_weights"], [name_grams(key.decode())]) for key in base["artists"].tolist()]
     )
@@ -367,9 +377,11 @@ def _calibrated(
     names: list[list[str]],
     titles: list[str],
     truth: metrics.Truth,
+    weight: Floats,
 ) -> GenreModel:
     """Fit by maximum likelihood: KNOWN on the tracks with known artists, the others on all tracks, their artists hidden
-    and their names and titles read by `other_weights`, which never met them; UNKNOWN without the titles."""
+    and their names and titles read by `other_weights`, which never met them; UNKNOWN without the titles. For these two
+    tracks have the `weight` (n,) of their artists."""
     grams, sound, nothing = Keys(model.grams), model.sound_scores(inputs), np.zeros(truth.shape, np.float32)
     hidden, _ = model.item_features(inputs, [[] for _ in names])
     features, known = model.item_features(inputs, names)
@@ -379,26 +391,31 @@ def _calibrated(
         KNOWN: (model.artist_scores(features), sound, model.prior_scores(names), nothing),
         TITLED: (*strangers, _spelling(grams, _titles(titles)) @ other_weights),
     }
-    kept = {UNKNOWN: known | True, KNOWN: known, TITLED: known | True}
+    share = truth / truth.sum(axis=1, keepdims=True)
+    hidden_share = share * weight[:, None]
+    targets = {UNKNOWN: hidden_share, KNOWN: share * known[:, None], TITLED: hidden_share}
     if known.sum() < FEWEST:  # too few known artists to fit to: they are served like the others
-        cases[KNOWN], kept[KNOWN] = cases[UNKNOWN], kept[UNKNOWN]
-    fitted = [_fit_calibration([each[kept[case]] for each in cases[case]], truth[kept[case]]) for case in sorted(cases)]
+        cases[KNOWN], targets[KNOWN] = cases[UNKNOWN], targets[UNKNOWN]
+    fitted = [_fit_calibration(cases[case], truth, targets[case]) for case in sorted(cases)]
     weights, biases, platt = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
     return GenreModel(**(vars(model) | {"weights": weights, "biases": biases, "platt": platt}))
 
 
-def _fit_calibration(scores: Sequence[Floats], truth: metrics.Truth) -> tuple[NDArray[Any], ...]:
-    """Weight of each member (members,), biases (families,), slope and intercept (2,)."""
+def _fit_calibration(scores: Scores, truth: metrics.Truth, target: Floats) -> tuple[NDArray[Any], ...]:
+    """Weight of each member (members,), biases (families,), slope and intercept (2,). `target` (n, families) is what
+    each track weighs in each of its families; tracks that weigh nothing are left out."""
+    kept = target.any(axis=1)
+    scores, truth, target = [each[kept] for each in scores], truth[kept], target[kept] / target.sum()
     members, families = len(scores), truth.shape[1]
-    target = truth / truth.sum(axis=1, keepdims=True)
+    total = target.sum(axis=1, keepdims=True)
 
     def loss(x: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         logs = log_softmax(sum(x[i] * each for i, each in enumerate(scores)) + x[members:], axis=1)
-        error = (np.exp(logs) - target) / len(truth)
+        error = np.exp(logs) * total - target
         slope = np.concatenate([[(error * each).sum() for each in scores], error.sum(axis=0)])
         # A hint of ridge keeps the biases of families that validation hardly holds near 0.
         slope[members:] += 2e-4 * x[members:]
-        return float(-(target * logs).sum() / len(truth) + 1e-4 * (x[members:] ** 2).sum()), slope
+        return float(-(target * logs).sum() + 1e-4 * (x[members:] ** 2).sum()), slope
 
     start = np.concatenate([START, np.zeros(families)])
     bounds = [*[(0, None)] * members, *[(None, None)] * families]

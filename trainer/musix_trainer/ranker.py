@@ -238,8 +238,7 @@ def _shown(
 
     Diversity sees what stands above in the list.
     """
-    vectors = pool.content.vectors(rows)
-    components = pool.components(listener, query, rows, vectors)
+    _, vectors, components = pool.features(listener, query, rows)
     for start in range(0, len(rows), LIST):
         seen = vectors[start : start + LIST]
         above = np.tri(len(seen), k=-1, dtype=bool)
@@ -292,13 +291,11 @@ def served(
     """A known listener's list, best first: rows, and the contribution of each component to each score."""
     listener, query = known(pool, collab, number)
     rows = pool.candidates(listener, query, listener.heard, limit)
-    vectors = pool.content.vectors(rows)
-    components = pool.components(listener, query, rows, vectors)
-    short = pool.shortlist(components, limit)
+    rows, vectors, components = pool.features(listener, query, rows, limit)
     context = np.array([len(listener.heard), np.nan], np.float32)
-    picks, components = model.runtime().choose(components[short], vectors[short], context, limit)
+    picks, components = model.runtime().choose(components, vectors, context, limit)
     _, values = model.runtime().explain(components, context)
-    return rows[short][picks], dict(zip(COMPONENTS, values.T, strict=True))
+    return rows[picks], dict(zip(COMPONENTS, values.T, strict=True))
 
 
 def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening, limit: int = 10) -> dict[str, Any]:
@@ -312,12 +309,11 @@ def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening
     for _, number in zip(progress.steps("hybrid: listeners", len(relevant)), sorted(relevant), strict=True):
         listener, query = known(pool, collab, number)
         rows = pool.candidates(listener, query, listener.heard, limit)
-        vectors = pool.content.vectors(rows)
-        components = pool.components(listener, query, rows, vectors)
-        short = pool.shortlist(components, limit)
+        _, _, components = pool.features(listener, query, rows)
+        short, vectors, seen = pool.features(listener, query, rows, limit)
         context = np.array([len(listener.heard), np.nan], np.float32)
-        picks, _ = ranker.choose(components[short], vectors[short], context, limit)
-        found["hybrid"].append(rows[short][picks])
+        picks, _ = ranker.choose(seen, vectors, context, limit)
+        found["hybrid"].append(short[picks])
         for name, column in (("collab alone", 0), ("content alone", 1)):
             found[name].append(rows[np.argsort(-components[:, column], kind="stable")[:limit]])
         found["popularity alone"].append(popular[~np.isin(popular, listener.heard)][:limit])

@@ -83,7 +83,7 @@ class Genre(Section, frozen=True):
     artist_mask: Share = 0.2  # share of training tracks seen once more without their artist
     bins: Positive = 20  # quantile bins of each input
     bin_weight: Rate = 0.01  # of a bin, beside the artists' 1: sound is XGBoost's task, and drowns the artist here
-    artist_prior: Rate = 1.0  # tracks that an artist's name counts for, beside those that it has
+    artist_prior: Rate = 0.4  # tracks that an artist's name counts for, beside those that it has
     letter_alpha: Rate = 3e-5  # regularisation of the logistic regression over the letters of names and titles
     max_depth: Positive = 7
     learning_rate: Rate = 0.1
@@ -120,6 +120,8 @@ class Collab(Section, frozen=True):
     user_alpha: Annotated[float, Meta(ge=0)] = 0.0
     epochs: Positive = 100
     fold_in_ridge: Rate = 1.0
+    taste_width: Positive = 48
+    taste_damping: Share = 0.25  # how far tracks heard by many are held back in what listeners have in common
 
 
 class Content(Section, frozen=True):

@@ -138,10 +138,8 @@ def _pool(run: Run, listener: Listener, query: Floats | None) -> tuple[Rows, Flo
     """The rows that the ranker sees, their components and vectors, and the context."""
     pool = run.pool()
     rows = pool.candidates(listener, query, listener.heard, K)
-    vectors = pool.content.vectors(rows)
-    components = pool.components(listener, query, rows, vectors)
-    short = pool.shortlist(components, K)
-    return rows[short], components[short], vectors[short], np.array([len(listener.heard), np.nan], np.float32)
+    rows, vectors, components = pool.features(listener, query, rows, K)
+    return rows, components, vectors, np.array([len(listener.heard), np.nan], np.float32)
 
 
 def _accuracy(
@@ -277,8 +275,7 @@ def _simulated(run: Run, relevant: dict[int, set[int]], ways: dict[str, Picks], 
         chance[list(relevant[number])] = 0
         skipped = rng.choice(len(chance), SKIPPED, replace=False, p=chance / chance.sum())
         rows = np.sort(np.concatenate([played, skipped]))
-        vectors = pool.content.vectors(rows)
-        components = pool.components(listener, query, rows, vectors)
+        _, vectors, components = pool.features(listener, query, rows)
         context = np.array([len(listener.heard), np.nan], np.float32)
         for name, picks in ways.items():
             lists[name].append(rows[picks(components, vectors, context)])
