@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import faiss
 import msgspec
 import numpy as np
 import onnxruntime as ort
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from musix_runtime.index import Index
 from musix_runtime.messages import ClassifyRequest, RecommendRequest
 from perf.peers import arguments
 
@@ -42,21 +42,21 @@ class Kernels:
     """The bare kernels behind an answer, on rows of the bundle's own."""
 
     def __init__(self, bundle: Path) -> None:
-        faiss.omp_set_num_threads(1)  # there is one query: a second thread only keeps it waiting
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.genre, self.mood, self.ranker = (
             ort.InferenceSession(bundle / part / "model.onnx", options, ["CPUExecutionProvider"])
             for part in ("genre", "mood", "ranker")
         )
-        self.index = faiss.read_index(str(bundle / "content" / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
+        vectors = np.load(bundle / "content" / "vectors.npy", mmap_mode="r")
+        self.index = Index.read(vectors, np.memmap(bundle / "content" / "index.faiss", np.uint8, "r"))
         inputs = np.load(bundle / "catalog" / "inputs.npy", mmap_mode="r")[:1].copy()
         artist = np.load(bundle / "genre" / "artist_factors.npy", mmap_mode="r")[:1].copy()
         title = np.zeros((1, np.load(bundle / "genre" / "gram_weights.npy", mmap_mode="r").shape[1]), np.float32)
         self.features = {"features": inputs, "artist": artist, "title": title, "case": np.ones((1, 1), np.float32)}
         self.audio = {"features": np.ascontiguousarray(inputs[:, :12])}
         self.shown = {"components": np.full((POOL, 5), 0.5, np.float32), "context": np.zeros((1, 2), np.float32)}
-        self.query = np.full((1, self.index.d), self.index.d**-0.5, np.float32)
+        self.query = np.full(vectors.shape[1], vectors.shape[1] ** -0.5, np.float32)
 
     def classify(self) -> None:
         """One run of each of the two graphs."""
@@ -65,7 +65,7 @@ class Kernels:
 
     def recommend(self) -> None:
         """One search, one run of the ranker."""
-        self.index.search(self.query, CANDIDATES)
+        self.index.nearest(self.query, CANDIDATES)
         self.ranker.run(None, self.shown)
 
 

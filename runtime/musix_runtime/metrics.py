@@ -24,11 +24,12 @@ class Metrics:
     def __init__(self, engine: Callable[[], Engine], shared: bool) -> None:
         registry = CollectorRegistry()
 
-        def counter(name: str, told: str, labels: list[str]) -> Callable[..., Counter]:
-            return cache(Counter(name, told, labels, registry=registry).labels)  # which looks for its child each time
+        def counter(name: str, told: str, labels: list[str]) -> Callable[..., Callable[..., None]]:
+            every = Counter(name, told, labels, registry=registry)
+            return cache(lambda *values: every.labels(*values).inc)  # which looks for its child each time
 
         seconds = Histogram("musix_request_seconds", "Time to answer.", ["route"], registry=registry, buckets=BUCKETS)
-        self._seconds = cache(seconds.labels)
+        self._seconds = cache(lambda route: seconds.labels(route).observe)
         self._requests = counter("musix_requests", "Requests answered.", ["route", "status"])
         self._stages = counter("musix_stage_seconds", "Time by stage of the answer.", ["stage"])
         self._sources = counter("musix_recommendations", "Recommendations by source.", ["source"])
@@ -41,14 +42,14 @@ class Metrics:
 
     def count(self, exchange: Exchange, status: int, seconds: float) -> None:
         """Count one request that is over."""
-        self._requests(exchange.route, str(status)).inc()
-        self._seconds(exchange.route).observe(seconds)
+        self._requests(exchange.route, str(status))()
+        self._seconds(exchange.route)(seconds)
         for stage, taken in exchange.stages.seconds.items():
-            self._stages(stage).inc(taken)
+            self._stages(stage)(taken)
         if exchange.source:
-            self._sources(exchange.source).inc()
+            self._sources(exchange.source)()
         if status == 503:
-            self._sheds(exchange.route).inc()
+            self._sheds(exchange.route)()
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

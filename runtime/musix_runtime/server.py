@@ -34,6 +34,7 @@ def run(path: Path, trust: Path | None, host: str, port: int, workers: int, acce
         "host": host,
         "port": port,
         "access_log": False,
+        "proxy_headers": False,  # nothing here depends on where a request comes from
         "server_header": False,
         "timeout_graceful_shutdown": STOP_SECONDS,
     }

@@ -4,9 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#endif
+
 #define WIDEST 256 /* columns of a vector, at most */
 #define OVER 32    /* bytes behind codes that may be read, and do not count */
-#define BLOCK 32   /* sums that are looked at together */
+#define BLOCK 8    /* scores that are looked at together */
+#define BINS 256   /* in which the tops of blocks are counted */
 #define WIDER 4    /* times as many clusters, whenever those searched hold fewer vectors than are asked for */
 
 /* Three halves as many are found by their codes as are asked for; their vectors tell which ones are best. */
@@ -43,34 +49,56 @@ void sort_hits(Hit *hits, Py_ssize_t count) {
         }
 }
 
-/* The best `size` hits of all that are offered: a list that is cut back whenever it is full. */
-typedef struct {
-    Hit *hits;
-    Py_ssize_t count, size;
-    float floor; /* below it nothing is among the best any more */
-} Best;
-
-static int best_open(Best *best, Py_ssize_t size) {
-    best->hits = malloc(sizeof(Hit) * (size ? 4 * size : 1));
-    best->count = 0;
-    best->size = size;
-    best->floor = size ? -INFINITY : NAN; /* of none, nothing is among the best */
-    return best->hits != NULL;
+FAST static void block_tops(const float *scores, Py_ssize_t count, float *tops) {
+    for (Py_ssize_t start = 0; start < count; start += BLOCK) {
+        Py_ssize_t stop = start + BLOCK < count ? start + BLOCK : count;
+        float top = -INFINITY;
+        for (Py_ssize_t k = start; k < stop; k++) top = scores[k] > top ? scores[k] : top;
+        *tops++ = top;
+    }
 }
 
-static void best_cut(Best *best) {
-    if (best->count <= best->size) return;
-    select_hits(best->hits, best->count, best->size);
-    best->count = best->size;
-    float lowest = INFINITY;
-    for (Py_ssize_t i = 0; i < best->count; i++) lowest = best->hits[i].score < lowest ? best->hits[i].score : lowest;
-    best->floor = lowest;
+/* A score that at least `kept` of the tops reach, and few more: told by counting them in bins. */
+static float floor_under(const float *tops, Py_ssize_t count, Py_ssize_t kept) {
+    int32_t bins[BINS] = {0};
+    float low = INFINITY, high = -INFINITY;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        low = tops[i] < low ? tops[i] : low;
+        high = tops[i] > high ? tops[i] : high;
+    }
+    float scale = (BINS - 1) / (high - low);
+    if (count < kept || !(scale > 0 && scale < INFINITY)) return -INFINITY;
+    for (Py_ssize_t i = 0; i < count; i++) bins[(int)((tops[i] - low) * scale)]++;
+    int bin = BINS;
+    for (Py_ssize_t reached = 0; reached < kept;) reached += bins[--bin];
+    return low + ((float)bin - 0.01f) / scale; /* a hundredth of a bin less, for rounding */
 }
 
-static inline void best_offer(Best *best, float score, int32_t row) {
-    if (!(score >= best->floor)) return; /* NaN is never found */
-    best->hits[best->count++] = (Hit){score, row};
-    if (best->count == 4 * best->size) best_cut(best);
+/* The `kept` greatest of the scores, their `row` being the place, in no order. How many there are, NaN being none; -1
+   without memory. Blocks whose tops are below a floor under all that is looked for are passed over: most are. */
+static Py_ssize_t greatest(const float *scores, Py_ssize_t count, Py_ssize_t kept, Hit **found) {
+    Py_ssize_t blocks = (count + BLOCK - 1) / BLOCK, held = 0;
+    float *tops = malloc(sizeof(float) * (blocks + 1));
+    Hit *hits = *found = malloc(sizeof(Hit) * (2 * kept + BLOCK));
+    if (!tops || !hits) held = -1;
+    if (held == 0 && kept > 0) {
+        block_tops(scores, count, tops);
+        float floor = floor_under(tops, blocks, kept);
+        for (Py_ssize_t block = 0; block < blocks; block++) {
+            Py_ssize_t start = block * BLOCK, stop = start + BLOCK < count ? start + BLOCK : count;
+            if (tops[block] < floor) continue;
+            for (Py_ssize_t k = start; k < stop; k++)
+                if (scores[k] >= floor) hits[held++] = (Hit){scores[k], (int32_t)k};
+            if (held > 2 * kept) {
+                select_hits(hits, held, kept);
+                held = kept;
+            }
+        }
+    }
+    free(tops);
+    if (held <= kept) return held;
+    select_hits(hits, held, kept);
+    return kept;
 }
 
 typedef struct {
@@ -82,85 +110,86 @@ struct Index {
     Array arrays[6]; /* matrix; codes and span of the centres; clusters, span of the codes, file: none when all are compared */
     Matrix matrix;
     const Cluster *clusters;
-    Py_ssize_t count, probes, most; /* clusters, those searched, rows of the largest */
+    Py_ssize_t count, probes; /* clusters, and those searched */
 };
 
 Matrix index_matrix(const Index *index) { return index->matrix; }
 
-/* What a search finds: the best of those that may be told, and of the excluded ones. */
-typedef struct {
-    Best free, taken;
-    const int64_t *excluded;
-    Py_ssize_t exclusions;
-} Finds;
-
-static inline void offer(Finds *finds, float score, int32_t row) {
-    if (!(score >= finds->free.floor)) return; /* NaN is never found */
-    if (finds->exclusions && is_among(finds->excluded, finds->exclusions, row)) best_offer(&finds->taken, score, row);
-    else best_offer(&finds->free, score, row);
-}
-
-FAST static void compare_all(Matrix matrix, const float *query, Finds *finds) {
-    for (Py_ssize_t i = 0; i < matrix.rows; i++)
-        offer(finds, product(matrix.data + i * matrix.width, query, matrix.width), (int32_t)i);
+FAST static void compare_all(Matrix matrix, const float *query, float *scores) {
+    for (Py_ssize_t i = 0; i < matrix.rows; i++) scores[i] = product(matrix.data + i * matrix.width, query, matrix.width);
 }
 
 /* Take the exact products of hits that were found by their codes. */
 FAST static void compare_hits(Matrix matrix, const float *query, Hit *hits, Py_ssize_t count) {
     for (Py_ssize_t i = 0; i < count; i++) {
         if (i + AHEAD < count) fetch(matrix.data + hits[i + AHEAD].row * matrix.width, matrix.width);
-        float exact = product(matrix.data + hits[i].row * matrix.width, query, matrix.width);
-        hits[i].score = exact == exact ? exact : -INFINITY;
+        hits[i].score = product(matrix.data + hits[i].row * matrix.width, query, matrix.width);
     }
 }
 
-/* Products of `count` codes of `width` bytes with a query that ends in zeros: codes are read to a multiple of OVER. */
-#define DEFINE_CODE_PRODUCTS(NAME, READ)                                                                            \
-    FAST static void NAME(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int16_t *query,           \
-                          int32_t *out) {                                                                           \
-        for (Py_ssize_t i = 0; i < count; i++, codes += width) {                                                    \
-            int32_t sum = 0;                                                                                        \
-            for (Py_ssize_t k = 0; k < (READ); k++) sum += (int32_t)codes[k] * (int32_t)query[k];                   \
-            out[i] = sum;                                                                                           \
-        }                                                                                                           \
+/* Products of `count` codes of `width` bytes with a query that ends in zeros, times unit, plus base. Codes are read to a
+   multiple of OVER. The sums are whole numbers, the same in whichever way they are taken. */
+#define DEFINE_CODE_PRODUCTS(NAME, READ)                                                                              \
+    FAST static void NAME(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int8_t *query, float base,  \
+                          float unit, float *out) {                                                                   \
+        for (Py_ssize_t i = 0; i < count; i++, codes += width) {                                                      \
+            int32_t sum = 0;                                                                                          \
+            for (Py_ssize_t k = 0; k < (READ); k++) sum += (int32_t)codes[k] * (int32_t)query[k];                     \
+            out[i] = base + unit * (float)sum;                                                                        \
+        }                                                                                                             \
     }
 DEFINE_CODE_PRODUCTS(code_products_32, 32)
 DEFINE_CODE_PRODUCTS(code_products_64, 64)
 DEFINE_CODE_PRODUCTS(code_products_any, (width + OVER - 1) / OVER * OVER)
 
-static void code_products(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int16_t *query, int32_t *out) {
-    if (width <= 32) code_products_32(codes, count, width, query, out);
-    else if (width <= 64) code_products_64(codes, count, width, query, out);
-    else code_products_any(codes, count, width, query, out);
+#ifdef VNNI
+/* Four at a time by the instruction that was made for it. */
+#define ADDED(a, b, unpack) _mm512_add_epi32(_mm512_unpacklo_##unpack(a, b), _mm512_unpackhi_##unpack(a, b))
+
+VNNI static inline __m512i code_sums(const uint8_t *codes, __m512i query, int wide) {
+    __m512i read = wide ? _mm512_loadu_si512(codes) : _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)codes));
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), read, query);
+}
+
+VNNI static void code_products_vnni(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int8_t *query,
+                                    float base, float unit, float *out) {
+    int wide = width > 32;
+    __m512i whole = wide ? _mm512_loadu_si512(query) : _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)query));
+    for (; count >= 4; count -= 4, codes += 4 * width, out += 4) {
+        __m512i a = code_sums(codes, whole, wide), b = code_sums(codes + width, whole, wide);
+        __m512i c = code_sums(codes + 2 * width, whole, wide), d = code_sums(codes + 3 * width, whole, wide);
+        __m512i lanes = ADDED(ADDED(a, b, epi32), ADDED(c, d, epi32), epi64);
+        __m256i halves = _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
+        __m128 sums = _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+        _mm_storeu_ps(out, _mm_add_ps(_mm_set1_ps(base), _mm_mul_ps(_mm_set1_ps(unit), sums)));
+    }
+    for (; count > 0; count--, codes += width, out++)
+        *out = base + unit * (float)_mm512_reduce_add_epi32(code_sums(codes, whole, wide));
+}
+#endif
+
+static void code_products(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int8_t *query, float base,
+                          float unit, float *out) {
+#ifdef VNNI
+    if (width <= 64 && __builtin_cpu_supports("avx512vnni")) {
+        code_products_vnni(codes, count, width, query, base, unit, out);
+        return;
+    }
+#endif
+    if (width <= 32) code_products_32(codes, count, width, query, base, unit, out);
+    else if (width <= 64) code_products_64(codes, count, width, query, base, unit, out);
+    else code_products_any(codes, count, width, query, base, unit, out);
 }
 
 /* A code is one of 256 steps along the span of its column: what differs between vectors, within a query, is the sum of
    codes times query * span / 255, taken in whole numbers of the unit that is given back. */
-static float whole_query(const float *query, const float *span, Py_ssize_t width, int16_t *whole) {
+static float whole_query(const float *query, const float *span, Py_ssize_t width, int8_t *whole) {
     float most = 0;
     for (Py_ssize_t j = 0; j < width; j++) most = fmaxf(most, fabsf(query[j] * (span[j] / 255)));
-    float unit = most > 0 ? most / 32767 : 1;
-    memset(whole, 0, sizeof(int16_t) * (WIDEST + OVER));
-    for (Py_ssize_t j = 0; j < width; j++) whole[j] = (int16_t)rintf(query[j] * (span[j] / 255) / unit);
+    float unit = most > 0 ? most / 127 : 1;
+    memset(whole, 0, WIDEST + OVER);
+    for (Py_ssize_t j = 0; j < width; j++) whole[j] = (int8_t)rintf(query[j] * (span[j] / 255) / unit);
     return unit;
-}
-
-/* Offer all of one cluster, whose centre's product is `base`, their rows being `rows` in the file. A block is passed over
-   when even its greatest sum is too little: most are. */
-FAST static void offer_sums(const int32_t *sums, Py_ssize_t count, float base, float unit, const uint8_t *rows, Finds *finds) {
-    for (Py_ssize_t start = 0; start < count; start += BLOCK) {
-        Py_ssize_t stop = start + BLOCK < count ? start + BLOCK : count;
-        int32_t most = INT32_MIN;
-        for (Py_ssize_t k = start; k < stop; k++) most = sums[k] > most ? sums[k] : most;
-        if (base + unit * (float)most < finds->free.floor) continue;
-        for (Py_ssize_t k = start; k < stop; k++) {
-            int64_t row = k;
-            float score = base + unit * (float)sums[k];
-            if (score < finds->free.floor) continue;
-            if (rows) memcpy(&row, rows + 8 * k, 8);
-            offer(finds, score, (int32_t)row);
-        }
-    }
 }
 
 /* The codes of the cluster that comes next: where a page is and what it starts with, the processor cannot foresee. */
@@ -168,81 +197,114 @@ static inline void fetch_pages(const uint8_t *file, Cluster next, Py_ssize_t wid
     for (int64_t byte = 0; byte < next.size * width; byte += 4096) __builtin_prefetch(file + next.codes + byte);
 }
 
-/* At the file's end there may be nothing to read over, so `copy` takes the codes. */
-static void search_cluster(const Index *index, Cluster cluster, const int16_t *whole, float base, float unit, int32_t *sums,
-                           uint8_t *copy, Finds *finds) {
-    const uint8_t *file = DATA(index->arrays[5], uint8_t), *codes = file + cluster.codes;
-    Py_ssize_t bytes = cluster.size * index->matrix.width;
-    if (cluster.codes + bytes + OVER > index->arrays[5].length) codes = memcpy(copy, codes, bytes);
-    code_products(codes, cluster.size, index->matrix.width, whole, sums);
-    offer_sums(sums, cluster.size, base, unit, file + cluster.rows, finds);
+/* At the file's end there may be nothing to read over: then a copy of the codes is read. */
+static int score_cluster(const Index *index, Cluster cluster, const int8_t *whole, float base, float unit, float *scores) {
+    const uint8_t *codes = DATA(index->arrays[5], uint8_t) + cluster.codes;
+    Py_ssize_t width = index->matrix.width, bytes = cluster.size * width;
+    if (cluster.codes + bytes + OVER <= index->arrays[5].length) {
+        code_products(codes, cluster.size, width, whole, base, unit, scores);
+        return 1;
+    }
+    uint8_t *copy = malloc(bytes + OVER);
+    if (copy) code_products(memcpy(copy, codes, bytes), cluster.size, width, whole, base, unit, scores);
+    free(copy);
+    return copy != NULL;
 }
 
-/* Search the `probes` clusters whose centres have the greatest products: the best of them first, as more of it is kept. */
-static int search_clusters(const Index *index, const float *query, Py_ssize_t probes, Finds *finds) {
-    Py_ssize_t width = index->matrix.width, most = index->most > index->count ? index->most : index->count;
-    int16_t of_centres[WIDEST + OVER], of_codes[WIDEST + OVER];
-    float centre_unit = whole_query(query, DATA(index->arrays[2], float), width, of_centres);
-    float unit = whole_query(query, DATA(index->arrays[4], float), width, of_codes);
-    int32_t *sums = malloc(sizeof(int32_t) * (most + 1));
-    uint8_t *copy = malloc(index->most * width + OVER);
-    Finds chosen = {0};
-    int good = best_open(&chosen.free, probes < index->count ? probes : index->count) && sums && copy;
-    if (good) {
-        const Hit *hits = chosen.free.hits;
-        code_products(DATA(index->arrays[1], uint8_t), index->count, width, of_centres, sums);
-        offer_sums(sums, index->count, 0, centre_unit, NULL, &chosen);
-        best_cut(&chosen.free);
-        sort_hits(chosen.free.hits, chosen.free.count);
-        for (Py_ssize_t i = 0; i < chosen.free.count; i++) {
-            if (i + 1 < chosen.free.count) fetch_pages(DATA(index->arrays[5], uint8_t), index->clusters[hits[i + 1].row], width);
-            search_cluster(index, index->clusters[hits[i].row], of_codes, hits[i].score, unit, sums, copy, finds);
-        }
+/* What was scored: scores that stand end to end, cluster after cluster; without clusters, those of all rows. */
+typedef struct {
+    Hit *chosen; /* clusters and the products of their centres */
+    Py_ssize_t clusters, count, *starts;
+    float *scores;
+} Scored;
+
+static void drop(Scored *scored) {
+    free(scored->chosen);
+    free(scored->starts);
+    free(scored->scores);
+}
+
+/* Choose the `probes` clusters whose centres have the greatest products. */
+static int choose_clusters(const Index *index, const float *query, Py_ssize_t probes, Scored *scored) {
+    int8_t whole[WIDEST + OVER];
+    float unit = whole_query(query, DATA(index->arrays[2], float), index->matrix.width, whole);
+    float *keys = malloc(sizeof(float) * index->count);
+    if (!keys) return 0;
+    code_products(DATA(index->arrays[1], uint8_t), index->count, index->matrix.width, whole, 0, unit, keys);
+    scored->clusters = greatest(keys, index->count, probes < index->count ? probes : index->count, &scored->chosen);
+    free(keys);
+    return scored->clusters >= 0;
+}
+
+static int score_clusters(const Index *index, const float *query, Py_ssize_t probes, Scored *scored) {
+    int8_t whole[WIDEST + OVER];
+    float unit = whole_query(query, DATA(index->arrays[4], float), index->matrix.width, whole);
+    if (!choose_clusters(index, query, probes, scored)) return 0;
+    scored->starts = malloc(sizeof(Py_ssize_t) * (scored->clusters + 1));
+    for (Py_ssize_t i = 0; scored->starts && i < scored->clusters; i++) {
+        scored->starts[i] = scored->count;
+        scored->count += index->clusters[scored->chosen[i].row].size;
     }
-    free(chosen.free.hits);
-    free(sums);
-    free(copy);
+    scored->scores = malloc(sizeof(float) * (scored->count + 1));
+    int good = scored->starts && scored->scores;
+    for (Py_ssize_t i = 0; good && i < scored->clusters; i++) {
+        Cluster cluster = index->clusters[scored->chosen[i].row];
+        if (i + 1 < scored->clusters)
+            fetch_pages(DATA(index->arrays[5], uint8_t), index->clusters[scored->chosen[i + 1].row], index->matrix.width);
+        good = score_cluster(index, cluster, whole, scored->chosen[i].score, unit, scored->scores + scored->starts[i]);
+    }
     return good;
 }
 
-/* Clusters that hold too few are joined by further ones. */
-static int find(const Index *index, const float *query, Py_ssize_t count, Finds *finds) {
-    if (!index->clusters) {
-        compare_all(index->matrix, query, finds);
-        return 1;
+/* From places in the scores to rows. */
+static void resolve(const Index *index, const Scored *scored, Hit *hits, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t low = 0, high = scored->clusters;
+        while (high - low > 1) {
+            Py_ssize_t middle = (low + high) / 2;
+            if (scored->starts[middle] <= hits[i].row) low = middle;
+            else high = middle;
+        }
+        int64_t row, place = hits[i].row - scored->starts[low];
+        memcpy(&row, DATA(index->arrays[5], uint8_t) + index->clusters[scored->chosen[low].row].rows + 8 * place, 8);
+        hits[i].row = (int32_t)row;
     }
-    for (Py_ssize_t probes = index->probes;; probes *= WIDER) {
-        finds->free.count = finds->taken.count = 0;
-        finds->free.floor = finds->taken.floor = -INFINITY;
-        if (!search_clusters(index, query, probes, finds)) return 0;
-        if (finds->free.count >= count || probes >= index->count) return 1;
+}
+
+static Py_ssize_t find_by_codes(const Index *index, const float *query, Py_ssize_t wanted, Hit **hits) {
+    for (Py_ssize_t probes = index->probes;; probes *= WIDER) { /* clusters that hold too few are joined by further ones */
+        Scored scored = {0};
+        Py_ssize_t found = -1;
+        *hits = NULL;
+        if (score_clusters(index, query, probes, &scored)) found = greatest(scored.scores, scored.count, wanted, hits);
+        if (found > 0) resolve(index, &scored, *hits, found);
+        drop(&scored);
+        if (found < 0 || found >= wanted || probes >= index->count) return found;
+        free(*hits);
     }
+}
+
+static Py_ssize_t find_by_all(const Index *index, const float *query, Py_ssize_t wanted, Hit **hits) {
+    float *scores = malloc(sizeof(float) * (index->matrix.rows + 1));
+    if (!scores) return -1;
+    compare_all(index->matrix, query, scores);
+    Py_ssize_t found = greatest(scores, index->matrix.rows, wanted, hits);
+    free(scores);
+    return found;
 }
 
 Py_ssize_t index_search(const Index *index, const float *query, const int64_t *excluded, Py_ssize_t exclusions,
                         Py_ssize_t count, Hit *found, float *most) {
-    Py_ssize_t kept = -1;
-    Finds finds = {.excluded = excluded, .exclusions = exclusions};
-    *most = NAN;
-    int opened = best_open(&finds.free, index->clusters ? REFINED(count) : count) && best_open(&finds.taken, 4);
-    if (opened && count == 0) {
-        kept = 0;
-    } else if (opened && find(index, query, count, &finds)) {
-        best_cut(&finds.free);
-        best_cut(&finds.taken);
-        if (index->clusters) {
-            compare_hits(index->matrix, query, finds.free.hits, finds.free.count);
-            compare_hits(index->matrix, query, finds.taken.hits, finds.taken.count);
-        }
-        sort_hits(finds.free.hits, finds.free.count);
-        kept = finds.free.count < count ? finds.free.count : count;
-        if (kept) *most = finds.free.hits[0].score;
-        for (Py_ssize_t i = 0; i < finds.taken.count; i++) *most = fmaxf(*most, finds.taken.hits[i].score);
-        memcpy(found, finds.free.hits, sizeof(Hit) * kept);
-    }
-    free(finds.free.hits);
-    free(finds.taken.hits);
-    return kept;
+    Hit *hits = NULL;
+    Py_ssize_t kept = 0, wanted = (index->clusters ? REFINED(count) : count) + exclusions;
+    Py_ssize_t all = index->clusters ? find_by_codes(index, query, wanted, &hits) : find_by_all(index, query, wanted, &hits);
+    if (all > 0 && index->clusters) compare_hits(index->matrix, query, hits, all);
+    if (all > 0) sort_hits(hits, all);
+    *most = all > 0 ? hits[0].score : NAN;
+    for (Py_ssize_t i = 0; i < all && kept < count; i++)
+        if (!is_among(excluded, exclusions, hits[i].row)) found[kept++] = hits[i];
+    free(hits);
+    return all < 0 ? -1 : kept;
 }
 
 /* ---- the type ---- */
@@ -270,7 +332,6 @@ static int check_clusters(Index *index) {
             if (good) seen[row] = 1;
         }
         total += cluster.size;
-        index->most = cluster.size > index->most ? (Py_ssize_t)cluster.size : index->most;
     }
     free(seen);
     return good && expect(total == index->matrix.rows, "every row once, found fewer");
