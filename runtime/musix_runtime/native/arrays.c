@@ -26,7 +26,8 @@ int take(PyObject *const *given, const Form *forms, Py_ssize_t count, Array *arr
         arrays[i].length = arrays[i].buffer.len / (arrays[i].buffer.itemsize ? arrays[i].buffer.itemsize : 1);
         char found = kind_of(arrays[i].buffer.format);
         if (found != forms[i].kind) {
-            PyErr_Format(PyExc_TypeError, "%s: expected items of kind '%c', found '%c'", forms[i].name, forms[i].kind, found);
+            PyErr_Format(PyExc_TypeError, "%s: expected items of kind '%c', found '%c'", forms[i].name, forms[i].kind,
+                         found);
             release(arrays, count);
             return 0;
         }

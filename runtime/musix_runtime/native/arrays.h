@@ -26,7 +26,8 @@ typedef struct {
     int held;          /* else it was None, and is empty */
 } Array;
 
-/* One argument: its name in messages, the letter of its items in the notation of `struct`, and whether it is written. */
+/* One argument: its name in messages, the letter of its items in the notation of `struct`, and whether it is written.
+ */
 typedef struct {
     const char *name;
     char kind;

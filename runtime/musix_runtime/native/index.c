@@ -106,8 +106,8 @@ typedef struct {
 } Cluster;
 
 struct Index {
-    PyObject_HEAD
-    Array arrays[6]; /* matrix; codes and span of the centres; clusters, span of the codes, file: none when all are compared */
+    PyObject_HEAD Array arrays[6]; /* matrix; codes and span of the centres; clusters, span of the codes, file: none
+                                      when all are compared */
     Matrix matrix;
     const Cluster *clusters;
     Py_ssize_t count, probes; /* clusters, and those searched */
@@ -116,7 +116,8 @@ struct Index {
 Matrix index_matrix(const Index *index) { return index->matrix; }
 
 FAST static void compare_all(Matrix matrix, const float *query, float *scores) {
-    for (Py_ssize_t i = 0; i < matrix.rows; i++) scores[i] = product(matrix.data + i * matrix.width, query, matrix.width);
+    for (Py_ssize_t i = 0; i < matrix.rows; i++)
+        scores[i] = product(matrix.data + i * matrix.width, query, matrix.width);
 }
 
 /* Take the exact products of hits that were found by their codes. */
@@ -127,16 +128,16 @@ FAST static void compare_hits(Matrix matrix, const float *query, Hit *hits, Py_s
     }
 }
 
-/* Products of `count` codes of `width` bytes with a query that ends in zeros, times unit, plus base. Codes are read to a
-   multiple of OVER. The sums are whole numbers, the same in whichever way they are taken. */
-#define DEFINE_CODE_PRODUCTS(NAME, READ)                                                                              \
-    FAST static void NAME(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int8_t *query, float base,  \
-                          float unit, float *out) {                                                                   \
-        for (Py_ssize_t i = 0; i < count; i++, codes += width) {                                                      \
-            int32_t sum = 0;                                                                                          \
-            for (Py_ssize_t k = 0; k < (READ); k++) sum += (int32_t)codes[k] * (int32_t)query[k];                     \
-            out[i] = base + unit * (float)sum;                                                                        \
-        }                                                                                                             \
+/* Products of `count` codes of `width` bytes with a query that ends in zeros, times unit, plus base. Codes are read to
+   a multiple of OVER. The sums are whole numbers, the same in whichever way they are taken. */
+#define DEFINE_CODE_PRODUCTS(NAME, READ)                                                                               \
+    FAST static void NAME(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int8_t *query, float base,   \
+                          float unit, float *out) {                                                                    \
+        for (Py_ssize_t i = 0; i < count; i++, codes += width) {                                                       \
+            int32_t sum = 0;                                                                                           \
+            for (Py_ssize_t k = 0; k < (READ); k++) sum += (int32_t)codes[k] * (int32_t)query[k];                      \
+            out[i] = base + unit * (float)sum;                                                                         \
+        }                                                                                                              \
     }
 DEFINE_CODE_PRODUCTS(code_products_32, 32)
 DEFINE_CODE_PRODUCTS(code_products_64, 64)
@@ -147,20 +148,23 @@ DEFINE_CODE_PRODUCTS(code_products_any, (width + OVER - 1) / OVER * OVER)
 #define ADDED(a, b, unpack) _mm512_add_epi32(_mm512_unpacklo_##unpack(a, b), _mm512_unpackhi_##unpack(a, b))
 
 VNNI static inline __m512i code_sums(const uint8_t *codes, __m512i query, int wide) {
-    __m512i read = wide ? _mm512_loadu_si512(codes) : _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)codes));
+    __m512i read =
+        wide ? _mm512_loadu_si512(codes) : _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)codes));
     return _mm512_dpbusd_epi32(_mm512_setzero_si512(), read, query);
 }
 
 VNNI static void code_products_vnni(const uint8_t *codes, Py_ssize_t count, Py_ssize_t width, const int8_t *query,
                                     float base, float unit, float *out) {
     int wide = width > 32;
-    __m512i whole = wide ? _mm512_loadu_si512(query) : _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)query));
+    __m512i whole =
+        wide ? _mm512_loadu_si512(query) : _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)query));
     for (; count >= 4; count -= 4, codes += 4 * width, out += 4) {
         __m512i a = code_sums(codes, whole, wide), b = code_sums(codes + width, whole, wide);
         __m512i c = code_sums(codes + 2 * width, whole, wide), d = code_sums(codes + 3 * width, whole, wide);
         __m512i lanes = ADDED(ADDED(a, b, epi32), ADDED(c, d, epi32), epi64);
         __m256i halves = _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
-        __m128 sums = _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+        __m128 sums =
+            _mm_cvtepi32_ps(_mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
         _mm_storeu_ps(out, _mm_add_ps(_mm_set1_ps(base), _mm_mul_ps(_mm_set1_ps(unit), sums)));
     }
     for (; count > 0; count--, codes += width, out++)
@@ -198,7 +202,8 @@ static inline void fetch_pages(const uint8_t *file, Cluster next, Py_ssize_t wid
 }
 
 /* At the file's end there may be nothing to read over: then a copy of the codes is read. */
-static int score_cluster(const Index *index, Cluster cluster, const int8_t *whole, float base, float unit, float *scores) {
+static int score_cluster(const Index *index, Cluster cluster, const int8_t *whole, float base, float unit,
+                         float *scores) {
     const uint8_t *codes = DATA(index->arrays[5], uint8_t) + cluster.codes;
     Py_ssize_t width = index->matrix.width, bytes = cluster.size * width;
     if (cluster.codes + bytes + OVER <= index->arrays[5].length) {
@@ -250,7 +255,8 @@ static int score_clusters(const Index *index, const float *query, Py_ssize_t pro
     for (Py_ssize_t i = 0; good && i < scored->clusters; i++) {
         Cluster cluster = index->clusters[scored->chosen[i].row];
         if (i + 1 < scored->clusters)
-            fetch_pages(DATA(index->arrays[5], uint8_t), index->clusters[scored->chosen[i + 1].row], index->matrix.width);
+            fetch_pages(DATA(index->arrays[5], uint8_t), index->clusters[scored->chosen[i + 1].row],
+                        index->matrix.width);
         good = score_cluster(index, cluster, whole, scored->chosen[i].score, unit, scored->scores + scored->starts[i]);
     }
     return good;
@@ -272,7 +278,8 @@ static void resolve(const Index *index, const Scored *scored, Hit *hits, Py_ssiz
 }
 
 static Py_ssize_t find_by_codes(const Index *index, const float *query, Py_ssize_t wanted, Hit **hits) {
-    for (Py_ssize_t probes = index->probes;; probes *= WIDER) { /* clusters that hold too few are joined by further ones */
+    for (Py_ssize_t probes = index->probes;;
+         probes *= WIDER) { /* clusters that hold too few are joined by further ones */
         Scored scored = {0};
         Py_ssize_t found = -1;
         *hits = NULL;
@@ -297,7 +304,8 @@ Py_ssize_t index_search(const Index *index, const float *query, const int64_t *e
                         Py_ssize_t count, Hit *found, float *most) {
     Hit *hits = NULL;
     Py_ssize_t kept = 0, wanted = (index->clusters ? REFINED(count) : count) + exclusions;
-    Py_ssize_t all = index->clusters ? find_by_codes(index, query, wanted, &hits) : find_by_all(index, query, wanted, &hits);
+    Py_ssize_t all =
+        index->clusters ? find_by_codes(index, query, wanted, &hits) : find_by_all(index, query, wanted, &hits);
     if (all > 0 && index->clusters) compare_hits(index->matrix, query, hits, all);
     if (all > 0) sort_hits(hits, all);
     *most = all > 0 ? hits[0].score : NAN;
@@ -322,13 +330,15 @@ static int check_clusters(Index *index) {
     if (!good) PyErr_NoMemory();
     for (Py_ssize_t i = 0; good && i < index->count; i++) {
         Cluster cluster = index->clusters[i];
-        good = expect(cluster.size >= 0 && cluster.size <= index->matrix.rows && cluster.codes >= 0 && cluster.rows >= 0 &&
-                          cluster.codes <= bytes - cluster.size * width && cluster.rows <= bytes - cluster.size * 8,
-                      "clusters within their file");
+        good =
+            expect(cluster.size >= 0 && cluster.size <= index->matrix.rows && cluster.codes >= 0 && cluster.rows >= 0 &&
+                       cluster.codes <= bytes - cluster.size * width && cluster.rows <= bytes - cluster.size * 8,
+                   "clusters within their file");
         for (int64_t k = 0; good && k < cluster.size; k++) {
             int64_t row;
             memcpy(&row, file + cluster.rows + 8 * k, 8);
-            good = expect(row >= 0 && row < index->matrix.rows && !seen[row], "every row once, found one twice or beyond");
+            good =
+                expect(row >= 0 && row < index->matrix.rows && !seen[row], "every row once, found one twice or beyond");
             if (good) seen[row] = 1;
         }
         total += cluster.size;
@@ -338,11 +348,12 @@ static int check_clusters(Index *index) {
 }
 
 static int fill_index(Index *index, PyObject *given) {
-    static const Form forms[] = {{"matrix", 'f', 0}, {"centres", 'B', 0}, {"centre_span", 'f', 0},
-                                 {"clusters", 'l', 0}, {"span", 'f', 0}, {"file", 'B', 0}};
+    static const Form forms[] = {{"matrix", 'f', 0},   {"centres", 'B', 0}, {"centre_span", 'f', 0},
+                                 {"clusters", 'l', 0}, {"span", 'f', 0},    {"file", 'B', 0}};
     PyObject *each[6];
     Py_ssize_t width;
-    if (!PyArg_ParseTuple(given, "OnOOOOOn", each, &width, each + 1, each + 2, each + 3, each + 4, each + 5, &index->probes) ||
+    if (!PyArg_ParseTuple(given, "OnOOOOOn", each, &width, each + 1, each + 2, each + 3, each + 4, each + 5,
+                          &index->probes) ||
         !take(each, forms, 6, index->arrays))
         return 0;
     Array *a = index->arrays;
@@ -353,8 +364,8 @@ static int fill_index(Index *index, PyObject *given) {
     if (!a[5].held) return 1;
     index->count = a[3].length / 3;
     index->clusters = DATA(a[3], Cluster);
-    return expect(index->probes > 0 && index->count > 0 && a[1].length == index->count * width + OVER && a[2].length == width &&
-                      a[4].length == width,
+    return expect(index->probes > 0 && index->count > 0 && a[1].length == index->count * width + OVER &&
+                      a[2].length == width && a[4].length == width,
                   "centres and spans as wide as the vectors, and clusters to search") &&
            check_clusters(index);
 }
@@ -382,12 +393,12 @@ static PyObject *nearest(PyObject *self, PyObject *const *given, Py_ssize_t coun
     if (!arguments(count, 3) || !take(given, forms, 3, a)) return NULL;
     Py_ssize_t found = -1;
     Hit *hits = malloc(sizeof(Hit) * (a[1].length + 1));
-    if (expect(a[0].length == index->matrix.width && a[1].length == a[2].length, "a query as wide as the vectors, and a product a row")) {
+    if (expect(a[0].length == index->matrix.width && a[1].length == a[2].length,
+               "a query as wide as the vectors, and a product a row")) {
         float most;
-        Py_BEGIN_ALLOW_THREADS
-        if (hits) found = index_search(index, DATA(a[0], float), NULL, 0, a[1].length, hits, &most);
-        Py_END_ALLOW_THREADS
-        for (Py_ssize_t i = 0; i < found; i++) {
+        Py_BEGIN_ALLOW_THREADS if (hits) found =
+            index_search(index, DATA(a[0], float), NULL, 0, a[1].length, hits, &most);
+        Py_END_ALLOW_THREADS for (Py_ssize_t i = 0; i < found; i++) {
             DATA(a[1], int64_t)[i] = hits[i].row;
             DATA(a[2], float)[i] = hits[i].score;
         }

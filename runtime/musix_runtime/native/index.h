@@ -5,8 +5,8 @@
 
 #include "arrays.h"
 
-#define LANES 8  /* partial sums of a product */
-#define AHEAD 8  /* rows that are fetched before their turn: they are scattered over memory */
+#define LANES 8 /* partial sums of a product */
+#define AHEAD 8 /* rows that are fetched before their turn: they are scattered over memory */
 
 typedef struct {
     float score;

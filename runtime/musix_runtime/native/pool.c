@@ -12,8 +12,7 @@
 enum { ROWS, PLACES, TASTES, FAMILIES, FRESHNESS, POPULARITY, POPULAR, WEIGHTS, ARRAYS };
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *collab, *content; /* indexes */
+    PyObject_HEAD PyObject *collab, *content; /* indexes */
     Array arrays[ARRAYS];
 } Pool;
 
@@ -98,10 +97,9 @@ static PyObject *candidates(PyObject *self, PyObject *const *given, Py_ssize_t c
     if (expect((!a[0].held || a[0].length == index_matrix((Index *)pool->collab).width) &&
                    (!a[1].held || a[1].length == index_matrix((Index *)pool->content).width),
                "factors and a query as wide as the vectors")) {
-        Py_BEGIN_ALLOW_THREADS
-        found = propose(pool, &asker, DATA(a[2], int64_t), a[2].length, a[3].length / 2, DATA(a[3], int64_t), &best);
-        Py_END_ALLOW_THREADS
-        if (found < 0) PyErr_NoMemory();
+        Py_BEGIN_ALLOW_THREADS found =
+            propose(pool, &asker, DATA(a[2], int64_t), a[2].length, a[3].length / 2, DATA(a[3], int64_t), &best);
+        Py_END_ALLOW_THREADS if (found < 0) PyErr_NoMemory();
     }
     release(a, 4);
     return found < 0 ? NULL : Py_BuildValue("nf", found, best);
@@ -116,8 +114,8 @@ static inline int32_t place_of(const int32_t *places, Py_ssize_t known, int64_t 
     return places[row < known ? row : known - 1];
 }
 
-static void fetch_rows(const int64_t *rows, Py_ssize_t count, const int32_t *places, Py_ssize_t known, const float *data,
-                       Py_ssize_t width) {
+static void fetch_rows(const int64_t *rows, Py_ssize_t count, const int32_t *places, Py_ssize_t known,
+                       const float *data, Py_ssize_t width) {
     for (Py_ssize_t i = 0; i < count; i++) {
         int32_t place = place_of(places, known, rows[i]);
         if (place >= 0) fetch(data + place * width, width);
@@ -171,8 +169,8 @@ static float greatest_share(uint32_t families, const float *shares) {
 }
 
 /* Fill in vectors and components of the rows. */
-FAST static void fill_features(const Pool *pool, const Asker *asker, const int64_t *rows, Py_ssize_t count, float *first,
-                               float *alike, float *sum, float *vectors, float *components) {
+FAST static void fill_features(const Pool *pool, const Asker *asker, const int64_t *rows, Py_ssize_t count,
+                               float *first, float *alike, float *sum, float *vectors, float *components) {
     Matrix content = index_matrix((Index *)pool->content), collab = index_matrix((Index *)pool->collab);
     const int32_t *places = DATA(pool->arrays[PLACES], int32_t);
     const uint32_t *families = DATA(pool->arrays[FAMILIES], uint32_t);
@@ -185,11 +183,12 @@ FAST static void fill_features(const Pool *pool, const Asker *asker, const int64
         __builtin_prefetch(families + rows[i]);
         __builtin_prefetch(freshness + rows[i]);
     }
-    fill_alike(rows, count, places, known, DATA(pool->arrays[TASTES], float), taste_width(pool), asker->taste, asker->tastes,
-               sum, alike);
+    fill_alike(rows, count, places, known, DATA(pool->arrays[TASTES], float), taste_width(pool), asker->taste,
+               asker->tastes, sum, alike);
     family_shares(families, asker->taste, asker->tastes, shares);
     if (asker->factors)
-        fill_matches(rows, count, places, known, collab.data, asker->factors, collab.width, asker->average, asker->best, first);
+        fill_matches(rows, count, places, known, collab.data, asker->factors, collab.width, asker->average, asker->best,
+                     first);
     for (Py_ssize_t i = 0; i < count; i++, vectors += content.width, components += COMPONENTS) {
         memcpy(vectors, content.data + rows[i] * content.width, sizeof(float) * content.width);
         components[0] = asker->factors ? first[i] : asker->query ? 0 : popularity[rows[i]];
@@ -201,8 +200,8 @@ FAST static void fill_features(const Pool *pool, const Asker *asker, const int64
 }
 
 /* Keep, in order, the rows of the best blends: weighted sums of components, to the nearest whole number. */
-static void keep_best(const float *weights, int64_t *rows, Py_ssize_t count, Py_ssize_t width, Py_ssize_t kept, Hit *hits,
-                      int64_t *places, float *vectors, float *components) {
+static void keep_best(const float *weights, int64_t *rows, Py_ssize_t count, Py_ssize_t width, Py_ssize_t kept,
+                      Hit *hits, int64_t *places, float *vectors, float *components) {
     for (Py_ssize_t i = 0; i < count; i++) {
         float blend = 0;
         for (int j = 0; j < COMPONENTS; j++) blend += components[i * COMPONENTS + j] * weights[j];
@@ -227,19 +226,26 @@ static PyObject *features(PyObject *self, PyObject *const *given, Py_ssize_t cou
     double average = PyFloat_AsDouble(given[6]), best = PyFloat_AsDouble(given[7]);
     Py_ssize_t size = PyLong_AsSsize_t(given[8]);
     if (PyErr_Occurred() || !take(given, forms, 6, a)) return NULL;
-    Asker asker = {a[1].held ? DATA(a[1], float) : NULL, a[2].held ? DATA(a[2], float) : NULL, (float)average, (float)best,
-                   DATA(a[3], int64_t), a[3].length};
+    Asker asker = {a[1].held ? DATA(a[1], float) : NULL,
+                   a[2].held ? DATA(a[2], float) : NULL,
+                   (float)average,
+                   (float)best,
+                   DATA(a[3], int64_t),
+                   a[3].length};
     Py_ssize_t rows = a[0].length, width = index_matrix((Index *)pool->content).width;
     int good = expect((!a[1].held || a[1].length == index_matrix((Index *)pool->collab).width) &&
                           (!a[2].held || a[2].length == width) && a[4].length == rows * width &&
                           a[5].length == rows * COMPONENTS && size >= 0,
                       "factors and a query as wide as the vectors, and a vector and components a row");
-    char *room = good ? malloc(rows * (2 * sizeof(float) + sizeof(Hit) + sizeof(int64_t)) + sizeof(float) * (taste_width(pool) + 1)) : NULL;
+    char *room = good ? malloc(rows * (2 * sizeof(float) + sizeof(Hit) + sizeof(int64_t)) +
+                               sizeof(float) * (taste_width(pool) + 1))
+                      : NULL;
     if (room) {
         int64_t *places = (int64_t *)room;
         Hit *hits = (Hit *)(places + rows);
         float *first = (float *)(hits + rows), *alike = first + rows;
-        fill_features(pool, &asker, DATA(a[0], int64_t), rows, first, alike, alike + rows, DATA(a[4], float), DATA(a[5], float));
+        fill_features(pool, &asker, DATA(a[0], int64_t), rows, first, alike, alike + rows, DATA(a[4], float),
+                      DATA(a[5], float));
         if (size < rows)
             keep_best(DATA(pool->arrays[WEIGHTS], float), DATA(a[0], int64_t), rows, width, size, hits, places,
                       DATA(a[4], float), DATA(a[5], float));
@@ -252,15 +258,16 @@ static PyObject *features(PyObject *self, PyObject *const *given, Py_ssize_t cou
 }
 
 static PyObject *matches(PyObject *self, PyObject *const *given, Py_ssize_t count) {
-    static const Form forms[] = {{"rows", 'l', 0}, {"places", 'i', 0}, {"factors", 'f', 0}, {"query", 'f', 0}, {"out", 'f', 1}};
+    static const Form forms[] = {
+        {"rows", 'l', 0}, {"places", 'i', 0}, {"factors", 'f', 0}, {"query", 'f', 0}, {"out", 'f', 1}};
     Array a[5];
     if (!arguments(count, 7)) return NULL;
     double average = PyFloat_AsDouble(given[5]), best = PyFloat_AsDouble(given[6]);
     if (PyErr_Occurred() || !take(given, forms, 5, a)) return NULL;
     int good = expect(a[4].length == a[0].length && a[1].length > 0, "a place for all other rows, and a match a row");
     if (good)
-        fill_matches(DATA(a[0], int64_t), a[0].length, DATA(a[1], int32_t), a[1].length, DATA(a[2], float), DATA(a[3], float),
-                     a[3].length, (float)average, (float)best, DATA(a[4], float));
+        fill_matches(DATA(a[0], int64_t), a[0].length, DATA(a[1], int32_t), a[1].length, DATA(a[2], float),
+                     DATA(a[3], float), a[3].length, (float)average, (float)best, DATA(a[4], float));
     release(a, 5);
     return good ? Py_NewRef(Py_None) : NULL;
 }
@@ -286,10 +293,12 @@ static PyObject *profile(PyObject *self, PyObject *const *given, Py_ssize_t coun
 /* ---- the type ---- */
 
 static int fill_pool(Pool *pool, PyObject *given) {
-    static const Form forms[ARRAYS] = {{"rows", 'i', 0},      {"places", 'i', 0},   {"tastes", 'f', 0},  {"families", 'I', 0}, {"freshness", 'f', 0},
-                                       {"popularity", 'f', 0}, {"popular", 'i', 0}, {"weights", 'f', 0}};
+    static const Form forms[ARRAYS] = {{"rows", 'i', 0},     {"places", 'i', 0},    {"tastes", 'f', 0},
+                                       {"families", 'I', 0}, {"freshness", 'f', 0}, {"popularity", 'f', 0},
+                                       {"popular", 'i', 0},  {"weights", 'f', 0}};
     PyObject *each[ARRAYS], *collab, *content;
-    if (!PyArg_ParseTuple(given, "OOOOOOOOOO", &collab, &content, each, each + 1, each + 2, each + 3, each + 4, each + 5, each + 6, each + 7) ||
+    if (!PyArg_ParseTuple(given, "OOOOOOOOOO", &collab, &content, each, each + 1, each + 2, each + 3, each + 4,
+                          each + 5, each + 6, each + 7) ||
         !take(each, forms, ARRAYS, pool->arrays))
         return 0;
     if (!expect(is_index(collab) && is_index(content), "two indexes")) return 0;
@@ -322,8 +331,10 @@ static void pool_free(PyObject *self) {
 }
 
 PyObject *pool_type(PyObject *module) {
-    static PyMethodDef methods[] = {METHOD("candidates", candidates), METHOD("features", features), {NULL, NULL, 0, NULL}};
-    static PyType_Slot slots[] = {{Py_tp_new, pool_new}, {Py_tp_dealloc, pool_free}, {Py_tp_methods, methods}, {0, NULL}};
+    static PyMethodDef methods[] = {
+        METHOD("candidates", candidates), METHOD("features", features), {NULL, NULL, 0, NULL}};
+    static PyType_Slot slots[] = {
+        {Py_tp_new, pool_new}, {Py_tp_dealloc, pool_free}, {Py_tp_methods, methods}, {0, NULL}};
     static PyType_Spec spec = {"musix_runtime.kernels.Pool", sizeof(Pool), 0, Py_TPFLAGS_DEFAULT, slots};
     return PyType_FromModuleAndSpec(module, &spec, NULL);
 }

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #define COMPONENTS 5
-#define DIVERSITY 4  /* the component that changes while a list is chosen */
-#define DIVERSE 10   /* the greatest diversity, in tenths */
+#define DIVERSITY 4 /* the component that changes while a list is chosen */
+#define DIVERSE 10  /* the greatest diversity, in tenths */
 #define COALITIONS 32
 #define FINE 2048.0f /* to which vectors are rounded for diversity */
 #define LONGEST_WORD 64
@@ -19,7 +19,8 @@ static PyObject *at_each_diversity(PyObject *self, PyObject *const *given, Py_ss
     if (!arguments(count, 2) || !take(given, forms, 2, a)) return NULL;
     Py_ssize_t size = a[0].length;
     float *out = a[1].buffer.buf;
-    int good = expect(size % COMPONENTS == 0 && a[1].length == (DIVERSE + 1) * size, "five components a row, and room for 11 of each");
+    int good = expect(size % COMPONENTS == 0 && a[1].length == (DIVERSE + 1) * size,
+                      "five components a row, and room for 11 of each");
     for (int tenths = 0; good && tenths <= DIVERSE; tenths++, out += size) {
         memcpy(out, a[0].buffer.buf, size * sizeof(float));
         for (Py_ssize_t last = COMPONENTS - 1; last < size; last += COMPONENTS) out[last] = (float)tenths / DIVERSE;
@@ -31,19 +32,21 @@ static PyObject *at_each_diversity(PyObject *self, PyObject *const *given, Py_ss
 /* Scores are whole millionths from here on: the last bits differ between hosts and batch sizes. */
 static inline double micro(float score) { return rint((double)score * 1e6); }
 
-/* Diversity of two vectors of length 1 beside each other, in whole tenths: 1 minus their cosine, in 0..1. The vectors are
-   whole 2048ths, so that their products are whole, and exact in whatever order they are added. */
+/* Diversity of two vectors of length 1 beside each other, in whole tenths: 1 minus their cosine, in 0..1. The vectors
+   are whole 2048ths, so that their products are whole, and exact in whatever order they are added. */
 static inline int32_t tenths_apart(const float *a, const float *b, Py_ssize_t width) {
     float apart = rintf((FINE * FINE - product(a, b, width)) * (10 / FINE / FINE));
     return apart < 0 ? 0 : apart > 10 ? 10 : (int32_t)apart;
 }
 
-static inline void tenths_beside(const float *whole, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t pick, int32_t *beside) {
+static inline void tenths_beside(const float *whole, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t pick,
+                                 int32_t *beside) {
     for (Py_ssize_t i = 0; i < rows; i++) beside[i] = tenths_apart(whole + i * width, whole + pick * width, width);
 }
 
-FAST static void choose_greedily(const float *scores, const float *vectors, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t limit,
-                            float *whole, int32_t *tenths, int32_t *beside, Hit *left, Hit *picked) {
+FAST static void choose_greedily(const float *scores, const float *vectors, Py_ssize_t rows, Py_ssize_t width,
+                                 Py_ssize_t limit, float *whole, int32_t *tenths, int32_t *beside, Hit *left,
+                                 Hit *picked) {
     Py_ssize_t count = rows;
     for (Py_ssize_t i = 0; i < rows * width; i++) whole[i] = rintf(vectors[i] * FINE);
     for (Py_ssize_t i = 0; i < rows; i++) {
@@ -68,15 +71,16 @@ FAST static void choose_greedily(const float *scores, const float *vectors, Py_s
     sort_hits(picked, limit);
 }
 
-/* A candidate as each coalition of its components has it: component i is there where bit i of the number is set, else 0. */
+/* A candidate as each coalition of its components has it: component i is there where bit i of the number is set, else
+ * 0. */
 static void fill_coalitions(const float *components, float *out) {
     for (int with = 0; with < COALITIONS; with++, out += COMPONENTS)
         for (int j = 0; j < COMPONENTS; j++) out[j] = with >> j & 1 ? components[j] : 0;
 }
 
 static PyObject *choose(PyObject *self, PyObject *const *given, Py_ssize_t count) {
-    static const Form forms[] = {{"scores", 'f', 0}, {"vectors", 'f', 0}, {"components", 'f', 0},
-                                 {"picks", 'l', 1},  {"chosen", 'f', 1}};
+    static const Form forms[] = {
+        {"scores", 'f', 0}, {"vectors", 'f', 0}, {"components", 'f', 0}, {"picks", 'l', 1}, {"chosen", 'f', 1}};
     Array a[5];
     if (!arguments(count, 5) || !take(given, forms, 5, a)) return NULL;
     Py_ssize_t rows = a[2].length / COMPONENTS, width = rows ? a[1].length / rows : 0, limit = a[3].length;
@@ -88,7 +92,8 @@ static PyObject *choose(PyObject *self, PyObject *const *given, Py_ssize_t count
         float *whole = (float *)room, *chosen = DATA(a[4], float);
         int32_t *tenths = (int32_t *)(whole + rows * width);
         Hit *left = (Hit *)(tenths + 2 * rows), *picked = left + rows;
-        choose_greedily(DATA(a[0], float), DATA(a[1], float), rows, width, limit, whole, tenths, tenths + rows, left, picked);
+        choose_greedily(DATA(a[0], float), DATA(a[1], float), rows, width, limit, whole, tenths, tenths + rows, left,
+                        picked);
         for (Py_ssize_t n = 0; n < limit; n++, chosen += COMPONENTS) {
             DATA(a[3], int64_t)[n] = picked[n].row;
             memcpy(chosen, DATA(a[2], float) + picked[n].row * COMPONENTS, sizeof(float) * COMPONENTS);
@@ -106,8 +111,10 @@ static PyObject *coalitions(PyObject *self, PyObject *const *given, Py_ssize_t c
     static const Form forms[] = {{"components", 'f', 0}, {"out", 'f', 1}};
     Array a[2];
     if (!arguments(count, 2) || !take(given, forms, 2, a)) return NULL;
-    int good = expect(a[0].length % COMPONENTS == 0 && a[1].length == COALITIONS * a[0].length, "five components a row, and room for 32 of each");
-    for (Py_ssize_t i = 0; good && i < a[0].length; i += COMPONENTS) fill_coalitions(DATA(a[0], float) + i, DATA(a[1], float) + i * COALITIONS);
+    int good = expect(a[0].length % COMPONENTS == 0 && a[1].length == COALITIONS * a[0].length,
+                      "five components a row, and room for 32 of each");
+    for (Py_ssize_t i = 0; good && i < a[0].length; i += COMPONENTS)
+        fill_coalitions(DATA(a[0], float) + i, DATA(a[1], float) + i * COALITIONS);
     release(a, 2);
     return good ? Py_NewRef(Py_None) : NULL;
 }
@@ -116,7 +123,8 @@ static PyObject *coalitions(PyObject *self, PyObject *const *given, Py_ssize_t c
    it: s! (4 - s)! / 5!. */
 static const double SHARES[COMPONENTS] = {24.0 / 120, 6.0 / 120, 4.0 / 120, 6.0 / 120, 24.0 / 120};
 
-/* The Shapley values of one candidate from its scores in all coalitions; what rounding leaves over goes to the largest. */
+/* The Shapley values of one candidate from its scores in all coalitions; what rounding leaves over goes to the largest.
+ */
 FAST static void shapley(const double *scores, double *values) {
     double rest = scores[COALITIONS - 1] - scores[0];
     int largest = 0;
@@ -140,7 +148,8 @@ static PyObject *explain(PyObject *self, PyObject *const *given, Py_ssize_t coun
     Array a[3];
     if (!arguments(count, 3) || !take(given, forms, 3, a)) return NULL;
     Py_ssize_t rows = a[1].length;
-    int good = expect(a[0].length == rows * COALITIONS && a[2].length == rows * COMPONENTS, "32 scores and five values a row");
+    int good =
+        expect(a[0].length == rows * COALITIONS && a[2].length == rows * COMPONENTS, "32 scores and five values a row");
     for (Py_ssize_t row = 0; good && row < rows; row++) {
         double scores[COALITIONS], *values = (double *)a[2].buffer.buf + row * COMPONENTS;
         for (int i = 0; i < COALITIONS; i++) scores[i] = micro(((const float *)a[0].buffer.buf)[row * COALITIONS + i]);
@@ -204,7 +213,8 @@ static PyObject *contributions_of(double base, const double *values, PyObject *n
     return found;
 }
 
-static PyObject *told_of(double base, const double *values, PyObject *names, const char *const *words, PyObject *otherwise) {
+static PyObject *told_of(double base, const double *values, PyObject *names, const char *const *words,
+                         PyObject *otherwise) {
     double score = base * 1e6; /* whole millionths add up exactly */
     for (int i = 0; i < COMPONENTS; i++) score += rint(values[i] * 1e6);
     PyObject *reason = reason_of(values, words, otherwise), *contributions = contributions_of(base, values, names);
@@ -228,10 +238,12 @@ static PyObject *tell(PyObject *self, PyObject *const *given, Py_ssize_t count) 
     static const Form forms[] = {{"base", 'd', 0}, {"values", 'd', 0}};
     Array a[2];
     const char *words[COMPONENTS];
-    if (!arguments(count, 5) || !expect(PyTuple_Check(given[2]) && PyTuple_Size(given[2]) == COMPONENTS + 1, "a tuple of six names") ||
+    if (!arguments(count, 5) ||
+        !expect(PyTuple_Check(given[2]) && PyTuple_Size(given[2]) == COMPONENTS + 1, "a tuple of six names") ||
         !read_words(given[3], words) || !take(given, forms, 2, a))
         return NULL;
-    PyObject *list = expect(a[1].length == a[0].length * COMPONENTS, "five values a row") ? PyList_New(a[0].length) : NULL;
+    PyObject *list =
+        expect(a[1].length == a[0].length * COMPONENTS, "five values a row") ? PyList_New(a[0].length) : NULL;
     for (Py_ssize_t i = 0; list && i < a[0].length; i++) {
         PyObject *told = told_of(DATA(a[0], double)[i], DATA(a[1], double) + i * COMPONENTS, given[2], words, given[4]);
         if (!told || PyList_SetItem(list, i, told) < 0) Py_CLEAR(list);
@@ -240,5 +252,5 @@ static PyObject *tell(PyObject *self, PyObject *const *given, Py_ssize_t count) 
     return list;
 }
 
-PyMethodDef ranker_functions[] = {FUNCTION(at_each_diversity), FUNCTION(choose),  FUNCTION(coalitions),
-                                  FUNCTION(explain),           FUNCTION(tell), {NULL, NULL, 0, NULL}};
+PyMethodDef ranker_functions[] = {FUNCTION(at_each_diversity), FUNCTION(choose), FUNCTION(coalitions),
+                                  FUNCTION(explain),           FUNCTION(tell),   {NULL, NULL, 0, NULL}};

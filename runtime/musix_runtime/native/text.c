@@ -37,7 +37,8 @@ static PyObject *find(PyObject *self, PyObject *const *given, Py_ssize_t count) 
 static int fill_texts(PyObject *list, const char *data, const int64_t *offsets, Py_ssize_t width, Py_ssize_t bytes,
                       const int64_t *rows, Py_ssize_t count) {
     for (Py_ssize_t i = 0; i < count; i++) {
-        int64_t start = offsets ? offsets[rows[i]] : rows[i] * width, stop = offsets ? offsets[rows[i] + 1] : start + width;
+        int64_t start = offsets ? offsets[rows[i]] : rows[i] * width,
+                stop = offsets ? offsets[rows[i] + 1] : start + width;
         if (!expect(0 <= start && start <= stop && stop <= bytes, "texts within their data")) return 0;
         const char *end = offsets ? NULL : memchr(data + start, 0, width);
         PyObject *text = PyUnicode_DecodeUTF8(data + start, (end ? end - data : stop) - start, NULL);
@@ -52,12 +53,14 @@ static PyObject *texts_of(const Array *data, const Array *offsets, const Array *
     for (Py_ssize_t i = 0; i < rows->length; i++)
         if (!expect(0 <= wanted[i] && wanted[i] < most, "rows that there are")) return NULL;
     for (Py_ssize_t i = 0; i < rows->length; i++)
-        __builtin_prefetch(offsets ? (const char *)offsets->buffer.buf + 8 * wanted[i] : (const char *)data->buffer.buf + wanted[i] * width);
+        __builtin_prefetch(offsets ? (const char *)offsets->buffer.buf + 8 * wanted[i]
+                                   : (const char *)data->buffer.buf + wanted[i] * width);
     if (offsets)
         for (Py_ssize_t i = 0; i < rows->length; i++)
             __builtin_prefetch((const char *)data->buffer.buf + ((const int64_t *)offsets->buffer.buf)[wanted[i]]);
     PyObject *list = PyList_New(rows->length);
-    if (list && !fill_texts(list, data->buffer.buf, offsets ? offsets->buffer.buf : NULL, width, data->buffer.len, wanted, rows->length)) {
+    if (list && !fill_texts(list, data->buffer.buf, offsets ? offsets->buffer.buf : NULL, width, data->buffer.len,
+                            wanted, rows->length)) {
         Py_DECREF(list);
         return NULL;
     }
