@@ -66,3 +66,13 @@ def test_preference_follows_those_who_heard_the_same_and_less_the_family(engine:
     assert preference(0, 6) == preference(0)
     assert preference(0, 1, 2, 3, 1, 1) == pytest.approx([1, 1, 1, 1, 0.04, 0.2, 0.04])
     assert preference() == [0] * 7
+
+
+@pytest.mark.parametrize("row", [-1, 10**9])
+def test_rows_beyond_the_catalogue_are_refused(engine: Engine, row: int) -> None:
+    with pytest.raises(ValueError, match="expected rows that there are"):
+        engine.pool.features(NOBODY, None, np.array([0, row]))
+    with pytest.raises(ValueError, match="expected rows that there are"):
+        engine.pool.features(replace(NOBODY, taste=np.array([row])), None, np.array([0]))
+    with pytest.raises(ValueError, match="expected rows that there are"):
+        engine.pool.content.profile(np.array([row]))

@@ -16,6 +16,15 @@ typedef struct {
     Array arrays[ARRAYS];
 } Pool;
 
+static int within(const Array *rows, Py_ssize_t count) {
+    int good = 1;
+    for (Py_ssize_t i = 0; i < rows->length; i++) {
+        int64_t row = DATA(*rows, int64_t)[i];
+        good &= row >= 0 && row < count;
+    }
+    return expect(good, "rows that there are");
+}
+
 static Py_ssize_t taste_width(const Pool *pool) {
     return pool->arrays[ROWS].length ? pool->arrays[TASTES].length / pool->arrays[ROWS].length : 0;
 }
@@ -236,7 +245,9 @@ static PyObject *features(PyObject *self, PyObject *const *given, Py_ssize_t cou
     int good = expect((!a[1].held || a[1].length == index_matrix((Index *)pool->collab).width) &&
                           (!a[2].held || a[2].length == width) && a[4].length == rows * width &&
                           a[5].length == rows * COMPONENTS && size >= 0,
-                      "factors and a query as wide as the vectors, and a vector and components a row");
+                      "factors and a query as wide as the vectors, and a vector and components a row") &&
+               within(&a[0], index_matrix((Index *)pool->content).rows) &&
+               within(&a[3], index_matrix((Index *)pool->content).rows);
     char *room = good ? malloc(rows * (2 * sizeof(float) + sizeof(Hit) + sizeof(int64_t)) +
                                sizeof(float) * (taste_width(pool) + 1))
                       : NULL;
@@ -264,7 +275,8 @@ static PyObject *matches(PyObject *self, PyObject *const *given, Py_ssize_t coun
     if (!arguments(count, 7)) return NULL;
     double average = PyFloat_AsDouble(given[5]), best = PyFloat_AsDouble(given[6]);
     if (PyErr_Occurred() || !take(given, forms, 5, a)) return NULL;
-    int good = expect(a[4].length == a[0].length && a[1].length > 0, "a place for all other rows, and a match a row");
+    int good = expect(a[4].length == a[0].length && a[1].length > 0, "a place for all other rows, and a match a row") &&
+               within(&a[0], PY_SSIZE_T_MAX);
     if (good)
         fill_matches(DATA(a[0], int64_t), a[0].length, DATA(a[1], int32_t), a[1].length, DATA(a[2], float),
                      DATA(a[3], float), a[3].length, (float)average, (float)best, DATA(a[4], float));
@@ -280,6 +292,10 @@ static PyObject *profile(PyObject *self, PyObject *const *given, Py_ssize_t coun
     const int64_t *rows = DATA(a[1], int64_t);
     float *sum = DATA(a[2], float), squares = 0;
     Py_ssize_t width = a[2].length;
+    if (!within(&a[1], width ? a[0].length / width : 0)) {
+        release(a, 3);
+        return NULL;
+    }
     for (Py_ssize_t i = 0; i < a[1].length; i++) fetch(matrix + rows[i] * width, width);
     memset(sum, 0, sizeof(float) * width);
     for (Py_ssize_t i = 0; i < a[1].length; i++)
