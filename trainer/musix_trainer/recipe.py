@@ -136,8 +136,8 @@ class Content(Section, frozen=True):
 class Index(Section, frozen=True):
     """How vectors are searched: exactly where that fits the time, else only the clusters next to the query."""
 
-    exact: Positive = 1_000_000  # numbers (vectors x width) up to which all are compared: some 0.1 ms
-    recall: Share = 0.95  # of the exact nearest must be found; as many clusters are searched as that takes
+    exact: Positive = 300_000  # numbers (vectors x width) up to which all are compared: some 0.03 ms
+    recall: Share = 0.98  # of the exact nearest must be found; as many clusters are searched as that takes
 
 
 class Ranker(Section, frozen=True):
