@@ -21,7 +21,10 @@ class KernelsHook(BuildHookInterface):
         sources, headers = (sorted(map(str, package.glob(f"native/*.{each}"))) for each in "ch")
         # The same sums on every processor: no fused multiply-add, whatever the compiler thinks of it.
         flags = [] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]
-        kernels = Extension("kernels", sources, depends=headers, extra_compile_args=flags, py_limited_api=True)
+        libraries = [] if os.name == "nt" else ["m"]
+        kernels = Extension(
+            "kernels", sources, depends=headers, extra_compile_args=flags, libraries=libraries, py_limited_api=True
+        )
         command = Distribution({"name": "musix-edge", "ext_modules": [kernels]}).get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(package), str(Path(self.root, "build", "kernels"))
         command.ensure_finalized()

@@ -88,6 +88,9 @@ def matches(
 def profile(matrix: Floats, rows: Rows, out: Floats) -> None:
     """The sum of some rows of the matrix (n, width), scaled to length 1. `out` (width,)."""
 
+def apart(vectors: Floats, out: NDArray[np.int32]) -> None:
+    """Diversity of each of the vectors (n, width) of length 1 beside each other, in whole tenths. `out` (n, n)."""
+
 def at_each_diversity(components: Floats, out: Floats) -> None:
     """The candidates (n, 5) with a diversity of 0, then with 0.1, and so on to 1. `out` (11, n, 5)."""
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from musix_runtime import kernels
 from musix_runtime.arrays import Floats, Rows, Scores
@@ -13,20 +12,8 @@ COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 DIVERSITY = COMPONENTS.index("diversity")
 STEPS = 10  # diversity comes in tenths, so that the scores of a candidate at every diversity are few
 MICRO = 1_000_000  # scores are whole millionths: the last bits differ between hosts and batch sizes
-
 SCORE = ["score"]  # the output of the graph
 COALITIONS = 2 ** len(COMPONENTS)
-_FINE = 2048  # to which vectors are rounded for diversity: products of such are whole numbers below 2**24, and exact
-
-
-def diversity_steps(vectors: Floats) -> NDArray[np.int64]:
-    """Diversity of each of the vectors (n, 28), of length 1, beside each other: 1 minus the cosine, not above 1, in
-    whole `STEPS`. The same on every host, in whatever order its linear algebra adds. Shape (n, n)."""
-    whole = np.rint(vectors * _FINE)
-    apart = _FINE * _FINE - whole @ whole.T
-    apart *= STEPS / _FINE / _FINE
-    np.rint(apart, out=apart)
-    return np.maximum(np.minimum(apart, STEPS, out=apart), 0, out=apart).astype(np.int64)
 
 
 @dataclass(frozen=True)

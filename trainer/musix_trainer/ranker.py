@@ -16,10 +16,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
+from musix_runtime import kernels
 from musix_runtime.arrays import Floats, Rows, Scores
 from musix_runtime.errors import TableError
 from musix_runtime.pool import NOBODY, Listener, Pool
-from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS, Ranker, diversity_steps
+from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS, Ranker
 from musix_trainer import metrics, networks, progress, recipe, split
 from musix_trainer.collab import CollabModel, relevant_rows
 from musix_trainer.feedback import Feedback
@@ -246,6 +247,13 @@ def _shown(
         components[start : start + LIST, DIVERSITY] = steps / STEPS
     heard = np.full(len(rows), len(listener.heard))
     return np.full(len(rows), number), np.column_stack([components, heard, hours]), taken
+
+
+def diversity_steps(vectors: Floats) -> NDArray[np.int32]:
+    """Diversity of each of the vectors (n, 28), of length 1, beside each other, in whole `STEPS`. Shape (n, n)."""
+    steps = np.empty((len(vectors), len(vectors)), np.int32)
+    kernels.apart(np.ascontiguousarray(vectors), steps)
+    return steps
 
 
 def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

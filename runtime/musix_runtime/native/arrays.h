@@ -10,8 +10,10 @@
 
 /* Built for several processors where that can be done; which of them runs makes no difference to what is found, as sums
    are taken in one fixed order and without fused multiply-add (-ffp-contract=off). */
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(PORTABLE)
+#include <immintrin.h>
 #define FAST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 #else
 #define FAST
 #endif

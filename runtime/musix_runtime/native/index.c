@@ -4,11 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#include <immintrin.h>
-#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
-#endif
-
 #define WIDEST 256 /* columns of a vector, at most */
 #define OVER 32    /* bytes behind codes that may be read, and do not count */
 #define BLOCK 8    /* scores that are looked at together */

@@ -44,6 +44,26 @@ static inline void tenths_beside(const float *whole, Py_ssize_t rows, Py_ssize_t
     for (Py_ssize_t i = 0; i < rows; i++) beside[i] = tenths_apart(whole + i * width, whole + pick * width, width);
 }
 
+FAST static void fill_apart(const float *vectors, Py_ssize_t rows, Py_ssize_t width, float *whole, int32_t *out) {
+    for (Py_ssize_t i = 0; i < rows * width; i++) whole[i] = rintf(vectors[i] * FINE);
+    for (Py_ssize_t i = 0; i < rows; i++) tenths_beside(whole, rows, width, i, out + i * rows);
+}
+
+static PyObject *apart(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    static const Form forms[] = {{"vectors", 'f', 0}, {"out", 'i', 1}};
+    Array a[2];
+    if (!arguments(count, 2) || !take(given, forms, 2, a)) return NULL;
+    Py_ssize_t rows = (Py_ssize_t)sqrt((double)a[1].length), width = rows ? a[0].length / rows : 0;
+    int good =
+        expect(a[1].length == rows * rows && a[0].length == rows * width, "vectors of one width, and a pair each");
+    float *whole = good ? malloc(sizeof(float) * (rows * width + 1)) : NULL;
+    if (whole) fill_apart(DATA(a[0], float), rows, width, whole, DATA(a[1], int32_t));
+    else if (good) PyErr_NoMemory();
+    free(whole);
+    release(a, 2);
+    return whole ? Py_NewRef(Py_None) : NULL;
+}
+
 FAST static void choose_greedily(const float *scores, const float *vectors, Py_ssize_t rows, Py_ssize_t width,
                                  Py_ssize_t limit, float *whole, int32_t *tenths, int32_t *beside, Hit *left,
                                  Hit *picked) {
@@ -252,5 +272,6 @@ static PyObject *tell(PyObject *self, PyObject *const *given, Py_ssize_t count) 
     return list;
 }
 
-PyMethodDef ranker_functions[] = {FUNCTION(at_each_diversity), FUNCTION(choose), FUNCTION(coalitions),
-                                  FUNCTION(explain),           FUNCTION(tell),   {NULL, NULL, 0, NULL}};
+PyMethodDef ranker_functions[] = {FUNCTION(apart),      FUNCTION(at_each_diversity), FUNCTION(choose),
+                                  FUNCTION(coalitions), FUNCTION(explain),           FUNCTION(tell),
+                                  {NULL, NULL, 0, NULL}};

@@ -15,7 +15,7 @@ from musix_runtime.arrays import Floats, Rows
 from musix_runtime.errors import EvaluationError
 from musix_runtime.features import AUDIO
 from musix_runtime.pool import Listener
-from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS, diversity_steps
+from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS
 from musix_trainer import collab, honesty, progress, ranker, ranks, split
 from musix_trainer.collab import SHORT_HISTORIES
 from musix_trainer.intervals import Tally
@@ -234,7 +234,7 @@ def _tradeoff(run: Run, relevant: dict[int, set[int]]) -> Results:
     lists: dict[float, list[Rows]] = {weight: [] for weight in WEIGHTS}
     for _, number in zip(progress.steps("hybrid: diversity", len(listeners)), listeners, strict=True):
         rows, components, vectors, context = _pool(run, *ranker.known(pool, run.collab, number))
-        scores, apart = part.scores(components, context), diversity_steps(vectors) / STEPS
+        scores, apart = part.scores(components, context), ranker.diversity_steps(vectors) / STEPS
         for weight, of in lists.items():
             of.append(rows[_greedy(scores, apart, weight)])
     for weight, of in lists.items():
