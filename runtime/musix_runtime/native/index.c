@@ -101,8 +101,9 @@ typedef struct {
 } Cluster;
 
 struct Index {
-    PyObject_HEAD Array arrays[6]; /* matrix; codes and span of the centres; clusters, span of the codes, file: none
-                                      when all are compared */
+    PyObject ob_base;
+    /* Matrix; codes and span of the centres; clusters, span of the codes, file: none when all are compared. */
+    Array arrays[6];
     Matrix matrix;
     const Cluster *clusters;
     Py_ssize_t count, probes; /* clusters, and those searched */

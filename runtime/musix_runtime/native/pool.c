@@ -12,7 +12,8 @@
 enum { ROWS, PLACES, TASTES, FAMILIES, FRESHNESS, POPULARITY, POPULAR, WEIGHTS, ARRAYS };
 
 typedef struct {
-    PyObject_HEAD PyObject *collab, *content; /* indexes */
+    PyObject ob_base;
+    PyObject *collab, *content; /* indexes */
     Array arrays[ARRAYS];
 } Pool;
 
