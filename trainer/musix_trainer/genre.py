@@ -1,7 +1,6 @@
 """Genre: LightFM over artists and binned inputs, XGBoost over inputs, the shares of artists' families or, for unknown
 artists, logistic regression over the letters of names and titles; averaged and calibrated on validation."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_matrix, csr_matrix, hstack, vstack
 from scipy.special import expit, log_softmax, softmax
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
 from musix_runtime.arrays import ABSENT, Floats, Keys
 from musix_runtime.features import INPUT_NAMES
-from musix_runtime.genre import artist_key, name_grams, plain, spelt, title_grams
-from musix_trainer import folder, metrics, progress, recipe, split
+from musix_runtime.genre import artist_key, name_grams, spelt, title_grams
+from musix_trainer import folder, letters, metrics, progress, recipe, split
 from musix_trainer.factors import lightfm
 from musix_trainer.tracks import Catalogue
 
@@ -27,8 +26,6 @@ from musix_trainer.tracks import Catalogue
 CLIPPED = ("loudness", "tempo", "duration_ms")
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
-FEWEST_TEXTS = 5  # names or titles that have a gram, for it to be known
-LETTER_EPOCHS = 10
 START = (0.1, 0.5, 0.1, 0.0)  # weights of the members, from which they are fitted
 FEWEST = 50  # recordings that a calibration is fitted on
 GUEST = 0.2  # of a track: what it counts for its artists but the first, beside 1 for that one
@@ -171,7 +168,9 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     weight = _artist_weight(catalogue.primary_artists(), parts != split.TEST)
     base = _untrained(inputs[train_rows], learned, titles, settings)
     progress.say("genre: letters")
-    base["gram_weights"] = _gram_weights(base, learned, titles, truth[train_rows], weight[train_rows], settings, seed)
+    base["gram_weights"] = letters.weights(
+        Keys(base["grams"]), learned, titles, truth[train_rows], weight[train_rows], settings.letter_alpha, seed
+    )
     base["artist_prior"] = _artist_prior(base, learned, truth[train_rows], settings.artist_prior)
     model = _with_lightfm(base, inputs[train_rows], learned, truth[train_rows], settings, seed)
     progress.say("genre: XGBoost")
@@ -180,7 +179,9 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     asked = catalogue.texts(validation)
     met = {artist_key(name) for each in asked[0] for name in each}
     apart = train_rows[[met.isdisjoint(artist_key(name) for name in each) for each in learned]]
-    others = _gram_weights(base, *catalogue.texts(apart), truth[apart], weight[apart], settings, seed)
+    others = letters.weights(
+        Keys(base["grams"]), *catalogue.texts(apart), truth[apart], weight[apart], settings.letter_alpha, seed
+    )
     return _calibrated(model, others, inputs[validation], *asked, truth[validation], weight[validation])
 
 
@@ -209,41 +210,12 @@ def _untrained(inputs: Floats, names: list[list[str]], titles: list[str], settin
     keys = sorted({key for each in names for name in each if (key := artist_key(name))})
     return {
         "artists": np.array([key.encode() for key in keys]),
-        "grams": _grams(keys, titles),
+        "grams": letters.known(keys, titles),
         "low": np.where(clipped, quarter - reach, -np.inf).astype(np.float32),
         "high": np.where(clipped, three + reach, np.inf).astype(np.float32),
         "edges": edges,
         "bin_weight": np.float32(settings.bin_weight),
     }
-
-
-def _gram_weights(
-    base: dict[str, Any],
-    names: list[list[str]],
-    titles: list[str],
-    truth: metrics.Truth,
-    weight: Floats,
-    settings: recipe.Genre,
-    seed: int,
-) -> Floats:
-    """Logistic regression over the grams of names, and another one over those of titles: each must do without the
-    other."""
-    rows, families = np.nonzero(truth)
-    shared = (weight / truth.sum(axis=1))[rows]
-    weights = np.zeros((len(base["grams"]), truth.shape[1]), np.float32)
-    for texts in (_names(names), _titles(titles)):
-        features = _spelling(Keys(base["grams"]), texts)
-        model = SGDClassifier(
-            loss="log_loss",
-            alpha=settings.letter_alpha,
-            max_iter=LETTER_EPOCHS,
-            tol=None,
-            random_state=seed,
-            n_jobs=-1,  # families do not depend on each other: the same on any number of threads
-        )
-        model.fit(features[rows], families, sample_weight=shared / shared.mean())
-        weights[:, model.classes_] += model.coef_.T
-    return weights
 
 
 def _artist_prior(base: dict[str, Any], names: list[list[str]], truth: metrics.Truth, strength: float) -> Floats:
@@ -261,38 +233,6 @@ def _artist_prior(base: dict[str, Any], names: list[list[str]], truth: metrics.T
     )
     shares = counts + strength * softmax(said, axis=1)
     return np.log(np.maximum(shares / shares.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
-
-
-def _names(names: Sequence[Sequence[str]]) -> list[list[list[str]]]:
-    return [[name_grams(name) for name in each] for each in names]
-
-
-def _titles(titles: Sequence[str]) -> list[list[list[str]]]:
-    return [[title_grams(title)] for title in titles]
-
-
-def _spelling(grams: Keys, tracks: list[list[list[str]]]) -> csr_matrix:
-    """The features of tracks, each given as the grams of its texts, whose product with the weights `spelt` gives.
-    Shape (n, grams)."""
-    rows, columns, values = [], [], []
-    for row, texts in enumerate(tracks):
-        found = [places[places != ABSENT] for places in (grams.find(text) for text in texts)]
-        found = [places for places in found if len(places)]
-        for places in found:
-            rows.append(np.full(len(places), row))
-            columns.append(places)
-            values.append(np.full(len(places), 1 / np.sqrt(len(places)) / len(found)))
-    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))) if rows else ([], ([], []))
-    return csr_matrix(entries, shape=(len(tracks), len(grams.sorted)), dtype=np.float64)
-
-
-def _grams(keys: list[str], titles: list[str]) -> NDArray[np.bytes_]:
-    """The grams of at least `FEWEST_TEXTS` artists' names, and those of as many titles, sorted; one that no text has,
-    when there are none."""
-    counts = Counter(gram for key in keys for gram in name_grams(key))
-    counts.update(gram for title in {plain(title) for title in titles} for gram in title_grams(title))
-    kept = sorted(gram.encode() for gram, count in counts.items() if count >= FEWEST_TEXTS)
-    return np.array(kept or [b"\xff"])
 
 
 def _artist_features(keys: Keys, artists: Sequence[Sequence[str]]) -> tuple[csr_matrix, NDArray[np.bool_]]:
@@ -385,11 +325,11 @@ def _calibrated(
     grams, sound, nothing = Keys(model.grams), model.sound_scores(inputs), np.zeros(truth.shape, np.float32)
     hidden, _ = model.item_features(inputs, [[] for _ in names])
     features, known = model.item_features(inputs, names)
-    strangers = model.artist_scores(hidden), sound, _spelling(grams, _names(names)) @ other_weights
+    strangers = model.artist_scores(hidden), sound, letters.features(grams, letters.of_names(names)) @ other_weights
     cases: dict[int, Scores] = {
         UNKNOWN: (*strangers, nothing),
         KNOWN: (model.artist_scores(features), sound, model.prior_scores(names), nothing),
-        TITLED: (*strangers, _spelling(grams, _titles(titles)) @ other_weights),
+        TITLED: (*strangers, letters.features(grams, letters.of_titles(titles)) @ other_weights),
     }
     share = truth / truth.sum(axis=1, keepdims=True)
     hidden_share = share * weight[:, None]
