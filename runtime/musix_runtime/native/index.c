@@ -44,23 +44,32 @@ void sort_hits(Hit *hits, Py_ssize_t count) {
         }
 }
 
-FAST static void block_tops(const float *scores, Py_ssize_t count, float *tops) {
-    for (Py_ssize_t start = 0; start < count; start += BLOCK) {
-        Py_ssize_t stop = start + BLOCK < count ? start + BLOCK : count;
-        float top = -INFINITY;
-        for (Py_ssize_t k = start; k < stop; k++) top = scores[k] > top ? scores[k] : top;
-        *tops++ = top;
-    }
+/* The greatest scores of blocks; the scores of a block stand `blocks` apart. */
+FAST static void block_tops(const float *scores, Py_ssize_t count, Py_ssize_t blocks, float *tops) {
+    for (Py_ssize_t i = 0; i < blocks; i++) tops[i] = -INFINITY;
+    for (; count > 0; count -= blocks, scores += blocks)
+        for (Py_ssize_t i = 0, width = count < blocks ? count : blocks; i < width; i++)
+            tops[i] = scores[i] > tops[i] ? scores[i] : tops[i];
+}
+
+/* The least and the greatest of some values; infinite when there are none. */
+FAST static void bounds(const float *values, Py_ssize_t count, float *low, float *high) {
+    float lows[LANES], highs[LANES];
+    for (int k = 0; k < LANES; k++) lows[k] = INFINITY, highs[k] = -INFINITY;
+    for (; count > 0; count -= LANES, values += LANES)
+        for (int k = 0; k < (count < LANES ? count : LANES); k++) {
+            lows[k] = values[k] < lows[k] ? values[k] : lows[k];
+            highs[k] = values[k] > highs[k] ? values[k] : highs[k];
+        }
+    *low = lows[0], *high = highs[0];
+    for (int k = 1; k < LANES; k++) *low = fminf(*low, lows[k]), *high = fmaxf(*high, highs[k]);
 }
 
 /* A score that at least `kept` of the tops reach, and few more: told by counting them in bins. */
 static float floor_under(const float *tops, Py_ssize_t count, Py_ssize_t kept) {
     int32_t bins[BINS] = {0};
-    float low = INFINITY, high = -INFINITY;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        low = tops[i] < low ? tops[i] : low;
-        high = tops[i] > high ? tops[i] : high;
-    }
+    float low, high;
+    bounds(tops, count, &low, &high);
     float scale = (BINS - 1) / (high - low);
     if (count < kept || !(scale > 0 && scale < INFINITY)) return -INFINITY;
     for (Py_ssize_t i = 0; i < count; i++) bins[(int)((tops[i] - low) * scale)]++;
@@ -74,16 +83,17 @@ static float floor_under(const float *tops, Py_ssize_t count, Py_ssize_t kept) {
 static Py_ssize_t greatest(const float *scores, Py_ssize_t count, Py_ssize_t kept, Hit **found) {
     Py_ssize_t blocks = (count + BLOCK - 1) / BLOCK, held = 0;
     float *tops = malloc(sizeof(float) * (blocks + 1));
-    Hit *hits = *found = malloc(sizeof(Hit) * (2 * kept + BLOCK));
+    Hit *hits = *found = malloc(sizeof(Hit) * (2 * kept + BLOCK + 1));
     if (!tops || !hits) held = -1;
     if (held == 0 && kept > 0) {
-        block_tops(scores, count, tops);
+        block_tops(scores, count, blocks, tops);
         float floor = floor_under(tops, blocks, kept);
         for (Py_ssize_t block = 0; block < blocks; block++) {
-            Py_ssize_t start = block * BLOCK, stop = start + BLOCK < count ? start + BLOCK : count;
             if (tops[block] < floor) continue;
-            for (Py_ssize_t k = start; k < stop; k++)
-                if (scores[k] >= floor) hits[held++] = (Hit){scores[k], (int32_t)k};
+            for (Py_ssize_t k = block; k < count; k += blocks) {
+                hits[held] = (Hit){scores[k], (int32_t)k};
+                held += scores[k] >= floor; /* which cannot be foreseen: no branch */
+            }
             if (held > 2 * kept) {
                 select_hits(hits, held, kept);
                 held = kept;
