@@ -2,8 +2,9 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ from musix_runtime.manifest import PARTS
 from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest, parse
 from musix_runtime.metrics import Metrics
 from musix_runtime.settings import Settings
-from musix_runtime.turns import Turns, busy
+from musix_runtime.turns import Aside, Turns, busy
 
 CODES = {
     400: "bad_request",
@@ -97,7 +98,9 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
 def _api_routes(settings: Settings) -> list[Route]:
     turns = Turns(settings.waiting)
 
-    def route(path: str, type_: type[Any], answers: Callable[[_Asked], list[Any]], together: int) -> Route:
+    def route(
+        path: str, type_: type[Any], answers: Callable[[_Asked, Aside], Awaitable[list[Any]]], together: int
+    ) -> Route:
         return Route(path, _Answer(path, type_, answers, together, turns, settings), methods=["POST"])
 
     return [
@@ -111,17 +114,21 @@ def _api_routes(settings: Settings) -> list[Route]:
 _Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges
 
 
-def _recommend(asked: _Asked) -> list[Any]:
-    answers = []
+async def _recommend(asked: _Asked, aside: Aside) -> list[Any]:
+    engine, met = asked[0][0].engine, []
     for exchange, request in asked:
         exchange.stages.lap("HTTP")
-        found = exchange.engine.recommend(request, exchange.stages)
-        exchange.source = found.source
-        answers.append(found)
+        met.append(engine.prepare(request))
+        exchange.stages.lap("look-up")
+    every = await aside(partial(engine.pool.search, [each.question for each in met]))
+    answers = []
+    for (exchange, _), prepared, found in zip(asked, met, every, strict=True):
+        answers.append(engine.answer(prepared, found, exchange.stages))
+        exchange.source = prepared.source
     return answers
 
 
-def _classify(asked: _Asked) -> list[Any]:
+async def _classify(asked: _Asked, aside: Aside) -> list[Any]:
     (exchange, request), *others = asked
     if others:
         answers = exchange.engine.classify_batch([request for _, request in asked])
@@ -132,7 +139,7 @@ def _classify(asked: _Asked) -> list[Any]:
     return answers
 
 
-def _similar(asked: _Asked) -> list[Any]:
+async def _similar(asked: _Asked, aside: Aside) -> list[Any]:
     answers = []
     for exchange, request in asked:
         exchange.stages.lap("HTTP")
@@ -149,7 +156,7 @@ class _Answer:
         self,
         path: str,
         type_: type[Any],
-        answers: Callable[[_Asked], list[Any]],
+        answers: Callable[[_Asked, Aside], Awaitable[list[Any]]],
         together: int,
         turns: Turns,
         settings: Settings,
@@ -161,11 +168,14 @@ class _Answer:
         self.together = together
         self.turns = turns
         self.settings = settings
+        self.busy = _failed(busy(turns.limit, "requests"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope[KEY]
         exchange.route = self.path
-        self.turns.check()
+        if self.turns.full():
+            await self.busy(scope, receive, send)  # with no more to do than this
+            return
         request = self._request(await _body(scope, receive, self.settings))
         taken = self.turns.take(self._encoded, (exchange, request), exchange.engine, self.together)
         await _send(send, await taken)
@@ -176,11 +186,11 @@ class _Answer:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return parse(_decoded(body), self.type)  # which names every wrong field
 
-    def _encoded(self, asked: _Asked) -> list[bytes]:
+    async def _encoded(self, asked: _Asked, aside: Aside) -> list[bytes]:
         for exchange, _ in asked:
             exchange.stages.lap("HTTP")
         encoded = []
-        for (exchange, _), answer in zip(asked, self.answers(asked), strict=True):
+        for (exchange, _), answer in zip(asked, await self.answers(asked, aside), strict=True):
             encoded.append(b'{"success":true,"data":' + msgspec.json.encode(answer) + b"}")
             exchange.stages.lap("JSON")
         return encoded
@@ -201,7 +211,7 @@ class _Batch:
         exchange.route = "/api/ml/classify/batch"
         body = await _body(scope, receive, self.settings)
         if self.taken >= self.limit:
-            raise busy(f"expected at most {self.settings.waiting} batches to wait, found as many")
+            raise busy(self.settings.waiting, "batches")
         self.taken += 1
         try:
             encoded = await to_thread.run_sync(self._encoded, exchange.engine, body, limiter=self.threads)
@@ -362,12 +372,15 @@ def _failure(status: int, message: str, details: list[Violation] | None = None, 
 async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    message = error.detail
     if error.status_code == 404:
-        message = f"{request.url.path}: expected a route of this server, found none"
+        error.detail = f"{request.url.path}: expected a route of this server, found none"
     elif error.status_code == 405:
-        message = f"{request.url.path}: expected another method, found {request.method}"
-    response = _failure(error.status_code, message)
+        error.detail = f"{request.url.path}: expected another method, found {request.method}"
+    return _failed(error)
+
+
+def _failed(error: HTTPException) -> Response:
+    response = _failure(error.status_code, error.detail)
     response.headers.update(error.headers or {})
     return response
 

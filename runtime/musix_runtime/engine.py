@@ -30,7 +30,7 @@ from musix_runtime.messages import (
     SimilarTrack,
 )
 from musix_runtime.mood import MOODS, Mood
-from musix_runtime.pool import NOBODY, Listener, Named, Pool
+from musix_runtime.pool import NOBODY, Found, Listener, Named, Pool, Question
 from musix_runtime.ranker import COMPONENTS, Ranker
 from musix_runtime.stages import Stages
 
@@ -42,6 +42,15 @@ POPULAR_WORDS = ("popularity", *WORDS[1:])
 FEW = 100  # tracks to exclude that are faster looked up than compared with the candidates
 CONTRIBUTIONS = ("base", *COMPONENTS)
 UNTOLD = "nothing speaks for this track but its turn"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a request comes to: what the pool is asked, the ranker's context (2,), and the source of the answer."""
+
+    question: Question
+    context: Floats
+    source: str
 
 
 @dataclass(frozen=True)
@@ -139,26 +148,36 @@ class Engine:
         excluded tracks, the current one, and those in any history.
         """
         stages = stages or Stages()
+        prepared = self.prepare(request)
+        stages.lap("look-up")
+        (found,) = self.pool.search([prepared.question])
+        return self.answer(prepared, found, stages)
+
+    def prepare(self, request: RecommendRequest) -> Prepared:
+        """What the pool is asked for a request. `recommend` is this, the pool's `search`, and `answer`."""
         history = self.catalog.rows(request.history or [])
         history, current = history[history != ABSENT], self.catalog.row(request.current_track_id)
         listener, kind = self._listener(request, history)
         query = self._query(request, listener, current)
         excluded, named = self._excluded(request, listener, history, current)
-        stages.lap("look-up")
-        rows = self.pool.candidates(listener, query, excluded, request.limit, named)
-        stages.lap("candidates")
-        rows, vectors, components = self.pool.features(listener, query, rows, request.limit)
-        hour = math.nan if request.context.hour is None else request.context.hour
-        context = np.array([len(listener.heard), hour], np.float32)
-        stages.lap("features")
-        picks, components = self.ranker.choose(components, vectors, context, request.limit)
-        stages.lap("ranker")
-        base, values = self.ranker.explain(components, context)
-        stages.lap("reasons")
+        hour = request.context.hour
+        context = np.array([len(listener.heard), math.nan if hour is None else hour], np.float32)
         source = _source(kind, listener, query)
-        found = self._recommendations(rows[picks], base, values, source)
+        return Prepared(Question(listener, query, request.limit, excluded, named), context, source)
+
+    def answer(self, prepared: Prepared, found: Found, stages: Stages) -> Recommendations:
+        """The best of what the pool has found, in order, and why."""
+        stages.give("candidates", found.seconds)
+        stages.lap("features")
+        picks, components = self.ranker.choose(
+            found.components, found.vectors, prepared.context, prepared.question.limit
+        )
+        stages.lap("ranker")
+        base, values = self.ranker.explain(components, prepared.context)
+        stages.lap("reasons")
+        told = self._recommendations(found.rows[picks], base, values, prepared.source)
         stages.lap("metadata")
-        return Recommendations(found, source, _now())
+        return Recommendations(told, prepared.source, _now())
 
     def similar(self, request: SimilarRequest) -> Similar:
         """The tracks nearest to a track of the catalogue. Raises UnknownTrackError."""

@@ -79,6 +79,13 @@ class Pool:
         """Content vectors (n, width) and components (n, 5) of the rows; the `size` of them whose weighted sums are
         greatest are moved to the front, in order. Says how many."""
 
+    def search(
+        self, questions: list[tuple[Floats | None, Floats | None, Rows, Rows, Rows, Floats, Floats, float, int]]
+    ) -> list[tuple[int, float]]:
+        """Both for several listeners, without Python's lock. A question: factors, query, excluded and taste; rows (n,),
+        vectors (n, width) and components (n, 5) to fill in; average and size. The best is that of the candidates, else
+        the average. Of each, how many candidates there are, and the seconds that it took to find them."""
+
 def matches(
     rows: Rows, places: NDArray[np.int32], factors: Floats, query: Floats, out: Floats, average: float, best: float
 ) -> None:

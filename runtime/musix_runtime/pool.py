@@ -1,9 +1,11 @@
 """The pool: which tracks come into question for a listener, and what speaks for each of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,28 @@ NOBODY = Listener(None, np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 Named = Callable[[Rows], NDArray[np.bool_]]  # which of some rows are among tracks that were excluded by name
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question: for whom, near to what (28,), how many; and what must not be proposed, as rows or by name."""
+
+    listener: Listener
+    query: Floats | None
+    limit: int
+    excluded: Rows
+    named: Named | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows (n,) that the ranker shall see, with vectors (n, 28) and components (n, 5); and the seconds that it took to
+    find them, features apart."""
+
+    rows: Rows
+    vectors: Floats
+    components: Floats
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -88,6 +112,38 @@ class Pool:
         size = len(rows) if limit is None else max(self.serving.pool, limit)
         kept = self._kernel.features(rows, factors, query, listener.taste, vectors, components, average, best, size)
         return rows[:kept], vectors[:kept], components[:kept]
+
+    def search(self, questions: Sequence[Question]) -> list[Found]:
+        """The features of each question's candidates, for the ranker. It waits for memory most of the time, and does so
+        without Python's lock."""
+        plain = [each for each in questions if each.named is None]
+        given = [self._given(each) for each in plain]
+        told = iter(map(self._found, plain, given, self._kernel.search(given)))
+        return [next(told) if each.named is None else self._step_by_step(each) for each in questions]
+
+    def _given(self, question: Question) -> Any:
+        """What the kernel takes."""
+        matches, room = question.listener.matches, 2 * max(self.serving.candidates, question.limit)
+        factors, average = (matches.query, matches.average) if matches else (None, 0.0)
+        who = factors, question.query, question.excluded, question.listener.taste
+        vectors = np.empty((room, self.content.index.matrix.shape[1]), np.float32)
+        out = np.empty(room, np.int64), vectors, np.empty((room, len(COMPONENTS)), np.float32)
+        return *who, *out, average, max(self.serving.pool, question.limit)
+
+    def _found(self, question: Question, given: Any, told: tuple[int, float]) -> Found:
+        *_, rows, vectors, components, _, size = given
+        count, seconds = told
+        if count < question.limit:
+            return self._step_by_step(question)
+        kept = min(count, size)
+        return Found(rows[:kept], vectors[:kept], components[:kept], seconds)
+
+    def _step_by_step(self, question: Question) -> Found:
+        start = perf_counter()
+        listener, query, limit = question.listener, question.query, question.limit
+        rows = self.candidates(listener, query, question.excluded, limit, question.named)
+        seconds = perf_counter() - start
+        return Found(*self.features(listener, query, rows, limit), seconds)
 
     @cached_property
     def _kernel(self) -> kernels.Pool:

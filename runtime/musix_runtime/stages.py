@@ -16,6 +16,9 @@ class Stages:
 
     def lap(self, stage: str) -> None:
         """Give the time since the last lap, or since the start, to `stage`."""
-        now = perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
+        self.give(stage, perf_counter() - self._last)
+
+    def give(self, stage: str, seconds: float) -> None:
+        """Give only so much of that time to `stage`."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self._last += seconds

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
-Answer = Callable[[list[Any]], list[Any]]  # from questions to their answers
+Aside = Callable[[Callable[[], Any]], Awaitable[Any]]  # does work that needs no lock of Python's, and gives its result
+Answer = Callable[[list[Any], Aside], Awaitable[list[Any]]]  # from questions to their answers
 RETRY_AFTER = 1  # second
+ASIDE = 2  # turns whose work is done aside, or is next
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,72 +27,118 @@ class _Turn:
         return self.kind is first.kind and self.answer == first.answer and not self.future.done()
 
 
+@dataclass(eq=False)
+class _Queue:
+    """The turns before one event loop: those that wait, and those that are being answered."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: ThreadPoolExecutor
+    waiting: deque[_Turn] = field(default_factory=deque)
+    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+    called: bool = False
+    beside: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.called or self.waiting or self.tasks)
+
+    def call(self) -> None:
+        """Begin the next turn after a look at the sockets; once, however often it is called for until then."""
+        if not self.called:
+            self.called = True
+            self.loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        self.called = False
+        while self.waiting and self.waiting[0].future.done():
+            self.waiting.popleft()  # who left while waiting
+        if self.waiting and self.beside < ASIDE:
+            self.tasks.add(self.loop.create_task(self._answer(self._joined())))
+
+    def _joined(self) -> list[_Turn]:
+        first = self.waiting.popleft()
+        others = [each for each in self.waiting if each.joins(first)][: first.most - 1]
+        for each in others:
+            self.waiting.remove(each)
+        return [first, *others]
+
+    async def _answer(self, turns: list[_Turn]) -> None:
+        full = 1 < len(turns) == turns[0].most
+        try:
+            for turn, found in zip(turns, await _found(turns, self._aside if full else _here), strict=True):
+                if turn.future.done():
+                    continue  # who asked has left
+                if isinstance(found, Exception):
+                    turn.future.set_exception(found)
+                else:
+                    turn.future.set_result(found)
+        finally:
+            self.tasks.discard(asyncio.current_task())
+            self.call()
+
+    async def _aside(self, work: Callable[[], Any]) -> Any:
+        self.beside += 1
+        self.call()
+        try:
+            return await self.loop.run_in_executor(self.thread, work)
+        finally:
+            self.beside -= 1
+
+
 class Turns:
     """A queue before the event loop's only thread, first come first served.
 
     Between two turns the loop looks at its sockets, so that whoever comes in vain is told within a few milliseconds,
     however long the queue is. An idle server answers without any detour. Waiting questions of one kind are answered
-    together, when the turn of the first of them comes.
+    together, when the turn of the first of them comes. When as many are answered together as may be, what needs no lock
+    of Python's is done aside, by a thread of its own, while the loop goes on with the turns before and after.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._full = busy(f"expected at most {limit} requests to wait, found as many")
-        self._busy: asyncio.AbstractEventLoop | None = None  # the loop that is computing: a host may start another
-        self._waiting: deque[_Turn] = deque()
+        self._thread = ThreadPoolExecutor(1, "musix-aside")  # which starts with the first work
+        self._queue: _Queue | None = None
 
-    def check(self) -> None:
-        """Raises HTTPException 503 when as many requests wait as may, so that nothing more is done for this one."""
-        if len(self._waiting) >= self.limit and self._busy is asyncio.get_running_loop():
-            raise self._full
+    def full(self) -> bool:
+        """Whether as many requests wait as may, so that nothing need be done for one more."""
+        return len(self._before(asyncio.get_running_loop()).waiting) >= self.limit
 
     async def take(self, answer: Answer, question: Any, kind: object = None, most: int = 1) -> Any:
         """Answer the question when it is its turn, together with others of its kind (compared by identity) that have
         the same answer, up to `most` of them. Raises HTTPException 503 when `limit` requests wait already."""
         loop = asyncio.get_running_loop()
-        if self._busy is not loop:
-            self._busy = loop
-            self._waiting.clear()
-            loop.call_soon(self._next)
-            return answer([question])[0]
-        self.check()
+        queue = self._before(loop)
+        if queue.idle:
+            queue.call()
+            return (await answer([question], _here))[0]
+        if len(queue.waiting) >= self.limit:
+            raise busy(self.limit, "requests")
         turn = _Turn(answer, question, kind, most, loop.create_future())
-        self._waiting.append(turn)
+        queue.waiting.append(turn)
         return await turn.future
 
-    def _next(self) -> None:
-        while self._waiting and self._waiting[0].future.done():
-            self._waiting.popleft()  # who left while waiting
-        if not self._waiting or self._busy is None:
-            self._busy = None
-            return
-        self._busy.call_soon(self._next)
-        _settle(self._joined())
-
-    def _joined(self) -> list[_Turn]:
-        first = self._waiting.popleft()
-        joined = [first]
-        if first.most > 1:
-            joined += [each for each in self._waiting if each.joins(first)][: first.most - 1]
-            self._waiting = deque(each for each in self._waiting if each not in joined)
-        return joined
+    def _before(self, loop: asyncio.AbstractEventLoop) -> _Queue:
+        """The queue of the loop: a host may go on with another one."""
+        if self._queue is None or self._queue.loop is not loop:
+            self._queue = _Queue(loop, self._thread)
+        return self._queue
 
 
-def _settle(turns: list[_Turn]) -> None:
-    """Give every turn its answer or its error; when they fail together, each gets its own."""
+async def _here(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+async def _found(turns: list[_Turn], aside: Aside) -> list[Any]:
+    """The answer of every turn, or its error; when they fail together, each gets its own."""
     try:
-        answers = turns[0].answer([each.question for each in turns])
+        return await turns[0].answer([each.question for each in turns], aside)
     except Exception as error:
         if len(turns) == 1:
-            turns[0].future.set_exception(error)
-            return
-        for each in turns:
-            _settle([each])
-    else:
-        for each, found in zip(turns, answers, strict=True):
-            each.future.set_result(found)
+            return [error]
+        return [(await _found([each], _here))[0] for each in turns]
 
 
-def busy(message: str) -> HTTPException:
-    """The answer to who comes while there is too much to do."""
+def busy(limit: int, what: str) -> HTTPException:
+    """The answer to who comes while `limit` others wait already."""
+    message = f"expected at most {limit} {what} to wait, found as many"
     return HTTPException(503, message, {"retry-after": str(RETRY_AFTER)})

@@ -6,7 +6,7 @@ import pytest
 
 from musix_runtime import Engine
 from musix_runtime.index import Index
-from musix_runtime.pool import NOBODY
+from musix_runtime.pool import NOBODY, Listener, Question
 from musix_runtime.ranker import COMPONENTS
 
 BLEND = {"collab": 0.5, "content": 0.25, "preference": 0.125, "freshness": 0.0625, "diversity": 0.0625}
@@ -76,3 +76,55 @@ def test_rows_beyond_the_catalogue_are_refused(engine: Engine, row: int) -> None
         engine.pool.features(replace(NOBODY, taste=np.array([row])), None, np.array([0]))
     with pytest.raises(ValueError, match="expected rows that there are"):
         engine.pool.content.profile(np.array([row]))
+
+
+def test_a_search_finds_the_features_of_the_candidates_of_every_question(engine: Engine) -> None:
+    pool, none = engine.pool, np.empty(0, np.int64)
+    collab, content = pool.collab, pool.content
+    heard = collab.history(3)
+    known = Listener(collab.matches(collab.listener_factors[3]), heard, heard)
+    query = content.profile(heard)
+    every = len(engine.catalog)
+    asked = [
+        Question(known, query, 10, heard),
+        Question(known, None, 3, none),
+        Question(NOBODY, query, 100, heard),
+        Question(NOBODY, None, 10, none),
+        Question(known, query, 5, heard, lambda rows: rows % 2 == 0),
+        Question(NOBODY, None, 20, np.arange(every - 15)),  # which leaves fewer than are asked for
+    ]
+    for question, found in zip(asked, pool.search(asked), strict=True):
+        rows = pool.candidates(question.listener, question.query, question.excluded, question.limit, question.named)
+        expected = pool.features(question.listener, question.query, rows, question.limit)
+        for one, other in zip(expected, (found.rows, found.vectors, found.components), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert found.seconds > 0
+    assert pool.search([]) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "error"),
+    [
+        (0, np.zeros(3, np.float32), "expected factors and a query as wide as the vectors"),
+        (1, np.zeros(29, np.float32), "expected factors and a query as wide as the vectors"),
+        (3, np.array([10**9]), "expected rows that there are"),
+        (4, np.empty(7, np.int64), "a vector and components a row"),
+        (6, np.zeros((400, 5), np.float64), "components: expected items of kind 'f', found 'd'"),
+        (8, -1, "a vector and components a row"),
+    ],
+)
+def test_a_search_refuses_a_question_that_is_none(engine: Engine, place: int, value: object, error: str) -> None:
+    good = engine.pool._given(Question(NOBODY, np.zeros(28, np.float32), 10, np.empty(0, np.int64)))
+    wrong = (*good[:place], value, *good[place + 1 :])
+    with pytest.raises((TypeError, ValueError), match=error):
+        engine.pool._kernel.search([good, wrong])
+    with pytest.raises(TypeError):
+        engine.pool._kernel.search([[]])
+
+
+def test_an_excluded_row_that_there_is_not_excludes_nothing(engine: Engine) -> None:
+    collab = engine.pool.collab
+    known = Listener(collab.matches(collab.listener_factors[0]), NOBODY.heard, NOBODY.taste)
+    none, odd = np.empty(0, np.int64), np.array([-(10**12), -1, 10**12])
+    found, same = engine.pool.search([Question(known, None, 10, none), Question(known, None, 10, odd)])
+    assert found.rows.tolist() == same.rows.tolist()

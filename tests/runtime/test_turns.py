@@ -1,19 +1,24 @@
 import asyncio
+import threading
 
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.turns import Turns
+from musix_runtime.turns import Aside, Turns
 
 
-def same(asked: list) -> list:
+async def same(asked: list, aside: Aside) -> list:
     return asked
 
 
 def test_answers_are_given_first_come_first_served() -> None:
     async def main() -> list[int]:
         turns, order = Turns(10), []
-        await asyncio.gather(*(turns.take(lambda asked: [order.extend(asked)], i) for i in range(10)))
+
+        async def note(asked: list[int], aside: Aside) -> list[None]:
+            return [order.extend(asked)]
+
+        await asyncio.gather(*(turns.take(note, i) for i in range(10)))
         return order
 
     assert asyncio.run(main()) == list(range(10))
@@ -31,7 +36,7 @@ def test_who_comes_when_all_places_are_taken_is_sent_away() -> None:
 
 
 def test_an_answer_that_fails_gives_the_turn_on() -> None:
-    def fail(asked: list[int]) -> None:
+    async def fail(asked: list[int], aside: Aside) -> list[int]:
         raise ValueError("no answer")
 
     async def main() -> list[object]:
@@ -76,11 +81,11 @@ def test_those_of_a_kind_and_answer_are_answered_together_in_the_turn_of_the_fir
     order: list[list[int]] = []
     kind, other = object(), object()
 
-    def answer(asked: list[int]) -> list[int]:
+    async def answer(asked: list[int], aside: Aside) -> list[int]:
         order.append(asked)
         return asked
 
-    def opposite(asked: list[int]) -> list[int]:
+    async def opposite(asked: list[int], aside: Aside) -> list[int]:
         order.append(asked)
         return [-each for each in asked]
 
@@ -95,7 +100,7 @@ def test_those_of_a_kind_and_answer_are_answered_together_in_the_turn_of_the_fir
 
 
 def test_one_that_fails_among_others_fails_alone() -> None:
-    def answer(asked: list[int]) -> list[float]:
+    async def answer(asked: list[int], aside: Aside) -> list[float]:
         return [1 / each for each in asked]
 
     async def main() -> list[object]:
@@ -105,3 +110,80 @@ def test_one_that_fails_among_others_fails_alone() -> None:
     found = asyncio.run(main())
     assert [found[0], found[1], found[3]] == [1, 0.5, 0.25]
     assert isinstance(found[2], ZeroDivisionError)
+
+
+def test_the_work_of_as_many_as_may_be_answered_together_is_done_aside_while_others_have_their_turns() -> None:
+    """The work of the first four ends only when the turn of the one behind them has come."""
+    passed, threads = threading.Event(), []
+
+    def work() -> bool:
+        threads.append(threading.current_thread())
+        return passed.wait(10)
+
+    async def slow(asked: list[int], aside: Aside) -> list[bool]:
+        return [await aside(work)] * len(asked)
+
+    async def last(asked: list[int], aside: Aside) -> list[threading.Thread]:
+        passed.set()
+        return [await aside(threading.current_thread)]
+
+    async def main() -> list[object]:
+        turns = Turns(10)
+        asked = [turns.take(same, 0), *(turns.take(slow, i, None, 4) for i in range(4)), turns.take(last, 5)]
+        found = await asyncio.gather(*asked)
+        return [*found, await turns.take(same, 6)]
+
+    first, *others, here, after = asyncio.run(main())
+    assert (first, others, after) == (0, [True] * 4, 6)
+    assert here is threading.current_thread()
+    assert len(threads) == 1
+    assert threads[0] is not here
+
+
+def test_no_thread_is_started_before_there_is_work_for_it() -> None:
+    async def main() -> None:
+        turns = Turns(10)
+        await asyncio.gather(*(turns.take(same, i, None, 8) for i in range(8)))
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert threading.active_count() == before
+
+
+def test_work_that_fails_aside_fails_for_those_alone_whose_it_is() -> None:
+    async def answer(asked: list[int], aside: Aside) -> list[float]:
+        return await aside(lambda: [1 / each for each in asked])
+
+    async def main() -> list[object]:
+        turns = Turns(10)
+        questions = (turns.take(answer, i, None, 4) for i in (3, 1, 2, 0, 4, 5))
+        return await asyncio.gather(*questions, return_exceptions=True)
+
+    found = asyncio.run(main())
+    assert [*found[:3], *found[4:]] == [1 / 3, 1, 0.5, 0.25, 0.2]
+    assert isinstance(found[3], ZeroDivisionError)
+
+
+def test_who_leaves_while_the_work_is_done_aside_holds_nobody_up() -> None:
+    begun, passed = threading.Event(), threading.Event()
+
+    def work() -> bool:
+        begun.set()
+        return passed.wait(10)
+
+    async def slow(asked: list[int], aside: Aside) -> list[bool]:
+        return [await aside(work)] * len(asked)
+
+    async def main() -> list[bool]:
+        turns = Turns(10)
+        tasks = [
+            asyncio.create_task(each) for each in [turns.take(same, 0), *(turns.take(slow, 1, None, 2) for _ in "12")]
+        ]
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        passed.set()
+        return [await tasks[2], await turns.take(same, True)]
+
+    assert asyncio.run(main()) == [True, True]

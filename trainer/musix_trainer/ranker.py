@@ -19,7 +19,7 @@ from torch.nn import functional
 from musix_runtime import kernels
 from musix_runtime.arrays import Floats, Rows, Scores
 from musix_runtime.errors import TableError
-from musix_runtime.pool import NOBODY, Listener, Pool
+from musix_runtime.pool import NOBODY, Listener, Pool, Question
 from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS, Ranker
 from musix_trainer import metrics, networks, progress, recipe, split
 from musix_trainer.collab import CollabModel, relevant_rows
@@ -298,12 +298,11 @@ def served(
 ) -> tuple[Rows, dict[str, Scores]]:
     """A known listener's list, best first: rows, and the contribution of each component to each score."""
     listener, query = known(pool, collab, number)
-    rows = pool.candidates(listener, query, listener.heard, limit)
-    rows, vectors, components = pool.features(listener, query, rows, limit)
+    (found,) = pool.search([Question(listener, query, limit, listener.heard)])
     context = np.array([len(listener.heard), np.nan], np.float32)
-    picks, components = model.runtime().choose(components, vectors, context, limit)
+    picks, components = model.runtime().choose(found.components, found.vectors, context, limit)
     _, values = model.runtime().explain(components, context)
-    return rows[picks], dict(zip(COMPONENTS, values.T, strict=True))
+    return found.rows[picks], dict(zip(COMPONENTS, values.T, strict=True))
 
 
 def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening, limit: int = 10) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define COMPONENTS 5
 #define FAMILY 0.2f /* preference for a track of the family heard most, when nothing else is known of it */
@@ -59,7 +60,7 @@ static Py_ssize_t distinct_rows(int64_t *rows, Py_ssize_t count) {
 static Py_ssize_t known_places(const Pool *pool, const int64_t *rows, Py_ssize_t count, int64_t *places) {
     Py_ssize_t known = 0;
     for (Py_ssize_t i = 0; i < count && rows[i] < pool->arrays[PLACES].length; i++) {
-        int32_t place = DATA(pool->arrays[PLACES], int32_t)[rows[i]];
+        int32_t place = rows[i] < 0 ? -1 : DATA(pool->arrays[PLACES], int32_t)[rows[i]];
         if (place >= 0) places[known++] = place;
     }
     return known;
@@ -227,6 +228,23 @@ static void keep_best(const float *weights, int64_t *rows, Py_ssize_t count, Py_
     }
 }
 
+/* Vectors and components of the rows, of which the best are kept. Whether there was memory for it. */
+static int tell_features(const Pool *pool, const Asker *asker, int64_t *rows, Py_ssize_t count, Py_ssize_t kept,
+                         float *vectors, float *components) {
+    Py_ssize_t width = index_matrix((Index *)pool->content).width;
+    char *room =
+        malloc(count * (2 * sizeof(float) + sizeof(Hit) + sizeof(int64_t)) + sizeof(float) * (taste_width(pool) + 1));
+    if (!room) return 0;
+    int64_t *places = (int64_t *)room;
+    Hit *hits = (Hit *)(places + count);
+    float *first = (float *)(hits + count), *alike = first + count;
+    fill_features(pool, asker, rows, count, first, alike, alike + count, vectors, components);
+    if (kept < count)
+        keep_best(DATA(pool->arrays[WEIGHTS], float), rows, count, width, kept, hits, places, vectors, components);
+    free(room);
+    return 1;
+}
+
 static PyObject *features(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     static const Form forms[] = {{"rows", 'l', 1},  {"factors", 'f', 0}, {"query", 'f', 0},
                                  {"taste", 'l', 0}, {"vectors", 'f', 1}, {"components", 'f', 1}};
@@ -249,24 +267,97 @@ static PyObject *features(PyObject *self, PyObject *const *given, Py_ssize_t cou
                       "factors and a query as wide as the vectors, and a vector and components a row") &&
                within(&a[0], index_matrix((Index *)pool->content).rows) &&
                within(&a[3], index_matrix((Index *)pool->content).rows);
-    char *room = good ? malloc(rows * (2 * sizeof(float) + sizeof(Hit) + sizeof(int64_t)) +
-                               sizeof(float) * (taste_width(pool) + 1))
-                      : NULL;
-    if (room) {
-        int64_t *places = (int64_t *)room;
-        Hit *hits = (Hit *)(places + rows);
-        float *first = (float *)(hits + rows), *alike = first + rows;
-        fill_features(pool, &asker, DATA(a[0], int64_t), rows, first, alike, alike + rows, DATA(a[4], float),
-                      DATA(a[5], float));
-        if (size < rows)
-            keep_best(DATA(pool->arrays[WEIGHTS], float), DATA(a[0], int64_t), rows, width, size, hits, places,
-                      DATA(a[4], float), DATA(a[5], float));
-    } else if (good) {
+    if (good && !tell_features(pool, &asker, DATA(a[0], int64_t), rows, size, DATA(a[4], float), DATA(a[5], float))) {
         PyErr_NoMemory();
+        good = 0;
     }
-    free(room);
     release(a, 6);
-    return room ? PyLong_FromSsize_t(size < rows ? size : rows) : NULL;
+    return good ? PyLong_FromSsize_t(size < rows ? size : rows) : NULL;
+}
+
+/* ---- both, for several at once ---- */
+
+enum { FACTORS, QUERY, EXCLUDED, TASTE, FOUND, VECTORS, COMPONENTS_OUT, QUESTION };
+
+typedef struct {
+    Array arrays[QUESTION];
+    Asker asker;
+    Py_ssize_t kept, found; /* rows to keep, at most; candidates, -1 without memory */
+    double seconds;         /* which these took */
+} Question;
+
+static double now(void) {
+    struct timespec time;
+    timespec_get(&time, TIME_UTC);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static int take_question(const Pool *pool, PyObject *given, Question *question) {
+    static const Form forms[QUESTION] = {{"factors", 'f', 0},   {"query", 'f', 0}, {"excluded", 'l', 0},
+                                         {"taste", 'l', 0},     {"rows", 'l', 1},  {"vectors", 'f', 1},
+                                         {"components", 'f', 1}};
+    PyObject *each[QUESTION];
+    Array *a = question->arrays;
+    double average;
+    if (!PyTuple_Check(given)) {
+        PyErr_SetString(PyExc_TypeError, "expected a tuple a question");
+        return 0;
+    }
+    if (!PyArg_ParseTuple(given, "OOOOOOOdn", each, each + 1, each + 2, each + 3, each + 4, each + 5, each + 6,
+                          &average, &question->kept) ||
+        !take(each, forms, QUESTION, a))
+        return 0;
+    Matrix content = index_matrix((Index *)pool->content);
+    question->asker = (Asker){.factors = a[FACTORS].held ? DATA(a[FACTORS], float) : NULL,
+                              .query = a[QUERY].held ? DATA(a[QUERY], float) : NULL,
+                              .average = (float)average,
+                              .taste = DATA(a[TASTE], int64_t),
+                              .tastes = a[TASTE].length};
+    return expect((!a[FACTORS].held || a[FACTORS].length == index_matrix((Index *)pool->collab).width) &&
+                      (!a[QUERY].held || a[QUERY].length == content.width) &&
+                      a[VECTORS].length == a[FOUND].length * content.width &&
+                      a[COMPONENTS_OUT].length == a[FOUND].length * COMPONENTS && question->kept >= 0,
+                  "factors and a query as wide as the vectors, and a vector and components a row") &&
+           within(&a[TASTE], content.rows);
+}
+
+static void answer(const Pool *pool, Question *question) {
+    Array *a = question->arrays;
+    int64_t *rows = DATA(a[FOUND], int64_t);
+    float best = NAN;
+    double start = now();
+    Py_ssize_t found = propose(pool, &question->asker, DATA(a[EXCLUDED], int64_t), a[EXCLUDED].length,
+                               a[FOUND].length / 2, rows, &best);
+    question->seconds = now() - start;
+    question->asker.best = isnan(best) ? question->asker.average : best;
+    question->found = found < 0 || !tell_features(pool, &question->asker, rows, found, question->kept,
+                                                  DATA(a[VECTORS], float), DATA(a[COMPONENTS_OUT], float))
+                          ? -1
+                          : found;
+}
+
+static PyObject *search(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    const Pool *pool = (const Pool *)self;
+    Py_ssize_t asked = arguments(count, 1) ? PyList_Size(given[0]) : -1, taken = 0;
+    if (asked < 0) return NULL;
+    Question *questions = calloc(asked + 1, sizeof(Question));
+    PyObject *told = questions ? PyList_New(asked) : PyErr_NoMemory();
+    for (; told && taken < asked; taken++)
+        if (!take_question(pool, PyList_GetItem(given[0], taken), questions + taken)) Py_CLEAR(told);
+    if (told) {
+        Py_BEGIN_ALLOW_THREADS for (Py_ssize_t i = 0; i < asked; i++) answer(pool, questions + i);
+        Py_END_ALLOW_THREADS
+    }
+    for (Py_ssize_t i = 0; i < taken; i++) {
+        if (told && questions[i].found < 0) {
+            PyErr_NoMemory();
+            Py_CLEAR(told);
+        }
+        if (told) PyList_SetItem(told, i, Py_BuildValue("nd", questions[i].found, questions[i].seconds));
+        release(questions[i].arrays, QUESTION);
+    }
+    free(questions);
+    return told;
 }
 
 static PyObject *matches(PyObject *self, PyObject *const *given, Py_ssize_t count) {
@@ -348,8 +439,10 @@ static void pool_free(PyObject *self) {
 }
 
 PyObject *pool_type(PyObject *module) {
-    static PyMethodDef methods[] = {
-        METHOD("candidates", candidates), METHOD("features", features), {NULL, NULL, 0, NULL}};
+    static PyMethodDef methods[] = {METHOD("candidates", candidates),
+                                    METHOD("features", features),
+                                    METHOD("search", search),
+                                    {NULL, NULL, 0, NULL}};
     static PyType_Slot slots[] = {
         {Py_tp_new, pool_new}, {Py_tp_dealloc, pool_free}, {Py_tp_methods, methods}, {0, NULL}};
     static PyType_Spec spec = {"musix_runtime.kernels.Pool", sizeof(Pool), 0, Py_TPFLAGS_DEFAULT, slots};

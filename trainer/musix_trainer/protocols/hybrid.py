@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from musix_runtime.arrays import Floats, Rows
 from musix_runtime.errors import EvaluationError
 from musix_runtime.features import AUDIO
-from musix_runtime.pool import Listener
+from musix_runtime.pool import Listener, Question
 from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS
 from musix_trainer import collab, honesty, progress, ranker, ranks, split
 from musix_trainer.collab import SHORT_HISTORIES
@@ -136,10 +136,8 @@ def _full(run: Run, relevant: dict[int, set[int]], ways: dict[str, Picks], artis
 
 def _pool(run: Run, listener: Listener, query: Floats | None) -> tuple[Rows, Floats, Floats, Floats]:
     """The rows that the ranker sees, their components and vectors, and the context."""
-    pool = run.pool()
-    rows = pool.candidates(listener, query, listener.heard, K)
-    rows, vectors, components = pool.features(listener, query, rows, K)
-    return rows, components, vectors, np.array([len(listener.heard), np.nan], np.float32)
+    (found,) = run.pool().search([Question(listener, query, K, listener.heard)])
+    return found.rows, found.components, found.vectors, np.array([len(listener.heard), np.nan], np.float32)
 
 
 def _accuracy(
