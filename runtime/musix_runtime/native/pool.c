@@ -277,10 +277,10 @@ static PyObject *features(PyObject *self, PyObject *const *given, Py_ssize_t cou
 
 /* ---- both, for several at once ---- */
 
-enum { FACTORS, QUERY, EXCLUDED, TASTE, FOUND, VECTORS, COMPONENTS_OUT, QUESTION };
+enum { FACTORS, QUERY, EXCLUDED, TASTE, OUT_ROWS, OUT_VECTORS, OUT_COMPONENTS, PORTS };
 
 typedef struct {
-    Array arrays[QUESTION];
+    Array arrays[PORTS];
     Asker asker;
     Py_ssize_t kept, found; /* rows to keep, at most; candidates, -1 without memory */
     double seconds;         /* which these took */
@@ -293,10 +293,10 @@ static double now(void) {
 }
 
 static int take_question(const Pool *pool, PyObject *given, Question *question) {
-    static const Form forms[QUESTION] = {{"factors", 'f', 0},   {"query", 'f', 0}, {"excluded", 'l', 0},
-                                         {"taste", 'l', 0},     {"rows", 'l', 1},  {"vectors", 'f', 1},
-                                         {"components", 'f', 1}};
-    PyObject *each[QUESTION];
+    static const Form forms[PORTS] = {{"factors", 'f', 0},   {"query", 'f', 0}, {"excluded", 'l', 0},
+                                      {"taste", 'l', 0},     {"rows", 'l', 1},  {"vectors", 'f', 1},
+                                      {"components", 'f', 1}};
+    PyObject *each[PORTS];
     Array *a = question->arrays;
     double average;
     if (!PyTuple_Check(given)) {
@@ -305,7 +305,7 @@ static int take_question(const Pool *pool, PyObject *given, Question *question) 
     }
     if (!PyArg_ParseTuple(given, "OOOOOOOdn", each, each + 1, each + 2, each + 3, each + 4, each + 5, each + 6,
                           &average, &question->kept) ||
-        !take(each, forms, QUESTION, a))
+        !take(each, forms, PORTS, a))
         return 0;
     Matrix content = index_matrix((Index *)pool->content);
     question->asker = (Asker){.factors = a[FACTORS].held ? DATA(a[FACTORS], float) : NULL,
@@ -315,23 +315,23 @@ static int take_question(const Pool *pool, PyObject *given, Question *question) 
                               .tastes = a[TASTE].length};
     return expect((!a[FACTORS].held || a[FACTORS].length == index_matrix((Index *)pool->collab).width) &&
                       (!a[QUERY].held || a[QUERY].length == content.width) &&
-                      a[VECTORS].length == a[FOUND].length * content.width &&
-                      a[COMPONENTS_OUT].length == a[FOUND].length * COMPONENTS && question->kept >= 0,
+                      a[OUT_VECTORS].length == a[OUT_ROWS].length * content.width &&
+                      a[OUT_COMPONENTS].length == a[OUT_ROWS].length * COMPONENTS && question->kept >= 0,
                   "factors and a query as wide as the vectors, and a vector and components a row") &&
            within(&a[TASTE], content.rows);
 }
 
 static void answer(const Pool *pool, Question *question) {
     Array *a = question->arrays;
-    int64_t *rows = DATA(a[FOUND], int64_t);
+    int64_t *rows = DATA(a[OUT_ROWS], int64_t);
     float best = NAN;
     double start = now();
     Py_ssize_t found = propose(pool, &question->asker, DATA(a[EXCLUDED], int64_t), a[EXCLUDED].length,
-                               a[FOUND].length / 2, rows, &best);
+                               a[OUT_ROWS].length / 2, rows, &best);
     question->seconds = now() - start;
     question->asker.best = isnan(best) ? question->asker.average : best;
     question->found = found < 0 || !tell_features(pool, &question->asker, rows, found, question->kept,
-                                                  DATA(a[VECTORS], float), DATA(a[COMPONENTS_OUT], float))
+                                                  DATA(a[OUT_VECTORS], float), DATA(a[OUT_COMPONENTS], float))
                           ? -1
                           : found;
 }
@@ -354,7 +354,7 @@ static PyObject *search(PyObject *self, PyObject *const *given, Py_ssize_t count
             Py_CLEAR(told);
         }
         if (told) PyList_SetItem(told, i, Py_BuildValue("nd", questions[i].found, questions[i].seconds));
-        release(questions[i].arrays, QUESTION);
+        release(questions[i].arrays, PORTS);
     }
     free(questions);
     return told;
