@@ -81,6 +81,23 @@ def test_every_figure_has_an_interval_and_stands_beside_baselines(measured: Path
     )
 
 
+def test_the_curves_lead_where_the_wishes_want(measured: Path) -> None:
+    """All begin at the lists of the ranker's scores; a first time for all that come into question covers nearly all."""
+    curves = json.loads((measured / "all.json").read_bytes())["hybrid"]["tradeoff"]
+
+    def curve(metric: str, wish: str) -> list[float]:
+        return [each["value"] for name, each in curves.items() if name.startswith(f"{metric}, {wish}")]
+
+    for metric in ("ndcg_at_10", "coverage_at_10", "diversity"):
+        assert curve(metric, "diversity weighs")[0] == curve(metric, "content weighs")[0]
+    diverse, alike = curve("diversity", "diversity weighs"), curve("diversity", "content weighs")
+    assert diverse == sorted(diverse)
+    assert alike == sorted(alike, reverse=True)
+    covered = curve("coverage_at_10", "first time adds")
+    assert covered == sorted(covered)
+    assert covered[-1] > 1.5 * covered[0]
+
+
 def test_the_card_of_the_training_says_the_same(measured: Path, made: Run) -> None:
     """Two ways to the same figures: the training's own, and the protocol's."""
     found = runs.evaluation(measured)

@@ -159,20 +159,28 @@ def compared(metric: str, figures: dict[str, Any], own: str) -> Figure:
 
 
 def tradeoff(results: dict[str, Any]) -> Figure:
-    """NDCG and coverage beside the diversity of lists, as diversity weighs more."""
-    weights = sorted({float(name.rpartition(" ")[2]) for name in results})
-
-    def of(metric: str) -> list[float]:
-        return [results[f"{metric}, diversity weighs {weight:g}"]["value"] for weight in weights]
-
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for panel, metric in zip(panels, ("ndcg_at_10", "coverage_at_10"), strict=True):
-        panel.axvspan(0.45, 0.55, color="green", alpha=0.1, label="diversity wanted")
-        panel.plot(of("diversity"), of(metric), "o-", color=COLOUR)
-        for weight, x, y in zip(weights, of("diversity"), of(metric), strict=True):
-            panel.annotate(f"{weight:g}", (x, y), textcoords="offset points", xytext=(4, 6), fontsize=9)
-        panel.set(xlabel="diversity of a list", ylabel=metric)
-        panel.set_ylim(bottom=0)
+    """NDCG beside the diversity of lists and beside their coverage, as other wishes weigh more."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+    for panel, metric, wishes in (
+        (panels[0], "diversity", ("diversity weighs", "content weighs")),
+        (panels[1], "coverage_at_10", ("first time adds",)),
+    ):
+        for wish in wishes:
+            weights = sorted(float(name.rpartition(" ")[2]) for name in results if name.startswith(f"{metric}, {wish}"))
+            x, y = (
+                [results[f"{each}, {wish} {weight:g}"]["value"] for weight in weights]
+                for each in (metric, "ndcg_at_10")
+            )
+            panel.plot(x, y, "o-", label=wish)
+            for weight, *place in zip(weights, x, y, strict=True):
+                panel.annotate(f"{weight:g}", place, textcoords="offset points", xytext=(4, 6), fontsize=9)
+        panel.set_xlabel(metric)
+    top = results["ndcg_at_10, first time adds 0"]["value"]
+    panels[0].axvspan(0.45, 0.55, color="green", alpha=0.1, label="wanted")
+    panels[1].axvspan(0.7, 1, color="green", alpha=0.1, label="wanted")
+    panels[1].axhline(0.95 * top, color="grey", linestyle="--", label="5 % less than without")
+    panels[0].set(ylabel="ndcg_at_10", ylim=(0, 1.15 * top))
+    for panel in panels:
         panel.legend(frameon=False, loc="lower left")
     return _closed(figure)
 

@@ -27,8 +27,14 @@ K = 10
 OURS = "hybrid"
 PLAYED, SKIPPED = 12, 18  # of the simulated pool
 ELIGIBLE = 5  # plays in training, from which a track may count for coverage
-WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of diversity, in the curve
+WISHES = {  # weights, in the curves
+    "diversity weighs": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5),
+    "content weighs": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7),
+    "first time adds": (0.0, 0.05, 0.1, 0.15, 0.2, 0.3),
+}
+WIDE = 300  # candidates, of which some may have their first time
 TAIL = 0.8
+CONTENT = COMPONENTS.index("content")
 Picks = Callable[[Floats, Floats, Floats], NDArray[Any]]  # components, vectors, context -> positions of a list
 
 
@@ -36,7 +42,8 @@ def measure(asked: Asked) -> dict[str, Results]:
     """hybrid/full: ten tracks of the whole catalogue against held-out listening, beside each component alone, left out,
     the fixed blend, and LightGBM's LambdaRank learned from the same impressions; how much of the catalogue all lists
     hold, and how alike their tracks are. hybrid/cold_listeners: met with 1, 3 or 10 tracks. hybrid/tradeoff: what
-    more diversity costs. hybrid/simulated_30: simulated impressions, 12 that were heard among 18 that were not.
+    more diversity, likeness or coverage costs. hybrid/simulated_30: simulated impressions, 12 that were heard among 18
+    that were not.
     """
     run = asked.whole
     artists = run.catalogue.primary_artists()
@@ -224,23 +231,35 @@ def _cold(run: Run, relevant: dict[int, set[int]], ours: Picks) -> Results:
 
 
 def _tradeoff(run: Run, relevant: dict[int, set[int]]) -> Results:
-    """Lists picked greedily by the ranker's score and by diversity beside those picked, with growing weight of it."""
+    """What other wishes than accuracy cost, each with growing weight beside the ranker's score: diversity beside the
+    tracks picked before; content, which makes lists alike; and a first time, for a track that no list before holds."""
     pool, part, figures = run.pool(), run.ranker.runtime(), Figures()
     listeners = sorted(relevant)
     wanted, clusters = [relevant[number] for number in listeners], np.array(listeners)
     artists = run.catalogue.primary_artists()
-    lists: dict[float, list[Rows]] = {weight: [] for weight in WEIGHTS}
-    for _, number in zip(progress.steps("hybrid: diversity", len(listeners)), listeners, strict=True):
-        rows, components, vectors, context = _pool(run, *ranker.known(pool, run.collab, number))
+    lists: dict[str, list[Rows]] = {f"{wish} {weight:g}": [] for wish, of in WISHES.items() for weight in of}
+    held = {weight: np.zeros(len(run.catalogue), bool) for weight in WISHES["first time adds"]}
+    for _, number in zip(progress.steps("hybrid: wishes", len(listeners)), listeners, strict=True):
+        listener, query = ranker.known(pool, run.collab, number)
+        rows, components, vectors, context = _pool(run, listener, query)
         scores, apart = part.scores(components, context), ranker.diversity_steps(vectors) / STEPS
-        for weight, of in lists.items():
-            of.append(rows[_greedy(scores, apart, weight)])
-    for weight, of in lists.items():
-        each = Figures()
-        _accuracy(each, {OURS: of}, wanted, clusters, "")
-        _breadth(run, each, {OURS: of}, clusters, artists)
+        for weight in WISHES["diversity weighs"]:
+            lists[f"diversity weighs {weight:g}"].append(rows[_greedy(scores, apart, weight)])
+        for weight in WISHES["content weighs"]:
+            mixed = (1 - weight) * scores + weight * components[:, CONTENT]
+            lists[f"content weighs {weight:g}"].append(rows[np.argsort(-mixed, kind="stable")[:K]])
+        (many,) = pool.search([Question(listener, query, WIDE, listener.heard)])
+        scores = part.scores(many.components, context)
+        for weight, of in held.items():
+            picked = many.rows[np.argsort(-(scores + weight * ~of[many.rows]), kind="stable")[:K]]
+            of[picked] = True
+            lists[f"first time adds {weight:g}"].append(picked)
+    for name, each in lists.items():
+        found = Figures()
+        _accuracy(found, {OURS: each}, wanted, clusters, "")
+        _breadth(run, found, {OURS: each}, clusters, artists)
         for metric in (f"ndcg_at_{K}", f"coverage_at_{K}", "diversity", "artists"):
-            figures.take(f"{metric}, diversity weighs {weight:g}", each, metric)
+            figures.take(f"{metric}, {name}", found, metric)
     return figures.results()
 
 
