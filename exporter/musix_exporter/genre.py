@@ -15,7 +15,7 @@ from xgboost import XGBClassifier
 
 from musix_exporter import graphs
 from musix_exporter.files import Files
-from musix_trainer.genre import ENERGY, FLOOR, LOUDNESS, TEMPO, VALENCE, GenreModel
+from musix_trainer.genre import ENERGY, FLOOR, LEAN, LOUDNESS, TEMPO, TITLE_LEAN, VALENCE, GenreModel
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
 
@@ -36,11 +36,18 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] tit
   quietness = Abs(loudness)
   scale = Add(one, quietness)
   tempo_loudness = Div(tempo, scale)
-  sound = Concat<axis = 1>(clipped, energy_valence, tempo_loudness)
-  margin = ai.onnx.ml.TreeEnsembleRegressor(sound)
-  probability = Softmax<axis = 1>(margin)
+  number = Cast<to = 7>(case)
+  row = Squeeze(number, axis_1)
+  name_score = Gather<axis = 1>(artist, name_columns)
+  lean = Gather<axis = 0>(leans, row)
+  lean_on_name = Mul(name_score, lean)
+  lean_on_title = Mul(title, title_lean)
+  evidence = Concat<axis = 1>(clipped, energy_valence, tempo_loudness, name_score, title, case)
+  margin = ai.onnx.ml.TreeEnsembleRegressor(evidence)
+  leaned = Sum(margin, lean_on_name, lean_on_title)
+  probability = Softmax<axis = 1>(leaned)
   positive = Max(probability, floor)
-  sound_score = Log(positive)
+  tree_score = Log(positive)
 
   cell = Unsqueeze(features, axis_2)
   beyond = GreaterOrEqual(cell, edges)
@@ -54,21 +61,18 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] tit
   there_factor = Mul(bin_factor, there_cell)
   bins = ReduceSum<keepdims = 0>(there_factor, axis_1)
   artist_factor = Gather<axis = 1>(artist, factor_columns)
-  name_score = Gather<axis = 1>(artist, name_columns)
   track = Add(artist_factor, bins)
   product = MatMul(track, family_factors)
   artist_score = Add(product, family_biases)
 
-  number = Cast<to = 7>(case)
-  row = Squeeze(number, axis_1)
   weight = Gather<axis = 0>(weights, row)
-  artist_weight, sound_weight, name_weight, title_weight = Split<axis = 1>(weight)
+  artist_weight, tree_weight, name_weight, title_weight = Split<axis = 1>(weight)
   bias = Gather<axis = 0>(biases, row)
   weighted_artist = Mul(artist_score, artist_weight)
-  weighted_sound = Mul(sound_score, sound_weight)
+  weighted_tree = Mul(tree_score, tree_weight)
   weighted_name = Mul(name_score, name_weight)
   weighted_title = Mul(title, title_weight)
-  logits = Sum(weighted_artist, weighted_sound, weighted_name, weighted_title, bias)
+  logits = Sum(weighted_artist, weighted_tree, weighted_name, weighted_title, bias)
   probabilities = Softmax<axis = 1>(logits)
   at_least = Max(probabilities, floor)
   kept = Min(at_least, ceiling)
@@ -115,6 +119,8 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "one": np.float32(1),
         "floor": np.float32(FLOOR),
         "ceiling": np.float32(1 - FLOOR),
+        "leans": np.array(LEAN, np.float32)[:, None],
+        "title_lean": np.float32(TITLE_LEAN),
         "edges": model.edges,
         "first_bin": np.arange(inputs) * (cuts + 1),
         "bin_factors": (bin_factors * model.bin_weight).astype(np.float32),
@@ -166,7 +172,7 @@ def _scalar_trees(booster: XGBClassifier) -> dict[str, Any]:
         convert_xgboost,
         options={"nocl": [True, False], "zipmap": [True, False, "columns"]},
     )
-    ports = [("sound", FloatTensorType([None, booster.n_features_in_]))]
+    ports = [("evidence", FloatTensorType([None, booster.n_features_in_]))]
     converted = to_onnx(booster, initial_types=ports, target_opset=OPSET, options={"zipmap": False}, name="genre")
     (trees,) = (node for node in converted.graph.node if node.op_type == "TreeEnsembleClassifier")
     attributes = {each.name: helper.get_attribute_value(each) for each in trees.attribute}

@@ -36,7 +36,7 @@ class NativeModels:
         row = case[:, 0].astype(int)
         weights, biases, platt = of["weights"][row], of["biases"][row], of["platt"][row]
         factors, said = np.split(artist, [artist.shape[1] - of["family_biases"].size], axis=1)
-        scores = (self._lightfm(inputs, factors), self._xgboost(inputs), said)
+        scores = (self._lightfm(inputs, factors), self._xgboost(inputs, said, case), said)
         logits = sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = np.clip(powers / powers.sum(axis=1, keepdims=True), FLOOR, 1 - FLOOR)
@@ -51,11 +51,13 @@ class NativeModels:
         track = artist + of["bin_weight"] * binned.sum(axis=1)
         return np.asarray(track[:, :-1] @ of["family_factors"].T + track[:, -1:] + of["family_biases"], np.float32)
 
-    def _xgboost(self, inputs: Floats) -> Floats:
+    def _xgboost(self, inputs: Floats, said: Floats, case: Floats) -> Floats:
         clipped = np.clip(inputs, self.ensemble["low"], self.ensemble["high"])
         energy, loudness, valence, tempo = (clipped[:, i] for i in (1, 3, 9, 10))
-        sound = np.column_stack([clipped, energy * valence, tempo / (1 + np.abs(loudness))])
-        return np.log(np.maximum(self.booster.predict_proba(sound), FLOOR))
+        mix = energy * valence, tempo / (1 + np.abs(loudness))
+        evidence = np.column_stack([clipped, *mix, said, np.zeros_like(said), case])  # no title is read
+        lean = np.where(case == 1, 1, 0.5).astype(np.float32) * said
+        return np.log(np.maximum(self.booster.predict_proba(evidence, base_margin=lean), FLOOR))
 
     def mood(self, audio: Floats) -> Floats:
         """The mood network, in eval mode."""

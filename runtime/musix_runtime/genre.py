@@ -12,6 +12,8 @@ import onnxruntime as ort
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 
 GRAM_SIZES = (1, 2, 3, 4)
+LONGEST, WORDIEST = 12, 9  # marks of a text's length, in fours of characters, and of its words go up to these
+MARK = "^"  # before what tells how a text is written: no run of letters holds it
 TITLE = "#"  # before a gram of a title: the same letters say something else in an artist's name
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _PUNCTUATION = re.compile(r"[^\w]+|_+")
@@ -29,23 +31,40 @@ def artist_key(name: str) -> str:
 
 
 def name_grams(name: str) -> list[str]:
-    """The runs of 1 to 4 letters in the words of an artist's key, each once. A word begins and ends with a blank."""
-    return _runs(artist_key(name))
+    """The runs of 1 to 4 letters in the words of an artist's key, each once, and the marks of how the name is written.
+    A word begins and ends with a blank."""
+    return sorted(_runs(artist_key(name)) | _marks(name))
 
 
 def title_grams(title: str) -> list[str]:
     """The same of a title, each marked as of a title."""
-    return [TITLE + run for run in _runs(plain(title))]
+    return [TITLE + gram for gram in sorted(_runs(plain(title)) | _marks(title))]
 
 
-def _runs(text: str) -> list[str]:
+def _marks(text: str) -> set[str]:
+    """What `plain` drops: length, number of words, only capitals or none, every sign, foreign letter and script."""
+    written = html.unescape(text).strip()
+    if not written:
+        return set()
+    marks = {f"{min(len(written) // 4, LONGEST)}", f"words {min(len(written.split()), WORDIEST)}"}
+    if written.isupper() or written.islower():
+        marks.add("upper" if written.isupper() else "lower")
+    for letter in set(written):
+        if not letter.isascii():
+            marks |= {letter, unicodedata.name(letter, "?").split()[0]}
+        elif not letter.isalnum() and not letter.isspace():
+            marks.add(letter)
+    return {MARK + mark for mark in marks}
+
+
+def _runs(text: str) -> set[str]:
     runs: set[str] = set()
     for word in text.split():
         padded = f" {word} "
         for size in GRAM_SIZES:
             runs.update(padded[i : i + size] for i in range(len(padded) - size + 1))
     runs.discard(" ")
-    return sorted(runs)
+    return runs
 
 
 def spelt(grams: Keys, weights: Floats, texts: Sequence[list[str]]) -> Floats:

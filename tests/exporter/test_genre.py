@@ -7,6 +7,8 @@ from onnx import helper
 from xgboost import XGBClassifier
 
 from musix_exporter import genre
+from musix_runtime import Engine
+from musix_trainer.run import Run
 
 
 @pytest.mark.parametrize("reloaded", [False, True])
@@ -33,3 +35,17 @@ def test_trees_of_both_kinds_give_xgboosts_probabilities(strategy: str, reloaded
     (margins,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": inputs})
     found = np.exp(margins - margins.max(axis=1, keepdims=True))
     np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, atol=2e-6)
+
+
+def test_the_graph_answers_as_the_native_model_whatever_is_missing(demo_run: Run, engine: Engine) -> None:
+    rng, catalogue = np.random.default_rng(0), demo_run.catalogue
+    inputs = catalogue.inputs[:200].copy()
+    inputs[rng.random(inputs.shape) < 0.2] = np.nan
+    inputs[0] = np.nan
+    known, titles = catalogue.texts(np.arange(200))
+    names = [[["Nobody At All"], each, [*each, "Nobody"], [], ["!!!"]][row % 5] for row, each in enumerate(known)]
+    titles = ["" if row % 3 == 0 else title for row, title in enumerate(titles)]
+    _, case = demo_run.genre.scores(inputs, names, titles)
+    assert set(case.tolist()) == {0, 1, 2}
+    expected = demo_run.genre.confidence(inputs, names, titles)
+    np.testing.assert_allclose(engine.genre.confidence(inputs, names, titles), expected, atol=1e-5)

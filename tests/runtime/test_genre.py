@@ -54,7 +54,8 @@ def test_the_artist_sways_the_genre(engine: Engine) -> None:
 def test_what_names_say_is_the_mean_of_the_weights_of_their_known_letters() -> None:
     grams = Keys(np.array(sorted([b" a", b"a ", b" ab ", b"b", b"c"])))
     weights = np.arange(10, dtype=np.float32).reshape(5, 2)  # in the order: " a", " ab ", "a ", "b", "c"
-    assert name_grams("The Ab") == [" a", " ab", " ab ", "a", "ab", "ab ", "b", "b "]
+    runs = [" a", " ab", " ab ", "a", "ab", "ab ", "b", "b "]
+    assert name_grams("The Ab") == [*runs[:3], "^1", "^words 2", *runs[3:]]
     ab = (weights[0] + weights[1] + weights[3]) / np.sqrt(np.float32(3))
 
     def said(*names: str) -> np.ndarray:
@@ -67,7 +68,25 @@ def test_what_names_say_is_the_mean_of_the_weights_of_their_known_letters() -> N
 
 
 def test_letters_of_a_title_are_not_those_of_a_name() -> None:
-    assert title_grams("A-b") == ["# a", "# a ", "# b", "# b ", "#a", "#a ", "#b", "#b "]
+    runs = ["# a", "# a ", "# b", "# b ", "#a", "#a ", "#b", "#b "]
+    assert title_grams("A-b") == [*runs[:4], "#^-", "#^0", "#^words 1", *runs[4:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [
+        ("BTS", {"0", "words 1", "upper"}),
+        ("deadmau5", {"2", "words 1", "lower"}),
+        ("Beyoncé", {"1", "words 1", "é", "LATIN"}),
+        ("!!!", {"0", "words 1", "!"}),
+        ("Simon &amp; Garfunkel", {"4", "words 3", "&"}),
+        ("林", {"0", "words 1", "林", "CJK"}),
+        ("La " * 40, {"12", "words 9"}),
+        (" ", set()),
+    ],
+)
+def test_how_a_name_is_written_is_told_beside_its_letters(name: str, marks: set[str]) -> None:
+    assert {gram.removeprefix("^") for gram in name_grams(name) if gram.startswith("^")} == marks
 
 
 def test_a_title_is_read_where_no_artist_is_known(engine: Engine) -> None:

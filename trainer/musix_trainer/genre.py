@@ -1,5 +1,5 @@
-"""Genre: LightFM over artists and binned inputs, XGBoost over inputs, the shares of artists' families or, for unknown
-artists, logistic regression over the letters of names and titles; averaged and calibrated on validation."""
+"""Genre: LightFM over artists and binned inputs, the shares of artists' families or, for unknown artists, logistic
+regression over the letters of names and titles, XGBoost over inputs and these; averaged, calibrated on validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +26,12 @@ from musix_trainer.tracks import Catalogue
 CLIPPED = ("loudness", "tempo", "duration_ms")
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
-START = (0.1, 0.5, 0.1, 0.0)  # weights of the members, from which they are fitted
+START = (0.1, 0.9, 0.1, 0.1)  # weights of the members, from which they are fitted
 FEWEST = 50  # recordings that a calibration is fitted on
 GUEST = 0.2  # of a track: what it counts for its artists but the first, beside 1 for that one
+LEAN = (0.5, 1.0, 0.5)  # on the artist's prior, in each case: XGBoost starts from it, and from what the title says
+TITLE_LEAN = 0.5
+BARE = 0.2  # share, of the tracks that XGBoost sees once more as of strangers, of those without a title
 FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
@@ -77,9 +80,9 @@ class GenreModel:
         """What each of the MEMBERS says, and the case of each track (n,). A title is read where no artist is known."""
         features, known = self.item_features(inputs, artists)
         read = ["" if met else title for met, title in zip(known, titles, strict=True)]
-        said = self.title_scores(read)
-        case = np.where(known, KNOWN, np.where(said.any(axis=1), TITLED, UNKNOWN))
-        return (self.artist_scores(features), self.sound_scores(inputs), self.prior_scores(artists), said), case
+        prior, said = self.prior_scores(artists), self.title_scores(read)
+        case = _case(known, said)
+        return (self.artist_scores(features), self.tree_scores(inputs, prior, said, case), prior, said), case
 
     def combine(self, scores: Scores, case: NDArray[np.int64]) -> Floats:
         """The calibrated average of the members' scores, each (n, families)."""
@@ -87,15 +90,17 @@ class GenreModel:
         odds = log_odds(softmax(sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases, axis=1))
         return np.asarray(expit(platt[:, :1] * odds + platt[:, 1:]), np.float32)
 
-    def sound_scores(self, inputs: Floats) -> Floats:
+    def tree_scores(self, inputs: Floats, prior: Floats, said: Floats, case: NDArray[np.int64]) -> Floats:
         """XGBoost's log probabilities. Shape (n, families)."""
-        return np.log(np.maximum(self.booster.predict_proba(self.sound_features(inputs)), FLOOR))
+        features = self.tree_features(inputs, prior, said, case)
+        return np.log(np.maximum(self.booster.predict_proba(features, base_margin=_lean(prior, said, case)), FLOOR))
 
-    def sound_features(self, inputs: Floats) -> Floats:
-        """What XGBoost sees: inputs clipped, energy * valence, tempo / (1 + |loudness|). Shape (n, 17)."""
+    def tree_features(self, inputs: Floats, prior: Floats, said: Floats, case: NDArray[np.int64]) -> Floats:
+        """What XGBoost sees: inputs clipped, energy * valence, tempo / (1 + |loudness|), the artist's `prior` and what
+        the title `said` (n, families), the `case` (n,). Shape (n, 18 + 2 families)."""
         clipped = np.clip(inputs, self.low, self.high)
         mix = clipped[:, ENERGY] * clipped[:, VALENCE], clipped[:, TEMPO] / (1 + np.abs(clipped[:, LOUDNESS]))
-        return np.column_stack([clipped, *mix]).astype(np.float32)
+        return np.column_stack([clipped, *mix, prior, said, case]).astype(np.float32)
 
     def prior_scores(self, artists: Sequence[Sequence[str]]) -> Floats:
         """The prior of the first artist that is known; what the names say, when none is; 0 without names.
@@ -165,23 +170,28 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     train_rows, validation = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION))
     inputs, truth = catalogue.inputs, catalogue.families
     learned, titles = catalogue.texts(train_rows)
-    weight = _artist_weight(catalogue.primary_artists(), parts != split.TEST)
-    base = _untrained(inputs[train_rows], learned, titles, settings)
+    primary = catalogue.primary_artists()
+    weight = _artist_weight(primary, parts != split.TEST)
+    taught, worth, alpha = truth[train_rows], weight[train_rows], settings.letter_alpha
+    names = _spellings(learned)
+    base = _untrained(inputs[train_rows], names, titles, settings)
     progress.say("genre: letters")
-    base["gram_weights"] = letters.weights(
-        Keys(base["grams"]), learned, titles, truth[train_rows], weight[train_rows], settings.letter_alpha, seed
-    )
-    base["artist_prior"] = _artist_prior(base, learned, truth[train_rows], settings.artist_prior)
-    model = _with_lightfm(base, inputs[train_rows], learned, truth[train_rows], settings, seed)
+    grams, share = Keys(base["grams"]), taught / taught.sum(axis=1, keepdims=True)
+    given = letters.read(grams, learned, titles)
+    base["gram_weights"] = letters.weights(given, taught, worth, alpha, seed)
+    unmet = letters.unmet(given, learned, [primary[row] for row in train_rows], taught, worth, alpha, seed)
+    credited = _credits(Keys(base["artists"]), learned)
+    said = letters.features(grams, letters.of_names([[names[key.decode()]] for key in base["artists"].tolist()]))
+    base["artist_prior"] = _artist_prior(credited, share, said @ base["gram_weights"], settings.artist_prior)
+    model = _with_lightfm(base, inputs[train_rows], learned, taught, settings, seed)
     progress.say("genre: XGBoost")
-    _fit_booster(model, inputs[train_rows], truth[train_rows], settings, seed)
+    prior, known = _others_prior(credited, share, unmet[0], settings.artist_prior)
+    _fit_booster(model, inputs[train_rows], prior, known, unmet, taught, worth, settings, seed)
     # The letters of a name that was learned from say more than those of others do: hidden ones must be others.
     asked = catalogue.texts(validation)
     met = {artist_key(name) for each in asked[0] for name in each}
-    apart = train_rows[[met.isdisjoint(artist_key(name) for name in each) for each in learned]]
-    others = letters.weights(
-        Keys(base["grams"]), *catalogue.texts(apart), truth[apart], weight[apart], settings.letter_alpha, seed
-    )
+    apart = np.flatnonzero([met.isdisjoint(artist_key(name) for name in each) for each in learned])
+    others = letters.weights((given[0][apart], given[1][apart]), taught[apart], worth[apart], alpha, seed)
     return _calibrated(model, others, inputs[validation], *asked, truth[validation], weight[validation])
 
 
@@ -199,7 +209,27 @@ def _artist_weight(artists: list[str], learned: NDArray[np.bool_]) -> Floats:
     return np.asarray(1 / np.sqrt(np.maximum(counts, 1))[codes], np.float32)
 
 
-def _untrained(inputs: Floats, names: list[list[str]], titles: list[str], settings: recipe.Genre) -> dict[str, Any]:
+def _case(known: NDArray[np.bool_], said: Floats) -> NDArray[np.int64]:
+    """KNOWN where an artist is `known` (n,), else TITLED where the title `said` (n, families) something. Shape (n,)."""
+    return np.where(known, KNOWN, np.where(said.any(axis=1), TITLED, UNKNOWN))
+
+
+def _lean(prior: Floats, said: Floats, case: NDArray[np.int64]) -> Floats:
+    """The margins that XGBoost's trees add to: the artist's `prior` and what the title `said`. Shape (n, families)."""
+    return np.asarray(np.array(LEAN)[case][:, None] * prior + TITLE_LEAN * said, np.float32)
+
+
+def _spellings(names: list[list[str]]) -> dict[str, str]:
+    """A name, the first, of each artist key."""
+    found: dict[str, str] = {}
+    for each in names:
+        for name in each:
+            found.setdefault(artist_key(name), name)
+    found.pop("", None)
+    return found
+
+
+def _untrained(inputs: Floats, names: dict[str, str], titles: list[str], settings: recipe.Genre) -> dict[str, Any]:
     quarter, three = np.quantile(inputs, [0.25, 0.75], axis=0)
     clipped = np.isin(INPUT_NAMES, CLIPPED)
     reach = settings.iqr * (three - quarter)
@@ -207,10 +237,9 @@ def _untrained(inputs: Floats, names: list[list[str]], titles: list[str], settin
     for column, values in enumerate(inputs.T):
         cuts = np.unique(np.quantile(values, np.linspace(0, 1, settings.bins + 1)[1:-1]).astype(np.float32))
         edges[column, : len(cuts)] = cuts
-    keys = sorted({key for each in names for name in each if (key := artist_key(name))})
     return {
-        "artists": np.array([key.encode() for key in keys]),
-        "grams": letters.known(keys, titles),
+        "artists": np.array([key.encode() for key in sorted(names)]),
+        "grams": letters.known(list(names.values()), titles),
         "low": np.where(clipped, quarter - reach, -np.inf).astype(np.float32),
         "high": np.where(clipped, three + reach, np.inf).astype(np.float32),
         "edges": edges,
@@ -218,19 +247,49 @@ def _untrained(inputs: Floats, names: list[list[str]], titles: list[str], settin
     }
 
 
-def _artist_prior(base: dict[str, Any], names: list[list[str]], truth: metrics.Truth, strength: float) -> Floats:
-    """Logarithm of the share of each family among an artist's training tracks, as if there were `strength` more tracks,
-    shared as the name says. A track counts as `GUEST` for its artists but the first. Shape (artists, families)."""
-    keys, grams = Keys(base["artists"]), Keys(base["grams"])
+@dataclass(frozen=True)
+class _Credits:
+    """Which tracks are of which known artists, in the order of the tracks and of their names; each (credits,)."""
+
+    tracks: NDArray[np.int64]
+    artists: NDArray[np.int64]
+    parts: Floats  # what the track counts for the artist: 1 for its first, `GUEST` for others
+    number: int  # of artists
+
+
+def _credits(keys: Keys, names: list[list[str]]) -> _Credits:
     found = [keys.find([artist_key(name) for name in each]) for each in names]
-    rows = np.repeat(np.arange(len(names)), [len(each) for each in found])
-    places, part = np.concatenate(found), np.where(np.diff(rows, prepend=-1) > 0, 1, GUEST)[:, None]
-    shares, met = part * (truth / truth.sum(axis=1, keepdims=True))[rows], places != ABSENT
-    counts = np.zeros((len(keys.sorted), truth.shape[1]))
-    np.add.at(counts, places[met], shares[met])
-    said = np.array(
-        [spelt(grams, base["gram_weights"], [name_grams(key.decode())]) for key in base["artists"].tolist()]
-    )
+    tracks, places = np.repeat(np.arange(len(names)), [len(each) for each in found]), np.concatenate(found)
+    parts, met = np.where(np.diff(tracks, prepend=-1) > 0, 1, GUEST), places != ABSENT
+    return _Credits(tracks[met], places[met], parts[met], len(keys.sorted))
+
+
+def _artist_prior(credited: _Credits, share: Floats, said: Floats, strength: float) -> Floats:
+    """Logarithm of the share of each family among an artist's training tracks, which have the `share` (n, families), as
+    if there were `strength` more tracks, shared as the name `said` (artists, families). Shape (artists, families)."""
+    return _log_share(_counts(credited, share), said, strength)
+
+
+def _others_prior(credited: _Credits, share: Floats, said: Floats, strength: float) -> tuple[Floats, NDArray[np.bool_]]:
+    """The prior of each training track as if it had not been learned from, and whether one of its artists would still
+    be known. Where none would, it is what the names `said` (n, families) to one who never met them. Shapes
+    (n, families) and (n,)."""
+    often = np.bincount(credited.artists, minlength=credited.number)[credited.artists] > 1
+    tracks, first = np.unique(credited.tracks[often], return_index=True)
+    place = np.flatnonzero(often)[first]
+    others = _counts(credited, share)[credited.artists[place]] - credited.parts[place, None] * share[tracks]
+    prior, known = np.array(said, np.float32), np.isin(np.arange(len(share)), tracks)
+    prior[tracks] = _log_share(np.maximum(others, 0), said[tracks], strength)
+    return prior, known
+
+
+def _counts(credited: _Credits, share: Floats) -> NDArray[np.float64]:
+    counts = np.zeros((credited.number, share.shape[1]))
+    np.add.at(counts, credited.artists, credited.parts[:, None] * share[credited.tracks])
+    return counts
+
+
+def _log_share(counts: NDArray[np.float64], said: Floats, strength: float) -> Floats:
     shares = counts + strength * softmax(said, axis=1)
     return np.log(np.maximum(shares / shares.sum(axis=1, keepdims=True), FLOOR)).astype(np.float32)
 
@@ -293,21 +352,47 @@ def _with_lightfm(
     )
 
 
-def _fit_booster(model: GenreModel, inputs: Floats, truth: metrics.Truth, settings: recipe.Genre, seed: int) -> None:
-    """A track with several families is a row of each, sharing its weight."""
-    rows, families = np.nonzero(truth)
+def _fit_booster(
+    model: GenreModel,
+    inputs: Floats,
+    prior: Floats,
+    known: NDArray[np.bool_],
+    unmet: tuple[Floats, Floats],
+    truth: metrics.Truth,
+    weight: Floats,
+    settings: recipe.Genre,
+    seed: int,
+) -> None:
+    """Each track is seen with its artist's `prior` (n, families), but for itself, and with its title where none is
+    `known` (n,) then. Part of them are seen once more as of strangers, who weigh the `weight` (n,) of their artists:
+    with what `unmet` names and titles say, some without a title. A track with several families is a row of each,
+    sharing its weight. The trees add to what the artist and the title say: all that they learn is where that is
+    wrong."""
+    rng = np.random.default_rng(seed)
+    again = np.flatnonzero(rng.random(len(inputs)) < settings.stranger)
+    bare = rng.random(len(again)) < BARE
+    said = np.vstack([np.where(known[:, None], 0, unmet[1]), np.where(bare[:, None], 0, unmet[1][again])])
+    rows = np.concatenate([np.arange(len(inputs)), again])
+    case = _case(np.concatenate([known, np.zeros(len(again), bool)]), said)
+    prior = np.vstack([prior, unmet[0][again]])
+    features, lean = model.tree_features(inputs[rows], prior, said, case), _lean(prior, said, case)
+    weights = np.concatenate([np.ones(len(inputs)), weight[again] / weight[again].mean() if len(again) else []])
+    places, families = np.nonzero(truth[rows])
     model.booster.set_params(
         objective="multi:softprob",
         max_depth=settings.max_depth,
+        max_bin=settings.max_bin,
         learning_rate=settings.learning_rate,
         n_estimators=settings.n_estimators,
         subsample=settings.subsample,
         colsample_bytree=settings.colsample_bytree,
         multi_strategy=settings.multi_strategy,
         tree_method="hist",
+        base_score=0.5,  # the same for all families, which says nothing: the margins that it starts from say it all
         random_state=seed,
     )
-    model.booster.fit(model.sound_features(inputs)[rows], families, sample_weight=1 / truth.sum(axis=1)[rows])
+    shared = (weights / truth[rows].sum(axis=1))[places]
+    model.booster.fit(features[places], families, sample_weight=shared, base_margin=lean[places])
 
 
 def _calibrated(
@@ -322,14 +407,19 @@ def _calibrated(
     """Fit by maximum likelihood: KNOWN on the tracks with known artists, the others on all tracks, their artists hidden
     and their names and titles read by `other_weights`, which never met them; UNKNOWN without the titles. For these two
     tracks have the `weight` (n,) of their artists."""
-    grams, sound, nothing = Keys(model.grams), model.sound_scores(inputs), np.zeros(truth.shape, np.float32)
     hidden, _ = model.item_features(inputs, [[] for _ in names])
     features, known = model.item_features(inputs, names)
-    strangers = model.artist_scores(hidden), sound, letters.features(grams, letters.of_names(names)) @ other_weights
+    strange, read = (each @ other_weights for each in letters.read(Keys(model.grams), names, titles))
+    nothing, strangers = np.zeros(truth.shape, np.float32), model.artist_scores(hidden)
+
+    def scores(artists: Floats, met: bool, prior: Floats, said: Floats) -> Scores:
+        case = _case(np.full(len(inputs), met), said)
+        return artists, model.tree_scores(inputs, prior, said, case), prior, said
+
     cases: dict[int, Scores] = {
-        UNKNOWN: (*strangers, nothing),
-        KNOWN: (model.artist_scores(features), sound, model.prior_scores(names), nothing),
-        TITLED: (*strangers, letters.features(grams, letters.of_titles(titles)) @ other_weights),
+        UNKNOWN: scores(strangers, False, strange, nothing),
+        KNOWN: scores(model.artist_scores(features), True, model.prior_scores(names), nothing),
+        TITLED: scores(strangers, False, strange, read),
     }
     share = truth / truth.sum(axis=1, keepdims=True)
     hidden_share = share * weight[:, None]
