@@ -63,9 +63,9 @@ class _Queue:
         return [first, *others]
 
     async def _answer(self, turns: list[_Turn]) -> None:
-        full = 1 < len(turns) == turns[0].most
+        many = 1 < len(turns) == turns[0].most <= len(self.waiting)
         try:
-            for turn, found in zip(turns, await _found(turns, self._aside if full else _here), strict=True):
+            for turn, found in zip(turns, await _found(turns, self._aside if many else _here), strict=True):
                 if turn.future.done():
                     continue  # who asked has left
                 if isinstance(found, Exception):
@@ -90,8 +90,9 @@ class Turns:
 
     Between two turns the loop looks at its sockets, so that whoever comes in vain is told within a few milliseconds,
     however long the queue is. An idle server answers without any detour. Waiting questions of one kind are answered
-    together, when the turn of the first of them comes. When as many are answered together as may be, what needs no lock
-    of Python's is done aside, by a thread of its own, while the loop goes on with the turns before and after.
+    together, when the turn of the first of them comes. When as many are answered together as may be, and as many wait
+    behind them, what needs no lock of Python's is done aside, by a thread of its own, while the loop goes on with the
+    turns before and after.
     """
 
     def __init__(self, limit: int) -> None:

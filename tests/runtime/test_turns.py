@@ -112,8 +112,8 @@ def test_one_that_fails_among_others_fails_alone() -> None:
     assert isinstance(found[2], ZeroDivisionError)
 
 
-def test_the_work_of_as_many_as_may_be_answered_together_is_done_aside_while_others_have_their_turns() -> None:
-    """The work of the first four ends only when the turn of the one behind them has come."""
+def test_the_work_of_many_is_done_aside_while_others_have_their_turns() -> None:
+    """The work of the first four ends only when the turn of one of the four behind them has come."""
     passed, threads = threading.Event(), []
 
     def work() -> bool:
@@ -129,15 +129,15 @@ def test_the_work_of_as_many_as_may_be_answered_together_is_done_aside_while_oth
 
     async def main() -> list[object]:
         turns = Turns(10)
-        asked = [turns.take(same, 0), *(turns.take(slow, i, None, 4) for i in range(4)), turns.take(last, 5)]
-        found = await asyncio.gather(*asked)
+        many, others = (turns.take(slow, i, None, 4) for i in range(4)), (turns.take(last, i) for i in range(4))
+        found = await asyncio.gather(turns.take(same, 0), *many, *others)
         return [*found, await turns.take(same, 6)]
 
-    first, *others, here, after = asyncio.run(main())
-    assert (first, others, after) == (0, [True] * 4, 6)
-    assert here is threading.current_thread()
+    first, *others, after = asyncio.run(main())
+    assert (first, others[:4], after) == (0, [True] * 4, 6)
+    assert others[4:] == [threading.current_thread()] * 4
     assert len(threads) == 1
-    assert threads[0] is not here
+    assert threads[0] is not threading.current_thread()
 
 
 def test_no_thread_is_started_before_there_is_work_for_it() -> None:
@@ -156,12 +156,12 @@ def test_work_that_fails_aside_fails_for_those_alone_whose_it_is() -> None:
 
     async def main() -> list[object]:
         turns = Turns(10)
-        questions = (turns.take(answer, i, None, 4) for i in (3, 1, 2, 0, 4, 5))
+        questions = (turns.take(answer, i, None, 2) for i in (3, 1, 0, 2, 4, 5))
         return await asyncio.gather(*questions, return_exceptions=True)
 
     found = asyncio.run(main())
-    assert [*found[:3], *found[4:]] == [1 / 3, 1, 0.5, 0.25, 0.2]
-    assert isinstance(found[3], ZeroDivisionError)
+    assert [*found[:2], *found[3:]] == [1 / 3, 1, 0.5, 0.25, 0.2]
+    assert isinstance(found[2], ZeroDivisionError)
 
 
 def test_who_leaves_while_the_work_is_done_aside_holds_nobody_up() -> None:
@@ -177,7 +177,12 @@ def test_who_leaves_while_the_work_is_done_aside_holds_nobody_up() -> None:
     async def main() -> list[bool]:
         turns = Turns(10)
         tasks = [
-            asyncio.create_task(each) for each in [turns.take(same, 0), *(turns.take(slow, 1, None, 2) for _ in "12")]
+            asyncio.create_task(each)
+            for each in [
+                turns.take(same, 0),
+                *(turns.take(slow, 1, None, 2) for _ in "12"),
+                *(turns.take(same, True) for _ in "34"),
+            ]
         ]
         while not begun.is_set():
             await asyncio.sleep(0.001)
