@@ -33,6 +33,7 @@ def test_who_comes_when_all_places_are_taken_is_sent_away() -> None:
     assert found[:4] == [0, 1, 2, 3]  # one is answered, three wait
     assert [each.status_code for each in found[4:]] == [503] * 4
     assert found[4].headers == {"retry-after": "1"}
+    assert len({id(each) for each in found[4:]}) == 4  # one that is raised again keeps all its tracebacks
 
 
 def test_an_answer_that_fails_gives_the_turn_on() -> None:
