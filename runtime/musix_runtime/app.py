@@ -30,7 +30,7 @@ from musix_runtime.errors import (
     UnknownTrackError,
     Violation,
 )
-from musix_runtime.exchange import KEY, Exchange, Exchanges
+from musix_runtime.exchange import KEY, Begin, Exchange, Exchanges, Over, log
 from musix_runtime.live import Live
 from musix_runtime.manifest import PARTS
 from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest, parse
@@ -53,6 +53,7 @@ CODES = {
     503: "busy",
 }
 JSON = (b"content-type", b"application/json")
+Away = Callable[[bytes], tuple[list[tuple[bytes, bytes]], bytes] | None]  # path -> headers and body of the 503, or None
 
 
 def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starlette:
@@ -64,15 +65,17 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
     settings = settings or Settings()
     live = engine if isinstance(engine, Live) else Live(engine)
     metrics = Metrics(lambda: live.engine, settings.shared_metrics)
-    middleware = [
-        Middleware(
-            Exchanges,
-            engine=lambda: live.engine,
-            count=metrics.count,
-            failed=_failure(500, "the server failed to answer; its log says why"),
-            log=settings.access_log,
-        )
-    ]
+
+    def begin(method: str, path: str) -> Exchange:
+        return Exchange(live.engine, method, path)
+
+    def over(exchange: Exchange, status: int) -> None:
+        metrics.count(exchange, status)
+        if settings.access_log:
+            log(exchange, status)
+
+    failed = _failure(500, "the server failed to answer; its log says why")
+    middleware = [Middleware(Exchanges, begin=begin, over=over, failed=failed)]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -85,30 +88,47 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
         with live.following(settings.poll):
             yield
 
+    answers = _answers(settings)
     app = Starlette(
-        routes=[*_api_routes(settings), *_own_routes(live, metrics, settings), *_admin_routes(live, settings)],
+        routes=[*_api_routes(answers, settings), *_own_routes(live, metrics, settings), *_admin_routes(live, settings)],
         middleware=middleware,
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error, InputError: _input_error},
     )
     app.router.redirect_slashes = False
+    # An answer to another origin needs the headers of CORS, which are added further inside.
+    app.state.away = _away([] if settings.cors_origins else answers, begin, over)
     return app
 
 
-def _api_routes(settings: Settings) -> list[Route]:
+def _answers(settings: Settings) -> "list[_Answer]":
     turns = Turns(settings.waiting)
-
-    def route(
-        path: str, type_: type[Any], answers: Callable[[_Asked, Aside], Awaitable[list[Any]]], together: int
-    ) -> Route:
-        return Route(path, _Answer(path, type_, answers, together, turns, settings), methods=["POST"])
-
     return [
-        route("/api/ml/recommend", RecommendRequest, _recommend, together=8),
-        route("/api/ml/classify", ClassifyRequest, _classify, together=16),
-        route("/api/ml/similar", SimilarRequest, _similar, together=8),
-        Route("/api/ml/classify/batch", _Batch(settings), methods=["POST"]),
+        _Answer("/api/ml/recommend", RecommendRequest, _recommend, 8, turns, settings),
+        _Answer("/api/ml/classify", ClassifyRequest, _classify, 16, turns, settings),
+        _Answer("/api/ml/similar", SimilarRequest, _similar, 8, turns, settings),
     ]
+
+
+def _api_routes(answers: "list[_Answer]", settings: Settings) -> list[Route]:
+    one = [Route(each.path, each, methods=["POST"]) for each in answers]
+    return [*one, Route("/api/ml/classify/batch", _Batch(settings), methods=["POST"])]
+
+
+def _away(answers: "list[_Answer]", begin: Begin, over: Over) -> Away:
+    """What tells a server who would be sent away, before it makes anything of the request."""
+    paths = {each.path.encode(): each for each in answers}
+
+    def away(path: bytes) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
+        answer = paths.get(path)
+        if answer is None or answer.turns.enter():
+            return None
+        exchange = begin("POST", answer.path)
+        exchange.route = answer.path
+        over(exchange, answer.busy.status_code)
+        return [*answer.busy.raw_headers, *exchange.headers()], bytes(answer.busy.body)
+
+    return away
 
 
 _Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges
@@ -168,7 +188,7 @@ class _Answer:
         self.together = together
         self.turns = turns
         self.settings = settings
-        self.busy = _failed(busy(turns.limit, "requests"))
+        self.busy = _failed(busy("requests"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope[KEY]
@@ -211,7 +231,7 @@ class _Batch:
         exchange.route = "/api/ml/classify/batch"
         body = await _body(scope, receive, self.settings)
         if self.taken >= self.limit:
-            raise busy(self.settings.waiting, "batches")
+            raise busy("batches")
         self.taken += 1
         try:
             encoded = await to_thread.run_sync(self._encoded, exchange.engine, body, limiter=self.threads)

@@ -21,52 +21,55 @@ OTHER = "other"  # the route of requests that met none: their paths may be anyth
 class Exchange:
     """What is known of a request while it is answered."""
 
-    __slots__ = ("engine", "route", "source", "stages")
+    __slots__ = ("engine", "method", "path", "route", "source", "stages", "start")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, method: str, path: str) -> None:
+        self.start = perf_counter()
         self.engine = engine
+        self.method = method
+        self.path = path
         self.route = OTHER
         self.source = ""
         self.stages = Stages()
 
-    def timing(self, seconds: float) -> bytes:
-        """The value of the header Server-Timing, in ms."""
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return perf_counter() - self.start
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer says of itself: which bundle gave it, and in Server-Timing how long it took, in ms."""
+        timing = f"total;dur={1000 * self.seconds:.3f}"
         stages = "".join([f", {name};dur={1000 * taken:.3f}" for name, taken in self.stages.seconds.items()])
-        return f"total;dur={1000 * seconds:.3f}{stages}".encode()
+        return [(b"x-bundle", self.engine.bundle.label.encode()), (b"server-timing", (timing + stages).encode())]
+
+
+Begin = Callable[[str, str], Exchange]  # from method and path
+Over = Callable[[Exchange, int], None]  # with the status of the answer
 
 
 class Exchanges:
-    """ASGI middleware around all others: gives every request its engine, says with the answer which bundle gave it and
-    how long it took, counts it, and turns a failure into the plain answer that `failed` is."""
+    """ASGI middleware around all others: begins an exchange with every request, heads the answer by what it says of
+    itself, tells when it is over, and turns a failure into the plain answer that `failed` is."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        engine: Callable[[], Engine],
-        count: Callable[[Exchange, int, float], None],
-        failed: ASGIApp,
-        log: bool,
-    ) -> None:
+    def __init__(self, app: ASGIApp, begin: Begin, over: Over, failed: ASGIApp) -> None:
         self.app = app
-        self.engine = engine
-        self.count = count
+        self.begin = begin
+        self.over = over
         self.failed = failed
-        self.log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = perf_counter(), 0
-        exchange = scope[KEY] = Exchange(self.engine())
+        status = 0
+        exchange = scope[KEY] = self.begin(scope["method"], scope["path"])
 
         async def sender(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                timing = exchange.timing(perf_counter() - start)
-                label = exchange.engine.bundle.label.encode()
-                message["headers"] = [*message["headers"], (b"x-bundle", label), (b"server-timing", timing)]
+                message["headers"] = [*message["headers"], *exchange.headers()]
             await send(message)
 
         try:
@@ -81,19 +84,19 @@ class Exchanges:
         finally:
             del scope[KEY]  # an idle connection keeps its last scope, and would keep a replaced engine open
             if status:
-                self._over(scope, exchange, status, perf_counter() - start)
+                self.over(exchange, status)
 
-    def _over(self, scope: Scope, exchange: Exchange, status: int, seconds: float) -> None:
-        self.count(exchange, status, seconds)
-        if self.log:
-            line = {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "ms": round(1000 * seconds, 3),
-                "bundle": exchange.engine.bundle.name,
-                "source": exchange.source or None,
-            }
-            sys.stdout.write(json.dumps(line) + "\n")
-            sys.stdout.flush()
+
+def log(exchange: Exchange, status: int) -> None:
+    """Write one line of JSON on standard output for a request that is over."""
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "method": exchange.method,
+        "path": exchange.path,
+        "status": status,
+        "ms": round(1000 * exchange.seconds, 3),
+        "bundle": exchange.engine.bundle.name,
+        "source": exchange.source or None,
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()

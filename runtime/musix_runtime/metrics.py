@@ -28,7 +28,13 @@ class Metrics:
             every = Counter(name, told, labels, registry=registry)
             return cache(lambda *values: every.labels(*values).inc)  # which looks for its child each time
 
-        seconds = Histogram("musix_request_seconds", "Time to answer.", ["route"], registry=registry, buckets=BUCKETS)
+        seconds = Histogram(
+            "musix_request_seconds",
+            "Time to answer, of those not sent away.",
+            ["route"],
+            registry=registry,
+            buckets=BUCKETS,
+        )
         self._seconds = cache(lambda route: seconds.labels(route).observe)
         self._requests = counter("musix_requests", "Requests answered.", ["route", "status"])
         self._stages = counter("musix_stage_seconds", "Time by stage of the answer.", ["stage"])
@@ -40,16 +46,17 @@ class Metrics:
             MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
         self._registry.register(_Bundle(engine))
 
-    def count(self, exchange: Exchange, status: int, seconds: float) -> None:
+    def count(self, exchange: Exchange, status: int) -> None:
         """Count one request that is over."""
         self._requests(exchange.route, str(status))()
-        self._seconds(exchange.route)(seconds)
+        if status == 503:
+            self._sheds(exchange.route)()
+            return  # which takes no time, and would hide how long the others take
+        self._seconds(exchange.route)(exchange.seconds)
         for stage, taken in exchange.stages.seconds.items():
             self._stages(stage)(taken)
         if exchange.source:
             self._sources(exchange.source)()
-        if status == 503:
-            self._sheds(exchange.route)()
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

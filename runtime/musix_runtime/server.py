@@ -13,6 +13,7 @@ import uvicorn
 
 from musix_runtime import settings
 from musix_runtime.app import create_app
+from musix_runtime.door import Door
 from musix_runtime.engine import Engine
 from musix_runtime.live import Live
 from musix_runtime.settings import Settings
@@ -33,6 +34,7 @@ def run(path: Path, trust: Path | None, host: str, port: int, workers: int, acce
     options: dict[str, Any] = {
         "host": host,
         "port": port,
+        "http": Door,
         "access_log": False,
         "proxy_headers": False,  # nothing here depends on where a request comes from
         "server_header": False,

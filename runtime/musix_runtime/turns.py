@@ -12,6 +12,9 @@ from starlette.exceptions import HTTPException
 Aside = Callable[[Callable[[], Any]], Awaitable[Any]]  # does work that needs no lock of Python's, and gives its result
 Answer = Callable[[list[Any], Aside], Awaitable[list[Any]]]  # from questions to their answers
 RETRY_AFTER = 1  # second
+WINDOW = 0.2  # seconds after which it is judged whether many were sent away
+MANY = 0.25  # of those answered
+FEW = 4  # may wait then
 ASIDE = 2  # turns whose work is done aside, or is next
 
 
@@ -37,10 +40,32 @@ class _Queue:
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     called: bool = False
     beside: int = 0
+    coming: int = 0
+    short: bool = False
+    since: float = 0.0  # when the counts began, on the loop's clock
+    answered: int = 0
+    away: int = 0
 
     @property
     def idle(self) -> bool:
         return not (self.called or self.waiting or self.tasks)
+
+    def judge(self) -> None:
+        """After each window: whether so many were sent away in it that few may wait in the next."""
+        now = self.loop.time()
+        if now < self.since + WINDOW:
+            return
+        self.short = now < self.since + 2 * WINDOW and self.away > MANY * self.answered
+        self.since, self.answered, self.away = now, 0, 0
+
+    def expect(self) -> None:
+        """Count one more as coming, until the loop goes on with those that it has read."""
+        self.coming += 1
+        if self.coming == 1:
+            self.loop.call_soon(self._come)
+
+    def _come(self) -> None:
+        self.coming = 0
 
     def call(self) -> None:
         """Begin the next turn after a look at the sockets; once, however often it is called for until then."""
@@ -64,6 +89,7 @@ class _Queue:
 
     async def _answer(self, turns: list[_Turn]) -> None:
         many = 1 < len(turns) == turns[0].most <= len(self.waiting)
+        self.answered += len(turns)
         try:
             for turn, found in zip(turns, await _found(turns, self._aside if many else _here), strict=True):
                 if turn.future.done():
@@ -93,6 +119,9 @@ class Turns:
     together, when the turn of the first of them comes. When as many are answered together as may be, and as many wait
     behind them, what needs no lock of Python's is done aside, by a thread of its own, while the loop goes on with the
     turns before and after.
+
+    As many as `limit` may wait. While many are sent away, which takes time from the turns, those who wait would wait
+    longer than ever: then only `FEW` may wait, until few are sent away.
     """
 
     def __init__(self, limit: int) -> None:
@@ -101,19 +130,31 @@ class Turns:
         self._queue: _Queue | None = None
 
     def full(self) -> bool:
-        """Whether as many requests wait as may, so that nothing need be done for one more."""
-        return len(self._before(asyncio.get_running_loop()).waiting) >= self.limit
+        """Whether as many requests wait as may, so that one more is sent away."""
+        queue = self._before(asyncio.get_running_loop())
+        queue.judge()
+        if len(queue.waiting) + queue.coming < (min(FEW, self.limit) if queue.short else self.limit):
+            return False
+        queue.away += 1
+        return True
+
+    def enter(self) -> bool:
+        """Whether one more may come, which will `take` its turn as soon as the loop goes on with what it has read."""
+        if self.full():
+            return False
+        self._before(asyncio.get_running_loop()).expect()
+        return True
 
     async def take(self, answer: Answer, question: Any, kind: object = None, most: int = 1) -> Any:
         """Answer the question when it is its turn, together with others of its kind (compared by identity) that have
-        the same answer, up to `most` of them. Raises HTTPException 503 when `limit` requests wait already."""
+        the same answer, up to `most` of them. Raises HTTPException 503 when as many wait as may."""
         loop = asyncio.get_running_loop()
         queue = self._before(loop)
         if queue.idle:
             queue.call()
             return (await answer([question], _here))[0]
-        if len(queue.waiting) >= self.limit:
-            raise busy(self.limit, "requests")
+        if self.full():
+            raise busy("requests")
         turn = _Turn(answer, question, kind, most, loop.create_future())
         queue.waiting.append(turn)
         return await turn.future
@@ -139,7 +180,7 @@ async def _found(turns: list[_Turn], aside: Aside) -> list[Any]:
         return [(await _found([each], _here))[0] for each in turns]
 
 
-def busy(limit: int, what: str) -> HTTPException:
-    """The answer to who comes while `limit` others wait already."""
-    message = f"expected at most {limit} {what} to wait, found as many"
+def busy(what: str) -> HTTPException:
+    """The answer to who comes while as many others wait as may."""
+    message = f"expected fewer {what} at a time, found as many waiting as may"
     return HTTPException(503, message, {"retry-after": str(RETRY_AFTER)})

@@ -4,7 +4,7 @@ import threading
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.turns import Aside, Turns
+from musix_runtime.turns import FEW, WINDOW, Aside, Turns
 
 
 async def same(asked: list, aside: Aside) -> list:
@@ -74,8 +74,32 @@ def test_a_full_queue_says_what_is_expected() -> None:
         turns = Turns(1)
         await asyncio.gather(*(turns.take(same, None) for _ in range(3)))
 
-    with pytest.raises(HTTPException, match="expected at most 1 requests to wait, found as many"):
+    with pytest.raises(HTTPException, match="expected fewer requests at a time, found as many waiting as may"):
         asyncio.run(main())
+
+
+def test_who_was_let_in_has_a_place_until_the_loop_goes_on() -> None:
+    async def main() -> list[bool]:
+        turns = Turns(2)
+        first = [turns.enter() for _ in range(4)]
+        await asyncio.sleep(0)
+        return [*first, turns.enter()]
+
+    assert asyncio.run(main()) == [True, True, False, False, True]
+
+
+def test_while_many_are_sent_away_few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> list[int]:
+        turns, now, answered = Turns(10), 1000.0, []
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+        for count, later in [(12, 0), (50, 1.1), (50, 1.1), (50, 1.1), (5, 1.1), (50, 1.1), (1, 1.1), (50, 5)]:
+            now += later * WINDOW
+            found = await asyncio.gather(*(turns.take(same, i) for i in range(count)), return_exceptions=True)
+            answered.append(sum(isinstance(each, int) for each in found))
+        return answered
+
+    most, few = 11, 1 + FEW  # with the one that is answered at once
+    assert asyncio.run(main()) == [most, most, few, few, few, most, 1, most]
 
 
 def test_those_of_a_kind_and_answer_are_answered_together_in_the_turn_of_the_first() -> None:

@@ -5,8 +5,8 @@ import re
 import signal
 import socket
 import subprocess
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx2
@@ -76,31 +76,26 @@ def test_a_slow_body_is_given_up_and_holds_nobody(demo_bundle: Path) -> None:
 
 
 def test_more_than_may_wait_are_sent_away_and_the_others_answered(demo_bundle: Path) -> None:
-    """One hundred questions in one moment, where three may wait."""
-    with serving(demo_bundle, MUSIX_WAITING="3") as (url, _):
+    """One hundred questions in one moment, where three may wait: half over connections that stay, who are sent away at
+    the door, half over connections that close, who are sent away by the application."""
+    closing = HEAD.replace(b"host", b"connection: close\r\nhost")
+    with serving(demo_bundle, MUSIX_WAITING="3") as (url, _), ExitStack() as stack:
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        head = "POST /api/ml/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close"
-        request = f"{head}\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
-        together = threading.Barrier(50)
-
-        def ask(_: int) -> bytes:
-            with socket.create_connection(address, timeout=20) as connection:
-                together.wait()
-                connection.sendall(request)
-                answer = b""
-                while chunk := connection.recv(65536):
-                    answer += chunk
-                return answer
-
-        with ThreadPoolExecutor(50) as pool:
-            answers = list(pool.map(ask, range(100)))
-        statuses = [int(answer[9:12]) for answer in answers]
+        every = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(100)]
+        for i, connection in enumerate(every):
+            connection.sendall((closing if i % 2 else HEAD) + BODY)
+        answers = [HTTPResponse(each) for each in every]
+        for each in answers:
+            each.begin()
+        sent = [(dict(each.getheaders()), json.loads(each.read())) for each in answers if each.status == 503]
         text = httpx2.get(f"{url}/metrics").text
-    assert set(statuses) == {200, 503}
-    busy = next(answer for answer in answers if answer[9:12] == b"503")
-    assert b"retry-after: 1" in busy.lower()
-    assert json.loads(busy.partition(b"\r\n\r\n")[2])["error"]["code"] == "busy"
-    assert number(text, r'musix_shed_total\{route="/api/ml/recommend"\}') == statuses.count(503)
+    assert {each.status for each in answers} == {200, 503}
+    names = {"content-type", "content-length", "retry-after", "date", "x-bundle", "server-timing"}
+    assert {"connection" in headers for headers, _ in sent} == {True, False}
+    for headers, body in sent:
+        assert headers.keys() - {"connection"} == names
+        assert (headers["retry-after"], body["error"]["code"]) == ("1", "busy")
+    assert number(text, r'musix_shed_total\{route="/api/ml/recommend"\}') == len(sent)
 
 
 def test_a_server_that_is_told_to_stop_finishes_what_it_took(demo_bundle: Path) -> None:
