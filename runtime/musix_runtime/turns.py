@@ -32,17 +32,18 @@ class _Turn:
 
 @dataclass(eq=False)
 class _Queue:
-    """The turns before one event loop: those that wait, and those that are being answered."""
+    """The turns before one event loop: those that wait, `limit` at most, and those that are being answered."""
 
     loop: asyncio.AbstractEventLoop
+    limit: int
     thread: ThreadPoolExecutor
     waiting: deque[_Turn] = field(default_factory=deque)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     called: bool = False
     beside: int = 0
-    coming: int = 0
+    coming: int = 0  # who were let in, and will wait when the loop goes on
     short: bool = False
-    since: float = 0.0  # when the counts began, on the loop's clock
+    since: float = 0.0  # of the two counts that follow, on the loop's clock
     answered: int = 0
     away: int = 0
 
@@ -50,19 +51,25 @@ class _Queue:
     def idle(self) -> bool:
         return not (self.called or self.waiting or self.tasks)
 
-    def judge(self) -> None:
-        """After each window: whether so many were sent away in it that few may wait in the next."""
+    def full(self) -> bool:
+        """Whether one more is sent away. After each window it is judged whether so many were that few may wait."""
         now = self.loop.time()
-        if now < self.since + WINDOW:
-            return
-        self.short = now < self.since + 2 * WINDOW and self.away > MANY * self.answered
-        self.since, self.answered, self.away = now, 0, 0
+        if now >= self.since + WINDOW:
+            self.short = now < self.since + 2 * WINDOW and self.away > MANY * self.answered
+            self.since, self.answered, self.away = now, 0, 0
+        if len(self.waiting) + self.coming < (min(FEW, self.limit) if self.short else self.limit):
+            return False
+        self.away += 1
+        return True
 
-    def expect(self) -> None:
-        """Count one more as coming, until the loop goes on with those that it has read."""
+    def enter(self) -> bool:
+        """Count one more as coming, unless it is sent away."""
+        if self.full():
+            return False
         self.coming += 1
         if self.coming == 1:
             self.loop.call_soon(self._come)
+        return True
 
     def _come(self) -> None:
         self.coming = 0
@@ -125,25 +132,17 @@ class Turns:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self._limit = limit
         self._thread = ThreadPoolExecutor(1, "musix-aside")  # which starts with the first work
         self._queue: _Queue | None = None
 
     def full(self) -> bool:
         """Whether as many requests wait as may, so that one more is sent away."""
-        queue = self._before(asyncio.get_running_loop())
-        queue.judge()
-        if len(queue.waiting) + queue.coming < (min(FEW, self.limit) if queue.short else self.limit):
-            return False
-        queue.away += 1
-        return True
+        return self._before(asyncio.get_running_loop()).full()
 
     def enter(self) -> bool:
         """Whether one more may come, which will `take` its turn as soon as the loop goes on with what it has read."""
-        if self.full():
-            return False
-        self._before(asyncio.get_running_loop()).expect()
-        return True
+        return self._before(asyncio.get_running_loop()).enter()
 
     async def take(self, answer: Answer, question: Any, kind: object = None, most: int = 1) -> Any:
         """Answer the question when it is its turn, together with others of its kind (compared by identity) that have
@@ -152,8 +151,9 @@ class Turns:
         queue = self._before(loop)
         if queue.idle:
             queue.call()
+            queue.answered += 1
             return (await answer([question], _here))[0]
-        if self.full():
+        if queue.full():
             raise busy("requests")
         turn = _Turn(answer, question, kind, most, loop.create_future())
         queue.waiting.append(turn)
@@ -162,7 +162,7 @@ class Turns:
     def _before(self, loop: asyncio.AbstractEventLoop) -> _Queue:
         """The queue of the loop: a host may go on with another one."""
         if self._queue is None or self._queue.loop is not loop:
-            self._queue = _Queue(loop, self._thread)
+            self._queue = _Queue(loop, self._limit, self._thread)
         return self._queue
 
 
