@@ -48,11 +48,12 @@ def _ms(load: Load, status: int, percent: float) -> float | None:
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(["recommend", "classify"]), default="recommend", show_default=True)
 @click.option("--seconds", default=60.0, show_default=True, help="How long.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def main(bundle: Path, seconds: float, json_path: Path | None) -> None:
+def main(bundle: Path, kind: str, seconds: float, json_path: Path | None) -> None:
     """Ask the server of BUNDLE three times as much as it can answer."""
-    requests = stream.draw(bundle, 2000).requests("recommend")
+    requests = stream.draw(bundle, 2000).requests(kind)
     with servers.serve(bundle) as server:
         found = measure(server, requests, seconds)
     click.echo(table.grid(("figure", "found"), [(name, table.number(value)) for name, value in found.items()]))
