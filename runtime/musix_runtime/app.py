@@ -2,7 +2,7 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -53,7 +53,7 @@ CODES = {
     503: "busy",
 }
 JSON = (b"content-type", b"application/json")
-Away = Callable[[bytes], tuple[list[tuple[bytes, bytes]], bytes] | None]  # path -> headers and body of the 503, or None
+Away = Callable[[bytes], bytes | None]  # from the path to the answer, from its headers on, to who is sent away
 
 
 def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starlette:
@@ -117,18 +117,22 @@ def _api_routes(answers: "list[_Answer]", settings: Settings) -> list[Route]:
 
 def _away(answers: "list[_Answer]", begin: Begin, over: Over) -> Away:
     """What tells a server who would be sent away, before it makes anything of the request."""
-    paths = {each.path.encode(): each for each in answers}
+    paths = {each.path.encode(): (each, _lines(each.busy.raw_headers)) for each in answers}
 
-    def away(path: bytes) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
-        answer = paths.get(path)
+    def away(path: bytes) -> bytes | None:
+        answer, lines = paths.get(path, (None, b""))
         if answer is None or answer.turns.enter():
             return None
         exchange = begin("POST", answer.path)
         exchange.route = answer.path
         over(exchange, answer.busy.status_code)
-        return [*answer.busy.raw_headers, *exchange.headers()], bytes(answer.busy.body)
+        return b"%b%b\r\n%b" % (lines, _lines(exchange.headers()), bytes(answer.busy.body))
 
     return away
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % each for each in headers])
 
 
 _Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges

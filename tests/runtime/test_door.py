@@ -24,7 +24,7 @@ async def echo(request: Request) -> PlainTextResponse:
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
     app = Starlette(routes=[Route(path, echo, methods=["GET", "POST"]) for path in ("/away", "/taken")])
-    app.state.away = lambda path: ([(b"content-length", b"4"), (b"x", b"y")], b"full") if path == b"/away" else None
+    app.state.away = {b"/away": b"content-length: 4\r\nx: y\r\n\r\nfull"}.get
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=Door, proxy_headers=False, timeout_keep_alive=1, log_level="warning")
     server = uvicorn.Server(config)
