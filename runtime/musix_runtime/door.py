@@ -10,8 +10,8 @@ from musix_runtime.app import Away
 class Door(HttpToolsProtocol):
     """uvicorn's protocol, which asks the application (`app.state.away`) when the head of a request was read.
 
-    To be sent away here costs less than half of what the way through the application costs, with the same answer. When more
-    come than can be answered, that is what leaves time to answer. Whatever is not a plain request goes that other way.
+    To be sent away here costs less than half of the way through the application, with the same answer. When more come
+    than can be answered, that is what leaves time to answer. Whatever is not a plain request goes that other way.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
