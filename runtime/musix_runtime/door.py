@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from musix_runtime.app import Away
+from musix_runtime.api import Away
 
 
 class Door(HttpToolsProtocol):
