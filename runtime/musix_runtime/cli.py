@@ -12,6 +12,7 @@ import msgspec
 
 from musix_runtime import settings, store_cli
 from musix_runtime.errors import InputError, MusixError
+from musix_runtime.figures import shown
 
 if TYPE_CHECKING:
     from musix_runtime.bundle import Bundle
@@ -308,8 +309,7 @@ def _print_json(value: Any) -> None:
 def _print_table(title: str, rows: dict[str, Any]) -> None:
     click.echo(f"\n{title}")
     for name, value in _flat(rows):
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
-        click.echo(f"  {name:<44} {shown}")
+        click.echo(f"  {name:<44} {shown(value)}")
 
 
 def _flat(rows: dict[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from musix_runtime import drift, golden
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.engine import Engine
 from musix_runtime.features import AUDIO
+from musix_runtime.figures import shown
 from musix_runtime.manifest import Manifest
 from musix_runtime.messages import Recommendation, Recommendations, RecommendRequest, SimilarRequest
 from musix_runtime.ranker import COMPONENTS
@@ -48,17 +49,17 @@ class Diff(msgspec.Struct, frozen=True):
             section = getattr(self, name)
             yield f"{name}" if section else f"{name}: equal"
             if isinstance(section, dict):
-                yield from (f"  {key:<52} {_shown(a)} -> {_shown(b)}" for key, (a, b) in section.items())
+                yield from (f"  {key:<52} {shown(a)} -> {shown(b)}" for key, (a, b) in section.items())
             else:
                 yield from (f"  {line}" for line in section)
         if self.drift is None:
             yield f"drift: expected at least {drift.SAMPLES} tracks in both to tell, found fewer"
         else:
             yield "drift" if self.drift else "drift: no audio feature moved"
-            yield from (f"  {name:<52} KL {_shown(kl)}, above {drift.BOUNDS['KL']}" for name, kl in self.drift.items())
+            yield from (f"  {name:<52} KL {shown(kl)}, above {drift.BOUNDS['KL']}" for name, kl in self.drift.items())
         yield "outputs"
         for part, measures in self.outputs.items():
-            yield from (f"  {part + ': ' + name:<52} {_shown(value)}" for name, value in measures.items())
+            yield from (f"  {part + ': ' + name:<52} {shown(value)}" for name, value in measures.items())
 
 
 def diff(first: Engine, second: Engine) -> Diff:
@@ -288,11 +289,3 @@ def _mean(values: Any) -> float:
 
 def _largest(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.abs(a - b).max(initial=0))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
