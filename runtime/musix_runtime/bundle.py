@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +15,25 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from musix_runtime import contents, features, signature
+from musix_runtime import contents, faiss_check, features, onnx_check, signature
 from musix_runtime import manifest as manifests
 from musix_runtime.container import Container, View, pack, unpack
-from musix_runtime.errors import HashError, LayoutError, ManifestError
+from musix_runtime.errors import HashError, LayoutError, ManifestError, refusing
 from musix_runtime.index import Index
-from musix_runtime.manifest import ARRAYS, GOLDEN, GRAPHS, INDEXES, LAYOUT, Dimension, Manifest
+from musix_runtime.manifest import (
+    ARRAYS,
+    COUNTS,
+    GOLDEN,
+    GRAPHS,
+    INDEXES,
+    LAYOUT,
+    MAX_DEPTH,
+    MAX_FAMILIES,
+    MAX_GOLDEN_BYTES,
+    MAX_KEY_BYTES,
+    Dimension,
+    Manifest,
+)
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
 
@@ -54,17 +68,19 @@ class Bundle:
         Raises a BundleError that names the file, what was expected and what was found; InputError for a wrong key.
         """
         path = Path(path)
-        container = Container.open(path)
-        digest = manifests.digest(container.manifest)
-        if trust is not None:
-            signature.check(digest, container.signature, Path(trust), path)
-        manifest = manifests.decode(container.manifest, str(path))
-        _check_labels(manifest, path)
-        views = container.views(manifest)
-        _check_hashes(path, manifest, views)
-        bundle = cls(path, manifest, digest, container, views)
-        contents.check(bundle)
-        return bundle
+        key = None if trust is None else signature.read_key(Path(trust))
+        with refusing(path):
+            container = Container.open(path)
+            digest = manifests.digest(container.manifest)
+            if key is not None:
+                signature.check(digest, container.signature, key, path)
+            manifest = manifests.decode(container.manifest, str(path))
+            _check_manifest(manifest, path)
+            views = container.views(manifest)
+            _check_hashes(path, manifest, views)
+            bundle = cls(path, manifest, digest, container, views)
+            contents.check(bundle)
+            return bundle
 
     def pack(self, path: Path) -> None:
         """Write the bundle as the one file `path`."""
@@ -82,7 +98,7 @@ class Bundle:
         try:
             version = np.lib.format.read_magic(head)
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-        except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        except Exception as error:  # numpy reads the header as a Python expression
             raise LayoutError(f"{self.path}: {name}: expected a .npy file of version 1.0, found: {error}") from error
         wanted = (expected.dtype, tuple(self.manifest.size(each) for each in expected.shape), False, (1, 0))
         found = (dtype.kind if expected.dtype == "S" else dtype.str, shape, fortran, version)
@@ -90,7 +106,9 @@ class Bundle:
             raise LayoutError(
                 f"{self.path}: {name}: expected (dtype, shape, Fortran order, version) {wanted}, found {found}"
             )
-        if view.size - head.tell() != dtype.itemsize * int(np.prod(shape)):
+        if dtype.kind == "S" and not 0 < dtype.itemsize <= MAX_KEY_BYTES:
+            raise LayoutError(f"{self.path}: {name}: expected keys of 1 to {MAX_KEY_BYTES:,} bytes, found {dtype.str}")
+        if view.size - head.tell() != dtype.itemsize * prod(shape):
             raise LayoutError(
                 f"{self.path}: {name}: expected {shape} of {dtype.str} and no more, found {view.size:,} bytes"
             )
@@ -99,8 +117,14 @@ class Bundle:
     def session(self, name: str) -> ort.InferenceSession:
         """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
         expected = GRAPHS[name]
+        shapes = {
+            port: (1 if port in expected.one_row else expected.max_rows, self.manifest.size(width))
+            for port, width in expected.inputs.items()
+        }
+        data = self.views[name].tobytes()
         try:
-            session = ort.InferenceSession(self.views[name].tobytes(), _session_options(), ["CPUExecutionProvider"])
+            onnx_check.check(data, shapes, list(expected.outputs))
+            session = ort.InferenceSession(data, _session_options(), ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
         self._check_ports(name, "inputs", expected.inputs, session.get_inputs())
@@ -118,6 +142,7 @@ class Bundle:
     def _index(self, name: str) -> Index:
         matrix, search = self.array(INDEXES[name].vectors), self.manifest.indexes[name]
         try:
+            faiss_check.check(self.views[name], search.kind, len(matrix), matrix.shape[1], search.clusters)
             index = Index.read(matrix, self.views[name])
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
@@ -130,6 +155,8 @@ class Bundle:
 
     def golden(self, type_: type[T]) -> T:
         """The golden cases, as `type_`; LayoutError when they are not."""
+        if self.views[GOLDEN].size > MAX_GOLDEN_BYTES:
+            raise LayoutError(f"{self.path}: {GOLDEN}: expected at most {MAX_GOLDEN_BYTES:,} bytes, found more")
         try:
             return msgspec.json.decode(self.views[GOLDEN].data, type=type_)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -153,7 +180,7 @@ def _session_options() -> ort.SessionOptions:
     return options
 
 
-def _check_labels(manifest: Manifest, path: Path) -> None:
+def _check_manifest(manifest: Manifest, path: Path) -> None:
     expected = {"features": list(features.INPUTS), "moods": list(MOODS), "components": list(COMPONENTS)}
     for key, value in expected.items():
         if getattr(manifest, key) != value:
@@ -162,11 +189,37 @@ def _check_labels(manifest: Manifest, path: Path) -> None:
         raise ManifestError(f"{path}: indexes: expected {sorted(INDEXES)}, found {sorted(manifest.indexes)}")
     if set(manifest.serving.blend) != set(COMPONENTS):
         raise ManifestError(f"{path}: serving.blend: expected {COMPONENTS}, found {tuple(manifest.serving.blend)}")
-    if len(set(manifest.families)) != len(manifest.families) or not 0 < len(manifest.families) <= 32:
-        raise ManifestError(f"{path}: families: expected 1 to 32 different names, found {manifest.families}")
+    families = set(filter(str.isprintable, filter(None, manifest.families)))
+    if len(families) != len(manifest.families) or not 0 < len(families) <= MAX_FAMILIES:
+        found = str(manifest.families)[:1000]
+        raise ManifestError(f"{path}: families: expected 1 to {MAX_FAMILIES} different names, found {found}")
+    for name, allowed in COUNTS.items():
+        if manifest.size(name) not in allowed:
+            raise ManifestError(f"{path}: counts: {name}: expected {allowed}, found {manifest.size(name):,}")
+    if set(manifest.counts) != set(COUNTS):
+        raise ManifestError(f"{path}: counts: expected {sorted(COUNTS)}, found {sorted(manifest.counts)}")
+    for name, search in manifest.indexes.items():
+        if not (
+            0 < search.probes <= search.clusters if search.kind == "ivf" else search.clusters == search.probes == 0
+        ):
+            raise ManifestError(
+                f"{path}: indexes: {name}: expected as many probes as clusters or fewer, found {search}"
+            )
+    if _depth(manifest.quality) > MAX_DEPTH:
+        raise ManifestError(f"{path}: quality: expected a depth of at most {MAX_DEPTH}, found more")
     if set(manifest.files) != set(LAYOUT):
         lacking, unknown = sorted(set(LAYOUT) - set(manifest.files)), sorted(set(manifest.files) - set(LAYOUT))
         raise ManifestError(f"{path}: files: lacks {lacking or 'none'}, has unknown {unknown or 'none'}")
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects of decoded JSON are nested; not further than `MAX_DEPTH` + 1."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        depth += bool(level)
+    return depth
 
 
 def _check_hashes(path: Path, manifest: Manifest, views: dict[str, View]) -> None:

@@ -1,19 +1,22 @@
 """What the arrays of a bundle must say, beyond dtype and shape, so that no answer can go wrong or out of bounds."""
 
+from codecs import getincrementaldecoder
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from musix_runtime.errors import LayoutError
-from musix_runtime.manifest import INDEXES
+from musix_runtime.features import INPUTS
+from musix_runtime.manifest import INDEXES, MAX_HISTORY
 from musix_runtime.mood import MOODS
 
 if TYPE_CHECKING:
     from musix_runtime.bundle import Bundle
 
 LARGEST = 1e6  # of a factor
-CHUNK = 65_536  # rows looked at together, so that checking a mapped array needs no copy of it
+CHUNK_BYTES = 2**22  # looked at together, so that checking a mapped array needs no copy of it
 
 
 def check(bundle: "Bundle") -> None:
@@ -21,8 +24,10 @@ def check(bundle: "Bundle") -> None:
     checks = _Checks(bundle)
     tracks, listeners = bundle.manifest.size("tracks"), bundle.manifest.size("listeners")
     for name in ("catalog/ids", "catalog/track_ids", "genre/artists", "genre/grams", "collab/listeners"):
+        checks.keys(name)
         checks.sorted(name)
     checks.range("catalog/id_rows", 0, tracks - 1)
+    checks.own_ids(tracks)
     checks.range("catalog/popular", 0, tracks - 1)
     checks.range("catalog/moods", 0, len(MOODS) - 1)
     checks.range("catalog/families", 0, 2 ** len(bundle.manifest.families) - 1)
@@ -38,7 +43,7 @@ def check(bundle: "Bundle") -> None:
     checks.range("collab/rows", 0, tracks - 1)
     checks.sorted("collab/rows")
     checks.range("collab/history_rows", 0, tracks - 1)
-    checks.offsets("collab/history_offsets", bundle.manifest.size("plays"))
+    checks.offsets("collab/history_offsets", bundle.manifest.size("plays"), MAX_HISTORY)
     if listeners:
         checks.recent()
     checks.units("content/vectors")
@@ -58,11 +63,36 @@ class _Checks:
 
     def sorted(self, name: str) -> None:
         array = self.array(name)
-        for start in range(0, len(array), CHUNK):
-            part = array[start : start + CHUNK + 1]
+        for part in _chunks(array, overlap=1):
             wrong = np.flatnonzero(part[:-1] >= part[1:])
             if len(wrong):
                 raise self.fail(name, "ascending values", f"{part[wrong[0]]!r} before {part[wrong[0] + 1]!r}")
+
+    def keys(self, name: str) -> None:
+        """Text in UTF-8, not empty, without NUL."""
+        array = self.array(name)
+        for part in _chunks(array):
+            letters = part.view(np.uint8).reshape(len(part), -1)
+            if not letters[:, 0].all() or ((letters[:, :-1] == 0) & (letters[:, 1:] != 0)).any():
+                raise self.fail(name, "keys that are not empty and have no NUL", "others")
+            for key in part[letters.max(axis=1) > 0x7F].tolist():
+                try:
+                    key.decode()
+                except UnicodeDecodeError as error:
+                    raise self.fail(name, "keys in UTF-8", f"{key[:100]!r}") from error
+
+    def own_ids(self, tracks: int) -> None:
+        """Every recording is found by the id that it is answered by. Ids and recordings are in the same order."""
+        ids, rows, own = (self.array(f"catalog/{name}") for name in ("ids", "id_rows", "track_ids"))
+        found, start = 0, 0
+        for part in _chunks(ids):
+            of_part = rows[start : start + len(part)]
+            named = of_part[part == own[of_part]]
+            if not np.array_equal(named, np.arange(found, found + len(named))):
+                raise self.fail("catalog/id_rows", "the row of each track's own id", "another")
+            found, start = found + len(named), start + len(part)
+        if found != tracks:
+            raise self.fail("catalog/ids", "every id of catalog/track_ids", "fewer")
 
     def range(self, name: str, low: float, high: float) -> None:
         array = self.array(name)
@@ -72,26 +102,38 @@ class _Checks:
                 raise self.fail(name, f"values in {low}..{high}", f"{smallest}..{largest}")
 
     def inputs(self, name: str) -> None:
+        """Each input in its range, or NaN."""
         array = self.array(name)
-        if np.isinf(np.fmin.reduce(array, axis=None)) or np.isinf(np.fmax.reduce(array, axis=None)):
-            raise self.fail(name, "finite numbers or NaN", "an infinite one")
+        smallest, largest = (find.reduce(array, axis=0) for find in (np.fmin, np.fmax))
+        for feature, low, high in zip(INPUTS, smallest.tolist(), largest.tolist(), strict=True):
+            if low < feature.low or high > feature.high:
+                raise self.fail(name, f"{feature.name} in {feature.low:g}..{feature.high:g}", f"{low:g}..{high:g}")
 
-    def offsets(self, name: str, end: int) -> None:
+    def offsets(self, name: str, end: int, longest: int | None = None) -> None:
         array = self.array(name)
-        if array[0] != 0 or array[-1] != end or (np.diff(array) < 0).any():
-            raise self.fail(name, f"ascending values from 0 to {end:,}", f"others, from {array[0]} to {array[-1]}")
+        if array[0] != 0 or array[-1] != end:
+            raise self.fail(name, f"values from 0 to {end:,}", f"{array[0]} to {array[-1]}")
+        for part in _chunks(array, overlap=1):
+            lengths = np.diff(part)
+            if len(lengths) and lengths.min() < 0:
+                raise self.fail(name, "ascending values", "others")
+            if len(lengths) and longest is not None and lengths.max() > longest:
+                raise self.fail(name, f"at most {longest:,} entries each", f"{lengths.max():,}")
 
     def text(self, offsets: str, data: str) -> None:
         """Whole UTF-8, cut between characters only."""
         content = self.array(data)
-        starts = self.array(offsets)[:-1]
-        starts = starts[starts < len(content)]
-        try:
-            content.tobytes().decode()
-        except UnicodeDecodeError as error:
-            raise self.fail(data, "UTF-8", f"byte {error.start:,} that is not") from error
-        if (content[starts] & 0xC0 == 0x80).any():
-            raise self.fail(offsets, "cuts between characters", "one inside a character")
+        decoder, start = getincrementaldecoder("utf-8")(), 0
+        for part in _chunks(content):
+            try:
+                decoder.decode(part.tobytes(), final=start + len(part) == len(content))
+            except UnicodeDecodeError as error:
+                raise self.fail(data, "UTF-8", f"a byte that is not, from byte {start:,} on") from error
+            start += len(part)
+        for part in _chunks(self.array(offsets)[:-1]):
+            starts = part[part < len(content)]
+            if (content[starts] & 0xC0 == 0x80).any():
+                raise self.fail(offsets, "cuts between characters", "one inside a character")
 
     def recent(self) -> None:
         recent = self.array("collab/history_recent")
@@ -101,7 +143,14 @@ class _Checks:
 
     def units(self, name: str) -> None:
         array = self.array(name)
-        for start in range(0, len(array), CHUNK):
-            lengths = np.linalg.norm(array[start : start + CHUNK], axis=1)
+        for part in _chunks(array):
+            lengths = np.linalg.norm(part, axis=1)
             if not (np.abs(lengths - 1) < 1e-3).all():
                 raise self.fail(name, "vectors of length 1", f"lengths {lengths.min()}..{lengths.max()}")
+
+
+def _chunks(array: NDArray[Any], overlap: int = 0) -> Iterator[NDArray[Any]]:
+    """Parts of a few MB, each with the first `overlap` rows of the next one."""
+    rows = max(1, CHUNK_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows + overlap]

@@ -14,7 +14,7 @@ from musix_runtime.bundle import Bundle
 from musix_runtime.catalog import Catalog, bare
 from musix_runtime.collab import Collab
 from musix_runtime.content import Content
-from musix_runtime.errors import RequestError, UnknownTrackError, Violation
+from musix_runtime.errors import RequestError, UnknownTrackError, Violation, refusing
 from musix_runtime.features import AUDIO_NAMES, INPUT_NAMES
 from musix_runtime.genre import Genre
 from musix_runtime.messages import (
@@ -71,13 +71,17 @@ class Engine:
         With `trust`, the file of a public key, it must be signed by that key. Raises BundleError when the bundle is not
         what it claims to be.
         """
-        engine = cls.unproven(Bundle.open(path, trust))
-        golden.replay(engine, engine.golden(), golden.FEW)
-        return engine
+        bundle = Bundle.open(path, trust)
+        with refusing(path):
+            engine = cls.unproven(bundle)
+            golden.replay(engine, engine.golden(), golden.FEW)
+            return engine
 
     def golden(self) -> golden.Golden:
-        """The bundle's golden cases."""
-        return self.bundle.golden(golden.Golden)
+        """The bundle's golden cases. Raises LayoutError when there are too few, or they would prove nothing."""
+        cases = self.bundle.golden(golden.Golden)
+        golden.check(cases, self.bundle.path)
+        return cases
 
     @classmethod
     def unproven(cls, bundle: Bundle) -> "Engine":

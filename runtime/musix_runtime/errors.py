@@ -29,6 +29,8 @@
 A message names the place, what was expected and what was found.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -161,3 +163,15 @@ class SignatureError(BundleError):
 
 class GoldenError(BundleError):
     """The bundle's answers differ from those that its native models gave at export."""
+
+
+@contextmanager
+def refusing(place: object) -> Iterator[None]:
+    """Raise a BundleError for every error within: whatever the bytes of a bundle do to a library, it is refused."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        raise BundleError(f"{place}: expected a bundle that can be opened, found {found[:1000]}") from error

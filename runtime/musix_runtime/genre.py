@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.inference import probabilities
 
 GRAM_SIZES = (1, 2, 3, 4)
 LONGEST, WORDIEST = 12, 9  # marks of a text's length, in fours of characters, and of its words go up to these
@@ -96,8 +97,8 @@ class Genre:
     def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> Floats:
         """Confidence of each family. `inputs` (n, 15), NaN where missing; n lists of names; n titles, empty where there
         is none. Shape (n, families)."""
-        (confidence,) = self.session.run(None, {"features": inputs, **self.text_inputs(artists, titles)})
-        return np.asarray(confidence)
+        feeds = {"features": inputs, **self.text_inputs(artists, titles)}
+        return probabilities(self.session, "confidence", feeds, len(inputs), self.gram_weights.shape[1])
 
     def text_inputs(self, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> dict[str, Floats]:
         """What the graph takes of the texts: `artist` (n, width), the mean factors of each track's known artists with

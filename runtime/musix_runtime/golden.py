@@ -4,11 +4,13 @@ from typing import Any
 
 import msgspec
 
-from musix_runtime.errors import GoldenError
+from musix_runtime.errors import GoldenError, LayoutError, refusing
 from musix_runtime.manifest import PARTS
 from musix_runtime.messages import Classification, ClassifyRequest, Recommendations, RecommendRequest
 
 FEW = 4  # cases of each kind that are replayed whenever a bundle is opened
+MIN_CASES = 64  # of each kind
+MAX_TOLERANCE = 1e-3
 
 
 class ClassifyCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,19 +35,32 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recommend: list[RecommendCase]
 
 
+def check(golden: Golden, place: object) -> None:
+    """Raise LayoutError unless there are enough cases, and every part has a tolerance that tells right from wrong."""
+    counts = len(golden.classify), len(golden.recommend)
+    if min(counts) < MIN_CASES:
+        raise LayoutError(f"{place}: golden cases: expected at least {MIN_CASES} of each kind, found {counts}")
+    within = [part for part, tolerance in golden.tolerance.items() if 0 < tolerance <= MAX_TOLERANCE]
+    if set(within) != set(golden.tolerance) or set(within) != set(PARTS):
+        expected = f"a tolerance of at most {MAX_TOLERANCE} for each of {', '.join(PARTS)}"
+        raise LayoutError(f"{place}: golden cases: expected {expected}, found {golden.tolerance}")
+
+
 def replay(engine: Any, golden: Golden, limit: int | None = None) -> dict[str, float]:
     """Ask the first `limit` cases of each kind (all by default); the largest difference of each part.
 
-    Raises GoldenError that names the case, what was expected and what was found.
+    Raises GoldenError that names the case, what was expected and what was found; BundleError for a case that is none.
     """
     worst = dict.fromkeys(PARTS, 0.0)
     for number, case in enumerate(golden.classify[:limit]):
-        found = engine.classify(case.request)
-        errors = {"genre": genre_error(case.expected, found), "mood": mood_error(case.expected, found)}
-        _note(f"classify case {number}", errors, golden.tolerance, worst)
+        with refusing(f"golden classify case {number}"):
+            found = engine.classify(case.request)
+            errors = {"genre": genre_error(case.expected, found), "mood": mood_error(case.expected, found)}
+            _note(f"classify case {number}", errors, golden.tolerance, worst)
     for number, asked in enumerate(golden.recommend[:limit]):
-        errors = _recommend_errors(asked.expected, engine.recommend(asked.request), golden.tolerance["ranker"])
-        _note(f"recommend case {number}", errors, golden.tolerance, worst)
+        with refusing(f"golden recommend case {number}"):
+            errors = _recommend_errors(asked.expected, engine.recommend(asked.request), golden.tolerance["ranker"])
+            _note(f"recommend case {number}", errors, golden.tolerance, worst)
     return worst
 
 

@@ -20,6 +20,15 @@ SIGNATURE = "signature.json"
 SIGNATURE_LIMIT = 4096  # bytes
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has some 20 kB
 
+MAX_ROWS = 2**31 - 1  # rows are int32
+MAX_KEY_BYTES = 4096
+MAX_GOLDEN_BYTES = 16 * 2**20
+MAX_POOL = 1000  # tracks that collab and content each propose, and that the ranker sees
+MAX_BATCH = 1000  # tracks classified together
+MAX_HISTORY = 100_000  # tracks of one listener
+MAX_DEPTH = 8  # of the quality card
+MAX_FAMILIES = 32
+
 PARTS = ("genre", "mood", "collab", "content", "ranker")
 CONTENT = 28  # 12 audio + 10 genre + 5 mood + 1 artist popularity
 
@@ -37,11 +46,13 @@ class Array:
 
 @dataclass(frozen=True)
 class Graph:
-    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the first axis is the batch, but for
-    the ranker's context, which is one row."""
+    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the first axis is the batch of at
+    most `max_rows`."""
 
     inputs: dict[str, Dimension]
     outputs: dict[str, Dimension]
+    max_rows: int
+    one_row: tuple[str, ...] = ()  # inputs that have one row, whatever the batch
 
 
 @dataclass(frozen=True)
@@ -86,9 +97,10 @@ GRAPHS = {
     "genre/model.onnx": Graph(
         {"features": len(features.INPUTS), "artist": "genre_width", "title": "families", "case": 1},
         {"confidence": "families"},
+        MAX_BATCH,
     ),
-    "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}),
-    "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}),
+    "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}, MAX_BATCH),
+    "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}, 11 * MAX_POOL, ("context",)),
 }
 
 INDEXES = {"collab/index.faiss": Index("collab/track_factors.npy"), "content/index.faiss": Index("content/vectors.npy")}
@@ -98,6 +110,23 @@ GOLDEN = "golden/cases.json"
 # Every file of a bundle, beside manifest and signature.
 LAYOUT = (*ARRAYS, *GRAPHS, *INDEXES, GOLDEN)
 
+
+# How many there are at least and at most of what the arrays' dimensions name.
+COUNTS = {
+    "tracks": range(1, MAX_ROWS),
+    "ids": range(1, MAX_ROWS),
+    "name_bytes": range(2**40),
+    "artist_bytes": range(2**40),
+    "popular": range(MAX_ROWS),
+    "artists": range(MAX_ROWS),
+    "genre_width": range(1, 1024),
+    "grams": range(MAX_ROWS),
+    "listeners": range(MAX_ROWS),
+    "heard": range(MAX_ROWS),
+    "collab_width": range(2, 257),
+    "taste_width": range(1, 257),
+    "plays": range(2**40),
+}
 
 Count = Annotated[int, Meta(ge=0, lt=2**48)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -113,8 +142,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Numbers of the recipe that the runtime itself follows."""
 
-    candidates: Annotated[int, Meta(ge=1, le=10_000)]  # tracks that collab and content each propose
-    pool: Annotated[int, Meta(ge=1, le=10_000)]  # of these, how many the ranker sees: the best by the blend
+    candidates: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # tracks that collab and content each propose
+    pool: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # of these, how many the ranker sees: the best by the blend
     blend: dict[str, Annotated[float, Meta(ge=0, le=1)]]  # weight of each component in the blend
 
 
@@ -164,7 +193,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     indexes: dict[str, Search]
     files: dict[str, File]
     parity: dict[str, float]
-    quality: dict[str, Any]
+    quality: dict[str, dict[str, Any]]
     provenance: Provenance
 
     def figures(self) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnxruntime as ort
 
+from musix_runtime import inference
 from musix_runtime.arrays import Floats
 
 MOODS = ("happy", "sad", "energetic", "calm", "focus")
@@ -18,4 +18,4 @@ class Mood:
 
     def probabilities(self, audio: Floats) -> Floats:
         """Probability of each mood, summing to 1. `audio` (n, 12), NaN where missing. Shape (n, 5)."""
-        return np.asarray(self.session.run(None, {"features": audio})[0])
+        return inference.probabilities(self.session, "probabilities", {"features": audio}, len(audio), len(MOODS))

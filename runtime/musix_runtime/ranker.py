@@ -7,12 +7,12 @@ import onnxruntime as ort
 
 from musix_runtime import kernels
 from musix_runtime.arrays import Floats, Rows, Scores
+from musix_runtime.inference import probabilities
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 DIVERSITY = COMPONENTS.index("diversity")
 STEPS = 10  # diversity comes in tenths, so that the scores of a candidate at every diversity are few
 MICRO = 1_000_000  # scores are whole millionths: the last bits differ between hosts and batch sizes
-SCORE = ["score"]  # the output of the graph
 COALITIONS = 2 ** len(COMPONENTS)
 
 
@@ -28,8 +28,8 @@ class Ranker:
         return np.rint(self._run(components, context)[:, 0].astype(np.float64) * MICRO) / MICRO
 
     def _run(self, components: Floats, context: Floats) -> Floats:
-        (scores,) = self.session.run(SCORE, {"components": components, "context": context[None]})
-        return np.asarray(scores, np.float32)
+        inputs = {"components": components, "context": context[None]}
+        return probabilities(self.session, "score", inputs, len(components), 1)
 
     def explain(self, components: Floats, context: Floats) -> tuple[Scores, Scores]:
         """Base score (n,) and Shapley value of each component (n, 5); base + values = score, to the millionth.

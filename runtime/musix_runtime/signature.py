@@ -7,6 +7,8 @@ import msgspec
 
 from musix_runtime.errors import InputError, SignatureError
 
+ALGORITHM = "ed25519"
+
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`signature.json`: the public key that signed, and its signature of the 64 ASCII characters of the digest."""
@@ -45,30 +47,45 @@ def sign(digest: str, private: Path) -> bytes:
         raise InputError(f"{private}: expected an Ed25519 private key in PEM, found: {error}") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise InputError(f"{private}: expected an Ed25519 private key, found another kind")
-    signed = Signature("ed25519", key.public_key().public_bytes_raw().hex(), key.sign(digest.encode()).hex())
-    return msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n"
+    return _encode(Signature(ALGORITHM, key.public_key().public_bytes_raw().hex(), key.sign(digest.encode()).hex()))
 
 
-def check(digest: str, signature: bytes, trusted: Path, where: Path) -> None:
-    """Raise SignatureError unless `signature` is by the key in `trusted`; InputError when that is no public key."""
+def read_key(path: Path) -> Any:
+    """Return the Ed25519 public key in a PEM file. Raises InputError when there is none."""
     ed25519, serialization = _cryptography()
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected an Ed25519 public key in PEM, found: {error}") from error
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise InputError(f"{path}: expected an Ed25519 public key, found another kind")
+    return key
+
+
+def check(digest: str, signature: bytes, key: Any, place: Path) -> None:
+    """Raise SignatureError unless `signature` is the one form of a signature of `digest` by `key`."""
     from cryptography.exceptions import InvalidSignature
 
-    try:
-        key = serialization.load_pem_public_key(trusted.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{trusted}: expected an Ed25519 public key in PEM, found: {error}") from error
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise InputError(f"{trusted}: expected an Ed25519 public key, found another kind")
     if not signature:
-        raise SignatureError(f"{where}: expected a signature by {trusted}, found none")
+        raise SignatureError(f"{place}: expected a signature by the trusted key, found none")
     try:
         found = msgspec.json.decode(signature, type=Signature)
-        key.verify(bytes.fromhex(found.signature), digest.encode())
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise SignatureError(f"{where}: expected a signature, found: {error}") from error
+        content = bytes.fromhex(found.signature)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise SignatureError(f"{place}: expected a signature, found: {error}") from error
+    expected = Signature(ALGORITHM, key.public_bytes_raw().hex(), content.hex())
+    if signature != _encode(expected):
+        raise SignatureError(f"{place}: expected an {ALGORITHM} signature by {expected.key}, found {found}")
+    try:
+        key.verify(content, digest.encode())
     except InvalidSignature as error:
-        raise SignatureError(f"{where}: expected a signature by {trusted}, found one that is not by it") from error
+        raise SignatureError(
+            f"{place}: expected a signature by the trusted key, found one that is not by it"
+        ) from error
+
+
+def _encode(signature: Signature) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(signature), indent=2) + b"\n"
 
 
 def _cryptography() -> tuple[Any, Any]:

@@ -37,6 +37,16 @@ CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
     (lambda m: m["counts"].update(tracks=-1), ManifestError, "counts"),
     (lambda m: m["counts"].pop("tracks"), ManifestError, "counts: expected 'tracks' among them"),
     (lambda m: m["counts"].update(tracks=10**9), BundleError, "found"),
+    (lambda m: m["counts"].update(tracks=0), ManifestError, "counts: tracks: expected range"),
+    (lambda m: m["counts"].update(ids=0), ManifestError, "counts: ids: expected range"),
+    (lambda m: m["counts"].update(surprise=1), ManifestError, "counts: expected"),
+    (lambda m: m["counts"].update(artists=2**47, genre_width=2**17), ManifestError, "counts: artists: expected range"),
+    (lambda m: m["serving"].update(candidates=1001), ManifestError, "candidates"),
+    (lambda m: m["families"].__setitem__(0, ""), ManifestError, "families: expected"),
+    (lambda m: m["families"].__setitem__(0, "a\x1b[2J"), ManifestError, "families: expected"),
+    (lambda m: m.update(quality={"genre": 1}), ManifestError, "quality"),
+    (lambda m: m.update(quality={"genre": {"a": [[[[[[[[[1]]]]]]]]]}}), ManifestError, "quality: expected a depth"),
+    (lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", clusters=4, probes=5), ManifestError, "probes"),
 ]
 
 

@@ -1,0 +1,245 @@
+"""ONNX graphs with the right hash that would read files, loop, or take any amount of memory: refused in their bytes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from musix_runtime import Engine, onnx_check
+from musix_runtime.errors import BundleError, LayoutError
+from tests.runtime.hostile.build import agree
+
+MOOD = "mood/model.onnx"
+INPUTS, OUTPUTS = {"features": (1000, 12)}, ["probabilities"]
+
+
+@pytest.fixture(scope="module")
+def mood(demo_bundle: Path) -> bytes:
+    return (demo_bundle / MOOD).read_bytes()
+
+
+def external(tensor: TensorProto, location: str = "secret.key") -> TensorProto:
+    """The tensor, with its numbers in another file."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def floats(*shape: int) -> TensorProto:
+    return numpy_helper.from_array(np.ones(shape, np.float32), "added")
+
+
+def external_initializer(model: onnx.ModelProto) -> None:
+    external(model.graph.initializer[0])
+
+
+def external_attribute(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["added"], value=external(floats(12))))
+
+
+def external_in_a_branch(model: onnx.ModelProto) -> None:
+    branch = helper.make_graph([], "branch", [], [], [external(floats(12))])
+    model.graph.node.append(helper.make_node("If", ["isnan"], ["added"], then_branch=branch, else_branch=branch))
+
+
+def external_in_a_function(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Constant", [], ["y"], value=external(floats(12)))
+    model.functions.append(helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 18)]))
+
+
+def unknown_domain(model: onnx.ModelProto) -> None:
+    model.graph.node[1].domain = "com.microsoft"
+
+
+def loop(model: onnx.ModelProto) -> None:
+    body = helper.make_graph([], "body", [], [])
+    model.graph.node.append(helper.make_node("Loop", ["", ""], ["added"], body=body))
+
+
+def sparse(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add()
+
+
+def metadata(model: onnx.ModelProto) -> None:
+    model.metadata_props.add(key="a", value="b")
+
+
+def more_nodes_than_allowed(model: onnx.ModelProto) -> None:
+    model.graph.node.extend(helper.make_node("Abs", ["features"], [f"added {i}"]) for i in range(600))
+
+
+def numbers_without_bound(model: onnx.ModelProto) -> None:
+    """A column by a row of constants, which ONNX Runtime would compute while it loads."""
+    column, row = floats(100_000, 1), floats(1, 100_000)
+    column.name, row.name = "column", "row"
+    model.graph.initializer.extend([column, row])
+    model.graph.node.append(helper.make_node("Add", ["column", "row"], ["added"]))
+
+
+def products_of_the_batch(model: onnx.ModelProto) -> None:
+    """Each row by each other one: the memory grows with the square of the batch."""
+    model.graph.node.append(helper.make_node("Gemm", ["features", "features"], ["added"], transB=1))
+
+
+def the_same_name_twice(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Abs", ["features"], ["isnan"]))
+
+
+def a_name_that_nothing_has(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input[0] = "nothing"
+
+
+def a_shape_beyond_its_data(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].dims[0] = 2**40
+
+
+def text_in_a_tensor(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("added", TensorProto.STRING, [1], [b"text"]))
+
+
+def a_later_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 99
+
+
+HOSTILE = [
+    external_initializer,
+    external_attribute,
+    external_in_a_branch,
+    external_in_a_function,
+    unknown_domain,
+    loop,
+    sparse,
+    metadata,
+    more_nodes_than_allowed,
+    numbers_without_bound,
+    products_of_the_batch,
+    the_same_name_twice,
+    a_name_that_nothing_has,
+    a_shape_beyond_its_data,
+    text_in_a_tensor,
+    a_later_opset,
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE)
+def test_hostile_graph_is_refused(copy: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    model = onnx.load(copy / MOOD)
+    change(model)
+    (copy / MOOD).write_bytes(model.SerializeToString())
+    agree(copy, MOOD)
+    with pytest.raises(LayoutError, match=r"mood/model\.onnx: expected an ONNX graph, found: "):
+        Engine.open(copy)
+
+
+def test_exported_graph_passes(mood: bytes) -> None:
+    onnx_check.check(mood, INPUTS, OUTPUTS)
+
+
+@pytest.mark.parametrize("extra", [b"\x38\x01", b"\xa0\x01\x01", b"\x0b", b"\x3a", b"\x3a\x00", b"\xff" * 11])
+def test_bytes_behind_the_model_are_refused(mood: bytes, extra: bytes) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        onnx_check.check(mood + extra, INPUTS, OUTPUTS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_change_is_read_as_onnx_reads_it_or_refused(data: st.DataObject, mood: bytes) -> None:
+    """What passes is a model whose graph has only what was checked, by protobuf's own parser."""
+    changed = bytearray(mood)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(mood) - 1))
+        changed[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    try:
+        onnx_check.check(bytes(changed), INPUTS, OUTPUTS)
+    except ValueError:
+        return
+    model = onnx.load_from_string(bytes(changed))
+    assert not model.functions
+    assert not [tensor for tensor in model.graph.initializer if tensor.external_data or tensor.data_location]
+    assert {(node.domain, node.op_type) for node in model.graph.node} <= set(onnx_check.OPERATORS)
+
+
+def trees(**changes: object) -> dict[str, object]:
+    """One tree: a root and two leaves, of one weight each."""
+    ids = np.array([0, 0, 0])
+    attributes = {
+        "n_targets": 1,
+        "nodes_treeids": ids,
+        "nodes_nodeids": np.array([0, 1, 2]),
+        "nodes_featureids": ids,
+        "nodes_values": np.array([0.5, 0, 0], np.float32),
+        "nodes_modes": [b"BRANCH_LT", b"LEAF", b"LEAF"],
+        "nodes_truenodeids": np.array([1, 0, 0]),
+        "nodes_falsenodeids": np.array([2, 0, 0]),
+        "nodes_missing_value_tracks_true": ids,
+        "target_treeids": ids[:2],
+        "target_nodeids": np.array([1, 2]),
+        "target_ids": ids[:2],
+        "target_weights": np.array([0, 1], np.float32),
+    }
+    return attributes | changes
+
+
+def test_a_whole_tree_passes() -> None:
+    assert onnx_check.tree_check.operations_per_row(trees(), 4) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nodes_truenodeids": np.array([0, 0, 0])},  # a cycle
+        {"nodes_truenodeids": np.array([2, 0, 0])},  # one leaf twice, the other never
+        {"nodes_falsenodeids": np.array([3, 0, 0])},  # no such node
+        {"nodes_falsenodeids": np.array([-1, 0, 0])},
+        {"nodes_featureids": np.array([4, 0, 0])},
+        {"nodes_nodeids": np.array([0, 1, 1])},
+        {"nodes_treeids": np.array([0, 0, 2**40])},
+        {"nodes_modes": [b"BRANCH_LT", b"LEAF", b"BRANCH_MEMBER"]},
+        {"nodes_values": np.zeros(2, np.float32)},
+        {"target_ids": np.array([0, 1])},
+        {"target_nodeids": np.array([0, 2])},  # a weight of a branch
+        {"target_treeids": np.array([0, 1])},
+        {"target_weights": np.zeros(1, np.float32)},
+        {"n_targets": 2**40},
+        {"base_values": np.zeros(2, np.float32)},
+    ],
+)
+def test_broken_tree_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="TreeEnsembleRegressor: expected"):
+        onnx_check.tree_check.operations_per_row(trees(**changes), 4)
+
+
+def test_a_very_deep_tree_is_refused() -> None:
+    """Every branch has a leaf and the next branch."""
+    size = 2 * 100 + 1
+    nodes = np.arange(size)
+    branch = (nodes % 2 == 0) & (nodes < size - 1)
+    deep = {
+        "nodes_treeids": np.zeros(size, np.int64),
+        "nodes_nodeids": nodes,
+        "nodes_featureids": np.zeros(size, np.int64),
+        "nodes_values": np.zeros(size, np.float32),
+        "nodes_modes": [b"BRANCH_LT" if each else b"LEAF" for each in branch],
+        "nodes_truenodeids": np.where(branch, nodes + 1, 0),
+        "nodes_falsenodeids": np.where(branch, nodes + 2, 0),
+        "nodes_missing_value_tracks_true": np.zeros(size, np.int64),
+    }
+    with pytest.raises(ValueError, match="a depth of at most 64"):
+        onnx_check.tree_check.operations_per_row(trees(**deep), 4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_graph_that_gives_no_number_is_refused_at_load(copy: Path, value: float) -> None:
+    model = onnx.load(copy / "ranker/model.onnx")
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "network.layers.4.bias")
+    bias.raw_data = np.array([value], np.float32).tobytes()
+    (copy / "ranker/model.onnx").write_bytes(model.SerializeToString())
+    agree(copy, "ranker/model.onnx")
+    with pytest.raises(BundleError, match=r"score: expected numbers in 0\.\.1|expected the native models' answer"):
+        Engine.open(copy)
