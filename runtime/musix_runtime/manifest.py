@@ -18,7 +18,7 @@ VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 SIGNATURE_LIMIT = 4096  # bytes
-MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has some 20 kB
+MANIFEST_LIMIT = 2 * 2**20  # bytes; a real one has some 20 kB
 
 MAX_ROWS = 2**31 - 1  # rows are int32
 MAX_KEY_BYTES = 4096

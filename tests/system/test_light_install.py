@@ -1,8 +1,12 @@
-"""In a second, empty environment: the plain install serves a built bundle and knows nothing of the training stack."""
+"""In a second, empty environment: the plain install serves a built bundle and knows nothing of the training stack.
+
+There the libraries that read a bundle's files are the oldest that pyproject.toml allows; elsewhere the newest.
+"""
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,8 +21,13 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment with `pip install .` and nothing else."""
     path = tmp_path_factory.mktemp("light") / "venv"
     subprocess.run([sys.executable, "-m", "venv", path], check=True)
-    subprocess.run([path / "bin" / "pip", "install", "--quiet", ROOT], check=True, capture_output=True)
+    subprocess.run([path / "bin" / "pip", "install", "--quiet", ROOT, *_oldest()], check=True, capture_output=True)
     return path / "bin"
+
+
+def _oldest() -> list[str]:
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [each.replace(">=", "==") for each in dependencies if each.startswith(("onnxruntime", "faiss-cpu"))]
 
 
 def test_the_training_stack_is_not_there(light: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_manifest_that_is_no_manifest(copy: Path, content: bytes) -> None:
 def test_a_manifest_of_200_mb_is_not_even_read(copy: Path) -> None:
     with (copy / "manifest.json").open("r+b") as file:
         file.truncate(200 * 2**20)
-    with pytest.raises(ManifestError, match=r"expected at most 16,777,216 bytes, found 209,715,200"):
+    with pytest.raises(ManifestError, match=r"expected at most 2,097,152 bytes, found 209,715,200"):
         Bundle.open(copy)
 
 
