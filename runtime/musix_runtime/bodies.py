@@ -123,11 +123,18 @@ class Decoder(Generic[T]):
         try:
             return self._decoder.decode(body)
         except _NOT_JSON as error:
-            if len(body) <= NAMED_BYTES:
-                return self._parse(_decode_any(body))
-            if isinstance(error, msgspec.ValidationError):
-                raise RequestError([violation(error)]) from error
-            raise _not_json(body, error) from error
+            if len(body) > NAMED_BYTES:
+                raise _failure(body, error) from error
+            return self._decode_slowly(body, error)
+
+    def _decode_slowly(self, body: bytes, first: Exception) -> T:
+        try:
+            raw = msgspec.json.decode(body)
+        except msgspec.ValidationError:  # a number beyond every range, of which the typed decoder knows the place
+            raise _failure(body, first) from first
+        except _NOT_JSON as error:
+            raise _failure(body, error) from error
+        return self._parse(raw)
 
     def _parse(self, raw: Any) -> T:
         return parse(raw, self._type)
@@ -177,14 +184,9 @@ def _check_values(body: bytes) -> None:
         raise RequestError([Violation("$", message)])
 
 
-def _decode_any(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except _NOT_JSON as error:
-        raise _not_json(body, error) from error
-
-
-def _not_json(body: bytes, error: Exception) -> HTTPException:
+def _failure(body: bytes, error: Exception) -> RequestError | HTTPException:
+    if isinstance(error, msgspec.ValidationError):
+        return RequestError([violation(error)])
     if body.startswith(UTF16_MARKS) or b"\0" in body[:4]:
         return HTTPException(400, "body: expected JSON in UTF-8, found UTF-16 or UTF-32")
     if isinstance(error, UnicodeDecodeError):
