@@ -76,10 +76,10 @@ def _runs(text: str) -> set[str]:
 def text_length(texts: Sequence[str]) -> int:
     """Return how many characters the texts have in all, as they are written or as they are compared (`plain`),
     whichever is more: one sign may stand for a whole sentence. At most `MAX_TRACK_TEXT` are normalised for that."""
-    written = sum(map(len, texts))
-    if written > MAX_TRACK_TEXT or all(text.isascii() and "&" not in text for text in texts):
-        return written
-    return max(written, sum(len(plain(text)) for text in texts))
+    written = "".join(texts)
+    if len(written) > MAX_TRACK_TEXT or (written.isascii() and "&" not in written):
+        return len(written)
+    return max(len(written), sum(len(plain(text)) for text in texts))
 
 
 def spelt(grams: Keys, weights: Floats, texts: Sequence[list[str]]) -> Floats:
