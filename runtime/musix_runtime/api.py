@@ -1,21 +1,17 @@
 """The API: endpoints that answer requests from the engine, and say who is sent away."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from musix_runtime.engine import Engine
-from musix_runtime.errors import RequestError, Violation
+from musix_runtime.bodies import INLINE_BYTES, BatchDecoder, Decoder, read_body
 from musix_runtime.exchange import KEY, Begin, Exchange, Over
-from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest, parse
+from musix_runtime.messages import ClassifyRequest, RecommendRequest, SimilarRequest
 from musix_runtime.responses import failed
 from musix_runtime.settings import Settings
 from musix_runtime.turns import Aside, Turns, busy
@@ -23,6 +19,20 @@ from musix_runtime.turns import Aside, Turns, busy
 JSON = (b"content-type", b"application/json")
 Away = Callable[[bytes], bytes | None]  # from the path to the answer, from its headers on, to who is sent away
 _Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges
+
+
+def _recommend_one(exchange: Exchange, request: RecommendRequest) -> Any:
+    answer = exchange.engine.recommend(request, exchange.stages)
+    exchange.source = answer.source
+    return answer
+
+
+def _classify_one(exchange: Exchange, request: ClassifyRequest) -> Any:
+    return exchange.engine.classify(request)
+
+
+def _similar_one(exchange: Exchange, request: SimilarRequest) -> Any:
+    return exchange.engine.similar(request)
 
 
 async def _recommend(asked: _Asked, aside: Aside) -> list[Any]:
@@ -59,25 +69,49 @@ async def _similar(asked: _Asked, aside: Aside) -> list[Any]:
     return answers
 
 
+class WorkerThreads:
+    """The threads that answer large requests beside the event loop, since they take longer than a small one may wait.
+    Few run at a time, the others wait."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._threads = CapacityLimiter(settings.batches)
+        self._running = 0
+        self._limit = settings.batches + settings.waiting
+
+    async def run(self, answer: Callable[[Exchange, bytes], bytes], exchange: Exchange, body: bytes) -> bytes:
+        """Return the answer that a thread gives. Raises HTTPException 503 when as many wait as may."""
+        if self._running >= self._limit:
+            raise busy("large requests")
+        self._running += 1
+        try:
+            return await to_thread.run_sync(answer, exchange, body, limiter=self._threads)
+        finally:
+            self._running -= 1
+
+
 class Endpoint:
     """An endpoint that answers one message on the event loop: it takes less than a millisecond. Up to `together` that
-    wait for the same engine are answered at once, which costs less than to look at the sockets between any two."""
+    wait for the same engine are answered at once, which costs less than to look at the sockets between any two. A
+    large message is answered by `one`, in a thread."""
 
     def __init__(
         self,
         path: str,
         type_: type[Any],
         answers: Callable[[_Asked, Aside], Awaitable[list[Any]]],
+        one: Callable[[Exchange, Any], Any],
         together: int,
         turns: Turns,
+        threads: WorkerThreads,
         settings: Settings,
     ) -> None:
         self.path = path
-        self.type = type_
-        self.decoder = msgspec.json.Decoder(type_)
+        self.decoder = Decoder(type_)
         self.answers = answers
+        self.one = one
         self.together = together
         self.turns = turns
+        self.threads = threads
         self.settings = settings
         self.busy = failed(busy("requests"))
 
@@ -87,68 +121,63 @@ class Endpoint:
         if self.turns.full():
             await self.busy(scope, receive, send)  # with no more to do than this
             return
-        request = self._request(await _body(scope, receive, self.settings))
+        body = await read_body(scope, receive, self.settings)
+        if len(body) > INLINE_BYTES:
+            await _send(send, await self.threads.run(self._encoded_one, exchange, body))
+            return
+        request = self.decoder.decode(body)
         taken = self.turns.take(self._encoded, (exchange, request), exchange.engine, self.together)
         await _send(send, await taken)
 
-    def _request(self, body: bytes) -> Any:
-        try:
-            return self.decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return parse(_decoded(body), self.type)  # which names every wrong field
+    def _encoded_one(self, exchange: Exchange, body: bytes) -> bytes:
+        request = self.decoder.decode(body)
+        exchange.stages.lap("HTTP")
+        encoded = _success(self.one(exchange, request))
+        exchange.stages.lap("JSON")
+        return encoded
 
     async def _encoded(self, asked: _Asked, aside: Aside) -> list[bytes]:
         for exchange, _ in asked:
             exchange.stages.lap("HTTP")
         encoded = []
         for (exchange, _), answer in zip(asked, await self.answers(asked, aside), strict=True):
-            encoded.append(b'{"success":true,"data":' + msgspec.json.encode(answer) + b"}")
+            encoded.append(_success(answer))
             exchange.stages.lap("JSON")
         return encoded
 
 
 class _Batch:
-    """The endpoint that classifies many tracks, in a thread: it takes tens of milliseconds. Few run at a time, the
-    others wait."""
+    """The endpoint that classifies many tracks, in a thread: it takes tens of milliseconds."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, threads: WorkerThreads) -> None:
         self.settings = settings
-        self.threads = CapacityLimiter(settings.batches)
-        self.taken = 0
-        self.limit = settings.batches + settings.waiting
+        self.threads = threads
+        self.decoder = BatchDecoder()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope[KEY]
         exchange.route = "/api/ml/classify/batch"
-        body = await _body(scope, receive, self.settings)
-        if self.taken >= self.limit:
-            raise busy("batches")
-        self.taken += 1
-        try:
-            encoded = await to_thread.run_sync(self._encoded, exchange.engine, body, limiter=self.threads)
-        finally:
-            self.taken -= 1
-        await _send(send, encoded)
+        body = await read_body(scope, receive, self.settings)
+        await _send(send, await self.threads.run(self._encoded, exchange, body))
 
-    def _encoded(self, engine: Engine, body: bytes) -> bytes:
-        answers = engine.classify_batch(_requests(body))
-        return b'{"success":true,"data":' + msgspec.json.encode(answers) + b"}"
+    def _encoded(self, exchange: Exchange, body: bytes) -> bytes:
+        return _success(exchange.engine.classify_batch(self.decoder.decode(body)))
 
 
 def endpoints(settings: Settings) -> list[Endpoint]:
     """Those that take turns, in one queue."""
-    turns = Turns(settings.waiting)
+    shared = Turns(settings.waiting), WorkerThreads(settings), settings
     return [
-        Endpoint("/api/ml/recommend", RecommendRequest, _recommend, 8, turns, settings),
-        Endpoint("/api/ml/classify", ClassifyRequest, _classify, 16, turns, settings),
-        Endpoint("/api/ml/similar", SimilarRequest, _similar, 8, turns, settings),
+        Endpoint("/api/ml/recommend", RecommendRequest, _recommend, _recommend_one, 8, *shared),
+        Endpoint("/api/ml/classify", ClassifyRequest, _classify, _classify_one, 16, *shared),
+        Endpoint("/api/ml/similar", SimilarRequest, _similar, _similar_one, 8, *shared),
     ]
 
 
 def routes(endpoints: list[Endpoint], settings: Settings) -> list[Route]:
     """Where they are found, and batches beside them."""
     one = [Route(each.path, each, methods=["POST"]) for each in endpoints]
-    return [*one, Route("/api/ml/classify/batch", _Batch(settings), methods=["POST"])]
+    return [*one, Route("/api/ml/classify/batch", _Batch(settings, endpoints[0].threads), methods=["POST"])]
 
 
 def away(endpoints: list[Endpoint], begin: Begin, over: Over) -> Away:
@@ -171,68 +200,8 @@ def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % each for each in headers])
 
 
-_BATCH = msgspec.json.Decoder(list[ClassifyRequest])
-
-
-def _requests(body: bytes) -> list[ClassifyRequest]:
-    try:
-        requests = _BATCH.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        items = _decoded(body)
-        if not isinstance(items, list):
-            raise _too_many("none") from None
-        requests = _parse_all(items)
-    if len(requests) > BATCH_LIMIT:
-        raise _too_many(f"{len(requests):,}")
-    return requests
-
-
-def _too_many(found: str) -> RequestError:
-    return RequestError([Violation("$", f"expected an array of at most {BATCH_LIMIT:,} tracks, found {found}")])
-
-
-def _parse_all(items: list[Any]) -> list[ClassifyRequest]:
-    requests, violations = [], []
-    for i, item in enumerate(items):
-        try:
-            requests.append(parse(item, ClassifyRequest, f"[{i}]"))
-        except RequestError as error:
-            violations += error.violations
-    if violations:
-        raise RequestError(violations)
-    return requests
-
-
-async def _body(scope: Scope, receive: Receive, settings: Settings) -> bytes:
-    """The whole body. HTTPException when it is not said to be JSON, is too large, or takes too long."""
-    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    if kind.partition(b";")[0].strip().lower() != b"application/json":
-        found = kind.decode("latin-1") or "nothing"
-        raise HTTPException(415, f"content-type: expected application/json, found {found}")
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(settings.body_seconds):
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                more = message.get("more_body", False)
-                if size > settings.body_limit:
-                    raise HTTPException(413, f"body: expected at most {settings.body_limit:,} bytes, found more")
-    except TimeoutError as error:
-        told = f"body: expected all of it within {settings.body_seconds:g} s, found {size:,} bytes"
-        raise HTTPException(408, told, {"connection": "close"}) from error
-    return b"".join(parts)
-
-
-def _decoded(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HTTPException(400, f"body: expected JSON, found: {error}") from error
+def _success(data: Any) -> bytes:
+    return b'{"success":true,"data":' + msgspec.json.encode(data) + b"}"
 
 
 async def _send(send: Send, body: bytes) -> None:

@@ -31,8 +31,10 @@ class Keys:
         width = self.sorted.dtype.itemsize
         encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
         # A longer key cannot be there, and would be cut to one that may be; NUL pads, so no key has one.
-        if max(map(len, encoded)) > width or b"\0" in b"".join(encoded):
-            encoded = [key if len(key) <= width and b"\0" not in key else b"" for key in encoded]
+        if max(map(len, encoded)) > width:
+            encoded = [key if len(key) <= width else b"" for key in encoded]
+        if b"\0" in b"".join(encoded):
+            encoded = [key if b"\0" not in key else b"" for key in encoded]
         wanted = np.array(encoded, self.sorted.dtype)
         places = np.empty(len(wanted), np.int64)
         order = np.argsort(wanted)  # one after the other, they lie near each other in memory

@@ -1,5 +1,6 @@
 """Catalog: from track ids to rows and back, and what is known of each track. Nothing is read until asked for."""
 
+import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,13 +10,21 @@ from numpy.typing import NDArray
 
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings
 
-URI = "spotify:track:"
+SHARED = ("spotify:", "http", "HTTP", "open.", "play.")  # how a track that was shared, not named by its id, begins
+_SHARED_TRACK = re.compile(
+    r"(?:spotify:|(?:https?://)?(?:open|play)\.spotify\.com/)(?:intl-[a-z-]+/|embed/)*track[:/]([^/:?#\s]+)/?(?:[?#].*)?",
+    re.ASCII | re.IGNORECASE | re.DOTALL,
+)
 CHUNK = 65_536  # ids compared together
 
 
 def bare(track_id: str) -> str:
-    """The track id without `spotify:track:`; both forms name the same track."""
-    return track_id.removeprefix(URI)
+    """Return the id of a track that is given as an id, as `spotify:track:ID` or as a link to open.spotify.com, with or
+    without a language and what follows a `?`. Any other text is an id as it stands."""
+    if not track_id.startswith(SHARED):
+        return track_id
+    match = _SHARED_TRACK.fullmatch(track_id)
+    return match[1] if match else track_id
 
 
 @dataclass(frozen=True)

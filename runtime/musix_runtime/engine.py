@@ -16,7 +16,7 @@ from musix_runtime.collab import Collab
 from musix_runtime.content import Content
 from musix_runtime.errors import RequestError, UnknownTrackError, Violation, refusing
 from musix_runtime.features import AUDIO_NAMES, INPUT_NAMES
-from musix_runtime.genre import Genre
+from musix_runtime.genre import MAX_BATCH_TEXT, MAX_TRACK_TEXT, Genre, text_length
 from musix_runtime.messages import (
     Classification,
     ClassifyRequest,
@@ -139,6 +139,7 @@ class Engine:
     def _classify(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> list[Classification]:
         if not requests:
             return []
+        _check_texts(requests, paths)
         inputs, artists, titles = self._inputs(requests, paths)
         confidences = self.genre.confidence(inputs, artists, titles)
         moods = self.mood.probabilities(np.ascontiguousarray(inputs[:, : len(AUDIO_NAMES)]))
@@ -215,6 +216,8 @@ class Engine:
                 inputs[i, : len(AUDIO_NAMES)] = [getattr(given, name) for name in AUDIO_NAMES]
             for name in INPUT_NAMES[len(AUDIO_NAMES) :]:
                 value = getattr(request, name)
+                if value is None and name == "duration_ms" and given is not None:
+                    value = given.duration_ms
                 if value is not None:
                     inputs[i, INPUT_NAMES.index(name)] = value
             if request.artists is not None:
@@ -292,6 +295,20 @@ class Engine:
             names.append(self.bundle.manifest.families[lowest.bit_length() - 1])
             bits ^= lowest
         return names
+
+
+def _check_texts(requests: Sequence[ClassifyRequest], paths: list[str]) -> None:
+    """Raise RequestError when artists and names are so long that to read them takes long."""
+    total = 0
+    for request, path in zip(requests, paths, strict=True):
+        length = text_length([*(request.artists or ()), request.name or ""])
+        if length > MAX_TRACK_TEXT:
+            message = f"expected at most {MAX_TRACK_TEXT:,} characters in all artists and the name, found {length:,}"
+            raise RequestError([Violation(f"{path.removesuffix('trackId')}artists", message)])
+        total += length
+    if total > MAX_BATCH_TEXT:
+        message = f"expected at most {MAX_BATCH_TEXT:,} characters in all artists and names, found {total:,}"
+        raise RequestError([Violation("$", message)])
 
 
 def _rounded(shares: Floats) -> Scores:

@@ -55,6 +55,15 @@ class TableError(InputError):
     """A table is missing, unreadable, empty, or a column or row breaks the schema."""
 
 
+MAX_SHOWN_LENGTH = 100  # characters of a caller's text that a message repeats
+MAX_VIOLATIONS = 20  # that one error names
+
+
+def shorten(text: str, length: int = MAX_SHOWN_LENGTH) -> str:
+    """Return the text, or its first `length` characters with an ellipsis when it is longer."""
+    return text if len(text) <= length else text[:length] + "…"
+
+
 @dataclass(frozen=True)
 class Violation:
     """One field of a request that is wrong: its path, and what was expected there."""
@@ -64,18 +73,20 @@ class Violation:
 
 
 class RequestError(InputError):
-    """A request has wrong fields; `violations` names every one of them."""
+    """A request has wrong fields; `violations` names the first `MAX_VIOLATIONS` of them, `more` counts the others."""
 
     def __init__(self, violations: list[Violation]) -> None:
-        super().__init__("; ".join(f"{each.path}: {each.message}" for each in violations))
-        self.violations = violations
+        self.violations = violations[:MAX_VIOLATIONS]
+        self.more = len(violations) - len(self.violations)
+        named = "; ".join(f"{each.path}: {each.message}" for each in self.violations)
+        super().__init__(f"{named}; and {self.more:,} more" if self.more else named)
 
 
 class UnknownTrackError(InputError):
     """A track id that the bundle's catalogue does not hold."""
 
     def __init__(self, track_id: str, path: str = "trackId") -> None:
-        super().__init__(f"{path}: expected a track of the catalogue, found {track_id!r}")
+        super().__init__(f"{path}: expected a track of the catalogue, found {shorten(track_id)!r}")
         self.path = path
 
 

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 
 import numpy as np
 import onnxruntime as ort
@@ -12,7 +13,9 @@ import onnxruntime as ort
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.inference import probabilities
 
-GRAM_SIZES = (1, 2, 3, 4)
+MAX_GRAM = 4
+MAX_TRACK_TEXT = 1_500  # characters that the artists and the name of one track have in all: at most some 5 ms of work
+MAX_BATCH_TEXT = 200_000  # and those of all tracks that are classified together
 LONGEST, WORDIEST = 12, 9  # marks of a text's length, in fours of characters, and of its words go up to these
 MARK = "^"  # before what tells how a text is written: no run of letters holds it
 TITLE = "#"  # before a gram of a title: the same letters say something else in an artist's name
@@ -60,12 +63,24 @@ def _marks(text: str) -> set[str]:
 
 def _runs(text: str) -> set[str]:
     runs: set[str] = set()
-    for word in text.split():
+    for word in set(text.split()):
         padded = f" {word} "
-        for size in GRAM_SIZES:
-            runs.update(padded[i : i + size] for i in range(len(padded) - size + 1))
+        grams = list(padded)
+        runs.update(grams)
+        for size in range(1, MAX_GRAM):
+            grams = list(map(add, grams, padded[size:]))
+            runs.update(grams)
     runs.discard(" ")
     return runs
+
+
+def text_length(texts: Sequence[str]) -> int:
+    """Return how many characters the texts have in all, as they are written or as they are compared (`plain`),
+    whichever is more: one sign may stand for a whole sentence. At most `MAX_TRACK_TEXT` are normalised for that."""
+    written = "".join(texts)
+    if len(written) > MAX_TRACK_TEXT or (written.isascii() and "&" not in written):
+        return len(written)
+    return max(len(written), sum(len(plain(text)) for text in texts))
 
 
 def spelt(grams: Keys, weights: Floats, texts: Sequence[list[str]]) -> Floats:

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 
 from musix_runtime import features
 from musix_runtime.collab import TimeRange
-from musix_runtime.errors import RequestError, Violation
+from musix_runtime.errors import RequestError, Violation, shorten
 
 BATCH_LIMIT = 1000
 TEXT_LIMIT = 1000
@@ -23,10 +23,18 @@ def _number(feature: features.Feature) -> Any:
     return Annotated[float, Meta(ge=feature.low, le=feature.high, description=feature.unit)]
 
 
-# The 12 audio features under Spotify's own names, all of them required.
+_Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
+_Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
+
+# The 12 audio features under Spotify's own names, all of them required. What else Spotify's object holds is accepted,
+# so that it can be passed on as it is; of that only the duration is read.
 AudioFeatures = msgspec.defstruct(
     "AudioFeatures",
-    [(feature.name, _number(feature)) for feature in features.AUDIO],
+    [
+        *((feature.name, _number(feature)) for feature in features.AUDIO),
+        *((name, _Text | None, None) for name in ("type", "id", "uri", "track_href", "analysis_url")),
+        ("duration_ms", _Milliseconds | None, None),
+    ],
     frozen=True,
     forbid_unknown_fields=True,
 )
@@ -41,9 +49,9 @@ class ClassifyRequest(Request, frozen=True):
 
     track_id: Id | None = None
     audio_features: AudioFeatures | None = None  # type: ignore[valid-type]
-    artists: Annotated[list[Annotated[str, Meta(max_length=TEXT_LIMIT)]], Meta(max_length=100)] | None = None
-    name: Annotated[str, Meta(max_length=TEXT_LIMIT)] | None = None
-    duration_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
+    artists: Annotated[list[_Text], Meta(max_length=100)] | None = None
+    name: _Text | None = None
+    duration_ms: _Milliseconds | None = None
     popularity: Annotated[float, Meta(ge=0, le=100)] | None = None
     explicit: bool | None = None
 
@@ -60,9 +68,9 @@ class RecommendRequest(Request, frozen=True):
     user_id: Id
     current_track_id: Id | None = None
     limit: Limit = 10
-    exclude_ids: Annotated[list[str], Meta(max_length=LIST_LIMIT)] = field(default_factory=list)
+    exclude_ids: Annotated[list[_Text], Meta(max_length=LIST_LIMIT)] = field(default_factory=list)
     time_range: TimeRange = "medium_term"
-    history: Annotated[list[str], Meta(max_length=LIST_LIMIT)] | None = None
+    history: Annotated[list[_Text], Meta(max_length=LIST_LIMIT)] | None = None
     context: Context = field(default_factory=Context)
 
 
@@ -139,11 +147,11 @@ T = TypeVar("T")
 
 
 def parse(raw: Any, type_: type[T], path: str = "") -> T:
-    """Turn decoded JSON into a message. Raises RequestError with every wrong field, each by its path."""
+    """Turn decoded JSON into a message. Raises RequestError that names every wrong field by its path."""
     try:
         return msgspec.convert(raw, type_)
     except msgspec.ValidationError as error:
-        found = _violations(raw, type_, path) or [_violation(error, path)]
+        found = _violations(raw, type_, path) or [violation(error, path)]
         raise RequestError(found) from error
 
 
@@ -152,11 +160,8 @@ def _violations(raw: Any, type_: Any, path: str) -> list[Violation]:
     if not isinstance(raw, dict) or not (isinstance(type_, type) and issubclass(type_, Struct)):
         return []
     fields = {each.encode_name: each for each in msgspec.structs.fields(type_)}
-    found = [
-        Violation(_join(path, name), f"unknown field; known are {', '.join(fields)}")
-        for name in raw
-        if name not in fields
-    ]
+    unknown = f"unknown field; known are {', '.join(fields)}"
+    found = [Violation(_join(path, shorten(name)), unknown) for name in raw if name not in fields]
     for name, each in fields.items():
         if name not in raw:
             if each.required:
@@ -166,7 +171,7 @@ def _violations(raw: Any, type_: Any, path: str) -> list[Violation]:
             msgspec.convert(raw[name], each.type)
         except msgspec.ValidationError as error:
             inner = _violations(raw[name], _struct(each.type), _join(path, name))
-            found += inner or [_violation(error, _join(path, name), raw[name])]
+            found += inner or [violation(error, _join(path, name), raw[name])]
     return found
 
 
@@ -175,13 +180,18 @@ def _struct(type_: Any) -> Any:
     return next((each for each in getattr(type_, "__args__", ()) if each is not type(None)), type_)
 
 
-def _violation(error: msgspec.ValidationError, path: str, value: Any = None) -> Violation:
+def violation(error: msgspec.ValidationError, path: str = "", value: Any = None) -> Violation:
+    """Return what msgspec found wrong, at `path` or inside of it. Nothing of the request is repeated at length."""
     message, _, inner = str(error).partition(" - at `$")
     if message.startswith("Invalid enum value"):
         message = f"Expected {', '.join(RANGES[:-1])} or {RANGES[-1]}"  # the one enumeration there is
-    expected = (message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found ")
-    found = f", found {value!r}" if "found" not in expected and isinstance(value, str | int | float) else ""
-    return Violation(f"{path}{inner.rstrip('`')}".lstrip(".") or "$", expected + found[:100])
+    expected = shorten((message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found "), 200)
+    found = f", found {_shown(value)}" if "found" not in expected and isinstance(value, str | int | float) else ""
+    return Violation(shorten(f"{path}{inner.rstrip('`')}".lstrip("."), 200) or "$", expected + found)
+
+
+def _shown(value: str | float) -> str:
+    return repr(shorten(value)) if isinstance(value, str) else shorten(repr(value))
 
 
 def _join(path: str, name: str) -> str:

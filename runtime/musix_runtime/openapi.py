@@ -17,17 +17,18 @@ from musix_runtime.messages import (
 
 REFERENCE = "#/components/schemas/{name}"
 FAILURES = {
-    400: "The body is not JSON.",
+    400: "The body is not JSON in UTF-8, or not gzip though it is said to be.",
     401: "No token was given.",
     403: "Another token than the admin's.",
     404: "No such track in the catalogue.",
     408: "The body did not come in time.",
     409: "Refused; the bundle that answered before answers on.",
-    413: "The body is too large.",
-    415: "The content type is not application/json.",
-    422: "Fields are wrong; each is named by its path.",
+    413: "The body is too large, packed or unpacked.",
+    415: "The content type is not application/json, or the content encoding is not gzip.",
+    422: "Fields are wrong; up to 20 are named by their paths, of a body above 16 KiB the first.",
     503: "Too much to do; `Retry-After` says when to come back.",
 }
+PACKING = "JSON in UTF-8. It may be packed: `Content-Encoding: gzip`; its limit holds for what it unpacks to as well."
 BODY = (400, 408, 413, 415, 422, 503)  # what any request with a body may meet
 EXAMPLES: dict[str, Any] = {
     "/api/ml/classify": {"trackId": "spotify:track:simulated0000000000001"},
@@ -85,7 +86,7 @@ def document(admin: bool) -> dict[str, Any]:
 
 
 def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], failures: tuple[int, ...]) -> dict[str, Any]:
-    body = {"required": True, "content": {"application/json": {"schema": request}}}
+    body = {"description": PACKING, "required": True, "content": {"application/json": {"schema": request}}}
     responses = {"200": _success(answer)} | _failures(failures)
     return {"post": {"summary": summary, "requestBody": body, "responses": responses}}
 

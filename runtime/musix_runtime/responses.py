@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from musix_runtime.errors import RequestError, UnknownTrackError, Violation
+from musix_runtime.errors import RequestError, UnknownTrackError, Violation, shorten
 
 CODES = {
     400: "bad_request",
@@ -40,10 +40,11 @@ async def http_error(request: Request, error: Exception) -> Response:
     """Starlette's handler of HTTPException."""
     if not isinstance(error, HTTPException):
         raise error
+    path = shorten(request.url.path)
     if error.status_code == 404:
-        error.detail = f"{request.url.path}: expected a route of this server, found none"
+        error.detail = f"{path}: expected a route of this server, found none"
     elif error.status_code == 405:
-        error.detail = f"{request.url.path}: expected another method, found {request.method}"
+        error.detail = f"{path}: expected another method, found {shorten(request.method)}"
     return failed(error)
 
 
@@ -57,7 +58,8 @@ def failed(error: HTTPException) -> Response:
 async def input_error(request: Request, error: Exception) -> Response:
     """Starlette's handler of InputError."""
     if isinstance(error, RequestError):
-        return failure(422, "the request has wrong fields", error.violations)
+        more = f"; {error.more:,} more are not shown" if error.more else ""
+        return failure(422, f"the request has wrong fields{more}", error.violations)
     if isinstance(error, UnknownTrackError):
         return failure(404, str(error), [Violation(error.path, "unknown track")], "unknown_track")
     raise error

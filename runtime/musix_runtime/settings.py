@@ -16,7 +16,7 @@ class Settings:
     """What a host may decide. Every field has the environment variable `MUSIX_<FIELD>`."""
 
     cors_origins: tuple[str, ...] = ()  # comma-separated; "*" allows every origin
-    body_limit: int = 4 * 2**20  # bytes; a batch of 1,000 tracks has some 0.5 MB
+    body_limit: int = 2 * 2**20  # bytes, unpacked; a batch of 1,000 tracks has some 0.5 MB
     poll: float = 2.0  # seconds between two looks at the live pointer of a store
     admin_token: str = field(default="", repr=False)  # empty: the routes of the admin are off
     waiting: int = 32  # requests that may wait while one is answered; who comes then is sent away with 503

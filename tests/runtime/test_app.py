@@ -88,6 +88,7 @@ def test_the_document_and_the_page_need_nothing_from_elsewhere(client: TestClien
     assert document["openapi"] == "3.1.0"
     assert set(document["components"]["schemas"]) >= {"RecommendRequest", "Recommendation", "AudioFeatures", "Failure"}
     assert document["components"]["schemas"]["RecommendRequest"]["properties"]["limit"]["maximum"] == 100
+    assert "gzip" in document["paths"]["/api/ml/classify"]["post"]["requestBody"]["description"]
     page = client.get("/docs").text
     assert all(path in page for path in document["paths"])
     assert re.findall(r"https?://", page) == []

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from musix_runtime import Engine
+from musix_runtime import ClassifyRequest, Engine
 from musix_runtime.arrays import Keys
-from musix_runtime.genre import artist_key, name_grams, spelt, title_grams
+from musix_runtime.errors import RequestError
+from musix_runtime.genre import MAX_BATCH_TEXT, MAX_TRACK_TEXT, artist_key, name_grams, spelt, text_length, title_grams
+from musix_runtime.messages import AudioFeatures
 from tests.runtime.test_messages import FEATURES
 
 
@@ -96,3 +98,33 @@ def test_a_title_is_read_where_no_artist_is_known(engine: Engine) -> None:
     said = spelt(genre.grams, genre.gram_weights, [title_grams(title)])
     np.testing.assert_array_equal(texts["title"], [0 * said, said, said, 0 * said, 0 * said])
     assert (texts["artist"][2] == genre.factors[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [("Air", 3), ("", 0), ("Björk", 5), ("Beyonce\u0301", 8), ("\ufdfa" * 10, 180), ("&#xFDFA;" * 10, 180), ("&&", 7)],
+)
+def test_the_length_of_a_text_is_that_before_or_after_it_is_made_comparable(text: str, length: int) -> None:
+    assert text_length([text]) == length
+
+
+@pytest.mark.parametrize("text", ["a" * 750, "\ufdfa" * 43, "&#xFDFA;" * 43, "& " * 300])
+def test_artists_and_name_of_a_track_have_a_length_in_all(engine: Engine, text: str) -> None:
+    request = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), artists=[text, text], name=text)
+    with pytest.raises(RequestError, match=f"^artists: expected at most {MAX_TRACK_TEXT:,} characters in all artists"):
+        engine.classify(request)
+    with pytest.raises(RequestError, match=r"^\[1\]\.artists: expected at most"):
+        engine.classify_batch([ClassifyRequest(track_id="simulated0000000000001"), request])
+
+
+def test_the_texts_of_a_batch_have_a_length_in_all(engine: Engine) -> None:
+    request = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), name="a" * 1000)
+    with pytest.raises(RequestError, match=rf"^\$: expected at most {MAX_BATCH_TEXT:,} characters in all artists and"):
+        engine.classify_batch([request] * 201)
+
+
+def test_the_duration_beside_the_audio_features_is_read(engine: Engine) -> None:
+    beside = ClassifyRequest(audio_features=AudioFeatures(**FEATURES, duration_ms=60_000))
+    apart = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), duration_ms=60_000)
+    inputs = [engine._inputs([each], ["trackId"])[0] for each in (beside, apart)]
+    np.testing.assert_array_equal(*inputs)

@@ -50,6 +50,20 @@ def test_audio_features_need_all_twelve_in_range() -> None:
     ]
 
 
+def test_the_object_of_spotify_is_accepted_as_it_is() -> None:
+    extra = {
+        "type": "audio_features",
+        "id": "simulated0000000000001",
+        "uri": "spotify:track:simulated0000000000001",
+        "track_href": "https://api.spotify.com/v1/tracks/simulated0000000000001",
+        "analysis_url": "https://api.spotify.com/v1/audio-analysis/simulated0000000000001",
+        "duration_ms": 200_000,
+    }
+    assert parse({"audioFeatures": FEATURES | extra}, ClassifyRequest).audio_features.duration_ms == 200_000
+    (found,) = violations({"audioFeatures": FEATURES | extra | {"mood": 1}}, ClassifyRequest)
+    assert (found.path, found.message[:14]) == ("audioFeatures.mood", "unknown field;")
+
+
 def test_what_is_no_object_is_said_to_be_none() -> None:
     assert violations([], RecommendRequest) == [Violation("$", "expected object, found array")]
 

@@ -35,6 +35,21 @@ def test_plays_of_all_ids_of_a_recording_are_summed() -> None:
     assert source.notes["dropped: track not in the catalogue"] == 1
 
 
+def test_links_and_uris_in_a_table_are_the_ids_in_them() -> None:
+    data, source = made(
+        user_id=["a"] * 4,
+        track_id=[
+            f"https://open.spotify.com/track/{TRACK(0)}?si=0123456789abcdef",
+            f"https://open.spotify.com/intl-de/track/{TRACK(0)}",
+            f"spotify:track:{TRACK(0)}",
+            f"https://open.spotify.com/album/{TRACK(0)}",
+        ],
+        plays=[1, 1, 1, 1],
+    )
+    assert data.plays.tolist() == [3]
+    assert source.notes["dropped: track not in the catalogue"] == 1
+
+
 @pytest.mark.parametrize(
     "times",
     [
