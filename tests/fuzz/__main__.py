@@ -1,22 +1,14 @@
-"""python -m tests.fuzz [--minutes N | --count N] [--seed S] [--bundle DIR ...] [--kinds KIND ...]
+"""python -m tests.fuzz [--minutes N | --count N] [--seed S] [--bundle DIR ...] [--kinds KIND ...] [--jobs N]
 
 Mutates bundles, hashes and all, and tells how each ended. The exit code is 1 when any was neither refused nor harmless.
 """
 
 import argparse
-import ctypes
-import os
 import sys
-import tempfile
 import time
-from pathlib import Path
-
-os.environ["OMP_NUM_THREADS"] = "1"  # the children fork: a pool of threads would not come along
-if sys.platform == "linux":
-    ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX: threads would each reserve address space, which is limited
 
 from tests.fuzz.bases import EXACT, base
-from tests.fuzz.campaign import Tally, Trial, Workplace, campaign
+from tests.fuzz.campaign import Campaign, Tally, Trial
 from tests.fuzz.mutate import KINDS
 
 
@@ -26,23 +18,19 @@ def main() -> int:
     faults: dict[str, list[Trial]] = {}
     tallies = {kind: Tally() for kind in options.kinds}
     count = options.count or (sys.maxsize if options.minutes else 1000)
-    with tempfile.TemporaryDirectory(prefix="musix-fuzz-") as work:
-        places = []
-        for i, name in enumerate(options.bundle):
-            (Path(work) / str(i)).mkdir()
-            places.append(Workplace(base(name), Path(work) / str(i)))
-        start = time.monotonic()
-        for trial in campaign(places, options.kinds, options.seed, count, (options.minutes or 1e6) * 60):
-            tallies[trial.kind].add(trial.outcome)
-            if options.verbose or count == 1:
-                print(
-                    f"{trial.seed} {trial.kind} {trial.base} {trial.outcome.kind}: {trial.done}: {trial.outcome.detail}"
-                )
-            if trial.outcome.kind == "wrong":
-                faults.setdefault(trial.outcome.fault, []).append(trial)
-                if len(faults[trial.outcome.fault]) == 1:
-                    _print_fault(trial)
-        _print_table(tallies, time.monotonic() - start)
+    for name in options.bundle:
+        base(name)  # built once, where it is missing
+    start = time.monotonic()
+    campaign = Campaign(options.bundle, options.kinds, options.seed)
+    for trial in campaign.run(count, (options.minutes or 1e6) * 60, options.jobs):
+        tallies[trial.kind].add(trial.outcome)
+        if options.verbose or count == 1:
+            print(f"{trial.outcome.kind}: {trial.seed} {trial.done}: {trial.outcome.detail}")
+        if trial.outcome.kind == "wrong":
+            faults.setdefault(trial.outcome.fault, []).append(trial)
+            if len(faults[trial.outcome.fault]) == 1:
+                _print_fault(trial)
+    _print_table(tallies, time.monotonic() - start)
     _print_summary(faults)
     return 1 if faults else 0
 
@@ -54,6 +42,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first mutation; the others follow")
     parser.add_argument("--bundle", nargs="+", default=list(EXACT), help="flat, ivf or bundle folders")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once (default: 1)")
     parser.add_argument("--verbose", action="store_true", help="print every trial")
     return parser.parse_args()
 

@@ -31,7 +31,8 @@ OUT_OF_MEMORY = ("bad_alloc", "allocate", "MemoryError", "length_error", "vector
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a bundle ended: `refused`, `harmless` or `wrong`; what was said; the cost of it."""
+    """How a bundle ended: `refused`, `harmless` or `wrong`; what was said, and where; time and peak of memory, mapped
+    files among it."""
 
     kind: str
     detail: str
@@ -62,7 +63,7 @@ class Runner:
 
     def run(self, folder: Path, trust: Path | None) -> Outcome:
         """Open and ask the bundle in a child."""
-        start, base = time.perf_counter(), _pages()[1] * resource.getpagesize() // 1024
+        start = time.perf_counter()
         reading, writing = os.pipe()
         self.errors.seek(0)
         self.errors.truncate()
@@ -72,9 +73,10 @@ class Runner:
             self._child(folder, trust, writing)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
-            told = pipe.read()
+            before, _, told = pipe.read().partition(b"\n")
         _, status, usage = os.wait4(pid, 0)
-        cost = time.perf_counter() - start, max(0, usage.ru_maxrss - base) / 1024
+        pages = max(0, usage.ru_maxrss * 1024 // resource.getpagesize() - int(before or 0))
+        cost = time.perf_counter() - start, pages * resource.getpagesize() / 2**20
         if os.WIFSIGNALED(status) or not told:
             return Outcome("wrong", *self._crash(status), *cost)
         kind, detail, place = json.loads(told)
@@ -91,12 +93,13 @@ class Runner:
         return f"{hang}{name} {said}".strip(), place.rpartition("musix_runtime/")[2].replace('", line ', ":")
 
     def _child(self, folder: Path, trust: Path | None, writing: int) -> None:
+        os.write(writing, b"%d\n" % _pages()[1])
         os.dup2(self.errors.fileno(), 1)
         os.dup2(self.errors.fileno(), 2)
         faulthandler.enable(2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in (signal.SIGPROF, signal.SIGALRM):
-            faulthandler.register(number, file=2, chain=True) if hasattr(faulthandler, "register") else None
+            faulthandler.register(number, file=2, chain=True)  # says where it hangs, and lets it end
         signal.alarm(WALL_S)
         told = _told(lambda: self._outcome(folder, trust))
         os.write(writing, json.dumps(told).encode())
