@@ -80,7 +80,7 @@ class Runner:
         if os.WIFSIGNALED(status) or not told:
             return Outcome("wrong", *self._crash(status), *cost)
         kind, detail, place = json.loads(told)
-        return Outcome(kind, detail, place, *cost)
+        return Outcome(kind, detail.replace(f"{folder}: ", ""), place, *cost)
 
     def _crash(self, status: int) -> tuple[str, str]:
         self.errors.seek(0)
