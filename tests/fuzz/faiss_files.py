@@ -14,7 +14,7 @@ Rng = np.random.Generator
 Field = tuple[str, int, str]  # name, offset, format of `struct`
 OTHERS = (
     "IDMap,Flat", "IDMap2,Flat", "IVF4,Flat", "IVF16,SQ8", "IVF16,SQfp16", "IVF4,PQ4x4", "HNSW8", "HNSW8,SQ8", "SQ8",
-    "SQfp16", "PQ4", "PQ4x4fs", "LSH", "PCA8,Flat", "PCAR8,SQ8", "HNSW16", "IVF16_HNSW8,SQ8", "L2norm,Flat", "IMI2x4,Flat",
+    "SQfp16", "SQ4", "SQ6", "LSH", "PCA8,Flat", "PCAR8,SQ8", "HNSW16", "IVF16_HNSW8,SQ8", "L2norm,Flat", "IMI2x4,Flat",
     "IVF4,Flat,RFlat", "ZnLattice3x8_4", "RQ4x4", "IVF4(IVF2,Flat),SQ8", "Pad64,Flat", "ITQ,LSH",
 )  # fmt: skip
 
