@@ -1,6 +1,7 @@
 # make demo   train, export, verify, serve and ask: the whole line on the embedded data
 # make test   lint, types, import contract, all tests
 # make check  lint, types, import contract
+# make fuzz   ten minutes of bundles with right hashes and hostile content
 # make serve  the demo on http://127.0.0.1:8000
 # make load   a minute of simulated listeners against the demo; fails when the P95 is above 100 ms
 
@@ -11,7 +12,7 @@ DEMO := build/demo-1.0.0
 NATIVE := $(wildcard runtime/musix_runtime/native/*.[ch])
 SOURCES := $(shell find runtime exporter trainer -name '*.py' -o -name '*.toml')
 
-.PHONY: demo test check serve load clean
+.PHONY: demo test check fuzz serve load clean
 
 demo: $(DEMO)/manifest.json
 	$(BIN)/musix verify $(DEMO)
@@ -26,6 +27,9 @@ check: $(INSTALLED)
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz --minutes 10 --jobs 2
 
 serve: $(DEMO)/manifest.json
 	$(BIN)/musix serve $(DEMO)

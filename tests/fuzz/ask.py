@@ -1,0 +1,177 @@
+"""Questions to every route of the server, made from the bundle's own ids, and what a well-formed answer is."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from musix_runtime import Engine, create_app
+from musix_runtime.live import Live
+from musix_runtime.messages import Classification, Recommendations, Similar
+from musix_runtime.mood import MOODS
+from tests.runtime.test_messages import FEATURES
+
+SOURCES = {"hybrid", "collab", "history", "content", "popular"}
+TYPES: dict[str, Any] = {
+    "/api/ml/classify": Classification,
+    "/api/ml/classify/batch": list[Classification],
+    "/api/ml/recommend": Recommendations,
+    "/api/ml/similar": Similar,
+}
+GETS = ("/health", "/ready", "/metrics")
+STATUSES = {200, 404, 422}
+
+
+class WrongAnswerError(Exception):
+    """An answer that is not well-formed."""
+
+
+class Asker:
+    """An application whose engine is changed before it is asked."""
+
+    def __init__(self, good: Engine) -> None:
+        self.live = Live(good)
+        self.app = create_app(self.live)
+        self.errors = _Errors()
+        logging.getLogger("musix_runtime").addHandler(self.errors)
+
+    def ask(self, engine: Engine) -> None:
+        """Ask everything. Raises WrongAnswerError."""
+        self.live.engine = engine
+        asyncio.run(self._ask(engine))
+
+    async def _ask(self, engine: Engine) -> None:
+        for path in GETS:
+            status, body = await self._call("GET", path, b"")
+            if status != 200:
+                raise self._failed(path, None, status, body)
+        for path, question in questions(engine):
+            status, body = await self._call("POST", path, msgspec.json.encode(question))
+            if status not in STATUSES:
+                raise self._failed(path, question, status, body)
+            if status == 200:
+                try:
+                    check(engine, path, question, body)
+                except (WrongAnswerError, msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise WrongAnswerError(f"{path}: {error}: asked {str(question)[:100]}") from None
+
+    def _failed(self, path: str, question: object, status: int, body: bytes) -> WrongAnswerError:
+        cause = self.errors.last
+        said = f"{type(cause).__name__}: {cause}" if cause else body[:100].decode("utf-8", "replace")
+        failure = WrongAnswerError(f"{path}: status {status}: {said}: asked {str(question)[:100]}")
+        failure.__cause__ = cause
+        return failure
+
+    async def _call(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """One request to the application, without a socket: status and body."""
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"test"), (b"content-type", b"application/json")]
+        scope = {
+            "type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": path, "root_path": "",
+            "raw_path": path.encode(), "query_string": b"", "headers": headers, "client": ("127.0.0.1", 1),
+            "server": ("test", 80), "asgi": {"version": "3.0"},
+        }  # fmt: skip
+        await self.app(scope, receive, send)
+        return sent[0]["status"], b"".join(each.get("body", b"") for each in sent[1:])
+
+
+class _Errors(logging.Handler):
+    """Keeps the exception behind the last answer with status 500."""
+
+    last: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.exc_info[1] if record.exc_info else None
+
+
+def questions(engine: Engine) -> Iterator[tuple[str, Any]]:
+    """(path, body) of each request, by ids at both ends and in the middle of the catalogue and of the listeners."""
+    tracks, users = _sample(engine.catalog.ids.sorted, 40), _sample(engine.pool.collab.listeners.sorted, 3)
+    artist = _sample(engine.genre.artists.sorted, 1)
+    yield "/api/ml/classify", {"trackId": tracks[0]}
+    features = {"audioFeatures": FEATURES}
+    asked = [
+        features,
+        {**features, "artists": artist, "name": "A title"},
+        {**features, "artists": ["Nobody"], "name": ""},
+    ]
+    yield from (("/api/ml/classify", each) for each in asked)
+    yield "/api/ml/classify", {"trackId": "nothing"}
+    yield "/api/ml/classify/batch", [*({"trackId": each} for each in tracks), *asked]
+    yield "/api/ml/similar", {"trackId": tracks[-1], "limit": 10}
+    yield "/api/ml/similar", {"trackId": tracks[len(tracks) // 2], "limit": 100}
+    yield "/api/ml/recommend", {"userId": users[0], "limit": 10, "timeRange": "short_term", "context": {"hour": 8}}
+    yield "/api/ml/recommend", {"userId": users[-1], "limit": 100, "excludeIds": tracks[:5]}
+    yield "/api/ml/recommend", {"userId": users[-1], "currentTrackId": tracks[0], "limit": 1, "timeRange": "long_term"}
+    yield "/api/ml/recommend", {"userId": "nobody", "limit": 10}
+    yield "/api/ml/recommend", {"userId": "nobody", "currentTrackId": tracks[-1], "limit": 10}
+    yield "/api/ml/recommend", {"userId": "nobody", "limit": 100, "excludeIds": [*tracks, *map(str, range(200))]}
+    yield "/api/ml/recommend", {"userId": "nobody", "limit": 10, "history": tracks[:20]}
+
+
+def _sample(keys: np.ndarray, count: int) -> list[str]:
+    """Up to `count` keys, evenly spread, that a request can hold; never none."""
+    places = np.unique(np.linspace(0, len(keys) - 1, min(count, len(keys))).astype(int)) if len(keys) else []
+    texts = [bytes(keys[each]).decode("utf-8", "replace")[:1000] for each in places]
+    return [each for each in texts if each] or ["nothing"]
+
+
+def check(engine: Engine, path: str, question: Any, body: bytes) -> None:
+    """Raise WrongAnswerError or DecodeError unless the answer is of its type, all numbers in range, all ids known."""
+    data = msgspec.json.decode(body, type=dict[str, msgspec.Raw])["data"]
+    answer = msgspec.json.decode(data, type=TYPES[path])
+    if path == "/api/ml/recommend":
+        _check_list(engine, question, answer.recommendations)
+        _expect(answer.source in SOURCES, f"source {answer.source!r}")
+        for each in answer.recommendations:
+            _expect(0 <= each.score <= 1, f"score {each.score}")
+            _expect(all(map(math.isfinite, each.contributions.values())), "contributions that are not finite")
+            _expect(abs(sum(each.contributions.values()) - each.score) < 1e-3, "contributions that are not the score")
+            _expect(set(each.genre) <= set(engine.bundle.manifest.families), f"genres {each.genre}")
+            _expect(each.mood in MOODS and bool(each.reason), f"mood {each.mood!r}, reason {each.reason!r}")
+    elif path == "/api/ml/similar":
+        _check_list(engine, question, answer.tracks)
+        for track in answer.tracks:
+            _expect(-1 <= track.similarity <= 1, f"similarity {track.similarity}")
+    else:
+        many = answer if isinstance(answer, list) else [answer]
+        _expect(not isinstance(answer, list) or len(many) == len(question), f"{len(many)} answers")
+        for each in many:
+            _check_classification(engine, each)
+
+
+def _check_classification(engine: Engine, answer: Classification) -> None:
+    families = engine.bundle.manifest.families
+    _expect(len(answer.genres) == min(5, len(families)), f"{len(answer.genres)} genres")
+    _expect(
+        all(each.name in families and 0 <= each.confidence <= 1 for each in answer.genres), f"genres {answer.genres}"
+    )
+    chances = answer.mood.probabilities
+    _expect(set(chances) == set(MOODS) and answer.mood.primary in MOODS, f"mood {answer.mood}")
+    _expect(all(0 <= each <= 1 for each in chances.values()), f"probabilities {chances}")
+
+
+def _check_list(engine: Engine, question: Any, tracks: list[Any]) -> None:
+    ids = [each.id for each in tracks]
+    _expect(
+        len(ids) <= question["limit"] and len(set(ids)) == len(ids), f"{len(ids)} tracks, {len(set(ids))} different"
+    )
+    _expect(not set(ids) & set(question.get("excludeIds", [])), "excluded tracks")
+    lost = [track_id for track_id in ids if engine.catalog.row(track_id) is None]
+    _expect(not lost, f"ids that are not in the catalogue: {lost[:3]}")
+
+
+def _expect(good: bool, found: str) -> None:
+    if not good:
+        raise WrongAnswerError(f"expected a well-formed answer, found {found}")

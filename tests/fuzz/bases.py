@@ -1,0 +1,97 @@
+"""The bundles that are mutated: two small ones, which are trained where they are missing; and any given folder."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from musix_runtime import Engine
+from musix_runtime.errors import MusixError
+from musix_runtime.manifest import FORMAT_VERSION, LAYOUT, MANIFEST
+
+CACHE = Path(__file__).parents[2] / "build" / "fuzz"
+RECIPE = """
+name = "fuzz-{kind}"
+version = "1.0.0"
+source = "synthetic"
+[synthetic]
+tracks = 800
+listeners = 100
+[genre]
+epochs = 3
+n_estimators = 10
+[mood]
+epochs = 3
+[collab]
+epochs = 3
+[ranker]
+epochs = 2
+[index]
+exact = {exact}
+recall = 0.5
+"""
+EXACT = {"flat": 300_000, "ivf": 1_000}  # by index kind, the numbers up to which a search is exact
+
+
+@dataclass(frozen=True)
+class Base:
+    """A good bundle: its name on the command line, its folder, and what is in it."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """The bytes of each listed file."""
+        return {name: (self.folder / name).read_bytes() for name in LAYOUT}
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The decoded manifest."""
+        return msgspec.json.decode((self.folder / MANIFEST).read_bytes())
+
+
+def base(name: str) -> Base:
+    """The base bundle called `name`: `flat`, `ivf` or the path of a bundle folder."""
+    return Base(name, _cached(name) if name in EXACT else Path(name))
+
+
+def _cached(kind: str) -> Path:
+    """The folder of a small bundle, built where there is none yet that can be opened."""
+    recipe = RECIPE.format(kind=kind, exact=EXACT[kind])
+    key = hashlib.sha256(f"{FORMAT_VERSION}{recipe}".encode()).hexdigest()[:12]
+    folder = CACHE / f"{kind}-{key}"
+    if not _opens(folder):
+        with tempfile.TemporaryDirectory() as work:
+            built = _build(recipe, Path(work))
+            partial = CACHE / f".{folder.name}.{os.getpid()}"
+            shutil.copytree(built, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process was faster, with the same bundle
+            partial.rename(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _opens(folder: Path) -> bool:
+    try:
+        Engine.open(folder)
+    except MusixError:
+        return False
+    return True
+
+
+def _build(recipe: str, work: Path) -> Path:
+    from musix_exporter import pack  # takes seconds to import, and is needed once
+    from musix_trainer import recipe as recipes
+    from musix_trainer import run
+
+    (work / "fuzz.toml").write_text(recipe)
+    return pack.export(run.train(recipes.read(work / "fuzz.toml"), None), work / "bundle").path

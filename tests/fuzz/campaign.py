@@ -1,0 +1,119 @@
+"""A campaign: many hostile bundles one after the other, in one work folder, and the tally of how they ended."""
+
+import ctypes
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import faiss
+
+from musix_runtime import signature
+from tests.fuzz.bases import Base, base
+from tests.fuzz.mutate import mutated
+from tests.fuzz.run import Outcome, Runner
+
+M_ARENA_MAX = -8  # of glibc's malloc.h
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One hostile bundle: what it was made of, and how it ended."""
+
+    base: str
+    kind: str
+    seed: int
+    done: str
+    outcome: Outcome
+
+    @property
+    def replay(self) -> str:
+        """The command that makes it again."""
+        return f"python -m tests.fuzz --bundle {self.base} --kinds {self.kind} --seed {self.seed} --count 1"
+
+
+@dataclass
+class Tally:
+    """What the trials of one kind came to."""
+
+    ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("refused", "harmless", "wrong"), 0))
+    memory_mb: float = 0.0
+    slowest_s: float = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one outcome."""
+        self.ends[outcome.kind] += 1
+        self.memory_mb = max(self.memory_mb, outcome.memory_mb)
+        self.slowest_s = max(self.slowest_s, outcome.seconds)
+
+
+class Workplace:
+    """A copy of the base bundle in `work`, whose changed files are put back after each trial."""
+
+    def __init__(self, base: Base, work: Path) -> None:
+        work.mkdir()
+        self.base, self.folder, self.good = base, work / "bundle", work / "good"
+        shutil.copytree(base.folder, self.good)
+        shutil.copytree(self.good, self.folder, copy_function=os.link)
+        _, self.public = signature.generate(work / "fuzz")
+        self.runner = Runner(self.good)
+
+    def trial(self, kind: str, seed: int) -> Trial:
+        """Make the hostile bundle of a kind and seed, open and ask it."""
+        draft, done = mutated(self.base, kind, seed)
+        written = draft.write(self.folder)
+        try:
+            outcome = self.runner.run(self.folder, self.public if draft.trusted else None)
+        finally:
+            for name in written:
+                (self.folder / name).unlink()
+                if (self.good / name).exists():
+                    os.link(self.good / name, self.folder / name)
+        return Trial(self.base.name, kind, seed, done, outcome)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Trials with ascending seeds, kinds and bases by turns."""
+
+    bases: Sequence[str]
+    kinds: Sequence[str]
+    seed: int
+
+    def trial(self, places: Sequence[Workplace], number: int) -> Trial:
+        """The trial of a number, from 0."""
+        place = places[number // len(self.kinds) % len(places)]
+        return place.trial(self.kinds[number % len(self.kinds)], self.seed + number)
+
+    def run(self, count: int, seconds: float, jobs: int) -> Iterator[Trial]:
+        """The first `count` trials, or those that begin before the time is over; in so many processes."""
+        end, numbers = time.monotonic() + seconds, iter(range(count))
+        few = islice(numbers, 10 * jobs)
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (self,)) as workers:
+            while chunk := list(few):
+                yield from workers.map(_trial, chunk)
+                few = islice(numbers, 10 * jobs if time.monotonic() < end else 0)
+
+
+_worker: tuple[Campaign, list[Workplace], tempfile.TemporaryDirectory[str]]  # of a process
+
+
+def _start(campaign: Campaign) -> None:
+    """Prepare a worker, which has no threads: its children would lack them."""
+    global _worker
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # each thread would reserve address space, which is limited
+    faiss.omp_set_num_threads(1)
+    work = tempfile.TemporaryDirectory(prefix="musix-fuzz-")
+    places = [Workplace(base(name), Path(work.name) / str(i)) for i, name in enumerate(campaign.bases)]
+    _worker = campaign, places, work
+
+
+def _trial(number: int) -> Trial:
+    campaign, places, _ = _worker
+    return campaign.trial(places, number)

@@ -1,0 +1,46 @@
+"""ONNX graphs for mutations: decoded, changed, and encoded again."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import onnx
+from onnx import NodeProto, numpy_helper
+
+from musix_runtime.manifest import GRAPHS
+from tests.fuzz.draft import Draft
+
+Rng = np.random.Generator
+T = TypeVar("T")
+HUGE = (2**20, 2**31 - 1, 2**31, 2**40, 2**62, -1, 0)
+FLOATS = (float("nan"), float("inf"), -float("inf"), 3.4e38, -3.4e38, 0.0, 1e-45, -1.0)
+INTS = (0, 1, -1, 2, 7, 10_000, 2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63 - 1, -(2**63))
+
+
+def edit(draft: Draft, rng: Rng, change: Callable[[onnx.ModelProto], str]) -> str:
+    """Change a graph; returns which, and what `change` says."""
+    name = str(rng.choice(list(GRAPHS)))
+    model = onnx.load_from_string(draft[name])
+    what = change(model)
+    draft[name] = model.SerializeToString()
+    return f"{name}: {what}"
+
+
+def pick(rng: Rng, choices: Sequence[T]) -> T:
+    """One of them."""
+    return choices[int(rng.integers(len(choices)))]
+
+
+def splice(model: onnx.ModelProto, build: Callable[[str, str], list[NodeProto]]) -> None:
+    """Put nodes from a tensor to the graph's output between the output and what made it so far."""
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["fuzz_inner" if each == output else each for each in node.output]
+        node.input[:] = ["fuzz_inner" if each == output else each for each in node.input]
+    model.graph.node.extend(build("fuzz_inner", output))
+
+
+def constant(model: onnx.ModelProto, name: str, values: object, dtype: type = np.int64) -> str:
+    """Add an initializer; returns its name."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array(values, dtype), name))
+    return name

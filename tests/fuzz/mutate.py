@@ -1,0 +1,34 @@
+"""The mutations by kind, and the hostile draft of a seed. A new kind of file is a module and one line here."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tests.fuzz import arrays, faiss_files, golden, manifest, onnx_messages
+from tests.fuzz.bases import Base
+from tests.fuzz.draft import Draft
+
+Mutation = Callable[[Draft, np.random.Generator], str]  # changes the draft, and says how
+KINDS: dict[str, tuple[Mutation, ...]] = {
+    "arrays": arrays.MUTATIONS,
+    "manifest": manifest.MUTATIONS,
+    "faiss": faiss_files.MUTATIONS,
+    "onnx": onnx_messages.MUTATIONS,
+    "golden": golden.MUTATIONS,
+    "signature": (manifest.signature,),
+}
+TWICE = 0.1  # share of drafts that are mutated twice
+
+
+def mutated(base: Base, kind: str, seed: int) -> tuple[Draft, str]:
+    """The draft of a base, kind and seed, always the same; and what was done to it."""
+    rng = np.random.default_rng(seed)
+    draft, done = Draft(base), []
+    for _ in range(1 + (rng.random() < TWICE)):
+        mutation = KINDS[kind][int(rng.integers(len(KINDS[kind])))]
+        try:
+            done.append(f"{mutation.__name__}: {mutation(draft, rng)}")
+        except Exception:  # the second one may no longer be able to read what the first one broke
+            if not done:
+                raise
+    return draft, "; ".join(done)
