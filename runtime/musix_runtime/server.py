@@ -29,7 +29,7 @@ from musix_runtime.supervisor import Supervisor
 logger = logging.getLogger("uvicorn.error")  # which uvicorn sets up
 STOP_SECONDS = 10  # for requests under way, once the server was told to stop
 BACKLOG = 1024  # connections that wait to be accepted: more would wait too long, fewer would be lost in a burst
-RECEIVE_BUFFER = 64 * 1024  # bytes of a connection that are read at a time: large bodies then hold nobody else
+SOCKET_BUFFER = 64 * 1024  # bytes to send and to receive: what is read at a time of a large body holds nobody else
 HEALTH_CHECK_S = 30  # in which a worker must show that it lives; reading a large bundle takes some of it
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 LARGE = 128 * 1024  # bytes; its default, which would grow with the blocks that are asked for
@@ -96,7 +96,8 @@ def _bound(family: int, address: Any, both: bool) -> socket.socket:
         if family == socket.AF_INET6:
             only = not (both and socket.has_dualstack_ipv6())  # "::" takes IPv4, too, where the system can
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # which accepted sockets inherit
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # which accepted sockets inherit
+            opened.setsockopt(socket.SOL_SOCKET, buffer, SOCKET_BUFFER)
         opened.bind(address)
         opened.set_inheritable(True)
     except OSError:

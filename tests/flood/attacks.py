@@ -30,9 +30,13 @@ class Attack:
 
 
 class Crowd:
-    """Connections that never block: up to `count` at a time, each sending `first`, reopened when they are closed."""
+    """Connections that never block: up to `count` at a time, each sending `first`, reopened when they are closed.
 
-    def __init__(self, port: int, count: int, first: bytes = b"") -> None:
+    `buffer` is the size of their receive buffers, in bytes; 0 leaves the system's.
+    """
+
+    def __init__(self, port: int, count: int, first: bytes = b"", buffer: int = 0) -> None:
+        self.buffer = buffer
         self.sent = Sent()
         self.address = (HOST, port)
         self.count = min(count, _most_descriptors() - 100)
@@ -46,6 +50,8 @@ class Crowd:
         for _ in range(min(most, self.count - len(self.unsent))):
             opened = socket.socket()
             opened.setblocking(False)
+            if self.buffer:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.buffer)
             opened.connect_ex(self.address)
             self.sent.connections += 1
             self.unsent[opened] = memoryview(self.first)

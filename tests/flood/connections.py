@@ -76,14 +76,15 @@ def pipelining(port: int, seconds: float) -> Sent:
 
 
 def unread_answers(port: int, seconds: float) -> Sent:
-    """200 connections that ask for the largest answers and read none."""
-    crowd, ongoing = Crowd(port, 200, b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 16), until(seconds)
+    """100 connections that ask for the largest answers, again and again, and read none."""
+    request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+    crowd, ongoing = Crowd(port, 100, request * 8, buffer=4096), until(seconds)
     while ongoing():
-        crowd.fill(20)
+        crowd.fill()
         crowd.step(read=False)
         for opened in list(crowd.unsent):
-            crowd.send(opened, crowd.first)
-        time.sleep(0.02)
+            crowd.send(opened, request * 8)
+        time.sleep(0.1)
     return crowd.finish(SETTLE_S)
 
 
