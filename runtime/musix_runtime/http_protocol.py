@@ -103,9 +103,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the URL."""
-        self._count_head(len(url))
         if len(self.url) + len(url) > MAX_URL_BYTES:
             self._stop("url_size")
+        self._count_head(len(url))
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -161,6 +161,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """The client reads again."""
         super().resume_writing()
         self._update_phase()
+
+    def shutdown(self) -> None:
+        """Close the connection as soon as no request is under way: the server stops."""
+        if self.ended:
+            self._abort()
+        else:
+            super().shutdown()
 
     def cut(self, reason: str | None) -> None:
         """Close the connection: it is overdue, or another one needs its place. A second time it is closed hard."""

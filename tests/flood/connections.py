@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from tests.flood.attacks import HOST, POST, Attack, Crowd, Sent, until
 
-SETTLE_S = 8.0  # for the server to close what it shall close: above its timeouts of the harness
+SETTLE_S = 6.0  # for the server to close what it shall close: above its timeouts of the harness
 
 
 def nothing(port: int, seconds: float) -> Sent:
