@@ -1,9 +1,9 @@
 """The HTTP face of an engine: a Starlette application, alone or mounted under another one."""
 
-import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -14,6 +14,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from musix_runtime import api, docs, openapi
+from musix_runtime.authorization import AdminAuthorization
+from musix_runtime.connection_limits import ConnectionLimiter
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, InputError, OutputError, StoreError
 from musix_runtime.exchange import KEY, Exchange, Exchanges, log
@@ -69,6 +71,7 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
     )
     app.router.redirect_slashes = False
     # An answer to another origin needs the headers of CORS, which are added further inside.
+    app.state.connection_limiter = ConnectionLimiter(settings, metrics.count_refusal)
     app.state.away = api.away([] if settings.cors_origins else endpoints, begin, over)
     return app
 
@@ -76,7 +79,7 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
 def _own_routes(live: Live, metrics: Metrics, settings: Settings) -> list[Route]:
     """What a server says of itself."""
     document = openapi.document(admin=_has_admin(live, settings))
-    page = docs.page(document)
+    page, encoded = docs.page(document), msgspec.json.encode(document)
 
     def route(path: str, answer: Callable[[Request], Response]) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -86,14 +89,15 @@ def _own_routes(live: Live, metrics: Metrics, settings: Settings) -> list[Route]
         return Route(path, endpoint)
 
     def ready(request: Request) -> Response:
-        failed = {"failed": live.failed} if live.failed else {}
+        # What is wrong with the file is in the log: whoever may ask this need not know paths.
+        failed = {"failed": {"version": live.failed.version, "error": live.failed.kind}} if live.failed else {}
         return as_json({"status": "ready", **_identity(request.scope[KEY].engine), **failed})
 
     return [
         route("/health", lambda request: as_json({"status": "healthy", "models_loaded": len(PARTS)})),
         route("/ready", ready),
         route("/metrics", lambda request: Response(metrics.text(), media_type="text/plain; version=0.0.4")),
-        route("/openapi.json", lambda request: as_json(document)),
+        route("/openapi.json", lambda request: Response(encoded, media_type="application/json")),
         route("/docs", lambda request: HTMLResponse(page)),
     ]
 
@@ -107,10 +111,12 @@ def _admin_routes(live: Live, settings: Settings) -> list[Route]:
     if not _has_admin(live, settings):
         return []
 
+    authorization = AdminAuthorization(settings.admin_token)
+
     def route(path: str, act: Callable[[], None]) -> Route:
         async def endpoint(request: Request) -> Response:
             request.scope[KEY].route = path
-            _check_admin(request, settings.admin_token)
+            await authorization.check(request)
             try:
                 await run_in_threadpool(act)
             except (StoreError, OutputError, BundleError) as error:
@@ -123,15 +129,6 @@ def _admin_routes(live: Live, settings: Settings) -> list[Route]:
         return Route(path, endpoint, methods=["POST"])
 
     return [route("/api/ml/reload", lambda: live.check(again=True)), route("/api/ml/rollback", live.rollback)]
-
-
-def _check_admin(request: Request, token: str) -> None:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
-        message = "authorization: expected a bearer token, found none"
-        raise HTTPException(401, message, {"www-authenticate": "Bearer"})
-    if not hmac.compare_digest(given.strip().encode("latin-1"), token.encode()):
-        raise HTTPException(403, "authorization: expected the token of the admin, found another")
 
 
 def _identity(engine: Engine) -> dict[str, str]:

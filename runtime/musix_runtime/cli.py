@@ -1,6 +1,6 @@
 """The command `musix`. This package gives the commands that need a bundle only; others join by entry point."""
 
-import socket
+import io
 import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -54,6 +54,9 @@ def _joined() -> dict[str, EntryPoint]:
 def main() -> None:
     """Run the command; an error that musix raises on purpose is one sentence and its exit code."""
     settings.claim_process()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that is not UTF-8 shows what it can
     try:
         musix(standalone_mode=False)
     except click.exceptions.Exit as leave:
@@ -187,15 +190,14 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option(
-    "--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that share the bundle."
+    "--workers", type=click.IntRange(1), help="Processes that share the bundle.  [default: $WEB_CONCURRENCY, else 1]"
 )
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for every request.")
 @TRUST
-def serve(path: Path, host: str, port: int, workers: int, trust: Path | None, access_log: bool) -> None:
+def serve(path: Path, host: str, port: int, workers: int | None, trust: Path | None, access_log: bool) -> None:
     """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
     from musix_runtime import server
 
-    _check_port(host, port)
     server.run(path, trust, host, port, workers, access_log)
 
 
@@ -266,14 +268,6 @@ def similar(bundle: Path, track_id: str, limit: int, as_json: bool) -> None:
         return
     for each in answer.tracks:
         click.echo(f"{each.similarity:.3f}  {each.artist} - {each.name}  {each.id}")
-
-
-def _check_port(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port)):
-            return
-    except OSError as error:
-        raise InputError(f"{host}:{port}: expected a free port to listen on, found: {error.strerror}") from error
 
 
 def _open(bundle: Path, trust: Path | None = None) -> "Engine":

@@ -2,13 +2,14 @@
 
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from musix_runtime.api import Away
+from musix_runtime.http_protocol import LimitedHttpProtocol
 
 
-class Door(HttpToolsProtocol):
-    """uvicorn's protocol, which asks the application (`app.state.away`) when the head of a request was read.
+class Door(LimitedHttpProtocol):
+    """The protocol of a connection, which asks the application (`app.state.away`) when the head of a request was read.
 
     To be sent away here costs less than half of the way through the application, with the same answer. When more come
     than can be answered, that is what leaves time to answer. Whatever is not a plain request goes that other way.
@@ -26,6 +27,7 @@ class Door(HttpToolsProtocol):
         if answer is None:
             super().on_headers_complete()
             return
+        self.head_complete()
         common = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
         self.transport.write(STATUS_LINE[503] + common + answer)
         self.on_response_complete()
@@ -37,7 +39,9 @@ class Door(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request was read."""
-        if not self.away:
+        if self.away:
+            self.message_complete()
+        else:
             super().on_message_complete()
 
     def _plain(self) -> bool:

@@ -14,6 +14,7 @@
     ├── GateError                 a floor or budget of the recipe      exit 3
     ├── ParityError               ONNX and native answers differ       exit 4
     ├── RebuildError              a rebuild gave other bytes           exit 4
+    ├── WorkerError               worker processes cannot start        exit 4
     └── BundleError               the bundle is not what it claims     exit 4
         ├── ManifestError         the manifest itself
         ├── FormatVersionError    a format newer than this runtime
@@ -126,6 +127,12 @@ class ParityError(MusixError):
 
 class RebuildError(MusixError):
     """A bundle built again from its provenance has another digest."""
+
+    exit_code = 4
+
+
+class WorkerError(MusixError):
+    """The worker processes of a server end as soon as they start."""
 
     exit_code = 4
 

@@ -21,6 +21,7 @@ class Failure(msgspec.Struct, frozen=True):
 
     version: str | None
     error: str
+    kind: str  # the class of the error
 
 
 class Live:
@@ -51,7 +52,7 @@ class Live:
             try:
                 return cls(store.open(name, version), store, failed)
             except BundleError as error:
-                _log(name, refused := Failure(version, str(error)), error)
+                _log(name, refused := Failure(version, str(error), type(error).__name__), error)
                 failed = failed or refused
         raise BundleError(f"{store.path / name}: expected a good bundle among {', '.join(history)}, found none")
 
@@ -74,7 +75,7 @@ class Live:
                 self.failed = self._broken = None
             except Exception as error:  # whatever it is, the engine that answers now is still good
                 self._broken = version if isinstance(error, BundleError) else None
-                before, self.failed = self.failed, Failure(version, str(error))
+                before, self.failed = self.failed, Failure(version, str(error), type(error).__name__)
                 if self.failed != before:
                     _log(name, self.failed, error)
 

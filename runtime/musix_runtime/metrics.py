@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from musix_runtime.connection_limits import REASONS
 from musix_runtime.engine import Engine
 from musix_runtime.exchange import Exchange
 
@@ -40,6 +41,9 @@ class Metrics:
         self._stages = counter("musix_stage_seconds", "Time by stage of the answer.", ["stage"])
         self._sources = counter("musix_recommendations", "Recommendations by source.", ["source"])
         self._sheds = counter("musix_shed", "Requests sent away as too many.", ["route"])
+        self._refusals = counter("musix_connections_refused", "Connections refused, by reason.", ["reason"])
+        for reason in REASONS:
+            self._refusals(reason)
         self._registry = registry
         if shared:
             self._registry = CollectorRegistry()
@@ -57,6 +61,10 @@ class Metrics:
             self._stages(stage)(taken)
         if exchange.source:
             self._sources(exchange.source)()
+
+    def count_refusal(self, reason: str) -> None:
+        """Count one connection that was refused."""
+        self._refusals(reason)()
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

@@ -98,7 +98,7 @@ def _get(summary: str, kind: str) -> dict[str, Any]:
 def _admin(summary: str) -> dict[str, Any]:
     names = ("name", "version", "digest")
     identity = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": list(names)}
-    responses = {"200": _success(identity)} | _failures((401, 403, 409))
+    responses = {"200": _success(identity)} | _failures((401, 403, 409, 503))
     return {"post": {"summary": summary, "security": [{"admin": []}], "responses": responses}}
 
 

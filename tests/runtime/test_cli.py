@@ -1,13 +1,16 @@
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.runtime.test_messages import FEATURES
+from tests.variants import NAMES, variant
 
 MUSIX = Path(sys.executable).with_name("musix")
 
@@ -39,6 +42,22 @@ def test_answers_on_the_terminal(demo_bundle: Path) -> None:
     assert len(json.loads(recommended.stdout)["recommendations"]) == 3
     assert "source: content" in musix("recommend", demo_bundle, "x", "--current", "simulated0000000000001").stdout
     assert len(musix("similar", demo_bundle, "simulated0000000000001", "--limit", 3).stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+def test_a_console_that_is_not_utf8_shows_what_it_can(demo_bundle: Path, tmp_path: Path, encoding: str) -> None:
+    names = variant(demo_bundle, tmp_path / "named", "1.0.1", "A") / NAMES
+    letters = np.load(names)
+    starts = np.load(names.with_name("name_offsets.npy"))[:-1]
+    for i, byte in enumerate("\u97f3".encode()):  # a title that begins with a Japanese letter
+        letters[starts + i] = byte
+    np.save(names, letters)
+    bundle = variant(tmp_path / "named", tmp_path / "japanese", "1.0.2")
+    for command in (["similar", bundle, "simulated0000000000001"], ["recommend", bundle, "listener-001", "--json"]):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([MUSIX, *command], env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"ulated Song" in done.stdout
 
 
 def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from musix_runtime.connection_limits import ConnectionLimiter
 from musix_runtime.door import Door
+from musix_runtime.settings import Settings
 
 AWAY = b"POST /away HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
 TAKEN = b"POST /taken HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
@@ -24,9 +26,10 @@ async def echo(request: Request) -> PlainTextResponse:
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
     app = Starlette(routes=[Route(path, echo, methods=["GET", "POST"]) for path in ("/away", "/taken")])
+    app.state.connection_limiter = ConnectionLimiter(Settings(keep_alive_s=1, body_seconds=1), lambda reason: None)
     app.state.away = {b"/away": b"content-length: 4\r\nx: y\r\n\r\nfull"}.get
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=Door, proxy_headers=False, timeout_keep_alive=1, log_level="warning")
+    config = uvicorn.Config(app, http=Door, proxy_headers=False, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -107,3 +110,15 @@ def test_who_was_sent_away_and_says_no_more_is_disconnected(connection: socket.s
     connection.sendall(AWAY)
     assert read(connection) == [(503, b"full")]
     assert connection.recv(65536) == b""
+
+
+def test_a_body_that_never_comes_or_comes_late_does_not_hold_the_connection_for_ever(
+    connection: socket.socket, address: tuple[str, int]
+) -> None:
+    with socket.create_connection(address, timeout=20) as late:
+        for each in (connection, late):
+            each.sendall(AWAY[:-4])
+            assert read(each) == [(503, b"full")]
+        late.sendall(b"body")
+        assert late.recv(65536) == b""
+        assert connection.recv(65536) == b""

@@ -5,6 +5,9 @@ import re
 import signal
 import socket
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.client import HTTPResponse
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from musix_runtime import Store
 from tests.system.servers import MUSIX, free_port, serving
 
 QUESTION = {"userId": "listener-001"}
@@ -117,3 +121,42 @@ def test_wrong_settings_are_one_sentence(demo_bundle: Path) -> None:
     done = subprocess.run(command, env={"MUSIX_WAITING": "many"}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: MUSIX_WAITING: expected a number of requests above 0, found 'many'\n"
+
+
+def test_wrong_tokens_are_answered_late_and_hold_nobody(demo_bundle: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.publish(demo_bundle)
+    head = b"POST /api/ml/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nauthorization: Bearer %b\r\n\r\n"
+    with serving(store.path, MUSIX_ADMIN_TOKEN="right") as (url, _), ExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        every = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(30)]
+        start = time.monotonic()
+        for connection in every:
+            connection.sendall(head % b"wrong")
+        right = httpx2.post(f"{url}/api/ml/reload", headers={"authorization": "Bearer right"})
+        answers = [int(connection.recv(65536)[9:12]) for connection in every]
+        assert time.monotonic() - start >= 1
+    assert right.status_code == 200
+    assert sorted(answers) == [403] * 20 + [503] * 10
+
+
+def test_a_server_tells_of_itself_while_it_is_overloaded(demo_bundle: Path) -> None:
+    with serving(demo_bundle, MUSIX_WAITING="1") as (url, _), ThreadPoolExecutor(16) as threads:
+        stop = threading.Event()
+
+        def ask() -> set[int]:
+            with httpx2.Client() as client:
+                statuses = set()
+                while not stop.is_set():
+                    statuses.add(client.post(f"{url}/api/ml/recommend", json=QUESTION).status_code)
+                return statuses
+
+        asking = [threads.submit(ask) for _ in range(16)]
+        try:
+            while not number(httpx2.get(f"{url}/metrics").text, r"musix_shed_total\{.*\}"):
+                pass
+            statuses = [httpx2.get(f"{url}{path}").status_code for path in ("/health", "/ready", "/metrics") * 20]
+        finally:
+            stop.set()
+        assert set(statuses) == {200}
+        assert 503 in set().union(*(each.result() for each in asking))

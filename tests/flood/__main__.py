@@ -1,0 +1,42 @@
+"""Attack a server of our own, one attack after the other: `python -m tests.flood [--seconds N] [--bundle PATH]`."""
+
+import subprocess
+from pathlib import Path
+
+import click
+
+from tests.flood import connections
+from tests.flood.measure import measure
+from tests.system.servers import MUSIX, serving
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "build" / "demo-1.0.0"
+ATTACKS = [*connections.ATTACKS]  # in this order, each alone
+# Short, so that a run need not wait for a minute until idle connections are closed.
+SETTINGS = {
+    "MUSIX_HEAD_TIMEOUT_S": "1",
+    "MUSIX_BODY_SECONDS": "1",
+    "MUSIX_KEEP_ALIVE_S": "2",
+    "MUSIX_SEND_TIMEOUT_S": "1",
+}
+
+
+@click.command()
+@click.option("--seconds", default=5.0, show_default=True, type=click.FloatRange(0.1, 600), help="Of each attack.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="Bundle to serve.  [default: the demo, built if missing]"
+)
+@click.option("--only", help="Attacks with this in their name.")
+def main(seconds: float, bundle: Path | None, only: str | None) -> None:
+    """Print what each attack did to others, to memory and to descriptors."""
+    if bundle is None and not DEMO.exists():
+        subprocess.run([MUSIX, "build", ROOT / "bundles" / "demo.toml", "--out", DEMO.parent], check=True)
+    with serving(bundle or DEMO, **SETTINGS) as (url, process):
+        port = int(url.rpartition(":")[2])
+        for attack in ATTACKS:
+            if not only or only in attack.name:
+                click.echo("\n".join(measure(attack, port, process.pid, seconds).lines()))
+
+
+if __name__ == "__main__":
+    main()

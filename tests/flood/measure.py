@@ -1,0 +1,155 @@
+"""Measures a server while it is attacked: waits of a well-behaved client, memory, descriptors, counters."""
+
+import http.client
+import multiprocessing
+import re
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import httpx2
+
+from tests.flood.attacks import HOST, Attack, Sent
+
+REFUSED = re.compile(r'^musix_connections_refused_total\{reason="(\w+)"\} (\S+)$', re.MULTILINE)
+BODY = b'{"userId":"listener-001","limit":3}'
+SETTLED_S = 5.0  # after which connections that are gone must have left no descriptor
+
+
+@dataclass
+class Result:
+    """What one attack did."""
+
+    name: str
+    sent: Sent
+    waits_ms: list[float]  # of the well-behaved client, a connection for each
+    statuses: Counter[int]  # of its answers; 0: none
+    rss_before: int  # bytes
+    rss_peak: int
+    descriptors_before: int
+    descriptors_peak: int
+    descriptors_after: int
+    refused: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def growth(self) -> int:
+        """Bytes of memory beyond those before."""
+        return self.rss_peak - self.rss_before
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server closed all connections of the attack, and holds no descriptor more than before."""
+        return self.sent.left_open == 0 and self.descriptors_after <= self.descriptors_before
+
+    def lines(self) -> list[str]:
+        """As text."""
+        refused = ", ".join(f"{reason} {count:,}" for reason, count in self.refused.items()) or "none"
+        statuses = ", ".join(f"{status}: {count:,}" for status, count in sorted(self.statuses.items()))
+        middle, late, most = (sorted(self.waits_ms)[int(share * (len(self.waits_ms) - 1))] for share in (0.5, 0.99, 1))
+        held = f"{self.descriptors_before} before, peak {self.descriptors_peak}, {self.descriptors_after} after"
+        return [
+            self.name,
+            f"  sent         {self.sent.connections:,} connections, {self.sent.size / 1e6:,.1f} MB",
+            f"  client wait  P50 {middle:.1f} ms, P99 {late:.1f} ms, max {most:.1f} ms ({statuses})",
+            f"  memory       {self.rss_before / 1e6:,.0f} MB before, peak +{self.growth / 1e6:,.1f} MB",
+            f"  descriptors  {held}",
+            f"  refused      {refused}",
+            f"  closed       {'all' if self.closed else f'NOT ALL: {self.sent.left_open:,} left open'}",
+        ]
+
+
+class _Watch(threading.Thread):
+    """Asks as a well-behaved client, and looks at the server's process, until stopped."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        super().__init__()
+        self.port, self.pid = port, pid
+        self.waits: list[float] = []
+        self.statuses: Counter[int] = Counter()
+        self.rss = self.descriptors = 0
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.wait(0.005):
+            start = time.perf_counter()
+            self.statuses[ask(self.port)] += 1
+            self.waits.append(1000 * (time.perf_counter() - start))
+            self.rss = max(self.rss, rss(self.pid))
+            self.descriptors = max(self.descriptors, descriptors(self.pid))
+
+
+def ask(port: int) -> int:
+    """The status of a recommendation over a connection of its own; 0 when there was no answer."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=20)
+    try:
+        connection.request("POST", "/api/ml/recommend", BODY, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def measure(attack: Attack, port: int, pid: int, seconds: float) -> Result:
+    """Attack the server from a process of its own, while a well-behaved client goes on asking."""
+    before = refusals(port)
+    rss_before, descriptors_before = rss(pid), _settled(pid, 0)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_run, args=(attack, port, seconds, sender))
+    watch = _Watch(port, pid)
+    watch.start()
+    process.start()
+    sender.close()
+    try:
+        sent: Sent = receiver.recv()
+    finally:
+        watch.stopped.set()
+        watch.join()
+        process.join()
+    after = refusals(port)
+    return Result(
+        attack.name,
+        sent,
+        watch.waits,
+        watch.statuses,
+        rss_before,
+        watch.rss,
+        descriptors_before,
+        watch.descriptors,
+        _settled(pid, descriptors_before),
+        {reason: count - before[reason] for reason, count in after.items() if count > before[reason]},
+    )
+
+
+def _run(attack: Attack, port: int, seconds: float, sender: Connection) -> None:
+    sender.send(attack.run(port, seconds))
+
+
+def refusals(port: int) -> dict[str, int]:
+    """The server's counters of refused connections."""
+    text = httpx2.get(f"http://{HOST}:{port}/metrics", timeout=20).text
+    return {reason: int(float(count)) for reason, count in REFUSED.findall(text)}
+
+
+def rss(pid: int) -> int:
+    """Bytes of memory of a process, with files that it maps."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def descriptors(pid: int) -> int:
+    """Open descriptors of a process."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _settled(pid: int, most: int) -> int:
+    """Descriptors, once they are `most` at most, or do not change any more."""
+    end, count, last = time.monotonic() + SETTLED_S, descriptors(pid), -1
+    while count > most and (most or count != last) and time.monotonic() < end:
+        time.sleep(0.1)
+        count, last = descriptors(pid), count
+    return count

@@ -1,0 +1,164 @@
+"""Several worker processes: how many, where they listen, and what happens when they end."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from musix_runtime import Store
+from tests.system.servers import MUSIX, free_port, running, serving
+from tests.system.test_server import BODY, begin
+from tests.variants import flip, variant
+
+WAIT_S = 240
+
+
+def workers(process: subprocess.Popen[str]) -> set[int]:
+    """The ids of the living worker processes of a server."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return {int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()}
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """The first true value of the condition, or the test fails after a minute."""
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        try:
+            if value := condition():
+                return value
+        except (httpx2.TransportError, FileNotFoundError):
+            pass
+        time.sleep(0.05)
+    raise AssertionError("expected the condition to become true")
+
+
+def end_workers(process: subprocess.Popen[str]) -> set[int]:
+    """Kill all workers; their ids."""
+    ended = workers(process)
+    for each in ended:
+        os.kill(each, signal.SIGKILL)
+    return ended
+
+
+@pytest.mark.parametrize(("options", "count"), [([], 2), (["--workers", "1"], 0), (["--workers", "3"], 3)])
+def test_web_concurrency_is_the_number_of_workers_unless_given(
+    demo_bundle: Path, options: list[str], count: int
+) -> None:
+    with serving(demo_bundle, *options, WEB_CONCURRENCY="2") as (_, process):
+        assert len(workers(process)) == count
+
+
+def test_a_wrong_web_concurrency_is_one_sentence(demo_bundle: Path) -> None:
+    environment = {**os.environ, "WEB_CONCURRENCY": "two"}
+    done = subprocess.run([MUSIX, "serve", demo_bundle], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: WEB_CONCURRENCY: expected a number of workers above 0, found 'two'\n"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("host", "asked"), [("::1", "[::1]"), ("::", "[::1]"), ("::", "127.0.0.1")])
+def test_ipv6_hosts_are_served(demo_bundle: Path, host: str, asked: str, count: int) -> None:
+    port = free_port()
+    command = [MUSIX, "serve", demo_bundle, "--host", host, "--port", port, "--workers", count]
+    with running(command, f"http://{asked}:{port}/ready"):
+        assert httpx2.get(f"http://{asked}:{port}/health").status_code == 200
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_a_taken_port_of_an_ipv6_host_is_one_sentence(demo_bundle: Path) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        command = [MUSIX, "serve", demo_bundle, "--host", "::1", "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: [::1]:{port}: expected a free port to listen on, found: Address already in use\n"
+
+
+def test_workers_serve_where_nothing_can_be_written(demo_bundle: Path) -> None:
+    read_only = "mount -o remount,ro,bind / && ! touch /tmp/probe 2>/dev/null"
+    unshare = ["unshare", "-rm", "sh", "-c"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*unshare, read_only], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("needs a mount namespace of its own")
+    port = free_port()
+    serve = f"{MUSIX} serve {demo_bundle} --port {port} --workers 2"
+    with running([*unshare, f"{read_only} && exec {serve}"], f"http://127.0.0.1:{port}/ready") as process:
+        text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        process.send_signal(signal.SIGTERM)
+        log = process.stdout.read()
+    assert "musix_requests_total" in text
+    assert "/metrics counts the requests of the answering worker alone" in log
+    assert "Traceback" not in log
+
+
+def test_a_worker_that_dies_comes_back(demo_bundle: Path) -> None:
+    with serving(demo_bundle, "--workers", 2) as (url, process):
+        before = workers(process)
+        os.kill(min(before), signal.SIGKILL)
+        until(lambda: len(workers(process) - before) == 1)
+        assert max(before) in workers(process)
+        assert until(lambda: httpx2.get(f"{url}/ready").status_code == 200)
+
+
+def test_workers_come_back_on_the_last_good_version_of_a_store(demo_bundle: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for version in ("1.0.0", "1.1.0"):
+        store.publish(variant(demo_bundle, tmp_path / version, version))
+    with serving(store.path, "--workers", 2) as (url, process):
+        assert httpx2.get(f"{url}/ready").json()["version"] == "1.1.0"
+        flip(store.live("demo") / "mood/model.onnx")
+        end_workers(process)
+        ready = until(lambda: httpx2.get(f"{url}/ready").json())
+    assert ready["version"] == "1.0.0"
+    assert ready["failed"] == {"version": "1.1.0", "error": "HashError"}
+
+
+def test_workers_that_cannot_start_end_the_command(copy: Path) -> None:
+    with serving(copy, "--workers", 2) as (url, process):
+        flip(copy / "mood/model.onnx")
+        end_workers(process)
+        assert process.wait(WAIT_S) == 4
+        log = process.stdout.read()
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{url}/ready")
+    assert "mood/model.onnx: expected SHA-256" in log
+    assert "error: workers: expected processes that stay, found " in log
+    assert "Traceback" not in log
+
+
+def test_workers_that_are_killed_at_once_end_the_command(demo_bundle: Path) -> None:
+    with serving(demo_bundle, "--workers", 2) as (_, process):
+        until(lambda: [end_workers(process)] and process.poll() is not None)
+        assert process.returncode == 4
+        assert "error: workers: expected processes that stay, found " in process.stdout.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_that_are_told_to_stop_finish_what_they_took(demo_bundle: Path, number: signal.Signals) -> None:
+    with serving(demo_bundle, "--workers", 2) as (url, process), begin(url) as started:
+        every = workers(process)
+        process.send_signal(number)
+        until(lambda: not _accepts(url))
+        started.sendall(BODY[5:])
+        assert started.recv(65536).startswith(b"HTTP/1.1 200")
+        assert process.wait(WAIT_S) == 0
+        assert not [each for each in every if Path(f"/proc/{each}").exists()]
+
+
+def _accepts(url: str) -> bool:
+    try:
+        httpx2.get(f"{url}/health")
+    except httpx2.TransportError:
+        return False
+    return True
