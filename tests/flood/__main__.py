@@ -1,11 +1,12 @@
-"""Attack a server of our own, one attack after the other: `python -m tests.flood [--seconds N] [--bundle PATH]`."""
+"""Attack a server of our own, by its connections and by the bodies of requests, one attack after the other."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import click
 
-from tests.flood import connections
+from tests.flood import connections, requests
 from tests.flood.measure import measure
 from tests.system.servers import MUSIX, serving
 
@@ -28,7 +29,7 @@ SETTINGS = {
 )
 @click.option("--only", help="Attacks with this in their name.")
 def main(seconds: float, bundle: Path | None, only: str | None) -> None:
-    """Print what each attack did to others, to memory and to descriptors."""
+    """Print what each attack did to others, to memory and to descriptors; exit code 1 when a bound was broken."""
     if bundle is None and not DEMO.exists():
         subprocess.run([MUSIX, "build", ROOT / "bundles" / "demo.toml", "--out", DEMO.parent], check=True)
     with serving(bundle or DEMO, **SETTINGS) as (url, process):
@@ -36,6 +37,7 @@ def main(seconds: float, bundle: Path | None, only: str | None) -> None:
         for attack in ATTACKS:
             if not only or only in attack.name:
                 click.echo("\n".join(measure(attack, port, process.pid, seconds).lines()))
+    sys.exit(1 if requests.run(bundle or DEMO, 1, only or "") else 0)
 
 
 if __name__ == "__main__":
