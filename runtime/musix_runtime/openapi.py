@@ -26,7 +26,7 @@ FAILURES = {
     413: "The body is too large.",
     415: "The content type is not application/json.",
     422: "Fields are wrong; each is named by its path.",
-    503: "Too much to do; `Retry-After` says when to come back.",
+    503: "Too much to do, or the bundle's files have changed; `Retry-After` says when to come back.",
 }
 BODY = (400, 408, 413, 415, 422, 503)  # what any request with a body may meet
 EXAMPLES: dict[str, Any] = {
@@ -58,7 +58,7 @@ def document(admin: bool) -> dict[str, Any]:
         "/api/ml/recommend": _post("What a listener should hear next, and why.", recommend, recommendations, BODY),
         "/api/ml/similar": _post("The nearest tracks.", similar, tracks, (*BODY, 404)),
         "/health": _get("Whether the process lives.", "application/json"),
-        "/ready": _get("Which bundle answers: verified, and asked its golden cases.", "application/json"),
+        "/ready": _get("Which bundle answers: verified, and asked its golden cases.", "application/json", (503,)),
         "/metrics": _get("Counters in Prometheus' text format.", "text/plain"),
         "/openapi.json": _get("This document.", "application/json"),
         "/docs": _get("This document as a page.", "text/html"),
@@ -90,8 +90,9 @@ def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], failure
     return {"post": {"summary": summary, "requestBody": body, "responses": responses}}
 
 
-def _get(summary: str, kind: str) -> dict[str, Any]:
-    return {"get": {"summary": summary, "responses": {"200": {"description": summary, "content": {kind: {}}}}}}
+def _get(summary: str, kind: str, failures: tuple[int, ...] = ()) -> dict[str, Any]:
+    responses = {"200": {"description": summary, "content": {kind: {}}}} | _failures(failures)
+    return {"get": {"summary": summary, "responses": responses}}
 
 
 def _admin(summary: str) -> dict[str, Any]:
