@@ -306,7 +306,7 @@ def _json_argument(text: str | None) -> Any:
         return None
     try:
         return msgspec.json.decode(Path(text[1:]).read_bytes() if text.startswith("@") else text)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--features: expected a JSON object or @FILE, found: {error}") from error
 
 

@@ -1,6 +1,9 @@
 """Tables that a user brings: reading CSV or parquet, and checking columns, types, ranges and rows."""
 
 import hashlib
+import io
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,6 +59,7 @@ def read(path: Path) -> Source:
             # All as text: an id of digits is not a number. The index column of the downloaded CSV has no name.
             frame = pl.read_csv(content, infer_schema=False).select(pl.exclude("", "Unnamed: 0"))
         elif path.suffix == ".parquet":
+            _check_parquet(path)
             frame = pl.read_parquet(content)
             derivation = pl.read_parquet_metadata(path).get("derivation")
             notes = {"derivation": derivation} if derivation else {}
@@ -63,10 +67,34 @@ def read(path: Path) -> Source:
             raise TableError(f"{path}: expected a .csv or .parquet file, found {path.suffix or 'no suffix'}")
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: expected a table, found: {getattr(error, 'strerror', None) or error}") from error
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         first_line = str(error).partition("\n")[0]
         raise TableError(f"{path}: expected a readable table with a header, found: {first_line}") from error
     return Source(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
+
+
+def write(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
+    """Write a new parquet file. Raises OSError, which polars would hide."""
+    content = io.BytesIO()
+    frame.write_parquet(content, metadata=metadata)
+    path.write_bytes(content.getvalue())
+
+
+def _check_parquet(path: Path) -> None:
+    """Read the file in a process of its own: one that is damaged can end its reader, and not by an exception.
+
+    Raises TableError.
+    """
+    # -P: no module is taken from the working folder
+    command = [sys.executable, "-P", "-c", "import sys, polars; polars.read_parquet(sys.argv[1])", str(path)]
+    found = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    if found.returncode < 0:
+        raise TableError(
+            f"{path}: expected a readable table, found one that ends its reader (signal {-found.returncode})"
+        )
+    if found.returncode:
+        _, _, told = next((line for line in reversed(found.stderr.splitlines()) if line.strip()), "").partition(": ")
+        raise TableError(f"{path}: expected a readable table, found: {told or 'a damaged one'}")
 
 
 def check(source: Source, schema: list[Column], key: str) -> None:
@@ -141,7 +169,8 @@ ID_LIMIT = 128  # bytes; ids are kept at a fixed width, so one long id would mak
 def _check_range(frame: pl.DataFrame, column: Column, where: str, key: str) -> None:
     value = pl.col(column.name)
     if column.kind == "number":
-        wrong, expected = ~value.is_between(column.low, column.high), f"{column.low:g}..{column.high:g}"
+        wrong = ~(value.is_between(column.low, column.high) & value.is_finite())
+        expected = f"{column.low:g}..{column.high:g}" if column.low > float("-inf") else "a finite number"
     elif column.kind == "time":
         wrong, expected = ~value.is_between(*_TIMES), "seconds since 1970"
     elif column.name.endswith("_id"):
