@@ -7,12 +7,14 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
-from musix_exporter import genre, golden, graphs, pack, parity
+from musix_exporter import cli, genre, golden, graphs, pack, parity
 from musix_exporter.files import Files
 from musix_runtime import Engine
 from musix_runtime.bundle import Bundle
 from musix_runtime.errors import GoldenError, InputError, OutputError, ParityError
+from musix_runtime.folder import sole_writer
 from musix_runtime.golden import replay
 from musix_runtime.manifest import LAYOUT
 from musix_runtime.messages import GenreConfidence
@@ -141,6 +143,14 @@ def test_a_bundle_is_not_written_over(demo_run: Run, demo_bundle: Path, tmp_path
     assert [each.name for each in path.iterdir()] == ["mine"]
     pack.export(demo_run, path, replace=True)
     assert not (path / "mine").exists()
+
+
+def test_the_second_of_two_builds_is_told_so_before_it_trains(tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "demo-1.0.0.build"):
+        found = CliRunner().invoke(cli.build, [str(DEMO), "--out", str(tmp_path), "--replace"])
+    assert isinstance(found.exception, OutputError)
+    assert "expected no other writer, found one at work; wait until it is done" in str(found.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["genre", "mood", "ranker"])

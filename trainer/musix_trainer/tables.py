@@ -127,7 +127,7 @@ def _typed(frame: pl.DataFrame, column: Column, where: str) -> pl.Series:
     bad = (typed.is_null() & ~text.str.to_lowercase().is_in(["", "nan"])).arg_true()
     if len(bad):
         raise TableError(
-            f"{where}: {column.name}: expected a {column.kind}, found {series[bad[0]]!r} in row {bad[0] + 1}"
+            f"{where}: {column.name}: expected a {column.kind}, found {repr(series[bad[0]])[:60]} in row {bad[0] + 1}"
             f" ({len(bad):,} in all)"
         )
     return typed.alias(column.name)
@@ -152,7 +152,8 @@ def _time(series: pl.Series, text: pl.Series) -> pl.Series:
         return series.cast(pl.Datetime("us")).dt.epoch("s")
     if series.dtype.is_temporal():
         raise pl.exceptions.InvalidOperationError("a time needs its day")
-    seconds = pl.when(text.str.contains(r"^-?\d{5,}(\.\d+)?$")).then(text.cast(pl.Float64, strict=False)).cast(pl.Int64)
+    number = pl.when(text.str.contains(r"^-?\d{5,}(\.\d+)?$")).then(text.cast(pl.Float64, strict=False))
+    seconds = number.cast(pl.Int64, strict=False)
     text = text.str.replace(r"(Z|\+00:00)$", "").str.replace("T", " ")
     text = text.str.replace(r"^(\d{4})$", "$1-01-01").str.replace(r"^(\d{4}-\d{2})$", "$1-01")
     whole = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
