@@ -61,7 +61,7 @@ def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
             2,
             "error: --features: expected a JSON object or @FILE, found:",
         ),
-        (["classify", "BUNDLE", "--features", "9" * 5000], 2, "error: audioFeatures: "),
+        (["classify", "BUNDLE", "--features", "9" * 5000], 2, "found: Integer value out of range"),
         (["gc", "BUNDLE", "../demo"], 2, "expected a bundle's name, of a-z, 0-9, _ and -, found '../demo'"),
         (
             ["serve", "BUNDLE", "--snapshot", "--trust", "none.pub"],
