@@ -52,7 +52,7 @@ def build(
     from musix_exporter import gates, pack
     from musix_exporter.result import Result
     from musix_runtime.cli import print_card
-    from musix_runtime.folder import check_free, check_writable
+    from musix_runtime.folder import check_free, check_writable, sole_writer, write_file
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
@@ -65,21 +65,22 @@ def build(
     for each in (json_path, summary_path):
         if each:
             check_writable(each.parent)
-    trained = run.train(recipe_file, data)
-    trained.save(run_path)
 
     def check(bundle: "Bundle") -> None:
         measured = gates.measure(bundle, recipe_file.recipe.gates)
         result = Result.of(bundle, measured, path)
         if json_path:
-            json_path.write_bytes(result.json())
+            write_file(json_path, result.json())
         if summary_path:
-            summary_path.write_text(result.markdown(), encoding="utf-8")
+            write_file(summary_path, result.markdown().encode())
         print_card(bundle)
         click.echo(result.table())
         gates.check(measured, path.name, run_path)
 
-    _tell(pack.export(trained, path, replace, check))
+    with sole_writer(path.with_name(f"{path.name}.build")):
+        trained = run.train(recipe_file, data)
+        trained.save(run_path)
+        _tell(pack.export(trained, path, replace, check))
 
 
 @click.command()

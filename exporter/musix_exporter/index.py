@@ -35,7 +35,7 @@ def add(name: str, vectors: Floats, queries: Floats, at: int, settings: recipe.I
         file = faiss.serialize_index(index)
         search = _searched(name, vectors, Clusters.read(mapped(file), file), queries, at, settings.recall)
         index.nprobe = search.probes
-    faiss.write_index(index, str(files.place(name)))
+    files.add_bytes(name, faiss.serialize_index(index).tobytes())
     return search
 
 

@@ -15,7 +15,7 @@ from musix_runtime import manifest as manifests
 from musix_runtime.bundle import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.folder import new_folder
-from musix_runtime.golden import Golden
+from musix_runtime.golden import Golden, replay
 from musix_runtime.manifest import FORMAT, FORMAT_VERSION, GOLDEN, LAYOUT, MANIFEST, File, Manifest, Search, Serving
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
@@ -45,10 +45,11 @@ def export(run: Run, path: Path, replace: bool = False, check: Callable[[Bundle]
         errors = parity.measure(run, engine)
         files.add_bytes(GOLDEN, msgspec.json.encode(golden.cases(run, engine)))
         _write(_manifest(run, target, indexes, errors), target)
-        bundle = Engine.open(target).bundle
+        engine = Engine.open(target)
+        replay(engine, engine.golden())
         if check:
-            check(bundle)
-    return changed(bundle, path=path)
+            check(engine.bundle)
+    return changed(engine.bundle, path=path)
 
 
 def _write(manifest: Manifest, target: Path) -> None:

@@ -17,27 +17,27 @@ from musix_runtime import api, docs, openapi
 from musix_runtime.authorization import AdminAuthorization
 from musix_runtime.connection_limits import ConnectionLimiter
 from musix_runtime.engine import Engine
-from musix_runtime.errors import BundleError, InputError, OutputError, StoreError
+from musix_runtime.errors import BundleError, InputError, NotReadyError, OutputError, StoreError
 from musix_runtime.exchange import KEY, Exchange, Exchanges, log
 from musix_runtime.live import Live
 from musix_runtime.manifest import PARTS
 from musix_runtime.metrics import Metrics
-from musix_runtime.responses import as_json, failure, http_error, input_error
+from musix_runtime.responses import as_json, failure, http_error, input_error, not_ready
 from musix_runtime.settings import Settings
 
 
 def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starlette:
     """An ASGI application that answers from `engine`. Mount it anywhere: it keeps no global state.
 
-    With a `Live` it follows the store, as long as the application's lifespan runs. Frameworks run no lifespan of what
-    is mounted: there the host enters `Live.following` in its own.
+    It watches the bundle's files, or the store of a `Live`, as long as the application's lifespan runs. Frameworks run
+    no lifespan of what is mounted: there the host gives a `Live`, and enters `Live.following` in its own.
     """
     settings = settings or Settings()
     live = engine if isinstance(engine, Live) else Live(engine)
-    metrics = Metrics(lambda: live.engine, settings.shared_metrics)
+    metrics = Metrics(lambda: live.latest, settings.shared_metrics)
 
     def begin(method: str, path: str) -> Exchange:
-        return Exchange(live.engine, method, path)
+        return Exchange(live.latest, method, path, live.unready)
 
     def over(exchange: Exchange, status: int) -> None:
         metrics.count(exchange, status)
@@ -67,7 +67,7 @@ def create_app(engine: Engine | Live, settings: Settings | None = None) -> Starl
         ],
         middleware=middleware,
         lifespan=lifespan,
-        exception_handlers={HTTPException: http_error, InputError: input_error},
+        exception_handlers={HTTPException: http_error, InputError: input_error, NotReadyError: not_ready},
     )
     app.router.redirect_slashes = False
     # An answer to another origin needs the headers of CORS, which are added further inside.

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from musix_runtime import contents, faiss_check, features, onnx_check, signature
 from musix_runtime import manifest as manifests
-from musix_runtime.container import Container, View, pack, unpack
+from musix_runtime.container import Container, Stamp, View, stamp, write_folder, write_packed
 from musix_runtime.errors import HashError, LayoutError, ManifestError, refusing
+from musix_runtime.folder import new_path
 from musix_runtime.index import Index
 from musix_runtime.manifest import (
     ARRAYS,
@@ -49,6 +50,8 @@ class Bundle:
     digest: str
     container: Container
     views: dict[str, View]  # every listed file, mapped: what was verified is what is used
+    stamp: Stamp  # of the files that are mapped; once it is another, they may hold anything
+    trust: Path | None = None  # the public key by which it had to be signed
 
     @property
     def name(self) -> str:
@@ -70,6 +73,7 @@ class Bundle:
         path = Path(path)
         key = None if trust is None else signature.read_key(Path(trust))
         with refusing(path):
+            before = stamp(path)
             container = Container.open(path)
             digest = manifests.digest(container.manifest)
             if key is not None:
@@ -78,17 +82,30 @@ class Bundle:
             _check_manifest(manifest, path)
             views = container.views(manifest)
             _check_hashes(path, manifest, views)
-            bundle = cls(path, manifest, digest, container, views)
+            bundle = cls(path, manifest, digest, container, views, before, None if trust is None else Path(trust))
             contents.check(bundle)
+            if stamp(path) != before:
+                raise HashError(
+                    f"{path}: expected files that nobody writes to, found them changed while they were verified"
+                )
             return bundle
 
     def pack(self, path: Path) -> None:
-        """Write the bundle as the one file `path`."""
-        pack(self.container, self.manifest, self.views, path)
+        """Write the bundle as the one file `path`; whole or not at all. Raises OutputError when the name is taken."""
+        with new_path(path) as partial:
+            write_packed(self.container, self.manifest, self.views, partial)
 
     def unpack(self, path: Path) -> None:
-        """Write the bundle as the folder `path`."""
-        unpack(self.container, self.views, path)
+        """Write the bundle as the folder `path`; whole or not at all. Raises OutputError when the name is taken."""
+        with new_path(path) as partial:
+            write_folder(self.container, self.views, partial)
+
+    def copy(self, path: Path) -> None:
+        """Write the bundle at the free name `path`, as a folder or file like itself. Raises OSError."""
+        if self.container.packed is None:
+            write_folder(self.container, self.views, path)
+        else:
+            write_packed(self.container, self.manifest, self.views, path)
 
     def array(self, name: str) -> NDArray[Any]:
         """A mapped array; LayoutError when dtype, order, shape or length are not the format's."""

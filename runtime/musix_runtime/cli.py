@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,9 @@ def main() -> None:
     except MusixError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # of a place that no command looks at by itself, such as standard output
+        click.echo(f"error: {error.filename or 'output'}: expected to be usable, found: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -142,15 +146,14 @@ def sign(bundle: Path, key: Path) -> None:
     """Sign the folder BUNDLE: its digest, and with it every byte."""
     from musix_runtime import signature
     from musix_runtime.bundle import Bundle
+    from musix_runtime.folder import write_file
     from musix_runtime.manifest import SIGNATURE
 
     opened = Bundle.open(bundle)
     if not bundle.is_dir():
         raise InputError(f"{bundle}: expected a bundle folder to sign, found a file; sign first, then pack")
     content = signature.sign(opened.digest, key)
-    partial = bundle.with_name(f".{bundle.name}.signature.partial")
-    partial.write_bytes(content)
-    partial.rename(bundle / SIGNATURE)
+    write_file(bundle / SIGNATURE, content, beside=bundle.with_name(f"{bundle.name}.signature"))
     click.echo(bundle / SIGNATURE)
 
 
@@ -193,12 +196,19 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
     "--workers", type=click.IntRange(1), help="Processes that share the bundle.  [default: $WEB_CONCURRENCY, else 1]"
 )
 @click.option("--access-log", is_flag=True, help="Print a line of JSON for every request.")
+@click.option(
+    "--snapshot", is_flag=True, help="Serve a private copy, made in the temporary folder: PATH may be written over."
+)
 @TRUST
-def serve(path: Path, host: str, port: int, workers: int | None, trust: Path | None, access_log: bool) -> None:
+def serve(
+    path: Path, host: str, port: int, workers: int | None, trust: Path | None, access_log: bool, snapshot: bool
+) -> None:
     """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
     from musix_runtime import server
+    from musix_runtime.snapshot import private_copy
 
-    server.run(path, trust, host, port, workers, access_log)
+    with private_copy(path, trust) if snapshot else nullcontext(path) as served:
+        server.run(served, trust, host, port, workers, access_log)
 
 
 @musix.command()
@@ -292,7 +302,7 @@ def _json_argument(text: str | None) -> Any:
         return None
     try:
         return msgspec.json.decode(Path(text[1:]).read_bytes() if text.startswith("@") else text)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--features: expected a JSON object or @FILE, found: {error}") from error
 
 

@@ -5,9 +5,11 @@ endian; the manifest; the signature; then the files that the manifest lists, in 
 the next multiple of 64, and so does the end; between are zeros. The manifest's sizes say where everything is.
 """
 
+import mmap
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +22,13 @@ from musix_runtime.errors import (
     FileKindError,
     ManifestError,
     MissingFileError,
-    OutputError,
     SizeError,
 )
-from musix_runtime.folder import check_free, new_folder
-from musix_runtime.manifest import MANIFEST, MANIFEST_LIMIT, SIGNATURE, SIGNATURE_LIMIT, Manifest
+from musix_runtime.folder import PLAIN, create
+from musix_runtime.manifest import LAYOUT, MANIFEST, MANIFEST_LIMIT, SIGNATURE, SIGNATURE_LIMIT, Manifest
 
 View = NDArray[np.uint8]
+Stamp = tuple[tuple[int, int, int, int] | None, ...]
 MAGIC = b"MUSIX\r\n\x01"
 ALIGNMENT = 64
 HEAD = len(MAGIC) + 16
@@ -45,11 +47,11 @@ class Container:
     def open(cls, path: Path) -> "Container":
         """Read the manifest's bytes of a bundle folder or packed file. Raises BundleError."""
         if path.is_dir():
-            signature = _small(path / SIGNATURE, SIGNATURE_LIMIT) if os.path.lexists(path / SIGNATURE) else b""
-            return cls(path, _small(path / MANIFEST, MANIFEST_LIMIT), signature, None)
+            signature = read_small(path / SIGNATURE, SIGNATURE_LIMIT) if os.path.lexists(path / SIGNATURE) else b""
+            return cls(path, read_small(path / MANIFEST, MANIFEST_LIMIT), signature, None)
         if not path.is_file():
             raise BundleError(f"{path}: expected a bundle folder or file, found nothing")
-        return cls._open_packed(path, _map(path))
+        return cls._open_packed(path, _map(path, follow=True))
 
     @classmethod
     def _open_packed(cls, path: Path, packed: View) -> "Container":
@@ -71,10 +73,9 @@ class Container:
         _check_entries(self.path, set(manifest.files))
         views = {}
         for name, expected in manifest.files.items():
-            size = _plain_size(self.path / name)
-            if size != expected.bytes:
-                raise SizeError(f"{self.path / name}: expected {expected.bytes:,} bytes, found {size:,}")
-            views[name] = _map(self.path / name)
+            view = views[name] = _map(self.path / name)
+            if view.size != expected.bytes:
+                raise SizeError(f"{self.path / name}: expected {expected.bytes:,} bytes, found {view.size:,}")
         return views
 
     def _packed_views(self, manifest: Manifest, packed: View) -> dict[str, View]:
@@ -92,34 +93,35 @@ class Container:
         return views
 
 
-def pack(container: Container, manifest: Manifest, views: dict[str, View], path: Path) -> None:
-    """Write the packed file `path`; whole or not at all. Raises OutputError when the name is taken."""
-    check_free(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as out:
-            out.write(MAGIC + np.array([len(container.manifest), len(container.signature)], "<u8").tobytes())
-            out.write(container.manifest + container.signature)
-            for name, start in _places(len(container.manifest) + len(container.signature), manifest):
-                out.write(bytes(start - out.tell()))
-                if name:
-                    out.write(views[name].data)
-        partial.rename(path)
-    except OSError as error:
-        raise OutputError(f"{path}: expected a place to write to, found: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def stamp(path: Path) -> Stamp:
+    """Device, inode, size and time of change in ns of every file of the bundle at `path`, None for one that is missing.
+
+    Another stamp than before means that what was mapped may hold other bytes now, or none.
+    """
+    names = (MANIFEST, SIGNATURE, *LAYOUT) if path.is_dir() else ("",)
+    return tuple(_file_stamp(path / name) for name in names)
 
 
-def unpack(container: Container, views: dict[str, View], path: Path) -> None:
-    """Write the bundle folder `path`; whole or not at all. Raises OutputError when the name is taken."""
-    with new_folder(path) as folder:
-        (folder / MANIFEST).write_bytes(container.manifest)
-        if container.signature:
-            (folder / SIGNATURE).write_bytes(container.signature)
-        for name, view in views.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(view.data)
+def write_packed(container: Container, manifest: Manifest, views: dict[str, View], path: Path) -> None:
+    """Write the bundle as the new file `path`. Raises OSError."""
+    with create(path) as out:
+        out.write(MAGIC + np.array([len(container.manifest), len(container.signature)], "<u8").tobytes())
+        out.write(container.manifest + container.signature)
+        for name, start in _places(len(container.manifest) + len(container.signature), manifest):
+            out.write(bytes(start - out.tell()))
+            if name:
+                out.write(views[name].data)
+
+
+def write_folder(container: Container, views: dict[str, View], path: Path) -> None:
+    """Write the bundle as the new folder `path`. Raises OSError."""
+    path.mkdir()
+    (path / MANIFEST).write_bytes(container.manifest)
+    if container.signature:
+        (path / SIGNATURE).write_bytes(container.signature)
+    for name, view in views.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_bytes(view.data)
 
 
 def _places(head: int, manifest: Manifest) -> Iterator[tuple[str, int]]:
@@ -139,30 +141,58 @@ def _check_entries(path: Path, listed: set[str]) -> None:
         for each in (Path(base, name) for name in sorted(below + names)):
             name = each.relative_to(path).as_posix()
             if each.is_symlink():
-                raise FileKindError(f"{each}: expected a plain file or folder, found a link")
+                raise _link(each)
             if name not in (folders if each.is_dir() else files):
-                raise ExtraFileError(f"{each}: expected only files that the manifest lists, found this one")
+                raise ExtraFileError(
+                    f"{each}: expected only files that the manifest lists, found this one; remove it, or give the"
+                    " bundle a folder of its own, below the root of a volume or repository"
+                )
 
 
-def _small(file: Path, limit: int) -> bytes:
-    size = _plain_size(file)
-    if size > limit:
-        raise ManifestError(f"{file}: expected at most {limit:,} bytes, found {size:,}")
-    return file.read_bytes()
+def _link(file: Path) -> FileKindError:
+    return FileKindError(
+        f"{file}: expected a plain file or folder, found a link; copy the bundle with what the links point to: cp -rL"
+    )
 
 
-def _plain_size(file: Path) -> int:
+def read_small(file: Path, limit: int) -> bytes:
+    """The content of a plain file. Raises BundleError when it is none, or has more than `limit` bytes."""
+    with _opened(file) as (descriptor, size), os.fdopen(descriptor, "rb", closefd=False) as content:
+        if size > limit:
+            raise ManifestError(f"{file}: expected at most {limit:,} bytes, found {size:,}")
+        return content.read(limit)
+
+
+def _map(file: Path, follow: bool = False) -> View:
+    with _opened(file, follow) as (descriptor, size):
+        if not size:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), np.uint8)
+
+
+@contextmanager
+def _opened(file: Path, follow: bool = False) -> Iterator[tuple[int, int]]:
+    """Descriptor and size of a plain file. A link is not followed unless told to, and a pipe is not waited for."""
     try:
-        found = file.lstat()
+        descriptor = os.open(file.resolve() if follow else file, os.O_RDONLY | PLAIN | getattr(os, "O_BINARY", 0))
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileKindError(f"{file}: expected a plain file, found a folder, pipe or device")
+            yield descriptor, found.st_size
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFileError(f"{file}: expected a file, found nothing") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise FileKindError(f"{file}: expected a plain file, found a link, folder or device")
-    return found.st_size
+    except (OSError, ValueError) as error:  # ValueError: mapped while it became shorter
+        if file.is_symlink() and not follow:
+            raise _link(file) from error
+        raise BundleError(f"{file}: expected a readable file, found: {error}") from error
 
 
-def _map(file: Path) -> View:
+def _file_stamp(file: Path) -> tuple[int, int, int, int] | None:
     try:
-        return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
-    except OSError as error:
-        raise BundleError(f"{file}: expected a readable file, found: {error.strerror}") from error
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -24,6 +24,7 @@
         ├── SizeError             longer or shorter than listed
         ├── HashError             other bytes than listed
         ├── LayoutError           an array's dtype, shape or content, a graph's inputs, an index's size
+        ├── NotReadyError         changed on the disk while served  HTTP 503
         ├── SignatureError        not signed by the key that is trusted
         └── GoldenError           other answers than its native models gave
 
@@ -173,6 +174,10 @@ class HashError(BundleError):
 
 class LayoutError(BundleError):
     """An array, graph or index does not have the type, shape or content that the format asks for."""
+
+
+class NotReadyError(BundleError):
+    """The bundle that was served has changed on the disk, and no good one is there yet."""
 
 
 class SignatureError(BundleError):

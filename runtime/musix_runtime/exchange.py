@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musix_runtime.engine import Engine
+from musix_runtime.errors import NotReadyError
 from musix_runtime.stages import Stages
 
 logger = logging.getLogger(__name__)
@@ -21,16 +22,25 @@ OTHER = "other"  # the route of requests that met none: their paths may be anyth
 class Exchange:
     """What is known of a request while it is answered."""
 
-    __slots__ = ("engine", "method", "path", "route", "source", "stages", "start")
+    __slots__ = ("_engine", "bundle", "method", "path", "route", "source", "stages", "start", "unready")
 
-    def __init__(self, engine: Engine, method: str, path: str) -> None:
+    def __init__(self, engine: Engine, method: str, path: str, unready: str | None = None) -> None:
         self.start = perf_counter()
-        self.engine = engine
+        self._engine = engine
+        self.bundle = engine.bundle
+        self.unready = unready
         self.method = method
         self.path = path
         self.route = OTHER
         self.source = ""
         self.stages = Stages()
+
+    @property
+    def engine(self) -> Engine:
+        """What answers this request. Raises NotReadyError when nothing may, as its files have changed."""
+        if self.unready:
+            raise NotReadyError(self.unready)
+        return self._engine
 
     @property
     def seconds(self) -> float:
@@ -41,7 +51,7 @@ class Exchange:
         """What every answer says of itself: which bundle gave it, and in Server-Timing how long it took, in ms."""
         timing = f"total;dur={1000 * self.seconds:.3f}"
         stages = "".join([f", {name};dur={1000 * taken:.3f}" for name, taken in self.stages.seconds.items()])
-        return [(b"x-bundle", self.engine.bundle.label.encode()), (b"server-timing", (timing + stages).encode())]
+        return [(b"x-bundle", self.bundle.label.encode()), (b"server-timing", (timing + stages).encode())]
 
 
 Begin = Callable[[str, str], Exchange]  # from method and path
@@ -95,7 +105,7 @@ def log(exchange: Exchange, status: int) -> None:
         "path": exchange.path,
         "status": status,
         "ms": round(1000 * exchange.seconds, 3),
-        "bundle": exchange.engine.bundle.name,
+        "bundle": exchange.bundle.name,
         "source": exchange.source or None,
     }
     sys.stdout.write(json.dumps(line) + "\n")

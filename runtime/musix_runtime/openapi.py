@@ -26,7 +26,7 @@ FAILURES = {
     413: "The body is too large, packed or unpacked.",
     415: "The content type is not application/json, or the content encoding is not gzip.",
     422: "Fields are wrong; up to 20 are named by their paths, of a body above 16 KiB the first.",
-    503: "Too much to do; `Retry-After` says when to come back.",
+    503: "Too much to do, or the bundle's files have changed; `Retry-After` says when to come back.",
 }
 PACKING = "JSON in UTF-8. It may be packed: `Content-Encoding: gzip`; its limit holds for what it unpacks to as well."
 BODY = (400, 408, 413, 415, 422, 503)  # what any request with a body may meet
@@ -59,7 +59,7 @@ def document(admin: bool) -> dict[str, Any]:
         "/api/ml/recommend": _post("What a listener should hear next, and why.", recommend, recommendations, BODY),
         "/api/ml/similar": _post("The nearest tracks.", similar, tracks, (*BODY, 404)),
         "/health": _get("Whether the process lives.", "application/json"),
-        "/ready": _get("Which bundle answers: verified, and asked its golden cases.", "application/json"),
+        "/ready": _get("Which bundle answers: verified, and asked its golden cases.", "application/json", (503,)),
         "/metrics": _get("Counters in Prometheus' text format.", "text/plain"),
         "/openapi.json": _get("This document.", "application/json"),
         "/docs": _get("This document as a page.", "text/html"),
@@ -91,8 +91,9 @@ def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], failure
     return {"post": {"summary": summary, "requestBody": body, "responses": responses}}
 
 
-def _get(summary: str, kind: str) -> dict[str, Any]:
-    return {"get": {"summary": summary, "responses": {"200": {"description": summary, "content": {kind: {}}}}}}
+def _get(summary: str, kind: str, failures: tuple[int, ...] = ()) -> dict[str, Any]:
+    responses = {"200": {"description": summary, "content": {kind: {}}}} | _failures(failures)
+    return {"get": {"summary": summary, "responses": responses}}
 
 
 def _admin(summary: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from musix_runtime.errors import RequestError, UnknownTrackError, Violation, shorten
 
+RETRY_AFTER = 2  # seconds, after which a bundle that has changed is looked at again
 CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -52,6 +53,13 @@ def failed(error: HTTPException) -> Response:
     """The failure that an exception of HTTP is, with its headers."""
     response = failure(error.status_code, error.detail)
     response.headers.update(error.headers or {})
+    return response
+
+
+async def not_ready(request: Request, error: Exception) -> Response:
+    """Starlette's handler of NotReadyError."""
+    response = failure(503, str(error), code="not_ready")
+    response.headers["retry-after"] = str(RETRY_AFTER)
     return response
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from musix_runtime.errors import InputError, SignatureError
+from musix_runtime.errors import InputError, OutputError, SignatureError
+from musix_runtime.folder import check_free, write_file
 
 ALGORITHM = "ed25519"
 
@@ -21,20 +22,21 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def generate(path: Path) -> tuple[Path, Path]:
     """Write a new pair of keys, `path`.key (private, PEM, readable by its owner only) and `path`.pub. Gives both paths.
 
-    Raises InputError when one is there already.
+    Raises OutputError when one is there already, or cannot be written; then none is left.
     """
     ed25519, serialization = _cryptography()
     private, public = path.with_name(f"{path.name}.key"), path.with_name(f"{path.name}.pub")
     for each in (private, public):
-        if each.exists():
-            raise InputError(f"{each}: expected a free name, found a file")
+        check_free(each)
     key = ed25519.Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    private.touch(mode=0o600)
-    private.write_bytes(pem)
-    public.write_bytes(
-        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    shared = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    write_file(public, shared, replace=False)
+    try:
+        write_file(private, pem, replace=False, mode=0o600)
+    except OutputError:
+        public.unlink()
+        raise
     return private, public
 
 

@@ -8,19 +8,22 @@ The pointer is replaced by a rename, so readers need no lock; writers take turns
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from musix_runtime import golden
+from musix_runtime.bundle import Bundle
+from musix_runtime.container import read_small
 from musix_runtime.engine import Engine
-from musix_runtime.errors import ManifestError, OutputError, StoreError, VersionError
-from musix_runtime.folder import check_writable
-from musix_runtime.manifest import MANIFEST, VERSION
+from musix_runtime.errors import BundleError, ManifestError, StoreError, VersionError
+from musix_runtime.folder import check_writable, lock, new_path, remove, write_file, writing
+from musix_runtime.manifest import MANIFEST, NAME, VERSION
 
 LIVE = "live"
 LOCK = ".lock"
+POINTER_LIMIT = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,12 @@ class Store:
             raise ManifestError(f"{path}: expected {name} {version}, found {found.name} {found.version}")
         return engine
 
+    def open_path(self, path: Path) -> Engine:
+        """Open the published bundle at `path`, which is `self.path / name / version`: see `open`."""
+        return self.open(path.parent.name, path.name)
+
     def publish(self, bundle: str | Path) -> Path:
-        """Copy a bundle into the store, verify the copy, and make it live: whole or not at all.
+        """Copy a bundle into the store, verify the copy with all golden cases, and make it live: whole or not at all.
 
         Raises BundleError for a bundle that cannot be served, VersionError for a version lower than the live one or
         taken by other content, OutputError when the store cannot be written.
@@ -71,7 +78,7 @@ class Store:
                 )
             target = folder / version
             if not os.path.lexists(target):
-                self._add(opened.path, target, opened.digest)
+                self._add(opened, target)
             elif (taken := self.open(name, version).bundle.digest) != opened.digest:
                 raise VersionError(f"{target}: expected digest {taken}, published already, found {opened.digest}")
             _point(folder, [version, *(each for each in history if each != version)])
@@ -101,51 +108,46 @@ class Store:
             for each in removed:
                 partial = _partial(each)
                 each.rename(partial)
-                _remove(partial)
+                remove(partial)
         return sorted(removed, key=lambda path: _number(path.name))
 
+    def _folder(self, name: str) -> Path:
+        if not re.match(NAME, name):
+            raise StoreError(f"{self.path}: expected a bundle's name, of a-z, 0-9, _ and -, found {name!r}")
+        return self.path / name
+
     def _read(self, name: str) -> list[str]:
-        pointer = self.path / name / LIVE
-        try:
-            versions = pointer.read_text("utf-8", "replace").splitlines()
-        except FileNotFoundError:
+        pointer = self._folder(name) / LIVE
+        if not os.path.lexists(pointer):
             return []
-        except OSError as error:
-            raise StoreError(f"{pointer}: expected a file of versions, found: {error.strerror}") from error
+        try:
+            versions = read_small(pointer, POINTER_LIMIT).decode("utf-8", "replace").splitlines()
+        except BundleError as error:
+            raise StoreError(str(error)) from error
         wrong = [each for each in versions if not re.match(VERSION, each)]
         if wrong or not versions:
             raise StoreError(f"{pointer}: expected versions, one a line, found {wrong[0] if wrong else 'none'!r}")
         return versions
 
-    def _add(self, source: Path, target: Path, digest: str) -> None:
-        partial = _partial(target)
-        try:
-            _copy(source, partial)
-            found = self.opener(partial).bundle.digest
-            if found != digest:
-                raise VersionError(f"{source}: expected digest {digest} as before the copy, found {found}")
-            partial.rename(target)
-        finally:
-            _remove(partial)
+    def _add(self, bundle: Bundle, target: Path) -> None:
+        """Write what was verified, not what the files hold by now; verify that, too; then give it its name."""
+        with new_path(target) as partial:
+            bundle.copy(partial)
+            engine = self.opener(partial)
+            golden.replay(engine, engine.golden())
+            _seal(partial)
         _sync(target.parent)
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
         """The folder of `name`, for one writer at a time; what a killed one left half-done is removed."""
-        import fcntl  # a store can be served without it, on Windows
-
-        folder = self.path / name
+        folder = self._folder(name)
         check_writable(folder)
-        try:
-            with (folder / LOCK).open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                for each in folder.glob(".*.partial"):
-                    _remove(each)
-                _sync(self.path)
-                yield folder
-        except OSError as error:
-            where = error.filename or folder
-            raise OutputError(f"{where}: expected a store to write into, found: {error.strerror}") from error
+        with writing(folder), lock(folder / LOCK, wait=True):
+            for each in (*folder.glob(".*.partial"), *folder.glob(".*.lock")):
+                remove(each)
+            _sync(self.path)
+            yield folder
 
 
 def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Store, str] | None:
@@ -154,7 +156,7 @@ def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[St
     Raises StoreError for a store of several names.
     """
     path = path.resolve()
-    if (path / LIVE).is_file():
+    if os.path.lexists(path / LIVE):
         return Store(path.parent, opener), path.name
     store = Store(path, opener)
     names = [] if (path / MANIFEST).exists() else store.names()
@@ -172,22 +174,15 @@ def _partial(path: Path) -> Path:
 
 
 def _point(folder: Path, versions: list[str]) -> None:
-    partial = _partial(folder / LIVE)
-    partial.write_text("".join(f"{each}\n" for each in versions))
-    _sync(partial)
-    partial.replace(folder / LIVE)
+    write_file(folder / LIVE, "".join(f"{each}\n" for each in versions).encode())
     _sync(folder)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a folder or file and see it to the disk; with the rights of a new one, so that a server can read it."""
-    if source.is_dir():
-        target.mkdir()
-        for each in source.iterdir():
-            _copy(each, target / each.name)
-    else:
-        shutil.copyfile(source, target, follow_symlinks=False)
-    _sync(target)
+def _seal(path: Path) -> None:
+    """Make a bundle read-only and see it to the disk: what is served is mapped, and must not be written over."""
+    for each in (*path.rglob("*"), path):
+        each.chmod(0o555 if each.is_dir() else 0o444)
+        _sync(each)
 
 
 def _sync(path: Path) -> None:
@@ -196,10 +191,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -3,16 +3,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
-from musix_exporter import genre, graphs, pack, parity
+from musix_exporter import cli, genre, golden, graphs, pack, parity
 from musix_exporter.files import Files
 from musix_runtime import Engine
 from musix_runtime.bundle import Bundle
-from musix_runtime.errors import GoldenError, OutputError, ParityError
+from musix_runtime.errors import GoldenError, InputError, OutputError, ParityError
+from musix_runtime.folder import sole_writer
+from musix_runtime.golden import replay
 from musix_runtime.manifest import LAYOUT
+from musix_runtime.messages import GenreConfidence
+from musix_runtime.ranker import Ranker
 from musix_trainer.run import Run
 from tests.conftest import DEMO
 
@@ -64,6 +70,53 @@ def test_a_converter_that_is_silently_wrong_is_caught_twice(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recipe_that_was_edited_after_training_is_not_exported(demo_run: Run, tmp_path: Path) -> None:
+    demo_run.save(tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('version = "1.0.0"', 'version = "1.1.0"'))
+    with pytest.raises(InputError, match=r"recipe\.toml: expected the recipe that the run was trained by, SHA-256 "):
+        Run.load(tmp_path / "run")
+
+
+def test_every_golden_case_is_asked_before_a_bundle_is_left(
+    demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case beyond the few that opening asks: the build fails, and not some host of the bundle."""
+    honest = golden.cases
+
+    def wrong(run: Run, engine: Engine) -> golden.Golden:
+        found = honest(run, engine)
+        found.classify[-1].expected.mood.probabilities["happy"] += 0.01
+        return found
+
+    monkeypatch.setattr(golden, "cases", wrong)
+    with pytest.raises(GoldenError, match="golden classify case 63: mood"):
+        pack.export(demo_run, tmp_path / "demo-1.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_that_hangs_on_a_near_tie_is_no_golden_case(small_bundle: Path) -> None:
+    """Every golden case has the same answer when all scores are off by a rounding, up or down."""
+    engine = Engine.open(small_bundle)
+    for sign in (-1, 1):
+        replay(replace(engine, ranker=Ranker(golden._Shaken(engine.ranker.session, sign))), engine.golden())
+
+
+def test_what_is_never_stable_is_an_error(engine: Engine) -> None:
+    case = engine.golden().classify[0]
+    wrong = GenreConfidence(case.expected.genres[0].name, 0.123)
+    other = msgspec.structs.replace(case.expected, genres=[wrong, *case.expected.genres[1:]])
+    draws = []
+
+    def draw(number: int) -> golden.Golden:
+        draws.append(number)
+        return golden.Golden(golden.STABLE, [golden.ClassifyCase(case.request, other)], [])
+
+    with pytest.raises(GoldenError, match="genre: expected the native models' answer"):
+        golden._stable(draw, 7, [engine])
+    assert draws == [7] * golden.DRAWS
+
+
 def test_the_golden_cases_reach_every_path(demo_bundle: Path) -> None:
     golden = Engine.open(demo_bundle).golden()
     assert min(len(golden.classify), len(golden.recommend)) >= 64
@@ -90,6 +143,14 @@ def test_a_bundle_is_not_written_over(demo_run: Run, demo_bundle: Path, tmp_path
     assert [each.name for each in path.iterdir()] == ["mine"]
     pack.export(demo_run, path, replace=True)
     assert not (path / "mine").exists()
+
+
+def test_the_second_of_two_builds_is_told_so_before_it_trains(tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "demo-1.0.0.build"):
+        found = CliRunner().invoke(cli.build, [str(DEMO), "--out", str(tmp_path), "--replace"])
+    assert isinstance(found.exception, OutputError)
+    assert "expected no other writer, found one at work; wait until it is done" in str(found.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["genre", "mood", "ranker"])

@@ -75,6 +75,18 @@ def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
         (["recommend", "BUNDLE", "a", "--limit", "0"], 2, "error: limit: expected int >= 1, found 0"),
         (["classify", "BUNDLE"], 2, "error: trackId: is required when audioFeatures is not given"),
         (["classify", "BUNDLE", "--features", "{"], 2, "error: --features: expected a JSON object or @FILE, found:"),
+        (
+            ["classify", "BUNDLE", "--features", "[" * 5000],
+            2,
+            "error: --features: expected a JSON object or @FILE, found:",
+        ),
+        (["classify", "BUNDLE", "--features", "9" * 5000], 2, "found: Integer value out of range"),
+        (["gc", "BUNDLE", "../demo"], 2, "expected a bundle's name, of a-z, 0-9, _ and -, found '../demo'"),
+        (
+            ["serve", "BUNDLE", "--snapshot", "--trust", "none.pub"],
+            2,
+            "error: none.pub: expected an Ed25519 public key",
+        ),
         (["verify", "nothing-here"], 4, "error: nothing-here: expected a bundle folder or file, found nothing"),
         (["unheard-of"], 2, "No such command"),
     ],

@@ -1,4 +1,6 @@
+import hashlib
 import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -10,10 +12,23 @@ from collections.abc import Callable
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from musix_runtime import Engine, Store
-from musix_runtime.errors import HashError, InputError, ManifestError, OutputError, StoreError, VersionError
+from musix_runtime import manifest as manifests
+from musix_runtime.bundle import Bundle
+from musix_runtime.container import stamp
+from musix_runtime.errors import (
+    GoldenError,
+    HashError,
+    InputError,
+    ManifestError,
+    OutputError,
+    StoreError,
+    VersionError,
+)
+from musix_runtime.manifest import GOLDEN, MANIFEST
 from musix_runtime.store import find
 from tests.variants import flip, plant, variant
 
@@ -62,9 +77,9 @@ def test_versions_are_compared_as_numbers_and_lower_ones_refused(store: Store, m
 
 
 def test_publishing_again_changes_nothing(store: Store, make: Make) -> None:
-    before = (store.live("demo") / "manifest.json").stat()
+    before = stamp(store.live("demo"))
     assert store.publish(store.live("demo")) == store.live("demo")
-    assert (store.live("demo") / "manifest.json").stat() == before
+    assert stamp(store.live("demo")) == before
     assert store.history("demo") == ["1.9.0", "1.0.0"]
 
 
@@ -156,6 +171,80 @@ def test_a_store_that_cannot_be_written_is_named(make: Make, tmp_path: Path) -> 
     with pytest.raises(StoreError, match="expected 'nope' in this store, found nothing"):
         Store(tmp_path / "nothing").gc("nope")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Store, make: Make) -> None:
+    Bundle.open(make("1.10.0")).pack(store.path / "demo.musix")
+    store.publish(store.path / "demo.musix")
+    store.publish(make("1.11.0"))
+    paths = [store.path / "demo" / each for each in store.history("demo")]
+    assert {each.stat().st_mode & 0o777 for path in paths for each in path.rglob("*") if each.is_file()} == {0o444}
+    assert {each.stat().st_mode & 0o777 for path in paths for each in (path, *path.rglob("*")) if each.is_dir()} == {
+        0o555
+    }
+    assert paths[1].stat().st_mode & 0o777 == 0o444
+    for each in (store.path, *store.path.rglob("*")):
+        os.chown(each, 65534, 65534)
+    for each in store.path.parents:
+        if each.stat().st_uid == os.getuid() and not each.stat().st_mode & 0o001:
+            each.chmod(each.stat().st_mode | 0o011)
+    process = multiprocessing.get_context("fork").Process(target=collect_as_nobody, args=(store,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert published(store) == ["1.11.0", "live"]
+
+
+def collect_as_nobody(store: Store) -> None:
+    """Without root's rights, for which nothing is read-only."""
+    if os.getuid() == 0:
+        os.setuid(65534)
+    store.gc("demo", keep=0)
+
+
+@pytest.mark.parametrize("name", ["../demo", "..", ".", "", "demo/1.0.0", "Demo", "/etc"])
+def test_a_name_of_no_bundle_is_refused(store: Store, name: str) -> None:
+    for act in (store.gc, store.rollback, store.history, store.live):
+        with pytest.raises(StoreError, match=f"expected a bundle's name, of a-z, 0-9, _ and -, found {name!r}"):
+            act(name)
+
+
+def test_a_pipe_or_link_in_place_of_the_pointer_is_refused(store: Store, tmp_path: Path) -> None:
+    pointer = store.path / "demo" / "live"
+    pointer.rename(tmp_path / "live")
+    os.mkfifo(pointer)
+    for act in (lambda: find(store.path / "demo") and store.live("demo"), lambda: store.gc("demo")):
+        with pytest.raises(StoreError, match="demo/live: expected a plain file, found a folder, pipe or device"):
+            act()
+    pointer.unlink()
+    pointer.symlink_to(tmp_path / "live")
+    with pytest.raises(StoreError, match="demo/live: expected a plain file or folder, found a link"):
+        store.live("demo")
+
+
+def test_a_lock_that_is_a_link_is_not_followed(store: Store, make: Make, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (store.path / "demo" / ".lock").unlink()
+    (store.path / "demo" / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OutputError, match="demo: expected a place to write to, found: Too many levels of symbolic"):
+        store.publish(make("2.0.0"))
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_every_golden_case_is_asked_before_a_bundle_is_live(store: Store, demo_bundle: Path, tmp_path: Path) -> None:
+    bundle = variant(demo_bundle, tmp_path / "wrong", "2.0.0")
+    file = bundle / GOLDEN
+    cases = json.loads(file.read_bytes())
+    cases["recommend"][-1]["expected"]["recommendations"][0]["score"] = 0.0
+    file.write_text(json.dumps(cases))
+    manifest = manifests.decode((bundle / MANIFEST).read_bytes(), "")
+    entry = manifests.File(file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
+    changed = msgspec.structs.replace(manifest, files=manifest.files | {GOLDEN: entry})
+    (bundle / MANIFEST).write_bytes(manifests.encode(changed))
+    Engine.open(bundle)  # which asks a few
+    with pytest.raises(GoldenError, match="recommend case 63"):
+        store.publish(bundle)
+    assert published(store) == ["1.0.0", "1.9.0", "live"]
 
 
 def test_two_that_publish_at_once_take_turns(store: Store, make: Make) -> None:

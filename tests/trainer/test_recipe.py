@@ -50,6 +50,11 @@ def test_the_shipped_recipes_are_right(name: str) -> None:
         (HEAD + "[genre]\niqr = inf", "genre: iqr: expected a finite number, found inf"),
         (HEAD.replace('"a"', '"a\\n"'), "name: expected `str` matching regex"),
         ("name = ", "expected TOML, found: Invalid value"),
+        (HEAD + f"[mood]\nhidden = {'[' * 5000}{']' * 5000}", "expected TOML, found: maximum recursion depth"),
+        (HEAD + f"seed = {'9' * 5000}", "expected TOML, found: Exceeds the limit"),
+        (HEAD + f"seed = {'9' * 4000}", "seed: "),
+        (HEAD + f"[gates.at_least]\n'a' = {'9' * 4000}", "gates.at_least"),
+        (HEAD + f"{'a.' * 5000}a = 1", "a: unknown key"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_key(tmp_path: Path, text: str, message: str) -> None:

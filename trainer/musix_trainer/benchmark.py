@@ -44,14 +44,15 @@ class Benchmark:
         """Read a run that `save` wrote. Raises InputError when `path` is not one."""
         try:
             card = json.loads((path / "run.json").read_bytes())
+            recipe_file = recipe.read(path / "recipe.toml")
             return cls(
-                recipe.read(path / "recipe.toml"),
+                recipe_file,
                 Listening.load(path / "listening"),
                 collab.CollabModel.load(path / "collab"),
                 card["quality"],
-                msgspec.convert(card["provenance"], Provenance),
+                run.check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance)),
             )
-        except (OSError, ValueError, TypeError, KeyError, msgspec.ValidationError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
             raise InputError(f"{path}: expected a whole run folder of this version, found: {error}") from error
 
 

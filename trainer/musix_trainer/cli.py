@@ -90,14 +90,16 @@ def tune(recipe_path: Path, data: Path | None, out: Path, trials: int, part: str
 
     The trials are kept in OUT/studies: what was stopped goes on, and more trials build on those that were run.
     """
-    from musix_runtime.folder import check_writable, write_file
+    from musix_runtime.folder import check_writable, write_file, writing
     from musix_trainer import recipe
     from musix_trainer.tune import tune as search
 
     recipe_file = recipe.read(recipe_path)
     write = write or out / f"{recipe_file.recipe.name}.toml"
     check_writable(write.parent)
-    write_file(write, search(recipe_file, data, part, trials, out / "studies").encode())
+    with writing(out / "studies"):
+        text = search(recipe_file, data, part, trials, out / "studies")
+    write_file(write, text.encode())
     click.echo(write)
 
 

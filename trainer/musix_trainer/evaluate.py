@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from musix_runtime.errors import InputError
-from musix_runtime.folder import write_file
+from musix_runtime.folder import check_writable, write_file
 from musix_trainer import progress, recipe
 from musix_trainer.benchmark import Benchmark
 from musix_trainer.protocols import Asked, Results, catalogue, collab, genre, hybrid, mood
@@ -89,15 +89,23 @@ def _kept(path: Path, group: str, asked: Asked) -> dict[str, Results]:
         "perceived": asked.perceived_sha256 if group == "mood" else None,
     }
     if file.is_file():
-        kept = json.loads(file.read_bytes())
+        kept = _read(file)
         if kept["key"] == key:
             progress.say(f"{group}: measured before")
             return kept["results"]
     progress.say(f"{group}: measuring")
     results = GROUPS[group](asked)
-    file.parent.mkdir(exist_ok=True)
+    check_writable(file.parent)
     write_file(file, msgspec.json.format(msgspec.json.encode({"key": key, "results": results}), indent=2))
     return results
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(file.read_bytes())
+        return {"key": kept["key"], "results": kept["results"]}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{file}: expected results of musix evaluate, found: {error}; remove it") from error
 
 
 def table(found: dict[str, Any]) -> str:

@@ -142,7 +142,7 @@ class GenreModel:
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
         folder.save(path, {name: value for name, value in vars(self).items() if name != "booster"})
-        self.booster.save_model(path / "booster.ubj")
+        (path / "booster.ubj").write_bytes(self.booster.get_booster().save_raw("ubj"))
 
     @classmethod
     def load(cls, path: Path) -> "GenreModel":

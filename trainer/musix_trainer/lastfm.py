@@ -35,11 +35,9 @@ def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
     source = tables.read(tracks)
     table = source.frame
     listening, notes = _derive(plays, artists, source)
-    if out.exists():
-        out.rmdir()
-    with new_folder(out) as folder:
-        table.write_parquet(folder / "tracks.parquet")
-        listening.write_parquet(folder / "listening.parquet", metadata={"derivation": DERIVATION})
+    with new_folder(out, replace=out.exists()) as folder:
+        tables.write(folder / "tracks.parquet", table)
+        tables.write(folder / "listening.parquet", listening, {"derivation": DERIVATION})
     return notes
 
 

@@ -1,5 +1,6 @@
 """Mood: a small network that learns the mood rule softly, from the 12 audio features."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ class MoodModel:
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
         path.mkdir(parents=True)
-        torch.save(self.network.state_dict(), path / "network.pt")
+        content = io.BytesIO()  # PyTorch hides what is wrong with a disk
+        torch.save(self.network.state_dict(), content)
+        (path / "network.pt").write_bytes(content.getvalue())
 
     @classmethod
     def load(cls, path: Path, settings: recipe.Mood) -> "MoodModel":

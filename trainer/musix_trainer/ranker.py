@@ -3,6 +3,7 @@
 The components come from the runtime's own pool, so that training and serving cannot drift apart.
 """
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ class RankerModel:
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
         path.mkdir(parents=True)
-        torch.save(self.network.state_dict(), path / "network.pt")
+        content = io.BytesIO()  # PyTorch hides what is wrong with a disk
+        torch.save(self.network.state_dict(), content)
+        (path / "network.pt").write_bytes(content.getvalue())
 
     @classmethod
     def load(cls, path: Path, settings: recipe.Ranker) -> "RankerModel":

@@ -249,7 +249,7 @@ def parse(text: bytes, path: Path) -> RecipeFile:
     """Check the text of a recipe. Raises RecipeError that names `path`, the key, what was expected and found."""
     try:
         raw = tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: expected TOML, found: {error}") from error
     _check_keys(raw, Recipe, str(path))
     try:

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import polars as pl
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -62,8 +61,8 @@ class Run:
         """Write the run into `path`, in place of what was there; whole or not at all."""
         with new_folder(path, replace=True) as target:
             (target / "recipe.toml").write_bytes(self.recipe_file.text)
-            self.catalogue.frame.write_parquet(target / "tracks.parquet")
-            self.catalogue.ids.write_parquet(target / "ids.parquet")
+            tables.write(target / "tracks.parquet", self.catalogue.frame)
+            tables.write(target / "ids.parquet", self.catalogue.ids)
             self.listening.save(target / "listening")
             np.save(target / "inputs.npy", self.catalogue.inputs)
             np.save(target / "families.npy", self.catalogue.families)
@@ -88,11 +87,12 @@ class Run:
         if recipe_file.recipe.source == "lastfm":
             raise InputError(f"{path}: expected a run of all five parts, found one of listening alone")
         card = json.loads((path / "run.json").read_bytes())
+        origin = check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance))
         return cls(
             recipe_file,
             Catalogue(
-                pl.read_parquet(path / "tracks.parquet"),
-                pl.read_parquet(path / "ids.parquet"),
+                tables.read(path / "tracks.parquet").frame,
+                tables.read(path / "ids.parquet").frame,
                 np.load(path / "inputs.npy"),
                 card["labels"],
                 np.load(path / "families.npy"),
@@ -105,8 +105,18 @@ class Run:
             content.ContentModel.load(path / "content"),
             ranker.RankerModel.load(path / "ranker", recipe_file.recipe.ranker),
             card["quality"] | ({"evaluation": found} if (found := evaluation(path)) else {}),
-            msgspec.convert(card["provenance"], Provenance),
+            origin,
         )
+
+
+def check_recipe(recipe_file: RecipeFile, origin: Provenance) -> Provenance:
+    """The provenance of a run. Raises InputError when its recipe is not the one that it was trained by."""
+    if recipe_file.sha256 != origin.recipe_sha256:
+        raise InputError(
+            f"{recipe_file.path}: expected the recipe that the run was trained by, SHA-256 {origin.recipe_sha256},"
+            f" found {recipe_file.sha256}; to change a recipe, train again"
+        )
+    return origin
 
 
 def evaluation(path: Path) -> dict[str, Any]:

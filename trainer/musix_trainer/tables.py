@@ -1,6 +1,9 @@
 """Tables that a user brings: reading CSV or parquet, and checking columns, types, ranges and rows."""
 
 import hashlib
+import io
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,6 +59,7 @@ def read(path: Path) -> Source:
             # All as text: an id of digits is not a number. The index column of the downloaded CSV has no name.
             frame = pl.read_csv(content, infer_schema=False).select(pl.exclude("", "Unnamed: 0"))
         elif path.suffix == ".parquet":
+            _check_parquet(path)
             frame = pl.read_parquet(content)
             derivation = pl.read_parquet_metadata(path).get("derivation")
             notes = {"derivation": derivation} if derivation else {}
@@ -63,10 +67,34 @@ def read(path: Path) -> Source:
             raise TableError(f"{path}: expected a .csv or .parquet file, found {path.suffix or 'no suffix'}")
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: expected a table, found: {getattr(error, 'strerror', None) or error}") from error
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         first_line = str(error).partition("\n")[0]
         raise TableError(f"{path}: expected a readable table with a header, found: {first_line}") from error
     return Source(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
+
+
+def write(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
+    """Write a new parquet file. Raises OSError, which polars would hide."""
+    content = io.BytesIO()
+    frame.write_parquet(content, metadata=metadata)
+    path.write_bytes(content.getvalue())
+
+
+def _check_parquet(path: Path) -> None:
+    """Read the file in a process of its own: one that is damaged can end its reader, and not by an exception.
+
+    Raises TableError.
+    """
+    # -P: no module is taken from the working folder
+    command = [sys.executable, "-P", "-c", "import sys, polars; polars.read_parquet(sys.argv[1])", str(path)]
+    found = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    if found.returncode < 0:
+        raise TableError(
+            f"{path}: expected a readable table, found one that ends its reader (signal {-found.returncode})"
+        )
+    if found.returncode:
+        _, _, told = next((line for line in reversed(found.stderr.splitlines()) if line.strip()), "").partition(": ")
+        raise TableError(f"{path}: expected a readable table, found: {told or 'a damaged one'}")
 
 
 def check(source: Source, schema: list[Column], key: str) -> None:
@@ -99,7 +127,7 @@ def _typed(frame: pl.DataFrame, column: Column, where: str) -> pl.Series:
     bad = (typed.is_null() & ~text.str.to_lowercase().is_in(["", "nan"])).arg_true()
     if len(bad):
         raise TableError(
-            f"{where}: {column.name}: expected a {column.kind}, found {series[bad[0]]!r} in row {bad[0] + 1}"
+            f"{where}: {column.name}: expected a {column.kind}, found {repr(series[bad[0]])[:60]} in row {bad[0] + 1}"
             f" ({len(bad):,} in all)"
         )
     return typed.alias(column.name)
@@ -124,7 +152,8 @@ def _time(series: pl.Series, text: pl.Series) -> pl.Series:
         return series.cast(pl.Datetime("us")).dt.epoch("s")
     if series.dtype.is_temporal():
         raise pl.exceptions.InvalidOperationError("a time needs its day")
-    seconds = pl.when(text.str.contains(r"^-?\d{5,}(\.\d+)?$")).then(text.cast(pl.Float64, strict=False)).cast(pl.Int64)
+    number = pl.when(text.str.contains(r"^-?\d{5,}(\.\d+)?$")).then(text.cast(pl.Float64, strict=False))
+    seconds = number.cast(pl.Int64, strict=False)
     text = text.str.replace(r"(Z|\+00:00)$", "").str.replace("T", " ")
     text = text.str.replace(r"^(\d{4})$", "$1-01-01").str.replace(r"^(\d{4}-\d{2})$", "$1-01")
     whole = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
@@ -141,7 +170,8 @@ ID_LIMIT = 128  # bytes; ids are kept at a fixed width, so one long id would mak
 def _check_range(frame: pl.DataFrame, column: Column, where: str, key: str) -> None:
     value = pl.col(column.name)
     if column.kind == "number":
-        wrong, expected = ~value.is_between(column.low, column.high), f"{column.low:g}..{column.high:g}"
+        wrong = ~(value.is_between(column.low, column.high) & value.is_finite())
+        expected = f"{column.low:g}..{column.high:g}" if column.low > float("-inf") else "a finite number"
     elif column.kind == "time":
         wrong, expected = ~value.is_between(*_TIMES), "seconds since 1970"
     elif column.name.endswith("_id"):

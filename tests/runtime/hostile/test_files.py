@@ -61,6 +61,41 @@ def test_an_extra_file(copy: Path, name: str) -> None:
         Bundle.open(copy)
 
 
+@pytest.mark.parametrize("name", [".gitattributes", ".git/HEAD", "lost+found/", ".DS_Store", "README.md"])
+def test_what_other_tools_leave_is_refused_with_what_to_do(copy: Path, name: str) -> None:
+    path = copy / name
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith("/"):
+        path.mkdir()
+    else:
+        path.touch()
+    with pytest.raises(ExtraFileError, match=r"found this one; remove it, or give the bundle a folder"):
+        Bundle.open(copy)
+
+
+def test_a_snapshot_of_links_is_refused_with_what_to_do(copy: Path, tmp_path: Path) -> None:
+    """As the cache of a model hub keeps it: every file a link to a blob."""
+    for file in [each for each in copy.rglob("*") if each.is_file()]:
+        link = tmp_path / "snapshot" / file.relative_to(copy)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    with pytest.raises(
+        FileKindError, match=r"manifest.json: expected a plain file or folder, found a link; copy .* cp -rL"
+    ):
+        Bundle.open(tmp_path / "snapshot")
+    Bundle.open(copy).pack(tmp_path / "one.musix")
+    (tmp_path / "link.musix").symlink_to(tmp_path / "one.musix")
+    Bundle.open(tmp_path / "link.musix")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "signature.json", "mood/model.onnx"])
+def test_a_pipe_is_not_waited_for(copy: Path, name: str) -> None:
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    with pytest.raises(FileKindError, match=f"{name}: expected a plain file, found a folder, pipe or device"):
+        Bundle.open(copy)
+
+
 def test_an_extra_folder(copy: Path) -> None:
     (copy / "more").mkdir()
     with pytest.raises(ExtraFileError, match="more"):

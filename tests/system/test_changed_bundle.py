@@ -1,0 +1,107 @@
+"""A real server whose bundle is copied over by `cp`, as people do it."""
+
+import json
+import shutil
+import signal
+import subprocess
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from musix_runtime import Store
+from musix_runtime.bundle import Bundle
+from tests.system.test_swap import MUSIX, Server, serve, until
+from tests.variants import variant
+
+QUESTION = json.dumps({"userId": "listener-001", "limit": 3})
+
+
+def ask(server: Server, path: str = "/api/ml/recommend") -> tuple[int, dict]:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        body = QUESTION if path.startswith("/api") else None
+        connection.request("POST" if body else "GET", path, body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def tracks(answer: dict) -> list[str]:
+    return [each["name"] for each in answer["data"]["recommendations"]]
+
+
+def copy_over(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "-r", f"{source}/." if source.is_dir() else source, target], check=True)
+
+
+@pytest.mark.parametrize("form", ["folder", "packed", "store"])
+def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path: Path, form: str) -> None:
+    """First by bytes that are no bundle, of the same size; then by another good one, of the same size as well."""
+    bundles = {mark: variant(demo_bundle, tmp_path / mark, "1.0.0", mark) for mark in "AB"}
+    path = served = Path(shutil.copytree(bundles["A"], tmp_path / "served"))
+    if form == "packed":
+        for mark, folder in bundles.items():
+            Bundle.open(folder).pack(tmp_path / f"{mark}.musix")
+            bundles[mark] = tmp_path / f"{mark}.musix"
+        path = served = Path(shutil.copyfile(bundles["A"], tmp_path / "served.musix"))
+    if form == "store":
+        path = tmp_path / "store"
+        served = Store(path).publish(bundles["A"])
+    files = [each for each in (served, *served.rglob("*")) if each.is_file()]
+    with serve(path, tmp_path) as server:
+        status, good = ask(server)
+        assert (status, {name[0] for name in tracks(good)}) == (200, {"A"})
+        for file in files:
+            with file.open("r+b") as stream:
+                stream.write(b"\xff" * file.stat().st_size)
+        until(lambda: ask(server, "/ready")[0] == 503, "it is not ready")
+        status, answer = ask(server)
+        assert (status, answer["success"], answer["error"]["code"]) == (503, False, "not_ready")
+        assert str(served) in ask(server, "/ready")[1]["error"]["message"]
+        copy_over(bundles["B"], served)
+        until(lambda: ask(server, "/ready")[0] == 200, "it is ready again")
+        status, other = ask(server)
+        assert (status, {name[0] for name in tracks(other)}) == (200, {"B"})
+        assert server.process.poll() is None
+    assert "found them changed" in server.log.read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_snapshot_serves_on_and_is_removed(
+    demo_bundle: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    with serve(copy, tmp_path, "--snapshot", "--workers", workers) as server:
+        status, good = ask(server)
+        for file in [each for each in copy.rglob("*") if each.is_file()]:
+            file.write_bytes(b"")
+        assert ask(server)[0] == status == 200
+        assert tracks(ask(server)[1]) == tracks(good)
+        (private,) = (tmp_path / "tmp").glob("musix-snapshot-*")
+        assert Bundle.open(next(private.iterdir())).digest == Bundle.open(demo_bundle).digest
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_server_that_starts_on_a_truncated_file_says_so_or_serves_the_last_good_one(
+    demo_bundle: Path, copy: Path, tmp_path: Path
+) -> None:
+    """As it does when it is started again after a truncation has ended it."""
+    store = Store(tmp_path / "store")
+    store.publish(demo_bundle)
+    live = store.publish(variant(demo_bundle, tmp_path / "new", "1.1.0"))
+    for bundle in (copy, live):
+        file = bundle / "content" / "vectors.npy"
+        file.chmod(0o644)
+        with file.open("r+b") as stream:
+            stream.truncate(1000)
+    found = subprocess.run([MUSIX, "serve", copy, "--port", "0"], capture_output=True, text=True, check=False)
+    assert found.returncode == 4
+    assert "content/vectors.npy: expected" in found.stderr
+    with serve(store.path, tmp_path) as server:
+        ready = server.ready()
+        assert (ready["version"], ready["failed"]["version"]) == ("1.0.0", "1.1.0")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(30)

@@ -1,0 +1,78 @@
+"""No room on the disk: one sentence that names the place, exit 2, nothing left behind. A limit on the size of a file
+stands for the disk."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musix_exporter import pack
+from musix_runtime import signature
+from musix_runtime.bundle import Bundle
+from musix_runtime.errors import OutputError
+from musix_trainer.run import Run
+from tests.runtime.test_folder import full_disk
+
+MUSIX = Path(sys.executable).with_name("musix")
+
+
+def refused(*arguments: object, size: int, cwd: Path) -> str:
+    """What the command says when no file may be larger than `size`."""
+    found = subprocess.run(
+        [MUSIX, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    assert found.returncode == 2, found
+    (line,) = found.stderr.splitlines()
+    return line
+
+
+def tree(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "place", "size"),
+    [
+        ("unpack demo.musix out", "out", 400_000),
+        ("pack BUNDLE out.musix", "out.musix", 400_000),
+        ("keygen ours", "ours.pub", 0),
+        ("keygen ours", "ours.key", 115),  # room for the public key only
+        ("sign BUNDLE --key mine.key", "signature.json", 100),
+        ("publish BUNDLE store", "store/demo", 400_000),
+    ],
+)
+def test_commands_of_the_runtime(copy: Path, tmp_path: Path, command: str, place: str, size: int) -> None:
+    Bundle.open(copy).pack(tmp_path / "demo.musix")
+    signature.generate(tmp_path / "mine")
+    (tmp_path / "store" / "demo").mkdir(parents=True)
+    (tmp_path / "store" / "demo" / ".lock").touch()
+    before = tree(tmp_path)
+    told = refused(*command.replace("BUNDLE", str(copy)).split(), size=size, cwd=tmp_path)
+    assert told.startswith("error: ")
+    assert f"{place}: expected a place to write to, found: File too large" in told or place == "store/demo"
+    assert place in told
+    assert str(copy) not in told or place == "signature.json"
+    assert tree(tmp_path) == before
+
+
+def test_a_run_and_its_export(demo_run: Run, tmp_path: Path) -> None:
+    for size in (1_000, 20_000, 200_000):
+        with full_disk(size), pytest.raises(OutputError, match="run: expected a place to write to, found: "):
+            demo_run.save(tmp_path / "run")
+        with full_disk(size), pytest.raises(OutputError, match="bundle: expected a place to write to, found: "):
+            pack.export(demo_run, tmp_path / "bundle")
+        assert tree(tmp_path) == []
+
+
+def test_standard_output(copy: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run([MUSIX, "inspect", copy], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 2
+    assert found.stderr == "error: output: expected to be usable, found: No space left on device\n"
