@@ -21,8 +21,8 @@ from musix_runtime.store import Store
 
 logger = logging.getLogger(__name__)
 CHANGED = (
-    "the files of the bundle: expected nobody to write to them, found them changed; nothing is answered until they are a"
-    " good bundle again"
+    "the files of the bundle: expected nobody to write to them, found them changed; nothing is answered until they are"
+    " a good bundle again"
 )
 Opener = Callable[[Path], Engine]
 

@@ -41,7 +41,7 @@ class Asker:
 
     def ask(self, engine: Engine) -> None:
         """Ask everything. Raises WrongAnswerError."""
-        self.live.engine = engine
+        self.live.latest = engine
         asyncio.run(self._ask(engine))
 
     async def _ask(self, engine: Engine) -> None:

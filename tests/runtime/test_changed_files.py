@@ -67,7 +67,7 @@ def test_nothing_is_answered_from_changed_files_until_they_are_good(
     live.check()
     assert live.unready
     assert str(bundle) in live.unready
-    with pytest.raises(NotReadyError, match="expected files that nobody writes to, found them changed"):
+    with pytest.raises(NotReadyError, match="expected nobody to write to them, found them changed"):
         live.engine.recommend(ASK)
     live.check()
     assert len(caplog.records) == 2  # changed, and refused; each is told once
