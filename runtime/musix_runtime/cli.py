@@ -3,7 +3,6 @@
 import io
 import sys
 from collections.abc import Iterable
-from contextlib import nullcontext
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -204,11 +203,9 @@ def serve(
     path: Path, host: str, port: int, workers: int | None, trust: Path | None, access_log: bool, snapshot: bool
 ) -> None:
     """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
-    from musix_runtime import server
-    from musix_runtime.snapshot import private_copy
+    from musix_runtime.serve import serve as serve_path
 
-    with private_copy(path, trust) if snapshot else nullcontext(path) as served:
-        server.run(served, trust, host, port, workers, access_log)
+    serve_path(path, trust, host, port, workers, access_log, snapshot)
 
 
 @musix.command()

@@ -85,20 +85,6 @@ def _seconds(variable: str, default: float) -> float:
     return seconds
 
 
-def bundle_path() -> Path:
-    """The bundle or store that this process shall serve: `MUSIX_BUNDLE`."""
-    path = os.environ.get("MUSIX_BUNDLE")
-    if not path:
-        raise InputError("MUSIX_BUNDLE: expected the path of a bundle or store, found nothing")
-    return Path(path)
-
-
-def trusted_key() -> Path | None:
-    """The public key by which the bundle must be signed, if any: `MUSIX_TRUST`."""
-    path = os.environ.get("MUSIX_TRUST")
-    return Path(path) if path else None
-
-
 def claim_process() -> None:
     """Set up the environment of a process that is our own, before ONNX Runtime is imported; never done to a host."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -109,11 +95,6 @@ def worker_count(option: int | None) -> int:
     return option if option is not None else _count("WEB_CONCURRENCY", 1, "workers")
 
 
-def hand_down(bundle: Path, trust: Path | None, metrics: Path | None, access_log: bool) -> None:
-    """Tell the worker processes that this one will start what to serve, and where to count together, if anywhere."""
-    os.environ["MUSIX_BUNDLE"] = str(bundle)
-    if trust is not None:
-        os.environ["MUSIX_TRUST"] = str(trust)
-    if metrics is not None:
-        os.environ[SHARED_METRICS] = str(metrics)
-    os.environ["MUSIX_ACCESS_LOG"] = "1" if access_log else "0"
+def share_metrics(folder: Path) -> None:
+    """Let the worker processes that this one will start count together in `folder`."""
+    os.environ[SHARED_METRICS] = str(folder)

@@ -1,54 +1,138 @@
-"""Supervisor of several worker processes: uvicorn's, which gives up when workers cannot start."""
+"""Supervisor: the server's processes, each started again when it dies.
 
-from socket import socket
-from time import monotonic
+A server maps its bundle. Whoever cuts one of these files short ends the process at once (SIGBUS), and no handler can
+prevent that; so even a single worker is a child. The parent imports nothing of the server, so that it is small and its
+children are forked without threads. It holds the sockets: connections wait in them for the next worker.
+"""
 
-import uvicorn
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors.multiprocess import Multiprocess, Process
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+from types import FrameType
 
-from musix_runtime.errors import WorkerError
+from musix_runtime.errors import InputError, WorkerError
 
 MAX_FAILURES = 5
 WINDOW_S = 30.0  # a worker that dies sooner than this after its start failed, and so did one after the other
+RETRY_S = 4.0  # before another is started after one that ended by itself: a bundle may be half copied
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+PR_SET_PDEATHSIG = 1  # Linux' prctl.h
 
 
-class Supervisor(Multiprocess):
-    """Starts the workers, and another one for each that dies.
+def supervise(serve: Callable[[], None], count: int) -> None:
+    """Call `serve` in `count` child processes, and again in another one for each that dies.
 
-    When `MAX_FAILURES` workers die within `WINDOW_S` of their start, each within `WINDOW_S` of the one before, no other
-    is started: those that live finish what they took, and `run` raises WorkerError.
+    Returns in the children, when `serve` does. In the parent it ends the process: with 0 when it was told to stop, as
+    the children then are; with the exit code of a first worker that ended by itself; with WorkerError when
+    `MAX_FAILURES` workers ended within `WINDOW_S` of their start, one after the other. Without fork (Windows) one
+    worker is this process.
     """
+    if hasattr(os, "fork"):
+        _Workers(serve).run(count)
+    elif count == 1:
+        serve()
+    else:
+        raise InputError(f"workers: expected 1 where processes cannot be forked, found {count}")
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
-        super().__init__(config, sockets)
-        self._starts: dict[Process, float] = {}
-        self._failures = 0
-        self._last_failure = -WINDOW_S
 
-    def run(self) -> None:
-        """Supervise until told to stop. Raises WorkerError when workers cannot start."""
-        super().run()
-        if self._failures >= MAX_FAILURES:
+def call_in_child(action: Callable[[], None]) -> None:
+    """Call `action` in a child process, which ends with it. Ends this one with its exit code unless that is 0."""
+    if not hasattr(os, "fork"):
+        action()
+        return
+    child = os.fork()
+    if not child:
+        _become_child()
+        action()
+        sys.exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def _become_child() -> None:
+    """Form a process group, so that a terminal's signals come by the parent alone; end with the parent."""
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class _Workers:
+    serve: Callable[[], None]
+    starts: dict[int, float] = field(default_factory=dict)  # by process id, on the monotonic clock
+    stopping: bool = False
+    failures: int = 0
+    last_failure: float = -WINDOW_S
+
+    def run(self, count: int) -> None:
+        before = [(number, signal.signal(number, self.stop)) for number in STOP_SIGNALS]
+        if any(self.start() for _ in range(count)) or self.watch():
+            for number, handler in before:  # in a child
+                signal.signal(number, handler)
+            self.serve()
+            return
+        sys.exit(0)
+
+    def start(self) -> bool:
+        """Fork a worker; whether this is it."""
+        child = os.fork()
+        if not child:
+            _become_child()
+            return True
+        self.starts[child] = monotonic()
+        if self.stopping:
+            os.kill(child, signal.SIGTERM)
+        return False
+
+    def stop(self, number: int, frame: FrameType | None = None) -> None:
+        """Tell the workers to stop."""
+        self.stopping = True
+        for child in list(self.starts):
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    def watch(self) -> bool:
+        """Wait for workers to end and start others, until all have stopped; whether this is one of these."""
+        first = set(self.starts)
+        while self.starts:
+            child, status = os.wait()
+            code, lived = os.waitstatus_to_exitcode(status), monotonic() - self.starts.pop(child, 0)
+            if self.stopping:
+                continue
+            if code >= 0 and child in first and lived < WINDOW_S:
+                self.end(code)
+            reason = f"by itself, with {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
+            print(f"worker {child} was ended {reason}; another one is started", file=sys.stderr, flush=True)
+            if lived < WINDOW_S:
+                self.count_failure()
+            if code >= 0:
+                sleep(RETRY_S)
+            if not self.stopping and self.start():
+                return True
+        return False
+
+    def count_failure(self) -> None:
+        """Count a worker that failed. Raises WorkerError when there were too many."""
+        now = monotonic()
+        self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
+        self.last_failure = now
+        if self.failures >= MAX_FAILURES:
+            self.end(None)
             raise WorkerError(
-                f"workers: expected processes that stay, found {self._failures} that ended within "
-                f"{WINDOW_S:.0f} s of their start; the lines above say why"
+                f"workers: expected processes that stay, found {self.failures} that ended within {WINDOW_S:.0f} s of "
+                "their start; the lines above say why"
             )
 
-    def keep_subprocess_alive(self) -> None:
-        """Count the workers that died, and replace them unless too many failed."""
-        now = monotonic()
-        self._starts = {each: self._starts.get(each, now) for each in self.processes}
-        for process, start in self._starts.items():
-            if not process.process.is_alive() and (now - start < WINDOW_S or process.exitcode == STARTUP_FAILURE):
-                self._count_failure(now)
-        if self._failures >= MAX_FAILURES:
-            self.should_exit.set()
-        else:
-            super().keep_subprocess_alive()
-
-    def _count_failure(self, now: float) -> None:
-        if now - self._last_failure >= WINDOW_S:
-            self._failures = 0
-        self._failures += 1
-        self._last_failure = now
+    def end(self, code: int | None) -> None:
+        """Stop the workers, wait for them, and exit with `code`, if any."""
+        self.stop(signal.SIGTERM)
+        while self.starts:
+            self.starts.pop(os.wait()[0], None)
+        if code is not None:
+            sys.exit(code)

@@ -8,7 +8,7 @@ import click
 
 from tests.flood import connections, requests
 from tests.flood.measure import measure
-from tests.system.servers import MUSIX, serving
+from tests.system.servers import MUSIX, serving, worker_pid
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "build" / "demo-1.0.0"
@@ -36,7 +36,7 @@ def main(seconds: float, bundle: Path | None, only: str | None) -> None:
         port = int(url.rpartition(":")[2])
         for attack in ATTACKS:
             if not only or only in attack.name:
-                click.echo("\n".join(measure(attack, port, process.pid, seconds).lines()))
+                click.echo("\n".join(measure(attack, port, worker_pid(process), seconds).lines()))
     sys.exit(1 if requests.run(bundle or DEMO, 1, only or "") else 0)
 
 

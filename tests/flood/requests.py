@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
-from tests.system.servers import serving
+from tests.system.servers import serving, worker_pid
 
 MAX_WAIT_MS = 50.0
 MAX_GROWTH_MB = 64.0
@@ -337,7 +337,7 @@ def run(bundle: Path, repeat: int, only: str = "") -> int:
     broken = 0
     print(f"{'attack':48s} status {'answer':>9s} {'ms':>8s} {'wait ms':>8s} {'+MB':>6s}")
     with serving(bundle) as (url, process):
-        memory, witness = Memory(process.pid), Witness(url)
+        memory, witness = Memory(worker_pid(process)), Witness(url)
         for attack in attacks():
             if only not in attack.name:
                 continue

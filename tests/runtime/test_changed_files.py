@@ -1,7 +1,6 @@
 """Files of a bundle that are written over while it is served: `cp -r`, `rsync --inplace` and `scp` do that."""
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,14 +186,3 @@ def test_files_that_change_while_they_are_read_are_refused(copy: Path, monkeypat
     monkeypatch.setattr(contents, "check", slow)
     with pytest.raises(HashError, match="found them changed while they were verified"):
         Bundle.open(copy)
-
-
-def test_a_snapshot_is_a_copy_that_is_gone_at_the_end(copy: Path) -> None:
-    from musix_runtime.snapshot import private_copy
-
-    with private_copy(copy) as path:
-        live = Live.open(path)
-        shutil.rmtree(copy)
-        live.check()
-        assert live.engine.recommend(ASK).recommendations
-    assert not path.parent.exists()

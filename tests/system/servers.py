@@ -54,3 +54,9 @@ def serving(bundle: Path, *options: object, **environment: str) -> Iterator[tupl
     url = f"http://127.0.0.1:{port}"
     with running([MUSIX, "serve", bundle, "--port", port, *options], f"{url}/ready", **environment) as process:
         yield url, process
+
+
+def worker_pid(process: subprocess.Popen[str]) -> int:
+    """The process that answers: the only child of the command, which starts it again when it dies."""
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(child)

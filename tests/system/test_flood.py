@@ -9,7 +9,7 @@ import pytest
 from tests.flood.__main__ import ATTACKS, SETTINGS
 from tests.flood.attacks import Attack
 from tests.flood.measure import measure
-from tests.system.servers import serving
+from tests.system.servers import serving, worker_pid
 
 SECONDS = 0.7
 MEMORY = 64 * 2**20  # bytes that an attack may cost
@@ -31,7 +31,7 @@ REFUSALS = {  # what must be counted at least
 def server(demo_bundle: Path) -> Iterator[tuple[int, int]]:
     """Port and process id."""
     with serving(demo_bundle, **{**SETTINGS, "MUSIX_KEEP_ALIVE_S": "1"}) as (url, process):
-        yield int(url.rpartition(":")[2]), process.pid
+        yield int(url.rpartition(":")[2]), worker_pid(process)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda each: each.name)

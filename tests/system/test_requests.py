@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.flood.requests import KINDS, MAX_ANSWER_BYTES, MAX_GROWTH_MB, Memory, ask
-from tests.system.servers import serving
+from tests.system.servers import serving, worker_pid
 
 
 @pytest.fixture(scope="module")
 def server(demo_bundle: Path) -> Iterator[tuple[str, Memory]]:
     with serving(demo_bundle) as (url, process):
-        yield url, Memory(process.pid)
+        yield url, Memory(worker_pid(process))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -20,6 +20,7 @@ import pytest
 
 from musix_runtime import Store
 from musix_runtime.bundle import Bundle
+from tests.system.servers import worker_pid
 from tests.variants import plant, variant
 
 MUSIX = Path(sys.executable).with_name("musix")
@@ -69,15 +70,15 @@ class Server:
         return self.ready().get("version") == version
 
     def files(self) -> int:
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        return len(list(Path(f"/proc/{worker_pid(self.process)}/fd").iterdir()))
 
     def memory(self) -> int:
         """Bytes of its own, without the files that it maps."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = Path(f"/proc/{worker_pid(self.process)}/status").read_text()
         return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
     def maps(self) -> str:
-        return Path(f"/proc/{self.process.pid}/maps").read_text()
+        return Path(f"/proc/{worker_pid(self.process)}/maps").read_text()
 
 
 @contextmanager

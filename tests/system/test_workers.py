@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import httpx2
 import pytest
 
 from musix_runtime import Store
-from tests.system.servers import MUSIX, free_port, running, serving
+from tests.system.servers import MUSIX, free_port, running, serving, worker_pid
 from tests.system.test_server import BODY, begin
 from tests.variants import flip, variant
 
@@ -24,7 +25,7 @@ WAIT_S = 240
 def workers(process: subprocess.Popen[str]) -> set[int]:
     """The ids of the living worker processes of a server."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return {int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()}
+    return {int(each) for each in children}
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -48,7 +49,7 @@ def end_workers(process: subprocess.Popen[str]) -> set[int]:
     return ended
 
 
-@pytest.mark.parametrize(("options", "count"), [([], 2), (["--workers", "1"], 0), (["--workers", "3"], 3)])
+@pytest.mark.parametrize(("options", "count"), [([], 2), (["--workers", "1"], 1), (["--workers", "3"], 3)])
 def test_web_concurrency_is_the_number_of_workers_unless_given(
     demo_bundle: Path, options: list[str], count: int
 ) -> None:
@@ -162,3 +163,45 @@ def _accepts(url: str) -> bool:
     except httpx2.TransportError:
         return False
     return True
+
+
+def test_the_only_worker_comes_back_when_the_system_kills_it(demo_bundle: Path) -> None:
+    """As it does when a file that is mapped is cut short: SIGBUS."""
+    with serving(demo_bundle) as (url, process):
+        killed = worker_pid(process)
+        os.kill(killed, signal.SIGBUS)
+        until(lambda: worker_pid(process) != killed)
+        until(lambda: httpx2.post(f"{url}/api/ml/recommend", json={"userId": "x"}).status_code == 200)
+    assert process.returncode == 0
+
+
+def test_the_only_worker_that_dies_again_and_again_ends_the_command(demo_bundle: Path) -> None:
+    with serving(demo_bundle) as (_, process):
+        killed: set[int] = set()
+        while process.poll() is None:
+            with suppress(ValueError, FileNotFoundError):  # between two workers
+                if (worker := worker_pid(process)) not in killed:
+                    os.kill(worker, signal.SIGSEGV)
+                    killed.add(worker)
+            time.sleep(0.01)
+        assert process.returncode == 4
+        assert len(killed) == 5
+        assert "error: workers: expected processes that stay, found 5 that ended" in process.stdout.read()
+
+
+def test_a_bundle_cut_short_is_refused_when_the_worker_comes_back(demo_bundle: Path, tmp_path: Path) -> None:
+    """And a store serves the last good one."""
+    alone = Path(shutil.copytree(demo_bundle, tmp_path / "alone"))
+    with serving(alone, MUSIX_POLL="60") as (_, process):
+        os.truncate(alone / "content" / "vectors.npy", 100)
+        os.kill(worker_pid(process), signal.SIGBUS)
+        assert process.wait(WAIT_S) == 4
+        assert "content/vectors.npy: expected" in process.stdout.read()
+    store = Store(tmp_path / "store")
+    store.publish(variant(demo_bundle, tmp_path / "first", "0.9.0"))
+    live = store.publish(demo_bundle)
+    with serving(store.path, MUSIX_POLL="60") as (url, process):
+        assert httpx2.get(f"{url}/ready").json()["version"] == "1.0.0"
+        os.truncate(live / "content" / "vectors.npy", 100)
+        os.kill(worker_pid(process), signal.SIGBUS)
+        until(lambda: httpx2.get(f"{url}/ready").json()["version"] == "0.9.0")

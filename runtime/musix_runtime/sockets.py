@@ -1,0 +1,49 @@
+"""Sockets: the addresses that a server listens on."""
+
+import socket
+import sys
+from typing import Any
+
+from musix_runtime.errors import InputError
+
+BUFFER_BYTES = 64 * 1024  # to send and to receive: what is read at a time of a large body holds nobody else
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address of `host`, IPv4 or IPv6; none listens yet. Raises InputError."""
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            if bound and port == 0:
+                address = (address[0], bound[0].getsockname()[1], *address[2:])
+            bound.append(_bound(family, address, both=host == "::"))
+    except OSError as error:
+        for each in bound:
+            each.close()
+        reason = error.strerror or error
+        raise InputError(f"{show_address(host, port)}: expected a free port to listen on, found: {reason}") from error
+    return bound
+
+
+def _bound(family: int, address: Any, both: bool) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            only = not (both and socket.has_dualstack_ipv6())  # "::" takes IPv4, too, where the system can
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # which accepted sockets inherit
+            opened.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
+        opened.bind(address)
+        opened.set_inheritable(True)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def show_address(host: str, port: int) -> str:
+    """Return an address as URLs have it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
