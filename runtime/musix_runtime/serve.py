@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from musix_runtime import settings
-from musix_runtime.folder import writing
+from musix_runtime.folder import remove, writing
 from musix_runtime.sockets import bind, show_address
 from musix_runtime.supervisor import call_in_child, supervise
 
@@ -32,7 +32,7 @@ def serve(
     with ExitStack() as stack:
         sockets = bind(host, port)
         if snapshot:
-            folder = Path(stack.enter_context(_temporary_folder("snapshot")))
+            folder = stack.enter_context(_temporary_folder("snapshot"))
             call_in_child(lambda: _copy(path, trust, folder))
             (path,) = folder.iterdir()
         if count > 1 and (metrics := stack.enter_context(_metrics_folder())):
@@ -40,12 +40,7 @@ def serve(
         for each in sockets:
             address = show_address(*each.getsockname()[:2])
             print(f"{path}: on http://{address} (press CTRL+C to stop)", flush=True)
-        parent = os.getpid()
-        try:
-            supervise(lambda: _run(path, trust, sockets, access_log), count)
-        finally:
-            if os.getpid() != parent:
-                stack.pop_all()  # the parent removes the folders
+        supervise(lambda: _run(path, trust, sockets, access_log), count)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -71,15 +66,23 @@ def _copy(path: Path, trust: Path | None, folder: Path) -> None:
         bundle.copy(copy)
 
 
-def _temporary_folder(use: str) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix=f"musix-{use}-")
+@contextmanager
+def _temporary_folder(use: str) -> Iterator[Path]:
+    """A new folder, which the process that made it removes; its children leave it alone."""
+    folder, owner = Path(tempfile.mkdtemp(prefix=f"musix-{use}-")), os.getpid()
+    try:
+        yield folder
+    finally:
+        if os.getpid() == owner:
+            remove(folder)
 
 
 @contextmanager
 def _metrics_folder() -> Iterator[Path | None]:
     """Where the workers count together, until left; None where nothing can be written."""
     try:
-        folder = _temporary_folder("metrics")
+        stack = ExitStack()
+        folder = stack.enter_context(_temporary_folder("metrics"))
     except OSError as error:
         logger.warning(
             "/metrics counts the requests of the answering worker alone: expected a folder to write to, found: %s; "
@@ -88,5 +91,5 @@ def _metrics_folder() -> Iterator[Path | None]:
         )
         yield None
         return
-    with folder as path:
-        yield Path(path)
+    with stack:
+        yield folder
