@@ -24,7 +24,9 @@ def cases(run: Run, engine: Engine) -> Golden:
     """Questions, and their answers by PyTorch, XGBoost and LightFM in place of the bundle's graphs and arrays."""
     parts: dict[str, Any] = {"genre": run.genre, "mood": run.mood, "ranker": run.ranker.runtime()}
     if all(search.kind == "flat" for search in engine.bundle.manifest.indexes.values()):
-        parts["pool"] = run.pool()  # else another search would find other candidates: its recall is in the manifest
+        parts["retriever"] = (
+            run.retriever()
+        )  # else another search would find other candidates: its recall is in the manifest
     native = replace(engine, **parts)
     rng = np.random.default_rng(0)
     return Golden(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from musix_runtime.exchange import KEY, Begin, Exchange, Over
 from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest, parse
 from musix_runtime.responses import failed
 from musix_runtime.settings import Settings
+from musix_runtime.stages import lap
 from musix_runtime.turns import Aside, Turns, busy
 
 JSON = (b"content-type", b"application/json")
@@ -26,16 +26,11 @@ _Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchange
 
 
 async def _recommend(asked: _Asked, aside: Aside) -> list[Any]:
-    engine, met = asked[0][0].engine, []
-    for exchange, request in asked:
-        exchange.stages.lap("HTTP")
-        met.append(engine.prepare(request))
-        exchange.stages.lap("look-up")
-    every = await aside(partial(engine.pool.search, [each.question for each in met]))
-    answers = []
-    for (exchange, _), prepared, found in zip(asked, met, every, strict=True):
-        answers.append(engine.answer(prepared, found, exchange.stages))
-        exchange.source = prepared.source
+    stages = [exchange.stages for exchange, _ in asked]
+    lap(stages, "HTTP")
+    answers = asked[0][0].engine.recommend_batch([request for _, request in asked], stages)
+    for (exchange, _), answer in zip(asked, answers, strict=True):
+        exchange.source = answer.source
     return answers
 
 
@@ -139,7 +134,7 @@ def endpoints(settings: Settings) -> list[Endpoint]:
     """Those that take turns, in one queue."""
     turns = Turns(settings.waiting)
     return [
-        Endpoint("/api/ml/recommend", RecommendRequest, _recommend, 8, turns, settings),
+        Endpoint("/api/ml/recommend", RecommendRequest, _recommend, 16, turns, settings),
         Endpoint("/api/ml/classify", ClassifyRequest, _classify, 16, turns, settings),
         Endpoint("/api/ml/similar", SimilarRequest, _similar, 8, turns, settings),
     ]

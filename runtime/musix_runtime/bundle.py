@@ -18,7 +18,7 @@ from musix_runtime import contents, features, signature
 from musix_runtime import manifest as manifests
 from musix_runtime.container import Container, View, pack, unpack
 from musix_runtime.errors import HashError, LayoutError, ManifestError
-from musix_runtime.index import Index
+from musix_runtime.index import Description, Index
 from musix_runtime.manifest import ARRAYS, GOLDEN, GRAPHS, INDEXES, LAYOUT, Dimension, Manifest
 from musix_runtime.mood import MOODS
 from musix_runtime.ranker import COMPONENTS
@@ -98,9 +98,10 @@ class Bundle:
 
     def session(self, name: str) -> ort.InferenceSession:
         """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
-        expected = GRAPHS[name]
+        expected, arena = GRAPHS[name], name == "ranker/model.onnx"  # which runs twice a recommendation, on few rows
+        options = _session_options(arena)
         try:
-            session = ort.InferenceSession(self.views[name].tobytes(), _session_options(), ["CPUExecutionProvider"])
+            session = ort.InferenceSession(self.views[name].tobytes(), options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
         self._check_ports(name, "inputs", expected.inputs, session.get_inputs())
@@ -123,9 +124,9 @@ class Bundle:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
         except ValueError as error:
             raise LayoutError(f"{self.path}: {name}: {error}") from error
-        wanted = (search.kind, search.clusters, search.probes)
-        if index.form() != wanted:
-            raise LayoutError(f"{self.path}: {name}: expected (kind, clusters, probes) {wanted}, found {index.form()}")
+        wanted = Description(search.kind, search.nlist, search.nprobe)
+        if index.description != wanted:
+            raise LayoutError(f"{self.path}: {name}: expected {wanted}, found {index.description}")
         return index
 
     def golden(self, type_: type[T]) -> T:
@@ -142,13 +143,13 @@ class Bundle:
             raise LayoutError(f"{self.path}: {name}: {what}: expected {wanted}, found {found}")
 
 
-def _session_options() -> ort.SessionOptions:
-    # One thread, no arena: on a small shared box the defaults spin on every core and hold memory for good.
+def _session_options(arena: bool) -> ort.SessionOptions:
+    # One thread, seldom an arena: on a small shared box the defaults spin on every core and hold memory for good.
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
     return options
 

@@ -1,8 +1,7 @@
 """Catalog: from track ids to rows and back, and what is known of each track. Nothing is read until asked for."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings
 
 URI = "spotify:track:"
-CHUNK = 65_536  # ids compared together
 
 
 def bare(track_id: str) -> str:
@@ -45,26 +43,6 @@ class Catalog:
         """Row of one track id, None when there is no such track."""
         place = ABSENT if track_id is None else self.ids.find_one(bare(track_id))
         return None if place == ABSENT else int(self.id_rows[place])
-
-    def named(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
-        """Whether each row is known by any of the bare track ids. Costs by the rows, however many ids there are."""
-        found = np.array([each in track_ids for each in self.track_ids.take(rows)], bool)
-        others, places = self._others
-        first, last = (np.searchsorted(others, rows.astype(others.dtype), side) for side in ("left", "right"))
-        for i in np.flatnonzero(first < last).tolist():
-            found[i] |= not track_ids.isdisjoint(self.ids.take(places[first[i] : last[i]]))
-        return found
-
-    @cached_property
-    def _others(self) -> tuple[NDArray[np.int32], Rows]:
-        """The ids by which recordings are known beside the one that is answered: their rows, ascending, and places."""
-        places = []
-        for start in range(0, len(self.ids.sorted), CHUNK):
-            few = slice(start, start + CHUNK)
-            places.append(start + np.flatnonzero(self.ids.sorted[few] != self.track_ids.sorted[self.id_rows[few]]))
-        found = np.concatenate(places) if places else np.empty(0, np.int64)
-        order = np.argsort(self.id_rows[found], kind="stable")
-        return self.id_rows[found][order], found[order]
 
     def track_id(self, row: int) -> str:
         """The id by which a recording is answered."""

@@ -12,7 +12,7 @@ from musix_runtime import features
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
@@ -37,8 +37,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Graph:
-    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the first axis is the batch, but for
-    the ranker's context, which is one row."""
+    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the axes before it are free."""
 
     inputs: dict[str, Dimension]
     outputs: dict[str, Dimension]
@@ -121,9 +120,9 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an index is searched, and what that was measured to find."""
 
-    kind: Literal["flat", "ivf"]  # all vectors; or those of the `probes` clusters, of `clusters`, next to the query
-    clusters: Count
-    probes: Count
+    kind: Literal["flat", "ivf"]  # all vectors; or those of `nprobe` of the `nlist` inverted lists
+    nlist: Count
+    nprobe: Count
     recall: Annotated[float, Meta(ge=0, le=1)]  # share of the exact `at` nearest that are found; 1 for flat
     at: Count
     queries: Count  # over how many it was measured

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.runtime.hostile.build import edit, read_manifest
 
 CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
-    (lambda m: m.update(format_version=3), FormatVersionError, "this runtime reads version 4, found 3"),
+    (lambda m: m.update(format_version=4), FormatVersionError, "this runtime reads version 5, found 4"),
     (lambda m: m.update(format="zip"), ManifestError, "expected 'musix-bundle', found 'zip'"),
     (lambda m: m.update(surprise=1), ManifestError, "unknown field `surprise`"),
     (lambda m: m.update(name="a\r\nX-Evil: 1"), ManifestError, r"name"),
