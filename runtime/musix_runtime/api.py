@@ -18,14 +18,14 @@ from musix_runtime.messages import BATCH_LIMIT, ClassifyRequest, RecommendReques
 from musix_runtime.responses import failed
 from musix_runtime.settings import Settings
 from musix_runtime.stages import lap
-from musix_runtime.turns import Aside, Turns, busy
+from musix_runtime.turns import Turns, busy
 
 JSON = (b"content-type", b"application/json")
 Away = Callable[[bytes], bytes | None]  # from the path to the answer, from its headers on, to who is sent away
 _Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges
 
 
-async def _recommend(asked: _Asked, aside: Aside) -> list[Any]:
+async def _recommend(asked: _Asked) -> list[Any]:
     stages = [exchange.stages for exchange, _ in asked]
     lap(stages, "HTTP")
     answers = asked[0][0].engine.recommend_batch([request for _, request in asked], stages)
@@ -34,7 +34,7 @@ async def _recommend(asked: _Asked, aside: Aside) -> list[Any]:
     return answers
 
 
-async def _classify(asked: _Asked, aside: Aside) -> list[Any]:
+async def _classify(asked: _Asked) -> list[Any]:
     (exchange, request), *others = asked
     if others:
         answers = exchange.engine.classify_batch([request for _, request in asked])
@@ -45,7 +45,7 @@ async def _classify(asked: _Asked, aside: Aside) -> list[Any]:
     return answers
 
 
-async def _similar(asked: _Asked, aside: Aside) -> list[Any]:
+async def _similar(asked: _Asked) -> list[Any]:
     answers = []
     for exchange, request in asked:
         exchange.stages.lap("HTTP")
@@ -62,7 +62,7 @@ class Endpoint:
         self,
         path: str,
         type_: type[Any],
-        answers: Callable[[_Asked, Aside], Awaitable[list[Any]]],
+        answers: Callable[[_Asked], Awaitable[list[Any]]],
         together: int,
         turns: Turns,
         settings: Settings,
@@ -92,11 +92,11 @@ class Endpoint:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return parse(_decoded(body), self.type)  # which names every wrong field
 
-    async def _encoded(self, asked: _Asked, aside: Aside) -> list[bytes]:
+    async def _encoded(self, asked: _Asked) -> list[bytes]:
         for exchange, _ in asked:
             exchange.stages.lap("HTTP")
         encoded = []
-        for (exchange, _), answer in zip(asked, await self.answers(asked, aside), strict=True):
+        for (exchange, _), answer in zip(asked, await self.answers(asked), strict=True):
             encoded.append(b'{"success":true,"data":' + msgspec.json.encode(answer) + b"}")
             exchange.stages.lap("JSON")
         return encoded

@@ -132,7 +132,7 @@ class _Lists:
 
 
 class _Centroids:
-    """The centroids of inverted lists: compared with all queries of a batch at once, in a third of FAISS' time."""
+    """The centroids of inverted lists, compared with all queries of a batch at once: in half of FAISS' time."""
 
     def __init__(self, vectors: Floats) -> None:
         self._vectors, self._columns = vectors, np.ascontiguousarray(vectors.T)
@@ -146,17 +146,17 @@ class _Centroids:
         nlist = len(self._vectors)
         count = min(nlist, nprobe + SPARE_LISTS)
         roughly = np.argpartition(queries @ self._columns, nlist - count, axis=1)[:, nlist - count :]
+        roughly.sort(axis=1)
         exact = np.einsum("bkd,bd->bk", self._vectors.take(roughly, axis=0), queries)
-        best = np.argpartition(exact, count - nprobe, axis=1)[:, count - nprobe :]
-        numbers = np.sort(roughly.take(best + (np.arange(len(best)) * count)[:, None]), axis=1)
+        best = np.negative(exact, out=exact).argsort(axis=1, kind="stable")[:, :nprobe]  # equal ones by number
+        numbers = roughly.take(best + np.arange(0, roughly.size, count)[:, None])
         return _Lists(numbers, np.zeros(numbers.shape, np.float32))
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """FAISS searches in the calling thread alone, for which the number is set; what its owner had set is put back.
-    Threads of OpenMP would spin on
-    the host's other cores, and be missing in a process that it forks."""
+    Threads of OpenMP would spin on the host's other cores, and be missing in a process that it forks."""
     allowed = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
