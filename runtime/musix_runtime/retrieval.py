@@ -182,7 +182,7 @@ class Retriever:
 
     def _most_popular(self, asking: Rows, counts: Rows, allowed: ExclusionFilter) -> Rows:
         """Twice `counts` (batch,) popular rows for each of the `asking` requests, as `_nearest` gives them."""
-        rows = np.minimum(self.popular, self._n_rows - 1).astype(np.int64)
+        rows = np.maximum(np.minimum(self.popular, self._n_rows - 1), 0).astype(np.int64)
         rows = np.broadcast_to(rows, (len(asking), len(rows)))
         found = allowed.allows(asking, rows)
         out = np.full((len(counts), rows.shape[1]), self._n_rows)
