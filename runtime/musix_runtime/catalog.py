@@ -1,14 +1,16 @@
 """Catalog: from track ids to rows and back, and what is known of each track. Nothing is read until asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings
+from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings, gather
 
 URI = "spotify:track:"
+CHUNK = 65_536  # ids compared together
 
 
 def bare(track_id: str) -> str:
@@ -43,6 +45,28 @@ class Catalog:
         """Row of one track id, None when there is no such track."""
         place = ABSENT if track_id is None else self.ids.find_one(bare(track_id))
         return None if place == ABSENT else int(self.id_rows[place])
+
+    def has_any_id(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
+        """Whether each row is known by any of the bare track ids. Costs by the rows, however many ids there are."""
+        found = np.array([each in track_ids for each in self.track_ids.take(rows)], bool)
+        owners, positions = self._aliases
+        first, last = (np.searchsorted(owners, rows.astype(owners.dtype), side) for side in ("left", "right"))
+        for i in np.flatnonzero(first < last).tolist():
+            found[i] |= not track_ids.isdisjoint(self.ids.take(positions[first[i] : last[i]]))
+        return found
+
+    @cached_property
+    def _aliases(self) -> tuple[NDArray[np.int32], Rows]:
+        """The ids by which recordings are known beside the one that is answered: their rows, ascending, and where they
+        stand among the ids."""
+        parts = []
+        for start in range(0, len(self.ids.sorted), CHUNK):
+            few = slice(start, start + CHUNK)
+            answered = gather(self.track_ids.sorted, self.id_rows[few])
+            parts.append(start + np.flatnonzero(self.ids.sorted[few] != answered))
+        positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        order = np.argsort(self.id_rows[positions], kind="stable")
+        return self.id_rows[positions][order], positions[order]
 
     def track_id(self, row: int) -> str:
         """The id by which a recording is answered."""

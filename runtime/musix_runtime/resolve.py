@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musix_runtime.arrays import ABSENT, Floats, RaggedRows, Rows, gather
-from musix_runtime.catalog import Catalog
+from musix_runtime.catalog import Catalog, bare
 from musix_runtime.messages import RecommendRequest
-from musix_runtime.retrieval import RetrievalQuery, Retriever
+from musix_runtime.retrieval import ExcludedIds, RetrievalQuery, Retriever
 
-NO_ROWS: Rows = np.empty(0, np.int64)
+MANY_IDS = 100  # excluded ids, of which more are not looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,19 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
         has_content=has_content,
         profile_items=profile_items,
         excluded=RaggedRows.of(excluded),
+        excluded_ids={
+            i: _excluded_ids(each.exclude_ids, catalog)
+            for i, each in enumerate(requests)
+            if len(each.exclude_ids) > MANY_IDS
+        },
     )
     found = zip(users, has_factors.tolist(), has_content.tolist(), strict=True)
     return Resolved(query, np.ascontiguousarray(context), [_source(*each) for each in found])
+
+
+def _excluded_ids(track_ids: Sequence[str], catalog: Catalog) -> ExcludedIds:
+    ids = {bare(each) for each in track_ids}
+    return ExcludedIds(len(ids), lambda rows: catalog.has_any_id(rows, ids))
 
 
 def _names(ids: _Ids) -> bool:
@@ -82,7 +92,8 @@ def _rows_named(requests: Sequence[RecommendRequest], catalog: Catalog) -> list[
         texts.append(each.current_track_id or "")
         texts += each.history or ()
         middle = len(texts)
-        texts += each.exclude_ids
+        if len(each.exclude_ids) <= MANY_IDS:
+            texts += each.exclude_ids
         cuts.append((start, middle, len(texts)))
     rows = catalog.rows(texts)
     found = []

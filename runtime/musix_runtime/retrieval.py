@@ -1,6 +1,7 @@
 """Retrieval: which tracks come into question for each request of a batch."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -32,10 +33,20 @@ class User:
 ANONYMOUS = User(None, np.empty(0, np.int64), np.empty(0, np.int64))
 
 
+@dataclass(frozen=True, slots=True)
+class ExcludedIds:
+    """Thousands of tracks that a request excludes: how many, and a test of which rows (n,) are among them. So few of
+    them are ever candidates that the candidates' ids are compared, and theirs not looked up."""
+
+    count: int
+    contain: Callable[[Rows], NDArray[np.bool_]]
+
+
 @dataclass(frozen=True)
 class RetrievalQuery:
     """What a batch of requests asks for: how many tracks, `limits` (batch,); near to which factors (batch, 51) and
-    content vector (batch, 28), zeros for none; by whose taste; and what must not be proposed.
+    content vector (batch, 28), zeros for none; by whose taste; and what must not be proposed: rows, and for some
+    requests, by number, many ids.
 
     The last of the factors is 1, as the index is asked.
     """
@@ -47,6 +58,14 @@ class RetrievalQuery:
     has_content: NDArray[np.bool_]
     profile_items: RaggedRows
     excluded: RaggedRows
+    excluded_ids: Mapping[int, ExcludedIds] = field(default_factory=dict)
+
+    def n_excluded(self) -> Rows:
+        """How many tracks each request excludes, at most. Shape (batch,)."""
+        found = self.excluded.sizes.copy()
+        for i, ids in self.excluded_ids.items():
+            found[i] += ids.count
+        return found
 
     def __len__(self) -> int:
         return len(self.limits)
@@ -65,7 +84,10 @@ class Candidates:
 class ExclusionFilter:
     """Tells which rows each request of a batch excludes."""
 
-    def __init__(self, excluded: RaggedRows, n_rows: int) -> None:
+    def __init__(
+        self, excluded: RaggedRows, n_rows: int, excluded_ids: Mapping[int, ExcludedIds] | None = None
+    ) -> None:
+        self._excluded_ids = excluded_ids or {}
         keys = np.repeat(np.arange(len(excluded.sizes)) * n_rows, excluded.sizes) + excluded.values
         self._keys = np.sort(keys[(excluded.values >= 0) & (excluded.values < n_rows)])
         self._n_rows = n_rows
@@ -81,6 +103,9 @@ class ExclusionFilter:
             keys = keys.take(suspect)
             positions = self._keys.searchsorted(keys)
             allowed.ravel()[suspect] = self._keys.take(positions, mode="clip") != keys
+        for i, request in enumerate(requests.tolist() if self._excluded_ids else ()):
+            if request in self._excluded_ids:
+                allowed[i] &= ~self._excluded_ids[request].contain(rows[i])
         return allowed
 
 
@@ -117,7 +142,7 @@ class Retriever:
 
         At least as many as are asked for, where the catalogue has as many left.
         """
-        allowed = ExclusionFilter(query.excluded, self._n_rows)
+        allowed = ExclusionFilter(query.excluded, self._n_rows, query.excluded_ids)
         counts = np.maximum(query.limits, self.serving.candidates)
         best = self.collab.averages(query.factors)
         sources = []
@@ -165,14 +190,15 @@ class Retriever:
         if not len(index):
             return np.empty((len(query), 0), np.int64), np.full(len(asking), -np.inf, np.float32)
         wanted = counts[asking]
-        overfetch = np.minimum(query.excluded.sizes[asking], MAX_OVERFETCH)
+        most = query.n_excluded()[asking]
+        overfetch = np.minimum(most, MAX_OVERFETCH)
         while True:
             positions, products = index.search(queries[asking], (wanted + overfetch).tolist())
             found = positions >= 0
             rows = gather(self.collab.rows, positions).astype(np.int64) if index is self.collab.index else positions
             found &= allowed.allows(asking, rows)
             ranks = found.cumsum(axis=1)
-            short = (ranks[:, -1] < wanted) & (overfetch < query.excluded.sizes[asking])
+            short = (ranks[:, -1] < wanted) & (overfetch < most)
             if not short.any():
                 break
             overfetch[short] *= OVERFETCH_GROWTH

@@ -1,4 +1,18 @@
+import numpy as np
+
 from musix_runtime import Engine, RecommendRequest
+
+
+def test_a_recording_is_named_by_each_of_its_ids(engine: Engine) -> None:
+    catalog = engine.catalog
+    every = np.arange(len(catalog))
+    ids = [each.decode() for each in catalog.ids.sorted.tolist()]
+    rows = catalog.id_rows.tolist()
+    assert len(ids) > len(catalog)  # some have a second id
+    for start in range(0, len(ids), 60):
+        few = ids[start : start + 60]
+        assert np.flatnonzero(catalog.has_any_id(every, set(few))).tolist() == sorted(set(rows[start : start + 60]))
+    assert not catalog.has_any_id(every, {"nobody", ""}).any()
 
 
 def test_thousands_of_excluded_ids_are_kept_out_under_any_of_their_ids(engine: Engine) -> None:
