@@ -9,7 +9,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := build/demo-1.0.0
-NATIVE := $(wildcard runtime/musix_runtime/native/*.[ch])
 SOURCES := $(shell find runtime exporter trainer -name '*.py' -o -name '*.toml')
 
 .PHONY: demo test check fuzz serve load clean
@@ -24,7 +23,6 @@ test: check
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -43,7 +41,7 @@ clean:
 $(DEMO)/manifest.json: bundles/demo.toml $(SOURCES) | $(INSTALLED)
 	$(BIN)/musix build bundles/demo.toml --replace --json build/demo.json --summary build/demo.md
 
-$(INSTALLED): pyproject.toml hatch_build.py $(NATIVE)
+$(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@

@@ -52,10 +52,10 @@ class Truth:
 
 def exact(engine: Engine) -> Engine:
     """The same engine, searching every vector of both indexes."""
-    pool = engine.pool
-    collab, content = (Index(index.matrix) for index in (pool.collab.index, pool.content.index))
-    searched = replace(pool, collab=replace(pool.collab, index=collab), content=replace(pool.content, index=content))
-    return replace(engine, pool=searched)
+    retriever = engine.retriever
+    collab = replace(retriever.collab, index=Index(retriever.collab.index.matrix))
+    content = replace(retriever.content, index=Index(retriever.content.index.matrix))
+    return replace(engine, retriever=replace(retriever, collab=collab, content=content))
 
 
 def answers(bundle: Path, stream: Stream, count: int) -> Truth:

@@ -76,12 +76,13 @@ def _classify(engine: Engine) -> tuple[Call, Call]:
 
 def _recommend(engine: Engine) -> tuple[Call, Call]:
     """For the first listener, beside a search of each index and one run of the ranker graph."""
-    collab, content, serving = engine.pool.collab, engine.pool.content, engine.pool.serving
+    retriever, serving = engine.retriever, engine.retriever.serving
+    collab, content = retriever.collab, retriever.content
     listener = bytes(collab.listeners.sorted[0]).decode()
     request = RecommendRequest(user_id=listener, current_track_id=engine.catalog.track_id(0))
     factors = collab.listener_factors[0]
     (query,) = content.vectors(np.array([0]))
-    components = np.full((serving.pool, len(COMPONENTS)), 0.5, np.float32)
+    components = np.full((1, serving.pool, len(COMPONENTS)), 0.5, np.float32)
     feed = {"components": components, "context": np.zeros((1, 2), np.float32)}
 
     def kernels() -> None:
@@ -95,6 +96,6 @@ def _recommend(engine: Engine) -> tuple[Call, Call]:
 def _similar(engine: Engine) -> tuple[Call, Call]:
     """Beside one index search."""
     request = SimilarRequest(engine.catalog.track_id(0))
-    content = engine.pool.content
+    content = engine.retriever.content
     (query,) = content.vectors(np.array([0]))
     return lambda: engine.similar(request), lambda: content.nearest(query, 11)

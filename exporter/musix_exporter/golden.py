@@ -36,7 +36,9 @@ def cases(run: Run, engine: Engine) -> Golden:
     """
     parts: dict[str, Any] = {"genre": run.genre, "mood": run.mood, "ranker": run.ranker.runtime()}
     if all(search.kind == "flat" for search in engine.bundle.manifest.indexes.values()):
-        parts["pool"] = run.pool()  # else another search would find other candidates: its recall is in the manifest
+        parts["retriever"] = (
+            run.retriever()
+        )  # else another search would find other candidates: its recall is in the manifest
     native = replace(engine, **parts)
     shaken = [replace(engine, ranker=Ranker(_Shaken(engine.ranker.session, sign))) for sign in (-1, 1)]
     rng = np.random.default_rng(0)

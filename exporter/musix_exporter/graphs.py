@@ -21,9 +21,9 @@ def from_text(text: str, constants: dict[str, Any]) -> onnx.ModelProto:
 
 
 def from_torch(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output: str) -> onnx.ModelProto:
-    """The module's graph, BatchNorm folded. `inputs` are examples, by the names of the ports; their first axis is free,
-    but where the example has only one row."""
-    batch = torch.export.Dim("batch")
+    """The module's graph, BatchNorm folded. `inputs` are examples, by the names of the ports; their first axis is the
+    batch and the last their width, one between them is free, too."""
+    batch, rows = torch.export.Dim("batch"), torch.export.Dim("rows")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, not needed, is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter deprecates parts of itself
@@ -33,7 +33,7 @@ def from_torch(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output:
             dynamo=True,
             input_names=list(inputs),
             output_names=[output],
-            dynamic_shapes=tuple({0: batch} if len(each) > 1 else None for each in inputs.values()),
+            dynamic_shapes=tuple({0: batch, 1: rows} if each.ndim > 2 else {0: batch} for each in inputs.values()),
             opset_version=18,
             verbose=False,
         )

@@ -48,7 +48,7 @@ def _tracks(run: Run, rng: np.random.Generator) -> tuple[Floats, list[list[str]]
 
 def _collab(run: Run, engine: Engine, rng: np.random.Generator) -> float:
     """LightFM's own scores against products of the listener's factors with those in the index."""
-    collab = engine.pool.collab
+    collab = engine.retriever.collab
     places = rng.integers(0, len(collab.rows), CASES)
     worst = 0.0
     for listener in rng.integers(0, len(collab.listener_factors), 16):
@@ -65,7 +65,7 @@ def _content(run: Run, engine: Engine, rng: np.random.Generator) -> float:
     for row in rng.integers(0, len(run.catalogue), 32):
         query = run.content.vectors[row]
         native = run.content.vectors @ query
-        rows, cosines = engine.pool.content.nearest(query, 50)
+        rows, cosines = engine.retriever.content.nearest(query, 50)
         worst = max(worst, _largest(native[rows], cosines))
         if exact:
             worst = max(worst, _largest(np.sort(native)[::-1][: len(rows)], cosines))
@@ -75,9 +75,9 @@ def _content(run: Run, engine: Engine, rng: np.random.Generator) -> float:
 def _ranker(run: Run, engine: Engine, rng: np.random.Generator) -> float:
     worst = 0.0
     for hour in (*range(24), np.nan):
-        components = rng.random((CASES // 8, len(COMPONENTS)), np.float32)
-        context = np.array([rng.integers(0, 500), hour], np.float32)
-        native, converted = run.ranker.runtime().scores(components, context), engine.ranker.scores(components, context)
+        components = rng.random((1, CASES // 8, len(COMPONENTS)), np.float32)
+        context = np.array([[rng.integers(0, 500), hour]], np.float32)
+        native, converted = (each.scores(components, context) for each in (run.ranker.runtime(), engine.ranker))
         worst = max(worst, _largest(native, converted))
     return worst
 

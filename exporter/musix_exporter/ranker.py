@@ -17,11 +17,11 @@ class _Score(nn.Module):
         self.network = network
 
     def forward(self, components: Tensor, context: Tensor) -> Tensor:
-        return torch.sigmoid(self.network(components, context))
+        return torch.sigmoid(self.network.rows(components, context))
 
 
 def convert(model: RankerModel, files: Files) -> None:
     """Add the ranker part to a bundle's files."""
-    ports = {"components": torch.zeros(2, len(COMPONENTS)), "context": torch.zeros(1, 2)}
+    ports = {"components": torch.zeros(2, 3, len(COMPONENTS)), "context": torch.zeros(2, 2)}
     graph = graphs.from_torch(_Score(model.network), ports, "score")
     files.add_bytes("ranker/model.onnx", graphs.to_bytes(graph))

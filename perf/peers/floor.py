@@ -55,7 +55,7 @@ class Kernels:
         title = np.zeros((1, np.load(bundle / "genre" / "gram_weights.npy", mmap_mode="r").shape[1]), np.float32)
         self.features = {"features": inputs, "artist": artist, "title": title, "case": np.ones((1, 1), np.float32)}
         self.audio = {"features": np.ascontiguousarray(inputs[:, :12])}
-        self.shown = {"components": np.full((POOL, 5), 0.5, np.float32), "context": np.zeros((1, 2), np.float32)}
+        self.shown = {"components": np.full((1, POOL, 5), 0.5, np.float32), "context": np.zeros((1, 2), np.float32)}
         self.query = np.full(vectors.shape[1], vectors.shape[1] ** -0.5, np.float32)
 
     def classify(self) -> None:

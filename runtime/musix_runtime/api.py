@@ -1,7 +1,6 @@
 """The API: endpoints that answer requests from the engine, and say who is sent away."""
 
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -14,42 +13,24 @@ from musix_runtime.exchange import KEY, Begin, Exchange, Over
 from musix_runtime.messages import ClassifyRequest, RecommendRequest, SimilarRequest
 from musix_runtime.responses import failed
 from musix_runtime.settings import Settings
-from musix_runtime.turns import Aside, Turns, busy
+from musix_runtime.stages import lap
+from musix_runtime.turns import Turns, busy
 
 JSON = (b"content-type", b"application/json")
 Away = Callable[[bytes], bytes | None]  # from the path to the answer, from its headers on, to who is sent away
 _Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges
 
 
-def _recommend_one(exchange: Exchange, request: RecommendRequest) -> Any:
-    answer = exchange.engine.recommend(request, exchange.stages)
-    exchange.source = answer.source
-    return answer
-
-
-def _classify_one(exchange: Exchange, request: ClassifyRequest) -> Any:
-    return exchange.engine.classify(request)
-
-
-def _similar_one(exchange: Exchange, request: SimilarRequest) -> Any:
-    return exchange.engine.similar(request)
-
-
-async def _recommend(asked: _Asked, aside: Aside) -> list[Any]:
-    engine, met = asked[0][0].engine, []
-    for exchange, request in asked:
-        exchange.stages.lap("HTTP")
-        met.append(engine.prepare(request))
-        exchange.stages.lap("look-up")
-    every = await aside(partial(engine.pool.search, [each.question for each in met]))
-    answers = []
-    for (exchange, _), prepared, found in zip(asked, met, every, strict=True):
-        answers.append(engine.answer(prepared, found, exchange.stages))
-        exchange.source = prepared.source
+def _recommend(asked: _Asked) -> list[Any]:
+    stages = [exchange.stages for exchange, _ in asked]
+    lap(stages, "HTTP")
+    answers = asked[0][0].engine.recommend_batch([request for _, request in asked], stages)
+    for (exchange, _), answer in zip(asked, answers, strict=True):
+        exchange.source = answer.source
     return answers
 
 
-async def _classify(asked: _Asked, aside: Aside) -> list[Any]:
+def _classify(asked: _Asked) -> list[Any]:
     (exchange, request), *others = asked
     if others:
         answers = exchange.engine.classify_batch([request for _, request in asked])
@@ -60,7 +41,7 @@ async def _classify(asked: _Asked, aside: Aside) -> list[Any]:
     return answers
 
 
-async def _similar(asked: _Asked, aside: Aside) -> list[Any]:
+def _similar(asked: _Asked) -> list[Any]:
     answers = []
     for exchange, request in asked:
         exchange.stages.lap("HTTP")
@@ -92,14 +73,13 @@ class WorkerThreads:
 class Endpoint:
     """An endpoint that answers one message on the event loop: it takes less than a millisecond. Up to `together` that
     wait for the same engine are answered at once, which costs less than to look at the sockets between any two. A
-    large message is answered by `one`, in a thread."""
+    large message is answered in a thread."""
 
     def __init__(
         self,
         path: str,
         type_: type[Any],
-        answers: Callable[[_Asked, Aside], Awaitable[list[Any]]],
-        one: Callable[[Exchange, Any], Any],
+        answers: Callable[[_Asked], list[Any]],
         together: int,
         turns: Turns,
         threads: WorkerThreads,
@@ -108,7 +88,6 @@ class Endpoint:
         self.path = path
         self.decoder = Decoder(type_)
         self.answers = answers
-        self.one = one
         self.together = together
         self.turns = turns
         self.threads = threads
@@ -130,17 +109,17 @@ class Endpoint:
         await _send(send, await taken)
 
     def _encoded_one(self, exchange: Exchange, body: bytes) -> bytes:
-        request = self.decoder.decode(body)
-        exchange.stages.lap("HTTP")
-        encoded = _success(self.one(exchange, request))
-        exchange.stages.lap("JSON")
+        (encoded,) = self._encode([(exchange, self.decoder.decode(body))])
         return encoded
 
-    async def _encoded(self, asked: _Asked, aside: Aside) -> list[bytes]:
+    async def _encoded(self, asked: _Asked) -> list[bytes]:
+        return self._encode(asked)
+
+    def _encode(self, asked: _Asked) -> list[bytes]:
         for exchange, _ in asked:
             exchange.stages.lap("HTTP")
         encoded = []
-        for (exchange, _), answer in zip(asked, await self.answers(asked, aside), strict=True):
+        for (exchange, _), answer in zip(asked, self.answers(asked), strict=True):
             encoded.append(_success(answer))
             exchange.stages.lap("JSON")
         return encoded
@@ -168,9 +147,9 @@ def endpoints(settings: Settings) -> list[Endpoint]:
     """Those that take turns, in one queue."""
     shared = Turns(settings.waiting), WorkerThreads(settings), settings
     return [
-        Endpoint("/api/ml/recommend", RecommendRequest, _recommend, _recommend_one, 8, *shared),
-        Endpoint("/api/ml/classify", ClassifyRequest, _classify, _classify_one, 16, *shared),
-        Endpoint("/api/ml/similar", SimilarRequest, _similar, _similar_one, 8, *shared),
+        Endpoint("/api/ml/recommend", RecommendRequest, _recommend, 16, *shared),
+        Endpoint("/api/ml/classify", ClassifyRequest, _classify, 16, *shared),
+        Endpoint("/api/ml/similar", SimilarRequest, _similar, 8, *shared),
     ]
 
 

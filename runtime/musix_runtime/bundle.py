@@ -20,7 +20,7 @@ from musix_runtime import manifest as manifests
 from musix_runtime.container import Container, Stamp, View, stamp, write_folder, write_packed
 from musix_runtime.errors import HashError, LayoutError, ManifestError, refusing
 from musix_runtime.folder import new_path
-from musix_runtime.index import Index
+from musix_runtime.index import Description, Index
 from musix_runtime.manifest import (
     ARRAYS,
     COUNTS,
@@ -133,18 +133,16 @@ class Bundle:
 
     def session(self, name: str) -> ort.InferenceSession:
         """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
-        expected = GRAPHS[name]
-        shapes = {
-            port: (1 if port in expected.one_row else expected.max_rows, self.manifest.size(width))
-            for port, width in expected.inputs.items()
-        }
+        expected, arena = GRAPHS[name], name == "ranker/model.onnx"  # which runs twice a recommendation, on few rows
+        shapes = {port: tuple(map(self.manifest.size, axes)) for port, axes in expected.inputs.items()}
         data = self.views[name].tobytes()
         try:
             onnx_check.check(data, shapes, list(expected.outputs))
-            session = ort.InferenceSession(data, _session_options(), ["CPUExecutionProvider"])
+            session = ort.InferenceSession(data, _session_options(arena), ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
-        self._check_ports(name, "inputs", expected.inputs, session.get_inputs())
+        widths = {port: axes[-1] for port, axes in expected.inputs.items()}
+        self._check_ports(name, "inputs", widths, session.get_inputs())
         self._check_ports(name, "outputs", expected.outputs, session.get_outputs())
         return session
 
@@ -159,15 +157,15 @@ class Bundle:
     def _index(self, name: str) -> Index:
         matrix, search = self.array(INDEXES[name].vectors), self.manifest.indexes[name]
         try:
-            faiss_check.check(self.views[name], search.kind, len(matrix), matrix.shape[1], search.clusters)
+            faiss_check.check(self.views[name], search.kind, len(matrix), matrix.shape[1], search.nlist)
             index = Index.read(matrix, self.views[name])
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
         except ValueError as error:
             raise LayoutError(f"{self.path}: {name}: {error}") from error
-        wanted = (search.kind, search.clusters, search.probes)
-        if index.form() != wanted:
-            raise LayoutError(f"{self.path}: {name}: expected (kind, clusters, probes) {wanted}, found {index.form()}")
+        wanted = Description(search.kind, search.nlist, search.nprobe)
+        if index.description != wanted:
+            raise LayoutError(f"{self.path}: {name}: expected {wanted}, found {index.description}")
         return index
 
     def golden(self, type_: type[T]) -> T:
@@ -186,13 +184,13 @@ class Bundle:
             raise LayoutError(f"{self.path}: {name}: {what}: expected {wanted}, found {found}")
 
 
-def _session_options() -> ort.SessionOptions:
-    # One thread, no arena: on a small shared box the defaults spin on every core and hold memory for good.
+def _session_options(arena: bool) -> ort.SessionOptions:
+    # One thread, seldom an arena: on a small shared box the defaults spin on every core and hold memory for good.
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
     return options
 
@@ -216,11 +214,9 @@ def _check_manifest(manifest: Manifest, path: Path) -> None:
     if set(manifest.counts) != set(COUNTS):
         raise ManifestError(f"{path}: counts: expected {sorted(COUNTS)}, found {sorted(manifest.counts)}")
     for name, search in manifest.indexes.items():
-        if not (
-            0 < search.probes <= search.clusters if search.kind == "ivf" else search.clusters == search.probes == 0
-        ):
+        if not (0 < search.nprobe <= search.nlist if search.kind == "ivf" else search.nlist == search.nprobe == 0):
             raise ManifestError(
-                f"{path}: indexes: {name}: expected as many probes as clusters or fewer, found {search}"
+                f"{path}: indexes: {name}: expected at most as many lists searched as there are, found {search}"
             )
     if _depth(manifest.quality) > MAX_DEPTH:
         raise ManifestError(f"{path}: quality: expected a depth of at most {MAX_DEPTH}, found more")

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings
+from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Strings, gather
 
 SHARED = ("spotify:", "http", "HTTP", "open.", "play.")  # how a track that was shared, not named by its id, begins
 _SHARED_TRACK = re.compile(
@@ -55,25 +55,27 @@ class Catalog:
         place = ABSENT if track_id is None else self.ids.find_one(bare(track_id))
         return None if place == ABSENT else int(self.id_rows[place])
 
-    def named(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
+    def has_any_id(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
         """Whether each row is known by any of the bare track ids. Costs by the rows, however many ids there are."""
         found = np.array([each in track_ids for each in self.track_ids.take(rows)], bool)
-        others, places = self._others
-        first, last = (np.searchsorted(others, rows.astype(others.dtype), side) for side in ("left", "right"))
+        owners, positions = self._aliases
+        first, last = (np.searchsorted(owners, rows.astype(owners.dtype), side) for side in ("left", "right"))
         for i in np.flatnonzero(first < last).tolist():
-            found[i] |= not track_ids.isdisjoint(self.ids.take(places[first[i] : last[i]]))
+            found[i] |= not track_ids.isdisjoint(self.ids.take(positions[first[i] : last[i]]))
         return found
 
     @cached_property
-    def _others(self) -> tuple[NDArray[np.int32], Rows]:
-        """The ids by which recordings are known beside the one that is answered: their rows, ascending, and places."""
-        places = []
+    def _aliases(self) -> tuple[NDArray[np.int32], Rows]:
+        """The ids by which recordings are known beside the one that is answered: their rows, ascending, and where they
+        stand among the ids."""
+        parts = []
         for start in range(0, len(self.ids.sorted), CHUNK):
             few = slice(start, start + CHUNK)
-            places.append(start + np.flatnonzero(self.ids.sorted[few] != self.track_ids.sorted[self.id_rows[few]]))
-        found = np.concatenate(places) if places else np.empty(0, np.int64)
-        order = np.argsort(self.id_rows[found], kind="stable")
-        return self.id_rows[found][order], found[order]
+            answered = gather(self.track_ids.sorted, self.id_rows[few])
+            parts.append(start + np.flatnonzero(self.ids.sorted[few] != answered))
+        positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        order = np.argsort(self.id_rows[positions], kind="stable")
+        return self.id_rows[positions][order], positions[order]
 
     def track_id(self, row: int) -> str:
         """The id by which a recording is answered."""

@@ -7,8 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime import kernels
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.arrays import ABSENT, Floats, Keys, RaggedRows, Rows, gather
 from musix_runtime.index import Index
 
 TimeRange = Literal["short_term", "medium_term", "long_term"]
@@ -77,32 +76,60 @@ class Collab:
         places[self.rows] = np.arange(len(self.rows))
         return places
 
-    def matches(self, factors: Floats) -> "Matches":
-        """How well tracks match the listener with these factors (51,)."""
-        return Matches(self, factors)
+    def scorer(self, factors: Floats) -> "AffinityScorer":
+        """Scores tracks for the user with these factors (51,)."""
+        return AffinityScorer(self, factors)
+
+    def queries(self, factors: Floats) -> Floats:
+        """What the index is asked for users with `factors` (batch, 51): a track's bias counts in full, and a user's own
+        bias is the same for all tracks. Shape (batch, 51)."""
+        found = factors.copy()
+        found[:, -1] = 1
+        return found
+
+    def averages(self, queries: Floats) -> Floats:
+        """The product of the average track with each of the queries (batch, 51). Shape (batch,)."""
+        return np.einsum("bd,d->b", queries, self.track_mean)
+
+    def affinities(self, positions: NDArray[Any], queries: Floats, best: Floats) -> Floats:
+        """How well the tracks at `positions` (batch, n) match each of the queries (batch, 51), in 0..1: 0 for the
+        average track or worse, and for ABSENT; 1 for the product `best` (batch,). Shape (batch, n)."""
+        averages = self.averages(queries)[:, None]
+        found = np.einsum("bkd,bd->bk", self.index.vectors(positions), queries)
+        found -= averages
+        found /= np.maximum(best[:, None] - averages, np.float32(1e-6))
+        found[positions < 0] = 0
+        return np.minimum(np.maximum(found, 0, out=found), 1, out=found)
+
+    def item_affinities(self, positions: NDArray[Any], taste: Floats) -> Floats:
+        """How much the `taste` (batch, taste_width) of each user speaks for the tracks at `positions` (batch, n), by
+        who hears them: the product of their vectors, in 0..1, and 0 for ABSENT. Shape (batch, n)."""
+        found = np.einsum("bkd,bd->bk", gather(self.tastes, positions), taste)
+        found[positions < 0] = 0
+        return np.minimum(np.maximum(found, 0, out=found), 1, out=found)
+
+    def taste(self, rows: RaggedRows) -> Floats:
+        """The sum of the vectors of what each user heard. Shape (batch, taste_width)."""
+        positions = self.places(rows.values)
+        vectors = gather(self.tastes, positions)
+        vectors[positions < 0] = 0
+        return rows.sums(vectors)
 
 
-class Matches:
-    """How well tracks match one listener, by their factors: 0 is the average track or worse, 1 the listener's best.
-
-    The product of factors, with the track's bias; the listener's own bias is the same for all tracks.
-    """
+class AffinityScorer:
+    """Scores tracks for one user by factors: 0 is the average track or worse, 1 the user's best."""
 
     def __init__(self, collab: Collab, factors: Floats) -> None:
         self._collab = collab
-        self.query = factors.copy()
-        self.query[-1] = 1
-        self.average = float(self.query @ collab.track_mean)
+        self.query = collab.queries(factors[None])[0]
 
     @cached_property
-    def best(self) -> float:
-        """The product of the best track; the average where there is none."""
+    def best(self) -> Floats:
+        """The product of the best track; the average where there is none. Shape (1,)."""
         _, products = self._collab.index.nearest(self.query, 1)
-        return float(products[0]) if len(products) else self.average
+        return products if len(products) else self._collab.averages(self.query[None])
 
-    def of(self, rows: NDArray[Any]) -> Floats:
-        """Match of each catalogue row, 0 for tracks that nobody has heard. Shape (n,)."""
-        collab, found = self._collab, np.empty(len(rows), np.float32)
-        given = np.asarray(rows, np.int64)
-        kernels.matches(given, collab.all_places, collab.index.matrix, self.query, found, self.average, self.best)
-        return found
+    def score(self, rows: NDArray[Any]) -> Floats:
+        """Score of each catalogue row, 0 for tracks that nobody has heard. Shape (n,)."""
+        positions = self._collab.places(np.asarray(rows, np.int64))
+        return self._collab.affinities(positions[None], self.query[None], self.best)[0]

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musix_runtime import kernels
-from musix_runtime.arrays import Floats, Rows
+from musix_runtime.arrays import Floats, RaggedRows, Rows
 from musix_runtime.index import Index
 
 
@@ -15,15 +14,26 @@ class Content:
 
     index: Index
 
+    @property
+    def width(self) -> int:
+        """Columns of a content vector."""
+        return self.index.matrix.shape[1]
+
     def vectors(self, rows: Rows) -> Floats:
         """Content vectors of the catalogue rows. Shape (n, 28)."""
         return self.index.vectors(rows)
 
-    def profile(self, rows: Rows) -> Floats:
-        """The direction of what was heard: the mean vector of the rows, of length 1. Shape (28,)."""
-        found = np.empty(self.index.matrix.shape[1], np.float32)
-        kernels.profile(self.index.matrix, rows, found)
+    def profiles(self, rows: RaggedRows) -> Floats:
+        """The direction of what each user heard: the mean vector of the rows, of length 1; zeros for a user without
+        any. Shape (batch, 28)."""
+        found = rows.sums(self.vectors(rows.values))
+        lengths = np.sqrt(np.einsum("bd,bd->b", found, found))
+        found /= np.where(lengths > 0, lengths, 1)[:, None]
         return found
+
+    def profile(self, rows: Rows) -> Floats:
+        """The profile of one user. Shape (28,)."""
+        return self.profiles(RaggedRows.of([rows]))[0]
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
         """The `count` tracks of greatest cosine with the query (28,): rows and cosines, best first."""

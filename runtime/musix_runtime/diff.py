@@ -133,7 +133,7 @@ def _common_tracks(first: Engine, second: Engine) -> list[str]:
 
 
 def _common_listeners(first: Engine, second: Engine) -> list[str]:
-    ids, known = _texts(first.pool.collab.listeners.sorted), second.pool.collab.listeners
+    ids, known = _texts(first.retriever.collab.listeners.sorted), second.retriever.collab.listeners
     return _spread([each for each, row in zip(ids, known.find(ids), strict=True) if row != ABSENT], LISTENERS)
 
 
@@ -177,7 +177,7 @@ def _classes(first: Engine, second: Engine, tracks: list[str]) -> dict[str, Meas
 
 def _collab(first: Engine, second: Engine, listeners: list[str]) -> Measures:
     """Matches of common listeners with the tracks that both have factors for."""
-    before, after = (each.catalog.track_ids.sorted[each.pool.collab.rows] for each in (first, second))
+    before, after = (each.catalog.track_ids.sorted[each.retriever.collab.rows] for each in (first, second))
     places = Keys(after).find(_texts(before))
     here = np.flatnonzero(places != ABSENT)
     if not listeners or not len(here):
@@ -192,9 +192,9 @@ def _collab(first: Engine, second: Engine, listeners: list[str]) -> Measures:
 
 
 def _matches(engine: Engine, listener: str) -> Floats:
-    collab = engine.pool.collab
+    collab = engine.retriever.collab
     factors = collab.listener_factors[collab.listeners.find_one(listener)]
-    return collab.matches(factors).of(collab.rows)
+    return collab.scorer(factors).score(collab.rows)
 
 
 def _best(matches: Floats) -> Rows:
@@ -211,8 +211,8 @@ def _content(first: Engine, second: Engine, tracks: list[str]) -> Measures:
 
 def _ranker(first: Engine, second: Engine) -> Measures:
     """Scores of drawn components, at every hour and at none, of listeners with short and long histories."""
-    components = np.random.default_rng(0).random((32, len(COMPONENTS)), np.float32)
-    contexts = [np.array([heard, hour], np.float32) for hour in (*range(24), np.nan) for heard in (0, 10, 200)]
+    components = np.random.default_rng(0).random((1, 32, len(COMPONENTS)), np.float32)
+    contexts = [np.array([[heard, hour]], np.float32) for hour in (*range(24), np.nan) for heard in (0, 10, 200)]
     found = [np.array([each.ranker.scores(components, context) for context in contexts]) for each in (first, second)]
     return {"inputs": found[0].size, "largest difference of score": _largest(*found)}
 

@@ -1,20 +1,23 @@
 """The engine: a bundle's answers. No HTTP in it; safe to call from many threads at once."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from musix_runtime import golden, kernels
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings
+from musix_runtime import explanation, golden
+from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings, gather
 from musix_runtime.bundle import Bundle
-from musix_runtime.catalog import Catalog, bare
+from musix_runtime.candidate_features import prefilter_by_blend
+from musix_runtime.catalog import Catalog
 from musix_runtime.collab import Collab
 from musix_runtime.content import Content
 from musix_runtime.errors import RequestError, UnknownTrackError, Violation, refusing
+from musix_runtime.explanation import ReasonWriter
 from musix_runtime.features import AUDIO_NAMES, INPUT_NAMES
 from musix_runtime.genre import MAX_BATCH_TEXT, MAX_TRACK_TEXT, Genre, text_length
 from musix_runtime.messages import (
@@ -30,27 +33,17 @@ from musix_runtime.messages import (
     SimilarTrack,
 )
 from musix_runtime.mood import MOODS, Mood
-from musix_runtime.pool import NOBODY, Found, Listener, Named, Pool, Question
-from musix_runtime.ranker import COMPONENTS, Ranker
-from musix_runtime.stages import Stages
+from musix_runtime.ranker import COMPONENTS, MICRO, Ranker
+from musix_runtime.resolve import resolve
+from musix_runtime.retrieval import Retriever
+from musix_runtime.stages import Stages, lap
 
 TOP_GENRES = 5
 DIGITS = 4  # of a confidence or probability: the sixth already depends on host and batch
 # What the components are called in a reason.
-WORDS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
-POPULAR_WORDS = ("popularity", *WORDS[1:])
-FEW = 100  # tracks to exclude that are faster looked up than compared with the candidates
+REASON_LABELS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
+REASONS, POPULAR_REASONS = ReasonWriter(REASON_LABELS), ReasonWriter(("popularity", *REASON_LABELS[1:]))
 CONTRIBUTIONS = ("base", *COMPONENTS)
-UNTOLD = "nothing speaks for this track but its turn"
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a request comes to: what the pool is asked, the ranker's context (2,), and the source of the answer."""
-
-    question: Question
-    context: Floats
-    source: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class Engine:
     catalog: Catalog
     genre: Genre
     mood: Mood
-    pool: Pool
+    retriever: Retriever
     ranker: Ranker
 
     @classmethod
@@ -109,7 +102,7 @@ class Engine:
             history_rows=array("collab/history_rows.npy"),
             recent=array("collab/history_recent.npy"),
         )
-        pool = Pool(
+        retriever = Retriever(
             collab=collab,
             content=Content(bundle.index("content/index.faiss")),
             families=catalog.families,
@@ -126,7 +119,7 @@ class Engine:
             array("genre/gram_weights.npy"),
         )
         ranker = Ranker(bundle.session("ranker/model.onnx"))
-        return cls(bundle, catalog, genre, Mood(bundle.session("mood/model.onnx")), pool, ranker)
+        return cls(bundle, catalog, genre, Mood(bundle.session("mood/model.onnx")), retriever, ranker)
 
     def classify(self, request: ClassifyRequest) -> Classification:
         """Genre and mood of one track. Raises UnknownTrackError when neither features nor catalogue give them."""
@@ -152,45 +145,54 @@ class Engine:
         else the history, is the query for content. With nothing known, popular tracks are proposed. Never proposed:
         excluded tracks, the current one, and those in any history.
         """
-        stages = stages or Stages()
-        prepared = self.prepare(request)
-        stages.lap("look-up")
-        (found,) = self.pool.search([prepared.question])
-        return self.answer(prepared, found, stages)
+        return self.recommend_batch([request], [stages] if stages else [])[0]
 
-    def prepare(self, request: RecommendRequest) -> Prepared:
-        """What the pool is asked for a request. `recommend` is this, the pool's `search`, and `answer`."""
-        history = self.catalog.rows(request.history or [])
-        history, current = history[history != ABSENT], self.catalog.row(request.current_track_id)
-        listener, kind = self._listener(request, history)
-        query = self._query(request, listener, current)
-        excluded, named = self._excluded(request, listener, history, current)
-        hour = request.context.hour
-        context = np.array([len(listener.heard), math.nan if hour is None else hour], np.float32)
-        source = _source(kind, listener, query)
-        return Prepared(Question(listener, query, request.limit, excluded, named), context, source)
+    def recommend_batch(
+        self, requests: Sequence[RecommendRequest], stages: Sequence[Stages] = ()
+    ) -> list[Recommendations]:
+        """The answer to each of several requests, in order: the same that each would get alone. All `stages` note how
+        the time of the batch divides."""
+        if not requests:
+            return []
+        resolved = resolve(requests, self.catalog, self.retriever)
+        query, context = resolved.query, resolved.context
+        lap(stages, "look-up")
+        candidates = self.retriever.retrieve(query)
+        lap(stages, "candidates")
+        serving = self.bundle.manifest.serving
+        features = self.retriever.features(query, candidates)
+        features = prefilter_by_blend(features, self._blend, np.maximum(serving.pool, query.limits))
+        lap(stages, "features")
+        places, components = self.ranker.select(features, context, query.limits)
+        lap(stages, "ranker")
+        base, values = self.ranker.explain(components, context)
+        lap(stages, "reasons")
+        rows = features.rows.take(places)
+        counts = np.minimum(query.limits, features.valid.sum(axis=1))
+        chosen = np.arange(rows.shape[1]) < counts[:, None]
+        popular = np.repeat([source == "popular" for source in resolved.sources], counts)
+        tracks = iter(self._recommendations(rows[chosen], base[chosen], values[chosen], popular.tolist()))
+        timestamp = _now()
+        answers = [
+            Recommendations(list(islice(tracks, count)), source, timestamp)
+            for count, source in zip(counts.tolist(), resolved.sources, strict=True)
+        ]
+        lap(stages, "metadata")
+        return answers
 
-    def answer(self, prepared: Prepared, found: Found, stages: Stages) -> Recommendations:
-        """The best of what the pool has found, in order, and why."""
-        stages.give("candidates", found.seconds)
-        stages.lap("features")
-        picks, components = self.ranker.choose(
-            found.components, found.vectors, prepared.context, prepared.question.limit
-        )
-        stages.lap("ranker")
-        base, values = self.ranker.explain(components, prepared.context)
-        stages.lap("reasons")
-        told = self._recommendations(found.rows[picks], base, values, prepared.source)
-        stages.lap("metadata")
-        return Recommendations(told, prepared.source, _now())
+    @cached_property
+    def _blend(self) -> Floats:
+        """Weights of the components in the blend. Shape (5,)."""
+        blend = self.bundle.manifest.serving.blend
+        return np.array([blend[name] for name in COMPONENTS], np.float32)
 
     def similar(self, request: SimilarRequest) -> Similar:
         """The tracks nearest to a track of the catalogue. Raises UnknownTrackError."""
         row = self.catalog.row(request.track_id)
         if row is None:
             raise UnknownTrackError(request.track_id)
-        (query,) = self.pool.content.vectors(np.array([row]))
-        rows, cosines = self.pool.content.nearest(query, request.limit + 1)
+        (query,) = self.retriever.content.vectors(np.array([row]))
+        rows, cosines = self.retriever.content.nearest(query, request.limit + 1)
         order = np.lexsort((rows, -np.rint(cosines * 1e6)))
         order = order[rows[order] != row][: request.limit]
         shown = np.round(np.minimum(cosines[order].astype(np.float64), 1), 6).tolist()
@@ -244,57 +246,40 @@ class Engine:
             for genres, share, probabilities, primary in zip(*columns, strict=True)
         ]
 
-    def _excluded(
-        self, request: RecommendRequest, listener: Listener, history: Rows, current: int | None
-    ) -> tuple[Rows, Named | None]:
-        """What must not be proposed: rows, and tracks by name. These may be thousands, of which few are in question:
-        more than a `FEW` are not looked up."""
-        named = {bare(each) for each in request.exclude_ids}
-        known = [] if current is None else [current]
-        if len(named) <= FEW:
-            known += [row for row in map(self.catalog.row, named) if row is not None]
-        rows = listener.heard
-        if known or len(history):
-            rows = np.concatenate([rows, history, np.array(known, np.int64)])
-        return rows, (lambda rows: self.catalog.named(rows, named)) if len(named) > FEW else None
-
-    def _listener(self, request: RecommendRequest, asked: Rows) -> tuple[Listener, str]:
-        """Who asks, and how known: by id, by the history in the request (`asked`: its rows), or not at all."""
-        collab = self.pool.collab
-        known = collab.listeners.find_one(request.user_id)
-        if known != ABSENT:
-            heard = collab.history(known)
-            taste = heard[: collab.count(known, request.time_range)]
-            return Listener(collab.matches(collab.listener_factors[known]), heard, taste), "hybrid"
-        if not len(asked):
-            return NOBODY, "popular"
-        factors = collab.fold_in(asked)
-        return Listener(None if factors is None else collab.matches(factors), asked, asked), "history"
-
-    def _query(self, request: RecommendRequest, listener: Listener, current: int | None) -> Floats | None:
-        """What content shall be near to: the current track, when it is known; when none is given, what was heard."""
-        if current is not None:
-            return self.pool.content.vectors(np.array([current]))[0]
-        if request.current_track_id is None and len(listener.taste):
-            return self.pool.content.profile(listener.taste)
-        return None
-
-    def _recommendations(self, rows: Rows, base: Scores, values: Scores, source: str) -> list[Recommendation]:
-        words = POPULAR_WORDS if source == "popular" else WORDS
-        told = kernels.tell(base, values, CONTRIBUTIONS, words, UNTOLD)
-        families, moods = self.catalog.families[rows].tolist(), self.catalog.moods[rows].tolist()
+    def _recommendations(self, rows: Rows, base: Scores, values: Scores, popular: list[bool]) -> list[Recommendation]:
+        """Tracks as they are answered: of rows (n,) with base (n,) and values (n, 5), and whether each was proposed as
+        popular."""
+        scores = np.rint((base + values.sum(axis=1)) * MICRO) / MICRO
+        percents = explanation.percentages(values)
+        order = (-percents).argsort(axis=1, kind="stable")
+        writers = [POPULAR_REASONS if each else REASONS for each in popular]
+        columns = scores, percents, order, np.column_stack([base, values])
+        families, moods = gather(self.catalog.families, rows), gather(self.catalog.moods, rows)
+        lists = zip(*(each.tolist() for each in (*columns, families, moods)), writers, strict=True)
         return [
-            Recommendation(*label, *each, self._genres(bits), MOODS[mood])
-            for label, each, bits, mood in zip(self.catalog.labels(rows), told, families, moods, strict=True)
+            Recommendation(
+                *label,
+                score,
+                writer.reason(shares, ranked),
+                dict(zip(CONTRIBUTIONS, numbers, strict=True)),
+                self._genres(bits),
+                MOODS[mood],
+            )
+            for label, (score, shares, ranked, numbers, bits, mood, writer) in zip(
+                self.catalog.labels(rows), lists, strict=True
+            )
         ]
 
-    def _genres(self, bits: int) -> list[str]:
-        names = []
-        while bits:
-            lowest = bits & -bits
-            names.append(self.bundle.manifest.families[lowest.bit_length() - 1])
-            bits ^= lowest
-        return names
+    @cached_property
+    def _genres(self) -> Callable[[int], list[str]]:
+        """The names of the families that are the bits of a number."""
+        families = self.bundle.manifest.families
+
+        @lru_cache(maxsize=4096)
+        def genres(bits: int) -> list[str]:
+            return [name for i, name in enumerate(families) if bits >> i & 1]
+
+        return genres
 
 
 def _check_texts(requests: Sequence[ClassifyRequest], paths: list[str]) -> None:
@@ -313,13 +298,6 @@ def _check_texts(requests: Sequence[ClassifyRequest], paths: list[str]) -> None:
 
 def _rounded(shares: Floats) -> Scores:
     return np.rint(shares.astype(np.float64) * 10**DIGITS) / 10**DIGITS
-
-
-def _source(kind: str, listener: Listener, query: Floats | None) -> str:
-    """Which way the tracks were found: `kind` of listener, unless only one of collab and content could answer."""
-    if listener.matches is None:
-        return "popular" if query is None else "content"
-    return "collab" if query is None else kind
 
 
 def _now() -> str:

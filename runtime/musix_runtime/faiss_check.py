@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 INNER_PRODUCT = 0  # faiss.METRIC_INNER_PRODUCT
-QT_8BIT = 0  # faiss.ScalarQuantizer.QT_8bit
 
 
 class _Reader:
@@ -65,23 +64,15 @@ def _flat(file: _Reader, count: int, width: int, nlist: int) -> None:
 
 
 def _ivf(file: _Reader, count: int, width: int, nlist: int) -> None:
-    """IndexIVFScalarQuantizer with QT_8bit codes over an IndexFlatIP of `nlist` centres."""
-    file.tag(b"IwSq")
+    """IndexIVFFlat over an IndexFlatIP of `nlist` centroids."""
+    file.tag(b"IwFl")
     _header(file, count, width)
     file.expect("lists", "<u8", nlist)
     file.skip(8)  # nprobe, which the manifest is compared with
     _flat(file, nlist, width, 0)
     file.expect("direct map", "u1", 0)
     file.expect("direct map's size", "<u8", 0)
-    file.expect("quantizer", "<i4", QT_8BIT)
-    file.skip(8)  # how the range was learned
-    file.expect("quantizer's dimension", "<u8", width)
-    file.expect("quantizer's code size", "<u8", width)
-    file.expect("trained numbers", "<u8", 2 * width)
-    file.skip(4 * 2 * width)
-    file.expect("code size", "<u8", width)
-    file.expect("by_residual", "u1", 1)
-    _inverted_lists(file, count, nlist, width)
+    _inverted_lists(file, count, nlist, 4 * width)
 
 
 def _inverted_lists(file: _Reader, count: int, nlist: int, code_size: int) -> None:

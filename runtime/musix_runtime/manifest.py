@@ -12,7 +12,7 @@ from musix_runtime import features
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
@@ -24,7 +24,6 @@ MAX_ROWS = 2**31 - 1  # rows are int32
 MAX_KEY_BYTES = 4096
 MAX_GOLDEN_BYTES = 16 * 2**20
 MAX_POOL = 1000  # tracks that collab and content each propose, and that the ranker sees
-MAX_BATCH = 1000  # tracks classified together
 MAX_HISTORY = 100_000  # tracks of one listener
 MAX_DEPTH = 8  # of the quality card
 MAX_FAMILIES = 32
@@ -46,13 +45,11 @@ class Array:
 
 @dataclass(frozen=True)
 class Graph:
-    """An `.onnx` file: float32 inputs and outputs by name, each with its width; the first axis is the batch of at
-    most `max_rows`."""
+    """An `.onnx` file: float32 inputs and outputs by name. Of an input all axes, of which only the last is fixed: the
+    others are free, and bounds are reckoned with these numbers; of an output the width."""
 
-    inputs: dict[str, Dimension]
+    inputs: dict[str, tuple[Dimension, ...]]
     outputs: dict[str, Dimension]
-    max_rows: int
-    one_row: tuple[str, ...] = ()  # inputs that have one row, whatever the batch
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,16 @@ ARRAYS = {
 
 GRAPHS = {
     "genre/model.onnx": Graph(
-        {"features": len(features.INPUTS), "artist": "genre_width", "title": "families", "case": 1},
+        {
+            "features": (1000, len(features.INPUTS)),
+            "artist": (1000, "genre_width"),
+            "title": (1000, "families"),
+            "case": (1000, 1),
+        },
         {"confidence": "families"},
-        MAX_BATCH,
     ),
-    "mood/model.onnx": Graph({"features": len(features.AUDIO)}, {"probabilities": 5}, MAX_BATCH),
-    "ranker/model.onnx": Graph({"components": 5, "context": 2}, {"score": 1}, 11 * MAX_POOL, ("context",)),
+    "mood/model.onnx": Graph({"features": (1000, len(features.AUDIO))}, {"probabilities": 5}),
+    "ranker/model.onnx": Graph({"components": (16, 1100, 5), "context": (16, 2)}, {"score": 1}),
 }
 
 INDEXES = {"collab/index.faiss": Index("collab/track_factors.npy"), "content/index.faiss": Index("content/vectors.npy")}
@@ -150,9 +151,9 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an index is searched, and what that was measured to find."""
 
-    kind: Literal["flat", "ivf"]  # all vectors; or those of the `probes` clusters, of `clusters`, next to the query
-    clusters: Count
-    probes: Count
+    kind: Literal["flat", "ivf"]  # all vectors; or those of `nprobe` of the `nlist` inverted lists
+    nlist: Count
+    nprobe: Count
     recall: Annotated[float, Meta(ge=0, le=1)]  # share of the exact `at` nearest that are found; 1 for flat
     at: Count
     queries: Count  # over how many it was measured

@@ -280,12 +280,24 @@ def _reduce(node: _Node) -> tuple[list[Shape], Cost]:
 
 
 def _product(node: _Node) -> tuple[list[Shape], Cost]:
-    """A matrix by a constant matrix: its result has as many rows as the first."""
+    """Matrices by a constant matrix: the result has as many rows as the first."""
     first, second, transposed = node.shapes[0], node.shapes[1], node.integer("transB", 0)
-    if len(first) != 2 or len(second) != 2 or node.constants[1] is None or node.integer("transA", 0):
-        raise ValueError(f"{node.op_type}: expected a matrix, not transposed, by a constant matrix")
-    shape = (first[0], second[0 if transposed else 1])
-    return [shape], prod(shape) * max(first[1], second[1 if transposed else 0])
+    if len(first) < 2 or len(second) != 2 or node.constants[1] is None or node.integer("transA", 0):
+        raise ValueError(f"{node.op_type}: expected matrices, not transposed, by a constant matrix")
+    shape = (*first[:-1], second[0 if transposed else 1])
+    return [shape], prod(shape) * max(first[-1], second[1 if transposed else 0])
+
+
+def _reshape(node: _Node) -> tuple[list[Shape], Cost]:
+    """To a constant shape, one axis of which may be -1: what is left."""
+    constant, size = node.constants[1], prod(node.shapes[0])
+    if constant is None or constant.dtype.kind != "i" or not 0 < constant.size <= MAX_RANK:
+        raise ValueError(f"Reshape: expected a constant shape of 1 to {MAX_RANK} axes")
+    shape = constant.ravel().tolist()
+    if not all(dim == -1 or 0 < dim <= size for dim in shape) or shape.count(-1) > 1:
+        raise ValueError(f"Reshape: expected axes of 1 to {size:,} and at most one of -1, found {shape}")
+    rest = max(1, size // prod(dim for dim in shape if dim != -1))
+    return [tuple(rest if dim == -1 else dim for dim in shape)], 0
 
 
 def _cast(node: _Node) -> tuple[list[Shape], Cost]:
@@ -340,6 +352,7 @@ OPERATORS = {
     ("", "Gemm"): _Operator(_product, range(2, 4), {"alpha": "f", "beta": "f", "transA": "i", "transB": "i"}),
     ("", "MatMul"): _Operator(_product, range(2, 3), {}),
     ("", "ReduceSum"): _Operator(_reduce, range(2, 3), {"keepdims": "i"}),
+    ("", "Reshape"): _Operator(_reshape, range(2, 3), {"allowzero": "i"}),
     ("", "Slice"): _Operator(_slice, range(3, 6), {}),
     ("", "Split"): _Operator(_split, range(1, 2), _AXIS),
     ("", "Squeeze"): _Operator(_squeeze, range(2, 3), {}),

@@ -86,8 +86,9 @@ def _seconds(variable: str, default: float) -> float:
 
 
 def claim_process() -> None:
-    """Set up the environment of a process that is our own, before ONNX Runtime is imported; never done to a host."""
+    """Set up the environment of a process of our own, before numpy and ONNX Runtime are imported; never of a host."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a second thread would spin while the first one answers
 
 
 def worker_count(option: int | None) -> int:

@@ -3,19 +3,16 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
-Aside = Callable[[Callable[[], Any]], Awaitable[Any]]  # does work that needs no lock of Python's, and gives its result
-Answer = Callable[[list[Any], Aside], Awaitable[list[Any]]]  # from questions to their answers
+Answer = Callable[[list[Any]], Awaitable[list[Any]]]  # from questions to their answers
 RETRY_AFTER = 1  # second
 WINDOW = 0.2  # seconds after which it is judged whether many were sent away
 MANY = 0.25  # of those answered
 FEW = 4  # may wait then
-ASIDE = 2  # turns whose work is done aside, or is next
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +33,9 @@ class _Queue:
 
     loop: asyncio.AbstractEventLoop
     limit: int
-    thread: ThreadPoolExecutor
     waiting: deque[_Turn] = field(default_factory=deque)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     called: bool = False
-    beside: int = 0
     coming: int = 0  # who were let in, and will wait when the loop goes on
     short: bool = False
     since: float = 0.0  # of the two counts that follow, on the loop's clock
@@ -84,7 +79,7 @@ class _Queue:
         self.called = False
         while self.waiting and self.waiting[0].future.done():
             self.waiting.popleft()  # who left while waiting
-        if self.waiting and self.beside < ASIDE:
+        if self.waiting:
             self.tasks.add(self.loop.create_task(self._answer(self._joined())))
 
     def _joined(self) -> list[_Turn]:
@@ -95,10 +90,9 @@ class _Queue:
         return [first, *others]
 
     async def _answer(self, turns: list[_Turn]) -> None:
-        many = 1 < len(turns) == turns[0].most <= len(self.waiting)
         self.answered += len(turns)
         try:
-            for turn, found in zip(turns, await _found(turns, self._aside if many else _here), strict=True):
+            for turn, found in zip(turns, await _found(turns), strict=True):
                 if turn.future.done():
                     continue  # who asked has left
                 if isinstance(found, Exception):
@@ -109,23 +103,13 @@ class _Queue:
             self.tasks.discard(asyncio.current_task())
             self.call()
 
-    async def _aside(self, work: Callable[[], Any]) -> Any:
-        self.beside += 1
-        self.call()
-        try:
-            return await self.loop.run_in_executor(self.thread, work)
-        finally:
-            self.beside -= 1
-
 
 class Turns:
     """A queue before the event loop's only thread, first come first served.
 
     Between two turns the loop looks at its sockets, so that whoever comes in vain is told within a few milliseconds,
     however long the queue is. An idle server answers without any detour. Waiting questions of one kind are answered
-    together, when the turn of the first of them comes. When as many are answered together as may be, and as many wait
-    behind them, what needs no lock of Python's is done aside, by a thread of its own, while the loop goes on with the
-    turns before and after.
+    together, when the turn of the first of them comes.
 
     As many as `limit` may wait. While many are sent away, which takes time from the turns, those who wait would wait
     longer than ever: then only `FEW` may wait, until few are sent away.
@@ -133,7 +117,6 @@ class Turns:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._thread = ThreadPoolExecutor(1, "musix-aside")  # which starts with the first work
         self._queue: _Queue | None = None
 
     def full(self) -> bool:
@@ -152,7 +135,7 @@ class Turns:
         if queue.idle:
             queue.call()
             queue.answered += 1
-            return (await answer([question], _here))[0]
+            return (await answer([question]))[0]
         if queue.full():
             raise busy("requests")
         turn = _Turn(answer, question, kind, most, loop.create_future())
@@ -162,22 +145,18 @@ class Turns:
     def _before(self, loop: asyncio.AbstractEventLoop) -> _Queue:
         """The queue of the loop: a host may go on with another one."""
         if self._queue is None or self._queue.loop is not loop:
-            self._queue = _Queue(loop, self._limit, self._thread)
+            self._queue = _Queue(loop, self._limit)
         return self._queue
 
 
-async def _here(work: Callable[[], Any]) -> Any:
-    return work()
-
-
-async def _found(turns: list[_Turn], aside: Aside) -> list[Any]:
+async def _found(turns: list[_Turn]) -> list[Any]:
     """The answer of every turn, or its error; when they fail together, each gets its own."""
     try:
-        return await turns[0].answer([each.question for each in turns], aside)
+        return await turns[0].answer([each.question for each in turns])
     except Exception as error:
         if len(turns) == 1:
             return [error]
-        return [(await _found([each], _here))[0] for each in turns]
+        return [(await _found([each]))[0] for each in turns]
 
 
 def busy(what: str) -> HTTPException:

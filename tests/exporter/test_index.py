@@ -9,7 +9,7 @@ from musix_exporter import index, pack
 from musix_exporter.files import Files
 from musix_runtime import Engine, RecommendRequest
 from musix_runtime.errors import GateError
-from musix_runtime.index import Index
+from musix_runtime.index import Description, Index
 from musix_trainer import recipe
 from musix_trainer.run import Run
 
@@ -28,7 +28,7 @@ def test_vectors_that_fit_the_time_are_searched_exactly(tmp_path: Path) -> None:
     assert (search.kind, search.recall) == ("flat", 1.0)
 
 
-def test_more_vectors_are_searched_by_clusters_and_the_recall_is_measured(tmp_path: Path) -> None:
+def test_more_vectors_are_searched_by_lists_and_the_recall_is_measured(tmp_path: Path) -> None:
     vectors = clusters(20_000, 28, 100)
     queries = clusters(200, 28, 100)
     settings = recipe.Index(exact=1, recall=0.9)
@@ -36,13 +36,13 @@ def test_more_vectors_are_searched_by_clusters_and_the_recall_is_measured(tmp_pa
     assert (search.kind, search.queries, search.at) == ("ivf", 200, 50)
     assert 0.9 <= search.recall <= 1
     found = Index.read(vectors, np.fromfile(tmp_path / "content" / "index.faiss", np.uint8))
-    assert found.form() == ("ivf", search.clusters, search.probes)
+    assert found.description == Description("ivf", search.nlist, search.nprobe)
     exact = Index(vectors)
     shared = [np.isin(found.nearest(query, 50)[0], exact.nearest(query, 50)[0]).mean() for query in queries]
     assert np.mean(shared) == pytest.approx(search.recall)
 
 
-def test_a_recall_that_few_clusters_cannot_reach_fails_the_build(demo_run: Run, tmp_path: Path) -> None:
+def test_a_recall_that_few_lists_cannot_reach_fails_the_build(demo_run: Run, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=1.0))
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
     with pytest.raises(GateError, match=r"index.faiss: expected at least 100.0% of the 50 nearest, found \d"):
@@ -50,7 +50,7 @@ def test_a_recall_that_few_clusters_cannot_reach_fails_the_build(demo_run: Run, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_searched_by_clusters_answers_nearly_as_the_exact_one(
+def test_a_bundle_searched_by_lists_answers_nearly_as_the_exact_one(
     demo_run: Run, engine: Engine, tmp_path: Path
 ) -> None:
     settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))

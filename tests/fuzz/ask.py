@@ -97,7 +97,7 @@ class _Errors(logging.Handler):
 
 def questions(engine: Engine) -> Iterator[tuple[str, Any]]:
     """(path, body) of each request, by ids at both ends and in the middle of the catalogue and of the listeners."""
-    tracks, users = _sample(engine.catalog.ids.sorted, 40), _sample(engine.pool.collab.listeners.sorted, 3)
+    tracks, users = _sample(engine.catalog.ids.sorted, 40), _sample(engine.retriever.collab.listeners.sorted, 3)
     artist = _sample(engine.genre.artists.sorted, 1)
     yield "/api/ml/classify", {"trackId": tracks[0]}
     features = {"audioFeatures": FEATURES}

@@ -15,7 +15,7 @@ Field = tuple[str, int, str]  # name, offset, format of `struct`
 OTHERS = (
     "IDMap,Flat", "IDMap2,Flat", "IVF4,Flat", "IVF16,SQ8", "IVF16,SQfp16", "IVF4,PQ4x4", "HNSW8", "HNSW8,SQ8", "SQ8",
     "SQfp16", "SQ4", "SQ6", "LSH", "PCA8,Flat", "PCAR8,SQ8", "HNSW16", "IVF16_HNSW8,SQ8", "L2norm,Flat", "IMI2x4,Flat",
-    "IVF4,Flat,RFlat", "ZnLattice3x8_4", "RQ4x4", "IVF4(IVF2,Flat),SQ8", "Pad64,Flat", "ITQ,LSH",
+    "IVF4,Flat,RFlat", "IVF16_HNSW8,Flat", "ZnLattice3x8_4", "RQ4x4", "IVF4(IVF2,Flat),SQ8", "Pad64,Flat", "ITQ,LSH",
 )  # fmt: skip
 
 
@@ -49,20 +49,15 @@ class _Reader:
             self.take(f"{name}.metric_arg", "f")
         if magic == b"IxFI":
             self.vector(f"{name}.codes", 4, "f")
-        elif magic == b"IwSq":
-            self.clustered(name)
+        elif magic == b"IwFl":
+            self.inverted(name)
 
-    def clustered(self, name: str) -> None:
+    def inverted(self, name: str) -> None:
         for field in ("nlist", "nprobe"):
             self.take(f"{name}.{field}", "Q")
         self.index("quantizer")
         self.take(f"{name}.direct_map.type", "B")
         self.vector(f"{name}.direct_map", 8, "q")
-        for field, kind in (("qtype", "i"), ("rangestat", "i"), ("rangestat_arg", "f"), ("d", "Q"), ("code_size", "Q")):
-            self.take(f"sq.{field}", kind)
-        self.vector("sq.trained", 4, "f")
-        self.take(f"{name}.code_size", "Q")
-        self.take(f"{name}.by_residual", "B")
         self.take("lists.magic", "I")
         lists, width = self.take("lists.nlist", "Q"), self.take("lists.code_size", "Q")
         self.take("lists.type", "I")
@@ -130,7 +125,7 @@ def fields(draft: Draft, rng: Rng) -> str:
         new = news[int(rng.integers(len(news)))]
         struct.pack_into(kind, content, place, new)
         done.append(f"{field} = {new}")
-        key = {"index.nlist": "clusters", "index.nprobe": "probes"}.get(field)
+        key = {"index.nlist": "nlist", "index.nprobe": "nprobe"}.get(field)
         if key and 0 <= new < 2**48:
             draft.manifest["indexes"][name][key] = int(new)
     draft[name] = bytes(content)

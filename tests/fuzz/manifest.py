@@ -248,7 +248,7 @@ def _reindex(draft: Draft, name: str, vectors: NDArray[np.float32]) -> None:
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
     draft[name] = faiss.serialize_index(flat).tobytes()
-    draft.manifest["indexes"][name] |= {"kind": "flat", "clusters": 0, "probes": 0, "recall": 1.0}
+    draft.manifest["indexes"][name] |= {"kind": "flat", "nlist": 0, "nprobe": 0, "recall": 1.0}
 
 
 MUTATIONS = (

@@ -59,8 +59,8 @@ def test_a_recording_is_named_by_each_of_its_ids(engine: Engine) -> None:
     assert len(ids) > len(catalog)  # some have a second id
     for start in range(0, len(ids), 60):
         few = ids[start : start + 60]
-        assert np.flatnonzero(catalog.named(every, set(few))).tolist() == sorted(set(rows[start : start + 60]))
-    assert not catalog.named(every, {"nobody", ""}).any()
+        assert np.flatnonzero(catalog.has_any_id(every, set(few))).tolist() == sorted(set(rows[start : start + 60]))
+    assert not catalog.has_any_id(every, {"nobody", ""}).any()
 
 
 def test_thousands_of_excluded_ids_are_kept_out_under_any_of_their_ids(engine: Engine) -> None:
@@ -73,5 +73,5 @@ def test_thousands_of_excluded_ids_are_kept_out_under_any_of_their_ids(engine: E
     ]
     answer = engine.recommend(RecommendRequest(user_id="listener-001", limit=50, exclude_ids=out[:10_000]))
     found = engine.catalog.rows([each.id for each in answer.recommendations]).tolist()
-    heard = engine.pool.collab.history(engine.pool.collab.listeners.find_one("listener-001")).tolist()
+    heard = engine.retriever.collab.history(engine.retriever.collab.listeners.find_one("listener-001")).tolist()
     assert set(found) == kept - set(heard)

@@ -40,7 +40,7 @@ def test_a_bundle_and_itself_do_not_differ(engine: Engine) -> None:
 def test_only_what_was_changed_differs(engine: Engine, copy: Path) -> None:
     """Another order of the popular tracks changes what nobody in particular is told, and nothing else."""
     file = copy / "catalog" / "popular.npy"
-    least = np.argsort(engine.pool.popularity, kind="stable")[: len(engine.pool.popular)]
+    least = np.argsort(engine.retriever.popularity, kind="stable")[: len(engine.retriever.popular)]
     np.save(file, least.astype(np.int32))
     manifest = engine.bundle.manifest
     content = file.read_bytes()

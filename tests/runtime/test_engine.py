@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest, kernels
-from musix_runtime.engine import CONTRIBUTIONS, POPULAR_WORDS, UNTOLD
+from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest
 from musix_runtime.errors import UnknownTrackError
 from musix_runtime.features import AUDIO_NAMES
 from musix_runtime.messages import Recommendations
@@ -76,20 +75,20 @@ def test_the_source_says_what_was_known(engine: Engine, request_: RecommendReque
 def test_nobody_gets_the_most_heard_tracks_one_an_artist(engine: Engine) -> None:
     answer = engine.recommend(RecommendRequest(user_id="nobody"))
     rows = engine.catalog.rows(ids(answer))
-    assert np.isin(rows, engine.pool.popular[:100]).all()
+    assert np.isin(rows, engine.retriever.popular[:100]).all()
     assert len({each.artist for each in answer.recommendations}) == 10
 
 
 def test_a_known_listener_is_not_given_what_was_heard(engine: Engine) -> None:
-    number = engine.pool.collab.listeners.find_one("listener-003")
-    heard = set(engine.pool.collab.history(number).tolist())
+    number = engine.retriever.collab.listeners.find_one("listener-003")
+    heard = set(engine.retriever.collab.history(number).tolist())
     found = engine.catalog.rows(ids(engine.recommend(RecommendRequest(user_id="listener-003", limit=100))))
     assert heard
     assert not heard & set(found.tolist())
 
 
 def test_time_ranges_are_nested(engine: Engine) -> None:
-    collab = engine.pool.collab
+    collab = engine.retriever.collab
     busy, idle = int(collab.recent[:, 0].argmax()), int(np.flatnonzero(collab.recent[:, 0] == 0)[0])
     short, medium, long = (collab.count(busy, each) for each in ("short_term", "medium_term", "long_term"))
     assert 0 < short < medium < long == len(collab.history(busy))
@@ -131,7 +130,7 @@ def test_similar_tracks_are_near_and_not_the_track_itself(engine: Engine) -> Non
     assert TRACK not in {each.id for each in answer.tracks}
     nearness = [each.similarity for each in answer.tracks]
     assert nearness == sorted(nearness, reverse=True)
-    vectors = engine.pool.content.vectors(np.arange(len(engine.catalog)))
+    vectors = engine.retriever.content.vectors(np.arange(len(engine.catalog)))
     row = engine.catalog.row(TRACK)
     exact = np.sort(np.delete(vectors @ vectors[row], row))[::-1][:20]
     np.testing.assert_allclose(nearness, exact, atol=2e-6)
@@ -159,22 +158,8 @@ def test_features_alone_are_enough_and_win_over_the_catalogue(engine: Engine) ->
     assert found.mood.probabilities["happy"] > alone.mood.probabilities["happy"]
 
 
-def test_a_reason_names_what_helped_in_whole_percents() -> None:
-    def told(*values: float) -> tuple[float, str]:
-        ((score, reason, contributions),) = kernels.tell(
-            np.array([0.1]), np.array([values], np.float64), CONTRIBUTIONS, POPULAR_WORDS, UNTOLD
-        )
-        assert list(contributions.items()) == list(zip(CONTRIBUTIONS, (0.1, *values), strict=True))
-        return score, reason
-
-    assert told(0.35, 0.1, 0.0, 0.05, -0.2) == (0.4, "70% popularity + 20% content similarity + 10% freshness")
-    assert told(0, 0, 0, 0, 0) == (0.1, "nothing speaks for this track but its turn")
-    assert told(0.1, 0.1, 0.1, 0, 0)[1].startswith("34% popularity + 33% content similarity")
-    assert told(0, 0, 0.3, 0, -0.1)[1] == "100% listener preference"
-
-
 def test_opening_maps_the_matrices(demo_bundle: Path, engine: Engine) -> None:
-    base = engine.pool.collab.listener_factors
+    base = engine.retriever.collab.listener_factors
     while base.base is not None and not isinstance(base, np.memmap):
         base = base.base
     assert isinstance(base, np.memmap)

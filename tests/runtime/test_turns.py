@@ -4,10 +4,10 @@ import threading
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.turns import FEW, WINDOW, Aside, Turns
+from musix_runtime.turns import FEW, WINDOW, Turns
 
 
-async def same(asked: list, aside: Aside) -> list:
+async def same(asked: list) -> list:
     return asked
 
 
@@ -15,7 +15,7 @@ def test_answers_are_given_first_come_first_served() -> None:
     async def main() -> list[int]:
         turns, order = Turns(10), []
 
-        async def note(asked: list[int], aside: Aside) -> list[None]:
+        async def note(asked: list[int]) -> list[None]:
             return [order.extend(asked)]
 
         await asyncio.gather(*(turns.take(note, i) for i in range(10)))
@@ -37,7 +37,7 @@ def test_who_comes_when_all_places_are_taken_is_sent_away() -> None:
 
 
 def test_an_answer_that_fails_gives_the_turn_on() -> None:
-    async def fail(asked: list[int], aside: Aside) -> list[int]:
+    async def fail(asked: list[int]) -> list[int]:
         raise ValueError("no answer")
 
     async def main() -> list[object]:
@@ -106,11 +106,11 @@ def test_those_of_a_kind_and_answer_are_answered_together_in_the_turn_of_the_fir
     order: list[list[int]] = []
     kind, other = object(), object()
 
-    async def answer(asked: list[int], aside: Aside) -> list[int]:
+    async def answer(asked: list[int]) -> list[int]:
         order.append(asked)
         return asked
 
-    async def opposite(asked: list[int], aside: Aside) -> list[int]:
+    async def opposite(asked: list[int]) -> list[int]:
         order.append(asked)
         return [-each for each in asked]
 
@@ -125,7 +125,7 @@ def test_those_of_a_kind_and_answer_are_answered_together_in_the_turn_of_the_fir
 
 
 def test_one_that_fails_among_others_fails_alone() -> None:
-    async def answer(asked: list[int], aside: Aside) -> list[float]:
+    async def answer(asked: list[int]) -> list[float]:
         return [1 / each for each in asked]
 
     async def main() -> list[object]:
@@ -137,35 +137,7 @@ def test_one_that_fails_among_others_fails_alone() -> None:
     assert isinstance(found[2], ZeroDivisionError)
 
 
-def test_the_work_of_many_is_done_aside_while_others_have_their_turns() -> None:
-    """The work of the first four ends only when the turn of one of the four behind them has come."""
-    passed, threads = threading.Event(), []
-
-    def work() -> bool:
-        threads.append(threading.current_thread())
-        return passed.wait(10)
-
-    async def slow(asked: list[int], aside: Aside) -> list[bool]:
-        return [await aside(work)] * len(asked)
-
-    async def last(asked: list[int], aside: Aside) -> list[threading.Thread]:
-        passed.set()
-        return [await aside(threading.current_thread)]
-
-    async def main() -> list[object]:
-        turns = Turns(10)
-        many, others = (turns.take(slow, i, None, 4) for i in range(4)), (turns.take(last, i) for i in range(4))
-        found = await asyncio.gather(turns.take(same, 0), *many, *others)
-        return [*found, await turns.take(same, 6)]
-
-    first, *others, after = asyncio.run(main())
-    assert (first, others[:4], after) == (0, [True] * 4, 6)
-    assert others[4:] == [threading.current_thread()] * 4
-    assert len(threads) == 1
-    assert threads[0] is not threading.current_thread()
-
-
-def test_no_thread_is_started_before_there_is_work_for_it() -> None:
+def test_no_thread_is_started() -> None:
     async def main() -> None:
         turns = Turns(10)
         await asyncio.gather(*(turns.take(same, i, None, 8) for i in range(8)))
@@ -175,29 +147,12 @@ def test_no_thread_is_started_before_there_is_work_for_it() -> None:
     assert threading.active_count() == before
 
 
-def test_work_that_fails_aside_fails_for_those_alone_whose_it_is() -> None:
-    async def answer(asked: list[int], aside: Aside) -> list[float]:
-        return await aside(lambda: [1 / each for each in asked])
+def test_who_leaves_while_it_is_answered_holds_nobody_up() -> None:
+    begun, passed = asyncio.Event(), asyncio.Event()
 
-    async def main() -> list[object]:
-        turns = Turns(10)
-        questions = (turns.take(answer, i, None, 2) for i in (3, 1, 0, 2, 4, 5))
-        return await asyncio.gather(*questions, return_exceptions=True)
-
-    found = asyncio.run(main())
-    assert [*found[:2], *found[3:]] == [1 / 3, 1, 0.5, 0.25, 0.2]
-    assert isinstance(found[2], ZeroDivisionError)
-
-
-def test_who_leaves_while_the_work_is_done_aside_holds_nobody_up() -> None:
-    begun, passed = threading.Event(), threading.Event()
-
-    def work() -> bool:
+    async def slow(asked: list[int]) -> list[bool]:
         begun.set()
-        return passed.wait(10)
-
-    async def slow(asked: list[int], aside: Aside) -> list[bool]:
-        return [await aside(work)] * len(asked)
+        return [await passed.wait()] * len(asked)
 
     async def main() -> list[bool]:
         turns = Turns(10)
@@ -209,8 +164,7 @@ def test_who_leaves_while_the_work_is_done_aside_holds_nobody_up() -> None:
                 *(turns.take(same, True) for _ in "34"),
             ]
         ]
-        while not begun.is_set():
-            await asyncio.sleep(0.001)
+        await begun.wait()
         tasks[1].cancel()
         await asyncio.sleep(0)
         passed.set()

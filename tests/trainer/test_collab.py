@@ -19,7 +19,7 @@ def test_the_missing_square_of_a_checkerboard_is_recommended() -> None:
     model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
     part = model.runtime()
     for listener in range(40):
-        matches = part.matches(part.listener_factors[listener]).of(part.rows)
+        matches = part.scorer(part.listener_factors[listener]).score(part.rows)
         matches[part.places(part.history(listener))] = -1
         assert matches.argmax() == listener
 
@@ -28,7 +28,7 @@ def test_a_new_listener_is_folded_in_among_alike() -> None:
     model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
     part = model.runtime()
     for history in ([2], [2, 4, 6]):
-        matches = part.matches(part.fold_in(np.array(history))).of(part.rows)
+        matches = part.scorer(part.fold_in(np.array(history))).score(part.rows)
         assert matches[0::2].min() > matches[1::2].max()
     assert part.fold_in(np.array([999])) is None
 

@@ -4,10 +4,11 @@ import torch
 
 from musix_runtime import Engine
 from musix_runtime.errors import TableError
+from musix_runtime.retrieval import Retriever
 from musix_trainer import catalog, recipe, split
 from musix_trainer.feedback import Feedback
 from musix_trainer.listening import Listening
-from musix_trainer.ranker import Impressions, _lists, _loss, known, train
+from musix_trainer.ranker import Impressions, _lists, _loss, candidates, features_of, known, train
 from musix_trainer.recipe import Catalog
 from musix_trainer.run import Run
 from musix_trainer.synthetic import World, taken
@@ -15,16 +16,16 @@ from musix_trainer.synthetic import World, taken
 
 def test_the_feedback_rule_is_learned(demo_run: Run, world: World) -> None:
     """Scores follow the planted probability: favourite families far above others, fresh above stale."""
-    pool, ranker = demo_run.pool(), demo_run.ranker.runtime()
+    retriever, ranker = demo_run.retriever(), demo_run.ranker.runtime()
     rng = np.random.default_rng(0)
     cells = {(loved, fresh): list[float]() for loved in (True, False) for fresh in (True, False)}
     rows_of = dict(demo_run.catalogue.ids.select("track_id", "row").iter_rows())
     rows = np.array([rows_of[each] for each in world.tracks["track_id"][: len(world.family)]])
     for number in range(0, 500, 10):
         some = rng.permutation(len(rows))[:100]
-        listener, query = known(pool, demo_run.collab, number)
-        _, _, components = pool.features(listener, query, rows[some])
-        scores = ranker.scores(components, np.array([30, 12], np.float32))
+        user, query = known(retriever, demo_run.collab, number)
+        components = features_of(retriever, user, query, rows[some]).components
+        (scores,) = ranker.scores(components, np.array([[30, 12]], np.float32))
         favourite = world.favourite[int(demo_run.collab.listeners[number][-3:]), world.family[some]]
         for (loved, fresh), of in cells.items():
             of += scores[(favourite == loved) & (abs(world.fresh[some] - fresh) < 0.2)].tolist()
@@ -37,36 +38,35 @@ def test_the_feedback_rule_is_learned(demo_run: Run, world: World) -> None:
 
 
 def test_without_feedback_it_learns_from_held_out_listening(demo_run: Run) -> None:
-    pool = demo_run.pool()
+    retriever = demo_run.retriever()
     rng = np.random.default_rng(0)
     number = np.repeat(np.arange(200), 5)
-    rows = np.concatenate([pool.candidates(*_asker(demo_run, i), 50)[rng.permutation(50)[:5]] for i in range(200)])
+    rows = np.concatenate([_some_candidates(retriever, demo_run, i)[rng.permutation(50)[:5]] for i in range(200)])
     names = [each.decode() for each in demo_run.collab.listeners]
     held_out = Listening(names, number, rows, np.ones(len(rows)), np.zeros(len(rows), np.int64))
     settings = recipe.Ranker(epochs=2, negatives=4)
-    model, card = train(pool, demo_run.collab, None, held_out, settings, 1)
+    model, card = train(retriever, demo_run.collab, None, held_out, settings, 1)
     assert card["feedback"].startswith("derived")
     assert card["impressions"] == 5 * card["taken"]
-    scores = model.runtime().scores(rng.random((10, 5), np.float32), np.array([3, np.nan], np.float32))
+    scores = model.runtime().scores(rng.random((1, 10, 5), np.float32), np.array([[3, np.nan]], np.float32))
     assert ((scores > 0) & (scores < 1)).all()
     assert split.TRAIN == 0
 
 
-def _asker(run: Run, number: int) -> tuple:
-    listener, query = known(run.pool(), run.collab, number)
-    return listener, query, listener.heard
+def _some_candidates(retriever: Retriever, run: Run, number: int) -> np.ndarray:
+    return candidates(retriever, *known(retriever, run.collab, number), 50)
 
 
 def test_an_hour_that_was_never_seen_has_no_say(demo_run: Run, engine: Engine) -> None:
     names = [each.decode() for each in demo_run.collab.listeners]
-    pool, rng = demo_run.pool(), np.random.default_rng(0)
+    retriever, rng = demo_run.retriever(), np.random.default_rng(0)
     number, rows = np.repeat(np.arange(50), 4), rng.integers(0, 3000, 200)
     shown = Feedback(number, rows, np.full(200, np.nan, np.float32), rng.random(200) < 0.5)
     nothing = Listening(names, rows[:0], rows[:0], np.zeros(0), rows[:0])
-    model, _ = train(pool, demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
-    components = rng.random((10, 5), np.float32)
+    model, _ = train(retriever, demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
+    components = rng.random((1, 10, 5), np.float32)
     ranker = model.runtime()
-    scores = {tuple(ranker.scores(components, np.array([9, hour], np.float32))) for hour in (0, 7, 23, np.nan)}
+    scores = {tuple(ranker.scores(components, np.array([[9, hour]], np.float32))[0]) for hour in (0, 7, 23, np.nan)}
     assert len(scores) == 1
 
 
@@ -76,7 +76,7 @@ def test_feedback_of_one_kind_teaches_nothing(demo_run: Run, taken_: bool) -> No
     names = [each.decode() for each in demo_run.collab.listeners]
     nothing = Listening(names, *(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
     with pytest.raises(TableError, match="some taken and some not, to learn from, found 100 of 50 listeners"):
-        train(demo_run.pool(), demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
+        train(demo_run.retriever(), demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
 
 
 def test_freshness_halves_with_every_half_life(demo_run: Run) -> None:

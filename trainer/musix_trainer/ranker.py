@@ -1,6 +1,6 @@
 """Ranker: a small network that learns, from feedback, how five components and the context make a track wanted.
 
-The components come from the runtime's own pool, so that training and serving cannot drift apart.
+The components come from the runtime's own retriever, so that training and serving cannot drift apart.
 """
 
 import io
@@ -17,11 +17,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from musix_runtime import kernels
 from musix_runtime.arrays import Floats, Rows, Scores
+from musix_runtime.candidate_features import CandidateFeatures, prefilter_by_blend
 from musix_runtime.errors import TableError
-from musix_runtime.pool import NOBODY, Listener, Pool, Question
-from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS, Ranker
+from musix_runtime.ranker import COMPONENTS, DIVERSITY, Ranker
+from musix_runtime.retrieval import ANONYMOUS, Candidates, Retriever, User
+from musix_runtime.selection import LEVELS, pairwise_diversity
 from musix_trainer import metrics, networks, progress, recipe, split
 from musix_trainer.collab import CollabModel, relevant_rows
 from musix_trainer.feedback import Feedback
@@ -29,33 +30,43 @@ from musix_trainer.listening import Listening
 
 LIST = 10  # impressions that are seen together, and make each other more or less diverse
 FEWEST = 20  # listeners, so that training and validation both get some
+VECTOR = 16  # numbers that a processor computes at once, at most
 BUSY = math.log1p(100)  # scale of the listener's activity: tracks heard, in logarithms
 
 
 class RankerNetwork(nn.Module):
-    """From components (n, 5) and raw context (n or 1, 2: tracks heard, hour or NaN) to a logit (n, 1); or of many lists
-    at once, (lists, n, 5) and (lists, n, 2) to (lists, n, 1)."""
+    """From components (lists, n, 5) and raw context (lists, n, 2) or (lists, 2): tracks heard, hour or NaN; to a logit
+    (lists, n, 1)."""
 
     def __init__(self, hidden: tuple[int, int]) -> None:
         super().__init__()
         self.layers = networks.perceptron(len(COMPONENTS) + 3, hidden, 1)
 
     def forward(self, components: Tensor, context: Tensor) -> Tensor:
+        return self.rows(components, context).reshape(*components.shape[:-1], 1)
+
+    def rows(self, components: Tensor, context: Tensor) -> Tensor:
+        """The logits of all candidates, list after list. Shape (lists * n, 1)."""
         heard, hour = context[..., :1], context[..., 1:]
-        activity = torch.log1p(heard) / BUSY
-        known = ~torch.isnan(hour)
-        angle = torch.where(known, hour, 0.0) * (2 * math.pi / 24)
-        clock = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1) * known
+        # Each number fills a processor's vector by itself: beside others it would be taken in a vector or alone, by the
+        # size of the batch, and end in other bits.
+        activity = torch.log1p(heard * torch.ones(VECTOR))[..., :1] / BUSY
+        phase = torch.tensor([0.0, math.pi / 2]).repeat_interleave(VECTOR)  # of sine and cosine
+        clock = torch.sin(hour * torch.full((2 * VECTOR,), 2 * math.pi / 24) + phase)[..., ::VECTOR]
+        clock = torch.where(torch.isnan(hour), 0.0, clock)
         # The context meets the components only here: where one row of it serves all candidates, it is computed once.
         first, *others = self.layers
         weights = cast(nn.Linear, first).weight
-        hidden = components @ weights[:, : len(COMPONENTS)].T
-        hidden = hidden + functional.linear(
+        situation = functional.linear(
             torch.cat([activity, clock], dim=-1), weights[:, len(COMPONENTS) :], cast(nn.Linear, first).bias
         )
+        if context.ndim < components.ndim:
+            situation = situation[:, None]
+        hidden = components @ weights[:, : len(COMPONENTS)].T + situation
+        rows = hidden.reshape(-1, weights.shape[0])  # for which ONNX Runtime has one product in place of many
         for layer in others:
-            hidden = layer(hidden)
-        return hidden
+            rows = layer(rows)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,9 @@ class RankerModel:
 
     def run(self, outputs: None, feed: dict[str, Floats]) -> list[Floats]:
         """Answer like the ONNX session of the exported graph, by PyTorch."""
+        components, context = (torch.from_numpy(np.ascontiguousarray(feed[name])) for name in ("components", "context"))
         with torch.no_grad():
-            inputs = (torch.from_numpy(np.ascontiguousarray(feed[name])) for name in ("components", "context"))
-            return [np.asarray(torch.sigmoid(self.network(*inputs)).numpy())]
+            return [np.asarray(torch.sigmoid(self.network.rows(components, context)).numpy())]
 
     def runtime(self) -> Ranker:
         """The part that answers, with PyTorch in place of ONNX Runtime."""
@@ -101,18 +112,18 @@ class Impressions:
 
 
 def train(
-    pool: Pool,
+    retriever: Retriever,
     collab: CollabModel,
     given: Feedback | None,
     held_out: Listening,
     settings: recipe.Ranker,
     seed: int,
 ) -> tuple[RankerModel, dict[str, Any]]:
-    """Learn from the given feedback, else from the validation part of listening against the pool's own candidates."""
+    """Learn from the given feedback, else from the validation part of listening against the runtime's candidates."""
     if given:
-        shown = _from_feedback(pool, collab, given, held_out.names, seed)
+        shown = _from_feedback(retriever, collab, given, held_out.names, seed)
     else:
-        shown = derived(pool, collab, held_out, settings, seed)
+        shown = derived(retriever, collab, held_out, settings, seed)
     _check_both(shown, len(np.unique(shown.listener)))
     listeners, number = np.unique(shown.listener, return_inverse=True)
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
@@ -183,55 +194,58 @@ def _check_both(shown: Impressions, listeners: int) -> None:
         )
 
 
-def _from_feedback(pool: Pool, collab: CollabModel, given: Feedback, names: list[str], seed: int) -> Impressions:
+def _from_feedback(
+    retriever: Retriever, collab: CollabModel, given: Feedback, names: list[str], seed: int
+) -> Impressions:
     """What was shown, with the components that it would have had in each of two ways of meeting the listener."""
     rng = np.random.default_rng(seed)
-    numbers = pool.collab.listeners.find(names)[given.listener]
+    numbers = retriever.collab.listeners.find(names)[given.listener]
     pieces = []
     for number, where in _groups(numbers):
         rows, taken, hours = given.row[where], given.taken[where], given.hour[where]
-        for listener, query in _meetings(pool, collab, number, rng):
-            pieces.append(_shown(pool, listener, query, number, rows, taken, hours))
+        for user, query in _meetings(retriever, collab, number, rng):
+            pieces.append(_shown(retriever, user, query, number, rows, taken, hours))
             hours = np.full(len(rows), np.nan, np.float32)  # the second time as by a caller who does not tell the hour
     return _joined(pieces)
 
 
-def derived(pool: Pool, collab: CollabModel, held_out: Listening, settings: recipe.Ranker, seed: int) -> Impressions:
-    """A listener is shown the pool's candidates that turned out to be heard, among others that did not."""
+def derived(
+    retriever: Retriever, collab: CollabModel, held_out: Listening, settings: recipe.Ranker, seed: int
+) -> Impressions:
+    """A listener is shown the retriever's candidates that turned out to be heard, among others that did not."""
     rng = np.random.default_rng(seed)
     relevant = relevant_rows(collab, held_out)
     pieces = []
     for _, number in zip(progress.steps("ranker: listeners", len(relevant)), sorted(relevant), strict=True):
-        for listener, query in _meetings(pool, collab, number, rng):
-            rows = pool.candidates(listener, query, pool.collab.history(number), settings.candidates)
+        for user, query in _meetings(retriever, collab, number, rng):
+            rows = candidates(retriever, user, query, settings.candidates)
             taken = np.isin(rows, list(relevant[number]))
             others = rng.permutation(np.flatnonzero(~taken))[: settings.negatives * int(taken.sum())]
             order = rng.permutation(np.concatenate([np.flatnonzero(taken), others]))
             if len(order):
                 hours = np.full(len(order), np.nan, np.float32)
-                pieces.append(_shown(pool, listener, query, number, rows[order], taken[order], hours))
+                pieces.append(_shown(retriever, user, query, number, rows[order], taken[order], hours))
     return _joined(pieces)
 
 
 def _meetings(
-    pool: Pool, collab: CollabModel, number: int, rng: np.random.Generator
-) -> list[tuple[Listener, Floats | None]]:
+    retriever: Retriever, collab: CollabModel, number: int, rng: np.random.Generator
+) -> list[tuple[User, Floats | None]]:
     """Two ways in which a listener may be met: as known, and as one of the cold starts that the runtime has.
 
     So the network learns what each component is worth also when the others cannot be known.
     """
-    met, profile = known(pool, collab, number)
-    playing = pool.content.vectors(rng.choice(met.heard, 1))[0]
-    few = met.heard[: rng.integers(1, 11)]
-    factors = pool.collab.fold_in(few)
-    folded = Listener(None if factors is None else pool.collab.matches(factors), few, few)
-    cold = [(met, playing), (folded, pool.content.profile(few)), (NOBODY, playing), (NOBODY, None)]
+    met, profile = known(retriever, collab, number)
+    playing = retriever.content.vectors(rng.choice(met.history, 1))[0]
+    few = met.history[: rng.integers(1, 11)]
+    folded = User(retriever.collab.fold_in(few), few, few)
+    cold = [(met, playing), (folded, retriever.content.profile(few)), (ANONYMOUS, playing), (ANONYMOUS, None)]
     return [(met, profile), cold[rng.integers(len(cold))]]
 
 
 def _shown(
-    pool: Pool,
-    listener: Listener,
+    retriever: Retriever,
+    user: User,
     query: Floats | None,
     number: int,
     rows: Rows,
@@ -242,21 +256,35 @@ def _shown(
 
     Diversity sees what stands above in the list.
     """
-    _, vectors, components = pool.features(listener, query, rows)
+    features = features_of(retriever, user, query, rows)
+    (components,) = features.components
     for start in range(0, len(rows), LIST):
-        seen = vectors[start : start + LIST]
-        above = np.tri(len(seen), k=-1, dtype=bool)
-        steps = np.where(above, diversity_steps(seen), STEPS).min(axis=1)
-        components[start : start + LIST, DIVERSITY] = steps / STEPS
-    heard = np.full(len(rows), len(listener.heard))
+        seen = features.vectors[:, start : start + LIST]
+        above = np.tri(seen.shape[1], k=-1, dtype=bool)
+        levels = np.where(above, pairwise_diversity(seen)[0], LEVELS).min(axis=1)
+        components[start : start + LIST, DIVERSITY] = levels / LEVELS
+    heard = np.full(len(rows), len(user.history))
     return np.full(len(rows), number), np.column_stack([components, heard, hours]), taken
 
 
-def diversity_steps(vectors: Floats) -> NDArray[np.int32]:
-    """Diversity of each of the vectors (n, 28), of length 1, beside each other, in whole `STEPS`. Shape (n, n)."""
-    steps = np.empty((len(vectors), len(vectors)), np.int32)
-    kernels.apart(np.ascontiguousarray(vectors), steps)
-    return steps
+def candidates(retriever: Retriever, user: User, content: Floats | None, limit: int) -> Rows:
+    """The candidates for a list of `limit` tracks that the user has not heard, near to a content vector (28,)."""
+    found = retriever.retrieve(retriever.query(user, content, user.history, limit))
+    return found.rows[found.valid]
+
+
+def features_of(
+    retriever: Retriever, user: User, content: Floats | None, rows: Rows, limit: int | None = None
+) -> CandidateFeatures:
+    """Features of a batch of one: of the rows (n,); with a `limit`, of those that the ranker sees for a list of so many
+    tracks."""
+    query = retriever.query(user, content, rows[:0], limit or 1)
+    best = query.factors[:, 0] if user.factors is None else retriever.collab.scorer(user.factors).best
+    features = retriever.features(query, Candidates(rows[None], np.ones((1, len(rows)), bool), best))
+    if limit is None:
+        return features
+    weights = np.array([retriever.serving.blend[name] for name in COMPONENTS], np.float32)
+    return prefilter_by_blend(features, weights, np.array([max(retriever.serving.pool, limit)]))
 
 
 def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -268,10 +296,10 @@ def _groups(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]
             yield number, where
 
 
-def known(pool: Pool, collab: CollabModel, number: int) -> tuple[Listener, Floats]:
+def known(retriever: Retriever, collab: CollabModel, number: int) -> tuple[User, Floats]:
     """A listener with factors, by number, and the query for content: the profile of all that it heard."""
-    heard = pool.collab.history(number)
-    return Listener(pool.collab.matches(collab.listener_factors[number]), heard, heard), pool.content.profile(heard)
+    heard = retriever.collab.history(number)
+    return User(collab.listener_factors[number], heard, heard), retriever.content.profile(heard)
 
 
 def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Impressions:
@@ -291,41 +319,43 @@ def _ports(inputs: Floats) -> tuple[Floats, Floats]:
 def _aucs(model: RankerModel, inputs: Floats, taken: NDArray[np.bool_], settings: recipe.Ranker) -> dict[str, float]:
     components, context = _ports(inputs)
     blend = components @ np.array([settings.blend[name] for name in COMPONENTS])
-    (scores,) = model.run(None, {"components": components, "context": context})
+    (scores,) = model.run(None, {"components": components[:, None], "context": context})
     found = {"network": scores[:, 0], "blend": blend} | dict(zip(COMPONENTS, components.T, strict=True))
     return {name: float(roc_auc_score(taken, values)) for name, values in found.items()}
 
 
 def served(
-    pool: Pool, collab: CollabModel, model: RankerModel, number: int, limit: int = 10
+    retriever: Retriever, collab: CollabModel, model: RankerModel, number: int, limit: int = 10
 ) -> tuple[Rows, dict[str, Scores]]:
     """A known listener's list, best first: rows, and the contribution of each component to each score."""
-    listener, query = known(pool, collab, number)
-    (found,) = pool.search([Question(listener, query, limit, listener.heard)])
-    context = np.array([len(listener.heard), np.nan], np.float32)
-    picks, components = model.runtime().choose(found.components, found.vectors, context, limit)
+    user, query = known(retriever, collab, number)
+    found = features_of(retriever, user, query, candidates(retriever, user, query, limit), limit)
+    context = np.array([[len(user.history), np.nan]], np.float32)
+    picks, components = model.runtime().select(found, context, np.array([limit]))
     _, values = model.runtime().explain(components, context)
-    return found.rows[picks], dict(zip(COMPONENTS, values.T, strict=True))
+    return found.rows[0, picks[0]], dict(zip(COMPONENTS, values[0].T, strict=True))
 
 
-def measure(pool: Pool, collab: CollabModel, model: RankerModel, test: Listening, limit: int = 10) -> dict[str, Any]:
+def measure(
+    retriever: Retriever, collab: CollabModel, model: RankerModel, test: Listening, limit: int = 10
+) -> dict[str, Any]:
     """Whole lists, as served, against held-out listening: the hybrid beside each way of finding tracks alone."""
     relevant = relevant_rows(collab, test)
     ranker = model.runtime()
-    popular = np.argsort(-pool.popularity, kind="stable")
+    popular = np.argsort(-retriever.popularity, kind="stable")
     found: dict[str, list[Rows]] = {
         name: [] for name in ("hybrid", "collab alone", "content alone", "popularity alone")
     }
     for _, number in zip(progress.steps("hybrid: listeners", len(relevant)), sorted(relevant), strict=True):
-        listener, query = known(pool, collab, number)
-        rows = pool.candidates(listener, query, listener.heard, limit)
-        _, _, components = pool.features(listener, query, rows)
-        short, vectors, seen = pool.features(listener, query, rows, limit)
-        context = np.array([len(listener.heard), np.nan], np.float32)
-        picks, _ = ranker.choose(seen, vectors, context, limit)
-        found["hybrid"].append(short[picks])
+        user, query = known(retriever, collab, number)
+        rows = candidates(retriever, user, query, limit)
+        (components,) = features_of(retriever, user, query, rows).components
+        seen = features_of(retriever, user, query, rows, limit)
+        context = np.array([[len(user.history), np.nan]], np.float32)
+        picks, _ = ranker.select(seen, context, np.array([limit]))
+        found["hybrid"].append(seen.rows[0, picks[0]])
         for name, column in (("collab alone", 0), ("content alone", 1)):
             found[name].append(rows[np.argsort(-components[:, column], kind="stable")[:limit]])
-        found["popularity alone"].append(popular[~np.isin(popular, listener.heard)][:limit])
+        found["popularity alone"].append(popular[~np.isin(popular, user.history)][:limit])
     truth = [relevant[number] for number in sorted(relevant)]
     return {"listeners": len(truth)} | {name: metrics.ranking(rows, truth, limit) for name, rows in found.items()}

@@ -147,7 +147,7 @@ def _bundle(path: Path | None) -> str:
     engine = Engine.open(path)
     manifest = engine.bundle.manifest
     sizes = [(part, f"{size / 1e6:.2f} MB") for part, size in manifest.part_bytes().items()]
-    listener, track = engine.pool.collab.listeners.sorted[0].decode(), engine.catalog.track_id(0)
+    listener, track = engine.retriever.collab.listeners.sorted[0].decode(), engine.catalog.track_id(0)
     times = [
         ("classify", *_times(lambda: engine.classify(ClassifyRequest(track_id=track)))),
         ("recommend", *_times(lambda: engine.recommend(RecommendRequest(user_id=listener)))),

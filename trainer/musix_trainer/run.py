@@ -21,7 +21,7 @@ from musix_runtime.features import AUDIO
 from musix_runtime.folder import new_folder
 from musix_runtime.manifest import Provenance, Serving
 from musix_runtime.manifest import Source as SourceCard
-from musix_runtime.pool import Pool
+from musix_runtime.retrieval import Retriever
 from musix_trainer import catalog, collab, content, genre, mood, progress, ranker, recipe, split, synthetic, tables
 from musix_trainer.feedback import Feedback, feedback
 from musix_trainer.listening import Listening, listening
@@ -53,9 +53,9 @@ class Run:
     def recipe(self) -> Recipe:
         return self.recipe_file.recipe
 
-    def pool(self) -> Pool:
-        """The runtime's pool over this run's own arrays."""
-        return make_pool(self.collab, self.content, self.catalog, self.recipe.ranker)
+    def retriever(self) -> Retriever:
+        """The runtime's retriever over this run's own arrays."""
+        return make_retriever(self.collab, self.content, self.catalog, self.recipe.ranker)
 
     def save(self, path: Path) -> None:
         """Write the run into `path`, in place of what was there; whole or not at all."""
@@ -132,14 +132,14 @@ def evaluation(path: Path) -> dict[str, Any]:
     return found
 
 
-def make_pool(
+def make_retriever(
     collab_model: collab.CollabModel,
     content_model: content.ContentModel,
     catalog_model: catalog.CatalogModel,
     settings: recipe.Ranker,
-) -> Pool:
-    """The runtime's pool over trained arrays."""
-    return Pool(
+) -> Retriever:
+    """The runtime's retriever over trained arrays."""
+    return Retriever(
         collab_model.runtime(),
         content_model.runtime(),
         catalog_model.families,
@@ -189,9 +189,9 @@ def _train_parts(
     collab_model = collab.train(trained, settings.collab, seed)
     content_model, content_card = content.train(tracks, moods, settings.content)
     catalog_model = catalog.train(tracks, moods, trained, settings.catalog)
-    pool = make_pool(collab_model, content_model, catalog_model, settings.ranker)
+    retriever = make_retriever(collab_model, content_model, catalog_model, settings.ranker)
     given = given.without(heard.select(parts != split.VALIDATION)) if given else None
-    ranker_model, ranker_card = ranker.train(pool, collab_model, given, validation, settings.ranker, seed)
+    ranker_model, ranker_card = ranker.train(retriever, collab_model, given, validation, settings.ranker, seed)
     quality = {
         "split": {
             "listening held out by": settings.split.by,
@@ -204,7 +204,7 @@ def _train_parts(
         "collab": collab.measure(collab_model, test),
         "content": content_card,
         "ranker": ranker_card,
-        "hybrid": ranker.measure(pool, collab_model, ranker_model, test),
+        "hybrid": ranker.measure(retriever, collab_model, ranker_model, test),
     }
     models = {
         "catalog": catalog_model,

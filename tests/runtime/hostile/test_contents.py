@@ -93,7 +93,7 @@ def test_bytes_behind_an_array(copy: Path) -> None:
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("kind", ["IDMap,Flat", "IVF4,Flat", "HNSW8", "SQ8"])
+@pytest.mark.parametrize("kind", ["IDMap,Flat", "IVF4,SQ8", "HNSW8", "SQ8"])
 def test_an_index_of_another_kind(copy: Path, kind: str) -> None:
     vectors = np.random.default_rng(0).random((3000, 28), np.float32)
     index = faiss.index_factory(28, kind, faiss.METRIC_INNER_PRODUCT)
@@ -108,32 +108,32 @@ def test_an_index_of_another_kind(copy: Path, kind: str) -> None:
         Bundle.open(copy)
 
 
-def clustered(
+def put_lists(
     copy: Path,
     ids: np.ndarray,
     centres: faiss.Index | None = None,
     metric: int = faiss.METRIC_INNER_PRODUCT,
-    codes: int = faiss.ScalarQuantizer.QT_8bit,
+    nprobe: int = 4,
 ) -> None:
-    """Put an index by clusters, of unit vectors under these ids, in place of the content's."""
+    """Put an index of inverted lists, of unit vectors under these ids, in place of the content's."""
     vectors = np.random.default_rng(0).standard_normal((len(ids), 28)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.save(copy / "content" / "vectors.npy", vectors)
-    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(28), 28, 16, codes, metric)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(28), 28, 16, metric)
     index.cp.min_points_per_centroid = 1
     index.train(vectors)
     index.add_with_ids(vectors, ids)
-    index.nprobe = 4
+    index.nprobe = nprobe
     if centres is not None:
         index.quantizer = centres
     faiss.write_index(index, str(copy / "content" / "index.faiss"))
     agree(copy, "content/index.faiss")
     agree(copy, "content/vectors.npy")
-    edit(copy, lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", clusters=16, probes=4))
+    edit(copy, lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", nlist=16, nprobe=nprobe))
 
 
-def test_an_index_by_clusters_is_read(copy: Path) -> None:
-    clustered(copy, np.arange(3000))
+def test_an_index_of_inverted_lists_is_read(copy: Path) -> None:
+    put_lists(copy, np.arange(3000))
     index = Bundle.open(copy).index("content/index.faiss")
     rows, cosines = index.nearest(index.vectors(np.array([77]))[0], 5)
     assert rows[0] == 77
@@ -150,55 +150,54 @@ def test_an_index_by_clusters_is_read(copy: Path) -> None:
         (np.arange(3000) - 1, "expected every row once"),
     ],
 )
-def test_rows_that_a_clustered_index_has_twice_or_not(copy: Path, ids: np.ndarray, message: str) -> None:
-    clustered(copy, ids.astype(np.int64))
+def test_rows_that_inverted_lists_have_twice_or_not(copy: Path, ids: np.ndarray, message: str) -> None:
+    put_lists(copy, ids.astype(np.int64))
     with pytest.raises(LayoutError, match=message):
         Bundle.open(copy)
 
 
-def test_other_clusters_than_the_manifest_says(copy: Path) -> None:
-    clustered(copy, np.arange(3000))
-    edit(copy, lambda m: m["indexes"]["content/index.faiss"].update(probes=8))
-    with pytest.raises(LayoutError, match=r"\('ivf', 16, 8\), found \('ivf', 16, 4\)"):
+def test_other_lists_than_the_manifest_says(copy: Path) -> None:
+    put_lists(copy, np.arange(3000))
+    edit(copy, lambda m: m["indexes"]["content/index.faiss"].update(nprobe=8))
+    with pytest.raises(LayoutError, match=r"nlist=16, nprobe=8\), found .*nlist=16, nprobe=4\)"):
         Bundle.open(copy)
 
 
-def test_centres_of_another_form(copy: Path) -> None:
-    centres = faiss.IndexFlatIP(28)
-    centres.add(np.eye(28, dtype=np.float32)[:8])
-    clustered(copy, np.arange(3000), centres)
+@pytest.mark.parametrize("nprobe", [0, 17])
+def test_no_lists_or_more_than_there_are_to_search(copy: Path, nprobe: int) -> None:
+    put_lists(copy, np.arange(3000), nprobe=nprobe)
+    with pytest.raises(LayoutError, match=f"expected 1 to 16 lists to search, found {nprobe}"):
+        Bundle.open(copy)
+
+
+def test_fewer_centroids_than_lists(copy: Path) -> None:
+    centroids = faiss.IndexFlatIP(28)
+    centroids.add(np.eye(28, dtype=np.float32)[:8])
+    put_lists(copy, np.arange(3000), centroids)
     with pytest.raises(LayoutError, match=r"index\.faiss: vectors: expected 16, found 8"):
         Bundle.open(copy)
 
 
+def test_centroids_in_a_graph(copy: Path) -> None:
+    """The links of a graph are followed wherever they point."""
+    centroids = faiss.IndexHNSWFlat(28, 8, faiss.METRIC_INNER_PRODUCT)
+    centroids.add(np.eye(28, dtype=np.float32)[:16])
+    put_lists(copy, np.arange(3000), centroids)
+    with pytest.raises(LayoutError, match=r"index\.faiss: expected an index of the kind 'IxFI'"):
+        Bundle.open(copy)
+
+
 def test_an_index_that_measures_otherwise(copy: Path) -> None:
-    clustered(copy, np.arange(3000), metric=faiss.METRIC_L2)
-    with pytest.raises(LayoutError, match=r"index\.faiss"):
+    put_lists(copy, np.arange(3000), metric=faiss.METRIC_L2)
+    with pytest.raises(LayoutError, match=r"index\.faiss: expected .* by inner product"):
         Bundle.open(copy)
 
 
-def test_codes_of_another_form(copy: Path) -> None:
-    clustered(copy, np.arange(3000), codes=faiss.ScalarQuantizer.QT_fp16)
-    with pytest.raises(LayoutError, match=r"index\.faiss"):
-        Bundle.open(copy)
-
-
-def test_a_centre_that_is_no_number(copy: Path) -> None:
-    centres = faiss.IndexFlatIP(28)
-    centres.add(np.full((16, 28), np.nan, np.float32))
-    clustered(copy, np.arange(3000), centres)
-    with pytest.raises(LayoutError, match="expected centres and codes"):
-        Bundle.open(copy)
-
-
-def test_codes_that_span_no_number(copy: Path) -> None:
-    clustered(copy, np.arange(3000))
-    path = copy / "content" / "index.faiss"
-    index = faiss.read_index(str(path))
-    faiss.copy_array_to_vector(np.full(56, np.inf, np.float32), index.sq.trained)
-    faiss.write_index(index, str(path))
-    agree(copy, "content/index.faiss")
-    with pytest.raises(LayoutError, match="expected centres and codes"):
+def test_a_centroid_that_is_no_number(copy: Path) -> None:
+    centroids = faiss.IndexFlatIP(28)
+    centroids.add(np.full((16, 28), np.nan, np.float32))
+    put_lists(copy, np.arange(3000), centroids)
+    with pytest.raises(LayoutError, match="expected finite centroids"):
         Bundle.open(copy)
 
 

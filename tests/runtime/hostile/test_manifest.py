@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.runtime.hostile.build import edit, read_manifest
 
 CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
-    (lambda m: m.update(format_version=3), FormatVersionError, "this runtime reads version 4, found 3"),
+    (lambda m: m.update(format_version=4), FormatVersionError, "this runtime reads version 5, found 4"),
     (lambda m: m.update(format="zip"), ManifestError, "expected 'musix-bundle', found 'zip'"),
     (lambda m: m.update(surprise=1), ManifestError, "unknown field `surprise`"),
     (lambda m: m.update(name="a\r\nX-Evil: 1"), ManifestError, r"name"),
@@ -46,7 +46,11 @@ CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
     (lambda m: m["families"].__setitem__(0, "a\x1b[2J"), ManifestError, "families: expected"),
     (lambda m: m.update(quality={"genre": 1}), ManifestError, "quality"),
     (lambda m: m.update(quality={"genre": {"a": [[[[[[[[[1]]]]]]]]]}}), ManifestError, "quality: expected a depth"),
-    (lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", clusters=4, probes=5), ManifestError, "probes"),
+    (
+        lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", nlist=4, nprobe=5),
+        ManifestError,
+        "lists searched",
+    ),
 ]
 
 

@@ -1,6 +1,6 @@
 """Hybrid: whole lists, as served, over the whole catalogue, against held-out listening. Intervals are over listeners.
 
-Lists are made by the runtime's own pool and ranker, listeners met as known, with their whole history for query.
+Lists are made by the runtime's own retriever and ranker, listeners met as known, with their whole history for query.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musix_runtime.arrays import Floats, Rows
+from musix_runtime.candidate_features import CandidateFeatures
 from musix_runtime.errors import EvaluationError
 from musix_runtime.features import AUDIO
-from musix_runtime.pool import Listener, Question
-from musix_runtime.ranker import COMPONENTS, DIVERSITY, STEPS
+from musix_runtime.ranker import COMPONENTS, DIVERSITY, Ranker
+from musix_runtime.retrieval import Retriever, User
+from musix_runtime.selection import LEVELS, pairwise_diversity
 from musix_trainer import collab, honesty, progress, ranker, ranks, split
 from musix_trainer.collab import SHORT_HISTORIES
 from musix_trainer.intervals import Tally
@@ -73,7 +75,7 @@ def _ways(run: Run, validation: Listening, seed: int) -> dict[str, Picks]:
     blend = np.array([run.recipe.ranker.blend[name] for name in COMPONENTS])
 
     def ours(components: Floats, vectors: Floats, context: Floats) -> NDArray[Any]:
-        return part.choose(components, vectors, context, K)[0]
+        return _select(part, components, vectors, context)
 
     def by(score: Callable[[Floats, Floats], NDArray[Any]]) -> Picks:
         return lambda components, vectors, context: np.argsort(-score(components, context), kind="stable")[:K]
@@ -83,7 +85,7 @@ def _ways(run: Run, validation: Listening, seed: int) -> dict[str, Picks]:
             lacking = components.copy()
             lacking[:, column] = 0
             if column == DIVERSITY:
-                return np.argsort(-part.scores(lacking, context), kind="stable")[:K]
+                return np.argsort(-part.scores(lacking[None], context[None])[0], kind="stable")[:K]
             return ours(lacking, vectors, context)
 
         return picks
@@ -98,13 +100,20 @@ def _ways(run: Run, validation: Listening, seed: int) -> dict[str, Picks]:
     }
 
 
+def _select(part: Ranker, components: Floats, vectors: Floats, context: Floats) -> NDArray[Any]:
+    """Positions of the list that the runtime's ranker chooses."""
+    rows = np.arange(len(components))[None]
+    features = CandidateFeatures(rows, np.ones(rows.shape, bool), vectors[None], components[None])
+    return part.select(features, context[None], np.array([K]))[0][0]
+
+
 def _column(column: int, components: Floats, context: Floats) -> NDArray[Any]:
     return components[:, column]
 
 
 def _lambda_rank(run: Run, validation: Listening, seed: int) -> Callable[[Floats, Floats], NDArray[Any]]:
     """LightGBM's LambdaRank (Burges 2010), from the impressions that our network learns from when none are given."""
-    shown = ranker.derived(run.pool(), run.collab, validation, run.recipe.ranker, seed)
+    shown = ranker.derived(run.retriever(), run.collab, validation, run.recipe.ranker, seed)
     order = np.argsort(shown.listener, kind="stable")
     sizes = np.unique(shown.listener[order], return_counts=True)[1]
     model = lightgbm.LGBMRanker(n_estimators=100, num_leaves=15, random_state=seed, verbose=-1, n_jobs=1)
@@ -118,16 +127,16 @@ def _lambda_rank(run: Run, validation: Listening, seed: int) -> Callable[[Floats
 
 
 def _full(run: Run, relevant: dict[int, set[int]], ways: dict[str, Picks], artists: list[str]) -> Results:
-    pool, figures = run.pool(), Figures()
-    popular = np.argsort(-pool.popularity, kind="stable")
+    retriever, figures = run.retriever(), Figures()
+    popular = np.argsort(-retriever.popularity, kind="stable")
     lists: dict[str, list[Rows]] = {name: [] for name in (*ways, "popularity")}
     listeners = sorted(relevant)
     for _, number in zip(progress.steps("hybrid: listeners", len(listeners)), listeners, strict=True):
-        listener, query = ranker.known(pool, run.collab, number)
-        rows, components, vectors, context = _pool(run, listener, query)
+        user, query = ranker.known(retriever, run.collab, number)
+        rows, components, vectors, context = _seen(retriever, user, query)
         for name, picks in ways.items():
             lists[name].append(rows[picks(components, vectors, context)])
-        lists["popularity"].append(popular[~np.isin(popular, listener.heard)][:K])
+        lists["popularity"].append(popular[~np.isin(popular, user.history)][:K])
     wanted = [relevant[number] for number in listeners]
     clusters = np.array(listeners)
     _accuracy(figures, lists, wanted, clusters, "")
@@ -141,10 +150,11 @@ def _full(run: Run, relevant: dict[int, set[int]], ways: dict[str, Picks], artis
     return figures.results()
 
 
-def _pool(run: Run, listener: Listener, query: Floats | None) -> tuple[Rows, Floats, Floats, Floats]:
+def _seen(retriever: Retriever, user: User, query: Floats | None) -> tuple[Rows, Floats, Floats, Floats]:
     """The rows that the ranker sees, their components and vectors, and the context."""
-    (found,) = run.pool().search([Question(listener, query, K, listener.heard)])
-    return found.rows, found.components, found.vectors, np.array([len(listener.heard), np.nan], np.float32)
+    rows = ranker.candidates(retriever, user, query, K)
+    found = ranker.features_of(retriever, user, query, rows, K)
+    return found.rows[0], found.components[0], found.vectors[0], np.array([len(user.history), np.nan], np.float32)
 
 
 def _accuracy(
@@ -213,17 +223,16 @@ def _tail(run: Run) -> set[int]:
 
 def _cold(run: Run, relevant: dict[int, set[int]], ours: Picks) -> Results:
     """Each listener met as unknown, with its newest tracks for history; beside popularity, the same tracks excluded."""
-    pool, figures = run.pool(), Figures()
-    popular = np.argsort(-pool.popularity, kind="stable")
+    retriever, figures = run.retriever(), Figures()
+    popular = np.argsort(-retriever.popularity, kind="stable")
     listeners = sorted(relevant)
     wanted, clusters = [relevant[number] for number in listeners], np.array(listeners)
     for size in SHORT_HISTORIES:
         lists: dict[str, list[Rows]] = {OURS: [], "popularity": []}
         for number in listeners:
-            few = pool.collab.history(number)[:size]
-            factors = pool.collab.fold_in(few)
-            met = Listener(None if factors is None else pool.collab.matches(factors), few, few)
-            rows, components, vectors, context = _pool(run, met, pool.content.profile(few))
+            few = retriever.collab.history(number)[:size]
+            met = User(retriever.collab.fold_in(few), few, few)
+            rows, components, vectors, context = _seen(retriever, met, retriever.content.profile(few))
             lists[OURS].append(rows[ours(components, vectors, context)])
             lists["popularity"].append(popular[~np.isin(popular, few)][:K])
         _accuracy(figures, lists, wanted, clusters, f", history of {size}")
@@ -233,25 +242,27 @@ def _cold(run: Run, relevant: dict[int, set[int]], ours: Picks) -> Results:
 def _tradeoff(run: Run, relevant: dict[int, set[int]]) -> Results:
     """What other wishes than accuracy cost, each with growing weight beside the ranker's score: diversity beside the
     tracks picked before; content, which makes lists alike; and a first time, for a track that no list before holds."""
-    pool, part, figures = run.pool(), run.ranker.runtime(), Figures()
+    retriever, part, figures = run.retriever(), run.ranker.runtime(), Figures()
     listeners = sorted(relevant)
     wanted, clusters = [relevant[number] for number in listeners], np.array(listeners)
     artists = run.catalogue.primary_artists()
     lists: dict[str, list[Rows]] = {f"{wish} {weight:g}": [] for wish, of in WISHES.items() for weight in of}
     held = {weight: np.zeros(len(run.catalogue), bool) for weight in WISHES["first time adds"]}
     for _, number in zip(progress.steps("hybrid: wishes", len(listeners)), listeners, strict=True):
-        listener, query = ranker.known(pool, run.collab, number)
-        rows, components, vectors, context = _pool(run, listener, query)
-        scores, apart = part.scores(components, context), ranker.diversity_steps(vectors) / STEPS
+        user, query = ranker.known(retriever, run.collab, number)
+        rows, components, vectors, context = _seen(retriever, user, query)
+        scores = part.scores(components[None], context[None])[0]
+        apart = pairwise_diversity(vectors[None])[0] / LEVELS
         for weight in WISHES["diversity weighs"]:
             lists[f"diversity weighs {weight:g}"].append(rows[_greedy(scores, apart, weight)])
         for weight in WISHES["content weighs"]:
             mixed = (1 - weight) * scores + weight * components[:, CONTENT]
             lists[f"content weighs {weight:g}"].append(rows[np.argsort(-mixed, kind="stable")[:K]])
-        (many,) = pool.search([Question(listener, query, WIDE, listener.heard)])
-        scores = part.scores(many.components, context)
+        rows = ranker.candidates(retriever, user, query, WIDE)
+        many = ranker.features_of(retriever, user, query, rows, WIDE)
+        scores = part.scores(many.components, context[None])[0]
         for weight, of in held.items():
-            picked = many.rows[np.argsort(-(scores + weight * ~of[many.rows]), kind="stable")[:K]]
+            picked = many.rows[0][np.argsort(-(scores + weight * ~of[many.rows[0]]), kind="stable")[:K]]
             of[picked] = True
             lists[f"first time adds {weight:g}"].append(picked)
     for name, each in lists.items():
@@ -278,25 +289,26 @@ def _greedy(scores: NDArray[Any], apart: NDArray[Any], weight: float) -> NDArray
 def _simulated(run: Run, relevant: dict[int, set[int]], ways: dict[str, Picks], seed: int) -> Results:
     """30 simulated impressions of each listener: 12 of its held-out tracks, "played", and 18 that it never heard, drawn
     by popularity, "skipped"; re-ranked. In random order precision at 10 is 0.40."""
-    pool, figures, rng = run.pool(), Figures(), np.random.default_rng(seed)
+    retriever, figures, rng = run.retriever(), Figures(), np.random.default_rng(seed)
     listeners = [number for number in sorted(relevant) if len(relevant[number]) >= PLAYED]
     if not listeners:
         raise EvaluationError(f"expected listeners with {PLAYED} held-out tracks, found none")
     lists: dict[str, list[Rows]] = {name: [] for name in (*ways, "popularity")}
     wanted = []
     for number in listeners:
-        listener, query = ranker.known(pool, run.collab, number)
+        user, query = ranker.known(retriever, run.collab, number)
         played = rng.choice(sorted(relevant[number]), PLAYED, replace=False)
-        chance = pool.popularity.astype(np.float64).copy()
-        chance[listener.heard] = 0
+        chance = retriever.popularity.astype(np.float64).copy()
+        chance[user.history] = 0
         chance[list(relevant[number])] = 0
         skipped = rng.choice(len(chance), SKIPPED, replace=False, p=chance / chance.sum())
         rows = np.sort(np.concatenate([played, skipped]))
-        _, vectors, components = pool.features(listener, query, rows)
-        context = np.array([len(listener.heard), np.nan], np.float32)
+        features = ranker.features_of(retriever, user, query, rows)
+        components, vectors = features.components[0], features.vectors[0]
+        context = np.array([len(user.history), np.nan], np.float32)
         for name, picks in ways.items():
             lists[name].append(rows[picks(components, vectors, context)])
-        lists["popularity"].append(rows[np.argsort(-pool.popularity[rows], kind="stable")][:K])
+        lists["popularity"].append(rows[np.argsort(-retriever.popularity[rows], kind="stable")][:K])
         wanted.append(set(played.tolist()))
     _accuracy(figures, lists, wanted, np.array(listeners), ", simulated")
     return figures.results()

@@ -1,0 +1,60 @@
+"""Bytes that change under a process that has mapped them may give wrong answers or errors, but never end it."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from musix_exporter import pack
+from musix_trainer import recipe
+from musix_trainer.run import Run
+
+ASKS = """
+import sys
+from pathlib import Path
+import numpy as np
+from musix_runtime import ClassifyRequest, Engine, RecommendRequest, SimilarRequest
+path, rng = Path(sys.argv[1]), np.random.default_rng(0)
+engine = Engine.open(path)
+ids = [engine.catalog.track_id(row) for row in range(0, 3000, 100)]
+requests = [RecommendRequest(user_id=f"listener-{i:03d}", limit=1 + i, exclude_ids=ids[: i % 30]) for i in range(64)]
+requests += [RecommendRequest(user_id="nobody", current_track_id=each, history=ids[:5]) for each in ids]
+requests += [RecommendRequest(user_id="nobody")]
+asked = failed = 0
+for fill in (lambda size: b"\\xff" * size, lambda size: b"\\x7f" * size, rng.bytes):
+    for name in sorted(each for each in engine.bundle.views if each.endswith((".npy", ".faiss"))):
+        with open(path / name, "r+b") as file:
+            kept = file.read()
+            file.seek(0)
+            file.write(fill(len(kept)))
+            file.flush()
+            calls = [lambda few=requests[i : i + 16]: engine.recommend_batch(few) for i in range(0, len(requests), 16)]
+            calls += [lambda: engine.recommend(requests[-1]), lambda: engine.similar(SimilarRequest(ids[3]))]
+            calls += [lambda: engine.classify(ClassifyRequest(track_id=ids[4]))]
+            for call in calls:
+                asked += 1
+                try:
+                    call()
+                except Exception:
+                    failed += 1
+            file.seek(0)
+            file.write(kept)
+assert engine.recommend(requests[0]).recommendations
+print(asked, failed)
+"""
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_a_process_outlives_whatever_its_files_become(kind: str, demo_run: Run, tmp_path: Path) -> None:
+    index = recipe.Index() if kind == "flat" else recipe.Index(exact=1, recall=0.65)
+    settings = msgspec.structs.replace(demo_run.recipe, index=index)
+    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
+    bundle = pack.export(run, tmp_path / "demo-1.0.0").path
+    command = [sys.executable, "-W", "ignore", "-c", ASKS, bundle]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    asked, failed = map(int, done.stdout.split())
+    assert failed < asked / 2
