@@ -166,7 +166,7 @@ def test_other_lists_than_the_manifest_says(copy: Path) -> None:
 @pytest.mark.parametrize("nprobe", [0, 17])
 def test_no_lists_or_more_than_there_are_to_search(copy: Path, nprobe: int) -> None:
     put_lists(copy, np.arange(3000), nprobe=nprobe)
-    with pytest.raises(LayoutError, match=f"expected 1 to 16 lists to search, found {nprobe}"):
+    with pytest.raises(LayoutError, match="expected at most as many lists searched as there are"):
         Bundle.open(copy)
 
 
