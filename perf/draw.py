@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from musix_runtime import features
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows
-from musix_runtime.genre import artist_key
-from musix_trainer import collab
-from musix_trainer.collab import DAY, CollabModel
-from musix_trainer.genre import GenreModel
-from musix_trainer.synthetic import NEWEST, OLDEST
-from musix_trainer.tracks import Catalogue
+from musix_runtime.models import features
+from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.models.genre import artist_key
+from musix_trainer.data.synthetic import NEWEST, OLDEST
+from musix_trainer.data.tracks import Catalogue
+from musix_trainer.models import collab
+from musix_trainer.models.collab import DAY, CollabModel
+from musix_trainer.models.genre import GenreModel
 
 CHUNK = 32_768  # rows drawn at a time
 PER_CLUSTER = 250  # tracks, about

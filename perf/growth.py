@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from musix_runtime import Engine
-from musix_runtime.arrays import Scores
+from musix_runtime.models.arrays import Scores
 from perf import profile, scale, stream
 
 matplotlib.use("agg")

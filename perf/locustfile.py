@@ -10,7 +10,7 @@ from typing import Any
 
 from locust import FastHttpUser, between, events, task
 
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.reader import Bundle
 
 FOLLOW_UPS = 3
 

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 
 from musix_runtime import Engine
-from musix_runtime.arrays import Scores
-from musix_runtime.messages import RecommendRequest
-from musix_runtime.stages import RECOMMEND, Stages
+from musix_runtime.models.arrays import Scores
+from musix_runtime.schemas import RecommendRequest
+from musix_runtime.timing import RECOMMEND, Stages
 from perf import stream, table
 from perf.stream import BATCH_SIZE
 

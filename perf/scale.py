@@ -9,13 +9,14 @@ import click
 import msgspec
 import numpy as np
 
-from musix_exporter import pack
-from musix_runtime.arrays import Floats
-from musix_runtime.features import AUDIO
-from musix_runtime.manifest import Provenance, Source
-from musix_trainer import catalog, content, progress, recipe, run
-from musix_trainer.listening import Listening
-from musix_trainer.mood import MoodModel
+from musix_exporter import export
+from musix_runtime.bundle.manifest import Provenance, Source
+from musix_runtime.models.arrays import Floats
+from musix_runtime.models.features import AUDIO
+from musix_trainer import progress, recipe, run
+from musix_trainer.data.interactions import Listening
+from musix_trainer.models import content, item_stats
+from musix_trainer.models.mood import MoodModel
 from musix_trainer.run import Run
 from perf import draw
 from perf.peers import files
@@ -36,7 +37,7 @@ def build(tracks: int, listeners: int, out: Path, models: Path, homes: int = HOM
         progress.say(f"writing {out}")
         out.mkdir(parents=True, exist_ok=True)
         files.write(drawn, out / "native")
-        pack.export(drawn, path)
+        export.export(drawn, path)
     return path
 
 
@@ -58,7 +59,7 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
         small,
         catalogue=world.catalogue,
         listening=plays,
-        catalog=catalog.train(world.catalogue, moods, plays, settings.catalog),
+        catalog=item_stats.train(world.catalogue, moods, plays, settings.catalog),
         genre=draw.genre_model(small.genre, small.catalogue, world),
         collab=collab,
         content=vectors,

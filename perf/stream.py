@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from musix_runtime.arrays import Floats, Strings
-from musix_runtime.features import AUDIO_NAMES
-from musix_runtime.messages import ClassifyRequest, RecommendRequest
+from musix_runtime.models.arrays import Floats, Strings
+from musix_runtime.models.features import AUDIO_NAMES
+from musix_runtime.schemas import ClassifyRequest, RecommendRequest
 from perf import client
 
 RECOMMEND, CLASSIFY, BATCH = "/api/ml/recommend", "/api/ml/classify", "/api/ml/classify/batch"

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from musix_runtime import Engine, golden
-from musix_runtime.index import Index
-from musix_runtime.messages import Classification, Recommendations
+from musix_runtime import Engine
+from musix_runtime.bundle import golden
+from musix_runtime.models.index import Index
+from musix_runtime.schemas import Classification, Recommendations
 from perf.stream import Stream
 
 TOP = 10

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from musix_exporter import pack
+from musix_exporter import export
 from musix_runtime import Engine
-from musix_trainer import recipe, run, synthetic
+from musix_trainer import recipe, run
+from musix_trainer.data import synthetic
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "bundles" / "demo.toml"
@@ -37,7 +38,7 @@ def demo_run() -> run.Run:
 
 @pytest.fixture(scope="session")
 def demo_bundle(demo_run: run.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pack.export(demo_run, tmp_path_factory.mktemp("bundles") / demo_run.recipe.label).path
+    return export.export(demo_run, tmp_path_factory.mktemp("bundles") / demo_run.recipe.label).path
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +47,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     (folder / "small.toml").write_text(SMALL)
     trained = run.train(recipe.read(folder / "small.toml"), None)
-    return pack.export(trained, folder / trained.recipe.label).path
+    return export.export(trained, folder / trained.recipe.label).path
 
 
 @pytest.fixture(scope="session")

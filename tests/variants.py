@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from musix_runtime import manifest as manifests
-from musix_runtime.manifest import MANIFEST
+from musix_runtime.bundle import manifest as manifests
+from musix_runtime.bundle.manifest import MANIFEST
 
 NAMES = "catalog/name_data.npy"
 

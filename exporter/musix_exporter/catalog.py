@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from musix_exporter.files import Files
-from musix_runtime.arrays import Strings
-from musix_trainer.catalog import CatalogModel
-from musix_trainer.tracks import Catalogue
+from musix_exporter.bundle_writer import Files
+from musix_runtime.models.arrays import Strings
+from musix_trainer.data.tracks import Catalogue
+from musix_trainer.models.item_stats import CatalogModel
 
 
 def convert(catalogue: Catalogue, model: CatalogModel, files: Files) -> None:

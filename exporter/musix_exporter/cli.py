@@ -8,7 +8,7 @@ import click
 from musix_trainer.cli import DATA, OUT, RECIPE
 
 if TYPE_CHECKING:
-    from musix_runtime.bundle import Bundle
+    from musix_runtime.bundle.reader import Bundle
 
 REPLACE = click.option("--replace", is_flag=True, help="Write over a bundle of the same name and version.")
 FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -20,12 +20,12 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @REPLACE
 def export(run_path: Path, out: Path, replace: bool) -> None:
     """Convert the run folder RUN to the bundle OUT/NAME-VERSION, whatever its recipe's gates say."""
-    from musix_exporter import pack
-    from musix_runtime.cli import print_card
+    from musix_exporter import export
+    from musix_runtime.cli.main import print_card
     from musix_trainer.run import Run
 
     run = Run.load(run_path)
-    bundle = pack.export(run, out / run.recipe.label, replace)
+    bundle = export.export(run, out / run.recipe.label, replace)
     print_card(bundle)
     _tell(bundle)
 
@@ -49,10 +49,10 @@ def build(
 
     When a gate fails, both files are written all the same, the run stays, and no bundle is left.
     """
-    from musix_exporter import gates, pack
-    from musix_exporter.result import Result
-    from musix_runtime.cli import print_card
-    from musix_runtime.folder import check_free, check_writable, sole_writer, write_file
+    from musix_exporter import export, gates
+    from musix_exporter.build_report import Result
+    from musix_runtime.atomic import check_free, check_writable, sole_writer, write_file
+    from musix_runtime.cli.main import print_card
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
@@ -80,7 +80,7 @@ def build(
     with sole_writer(path.with_name(f"{path.name}.build")):
         trained = run.train(recipe_file, data)
         trained.save(run_path)
-        _tell(pack.export(trained, path, replace, check))
+        _tell(export.export(trained, path, replace, check))
 
 
 @click.command()
@@ -90,7 +90,7 @@ def build(
 def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
     """Build BUNDLE again from its provenance, and say whether it is equal, or which files differ and why."""
     from musix_exporter.rebuild import rebuild as rebuild_bundle
-    from musix_runtime.bundle import Bundle
+    from musix_runtime.bundle.reader import Bundle
 
     found = rebuild_bundle(Bundle.open(bundle), data)
     click.echo(found.json() if as_json else found.text())

@@ -3,10 +3,10 @@
 import numpy as np
 
 from musix_exporter import index
-from musix_exporter.files import Files
-from musix_runtime.manifest import Search
+from musix_exporter.bundle_writer import Files
+from musix_runtime.bundle.manifest import Search
 from musix_trainer import recipe
-from musix_trainer.collab import CollabModel
+from musix_trainer.models.collab import CollabModel
 
 
 def convert(model: CollabModel, at: int, settings: recipe.Index, files: Files) -> Search:

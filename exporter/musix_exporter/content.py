@@ -3,12 +3,12 @@
 import numpy as np
 
 from musix_exporter import index
-from musix_exporter.files import Files
-from musix_runtime.arrays import unit
-from musix_runtime.manifest import Search
+from musix_exporter.bundle_writer import Files
+from musix_runtime.bundle.manifest import Search
+from musix_runtime.models.arrays import unit
 from musix_trainer import recipe
-from musix_trainer.collab import CollabModel
-from musix_trainer.content import ContentModel
+from musix_trainer.models.collab import CollabModel
+from musix_trainer.models.content import ContentModel
 
 
 def convert(model: ContentModel, collab: CollabModel, at: int, settings: recipe.Index, files: Files) -> Search:

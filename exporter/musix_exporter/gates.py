@@ -6,11 +6,11 @@ from typing import Literal
 
 import msgspec
 
-from musix_exporter import cost
-from musix_runtime.bundle import Bundle
+from musix_exporter import resource_usage
+from musix_runtime.bundle.manifest import Manifest
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.errors import GateError, RecipeError
-from musix_runtime.manifest import Manifest
 from musix_trainer.recipe import Gates, Section
 
 Bound = Literal["at least", "at most"]
@@ -88,7 +88,7 @@ def _bytes(manifest: Manifest, gates: Gates) -> Iterator[Gate]:
 
 def _memory(bundle: Bundle, gates: Gates) -> Iterator[Gate]:
     for name, allowed in _limits(gates.memory):
-        yield _gate(f"memory.{name}", cost.private_mb(bundle.path), "at most", allowed)
+        yield _gate(f"memory.{name}", resource_usage.private_mb(bundle.path), "at most", allowed)
 
 
 def _time(bundle: Bundle, gates: Gates) -> Iterator[Gate]:
@@ -96,7 +96,7 @@ def _time(bundle: Bundle, gates: Gates) -> Iterator[Gate]:
     if limits:
         engine = Engine.open(bundle.path)
         for answer, allowed in limits.items():
-            yield _gate(f"time.{answer}", cost.multiple(engine, answer), "at most", allowed)
+            yield _gate(f"time.{answer}", resource_usage.multiple(engine, answer), "at most", allowed)
 
 
 def _limits(section: Section) -> Iterator[tuple[str, float]]:

@@ -13,9 +13,9 @@ from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 from xgboost import XGBClassifier
 
-from musix_exporter import graphs
-from musix_exporter.files import Files
-from musix_trainer.genre import ENERGY, FLOOR, LEAN, LOUDNESS, TEMPO, TITLE_LEAN, VALENCE, GenreModel
+from musix_exporter import onnx_graphs
+from musix_exporter.bundle_writer import Files
+from musix_trainer.models.genre import ENERGY, FLOOR, LEAN, LOUDNESS, TEMPO, TITLE_LEAN, VALENCE, GenreModel
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
 
@@ -93,7 +93,7 @@ def convert(model: GenreModel, files: Files) -> None:
     """Add the genre part to a bundle's files."""
     artists = len(model.artists)
     factors = np.column_stack([model.item_factors, model.item_biases]).astype(np.float32)
-    files.add_bytes("genre/model.onnx", graphs.to_bytes(_graph(model, factors[artists + 1 :])))
+    files.add_bytes("genre/model.onnx", onnx_graphs.to_bytes(_graph(model, factors[artists + 1 :])))
     files.add_array("genre/artists.npy", model.artists)
     nobody = np.zeros((1, model.artist_prior.shape[1]), np.float32)
     files.add_array(
@@ -136,7 +136,7 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
     text = TEXT
     for name, size in sizes.items():
         text = text.replace(name, str(size))
-    graph = graphs.from_text(text, constants)
+    graph = onnx_graphs.from_text(text, constants)
     (place,) = (node for node in graph.graph.node if node.op_type == "TreeEnsembleRegressor")
     place.attribute.extend(_trees(model.booster))
     return graph

@@ -8,13 +8,13 @@ from typing import Any, TypeVar, get_args
 import msgspec
 import numpy as np
 
-from musix_runtime.collab import TimeRange
+from musix_runtime.bundle.golden import ClassifyCase, Golden, RecommendCase, replay
 from musix_runtime.engine import Engine
 from musix_runtime.errors import GoldenError
-from musix_runtime.features import AUDIO
-from musix_runtime.golden import ClassifyCase, Golden, RecommendCase, replay
-from musix_runtime.messages import AudioFeatures, ClassifyRequest, Context, RecommendRequest
-from musix_runtime.ranker import Ranker
+from musix_runtime.models.collab import TimeRange
+from musix_runtime.models.features import AUDIO
+from musix_runtime.models.ranker import Ranker
+from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, RecommendRequest
 from musix_trainer.run import Run
 
 T = TypeVar("T", bound=msgspec.Struct)

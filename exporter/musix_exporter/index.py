@@ -6,11 +6,11 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from musix_exporter.files import Files
-from musix_runtime.arrays import Floats, Rows
+from musix_exporter.bundle_writer import Files
+from musix_runtime.bundle.manifest import INDEXES, Search
 from musix_runtime.errors import GateError
-from musix_runtime.index import Index
-from musix_runtime.manifest import INDEXES, Search
+from musix_runtime.models.arrays import Floats, Rows
+from musix_runtime.models.index import Index
 from musix_trainer import progress, recipe
 
 QUERIES = 256

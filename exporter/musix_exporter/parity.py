@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.arrays import Floats
 from musix_runtime.engine import Engine
 from musix_runtime.errors import ParityError
-from musix_runtime.features import AUDIO, INPUTS
-from musix_runtime.ranker import COMPONENTS
+from musix_runtime.models.arrays import Floats
+from musix_runtime.models.features import AUDIO, INPUTS
+from musix_runtime.models.ranker import COMPONENTS
 from musix_trainer.run import Run
 
 TOLERANCE = 1e-4

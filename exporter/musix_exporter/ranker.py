@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from musix_exporter import graphs
-from musix_exporter.files import Files
-from musix_runtime.ranker import COMPONENTS
-from musix_trainer.ranker import RankerModel, RankerNetwork
+from musix_exporter import onnx_graphs
+from musix_exporter.bundle_writer import Files
+from musix_runtime.models.ranker import COMPONENTS
+from musix_trainer.models.ranker import RankerModel, RankerNetwork
 
 
 class _Score(nn.Module):
@@ -23,5 +23,5 @@ class _Score(nn.Module):
 def convert(model: RankerModel, files: Files) -> None:
     """Add the ranker part to a bundle's files."""
     ports = {"components": torch.zeros(2, 3, len(COMPONENTS)), "context": torch.zeros(2, 2)}
-    graph = graphs.from_torch(_Score(model.network), ports, "score")
-    files.add_bytes("ranker/model.onnx", graphs.to_bytes(graph))
+    graph = onnx_graphs.from_torch(_Score(model.network), ports, "score")
+    files.add_bytes("ranker/model.onnx", onnx_graphs.to_bytes(graph))

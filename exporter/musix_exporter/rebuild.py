@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from musix_exporter import pack
-from musix_runtime.bundle import Bundle
+from musix_exporter import export
+from musix_runtime.bundle.manifest import MANIFEST, Manifest, Provenance
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import ManifestError, RebuildError
-from musix_runtime.manifest import MANIFEST, Manifest, Provenance
 from musix_trainer import recipe, run
 from musix_trainer.recipe import RecipeFile
 
@@ -67,7 +67,7 @@ def rebuild(bundle: Bundle, data: Path | None) -> Rebuilt:
         measured = {"evaluation": bundle.manifest.quality["evaluation"]}
         trained = replace(trained, quality=trained.quality | measured)
     with TemporaryDirectory() as folder:
-        again = pack.export(trained, Path(folder) / recipe_file.recipe.label)
+        again = export.export(trained, Path(folder) / recipe_file.recipe.label)
     return compare(bundle, again)
 
 

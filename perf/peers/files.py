@@ -9,8 +9,8 @@ import joblib
 import numpy as np
 import torch
 
-from musix_runtime.features import AUDIO_NAMES, INPUT_NAMES
-from musix_runtime.mood import MOODS
+from musix_runtime.models.features import AUDIO_NAMES, INPUT_NAMES
+from musix_runtime.models.mood import MOODS
 from musix_trainer.run import Run
 
 NAMES = "names.pickle"  # the dicts and lists: pickle's own reader is ten times as fast on them as joblib's

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from musix_runtime.index import Index
-from musix_runtime.messages import ClassifyRequest, RecommendRequest
+from musix_runtime.models.index import Index
+from musix_runtime.schemas import ClassifyRequest, RecommendRequest
 from perf.peers import arguments
 
 POOL, CANDIDATES = 60, 50  # rows that the ranker sees at once, neighbours that are searched

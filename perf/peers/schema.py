@@ -1,4 +1,4 @@
-"""Schema: the questions as pydantic models, for the rival servers; the fields of `musix_runtime.messages`."""
+"""Schema: the questions as pydantic models, for the rival servers; the fields of `musix_runtime.schemas`."""
 
 from typing import Annotated, Literal
 

@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from musix_runtime.app import create_app
     from musix_runtime.engine import Engine
     from musix_runtime.errors import MusixError
-    from musix_runtime.live import Live
-    from musix_runtime.messages import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
-    from musix_runtime.store import Store
+    from musix_runtime.registry.registry import Store
+    from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
+    from musix_runtime.serving.app import create_app
+    from musix_runtime.serving.model_manager import Live
 
 __all__ = [
     "AudioFeatures",
@@ -33,14 +33,20 @@ __all__ = [
     "create_app",
 ]
 
-_HOMES = {"create_app": "app", "Engine": "engine", "Live": "live", "MusixError": "errors", "Store": "store"}
+_HOMES = {
+    "create_app": "serving.app",
+    "Engine": "engine",
+    "Live": "serving.model_manager",
+    "MusixError": "errors",
+    "Store": "registry.registry",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: importing the package alone loads no library, and starts no thread."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals().setdefault(name, getattr(import_module(f"{__name__}.{_HOMES.get(name, 'messages')}"), name))
+    return globals().setdefault(name, getattr(import_module(f"{__name__}.{_HOMES.get(name, 'schemas')}"), name))
 
 
 def __dir__() -> list[str]:

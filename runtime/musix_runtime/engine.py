@@ -9,18 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from musix_runtime import explanation, golden
-from musix_runtime.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings, gather
-from musix_runtime.bundle import Bundle
-from musix_runtime.candidate_features import prefilter_by_blend
-from musix_runtime.catalog import Catalog
-from musix_runtime.collab import Collab
-from musix_runtime.content import Content
+from musix_runtime.bundle import golden
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import RequestError, UnknownTrackError, Violation, refusing
-from musix_runtime.explanation import ReasonWriter
-from musix_runtime.features import AUDIO_NAMES, INPUT_NAMES
-from musix_runtime.genre import MAX_BATCH_TEXT, MAX_TRACK_TEXT, Genre, text_length
-from musix_runtime.messages import (
+from musix_runtime.models import explanation
+from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings, gather
+from musix_runtime.models.candidate_features import prefilter_by_blend
+from musix_runtime.models.catalog import Catalog
+from musix_runtime.models.collab import Collab
+from musix_runtime.models.content import Content
+from musix_runtime.models.explanation import ReasonWriter
+from musix_runtime.models.features import AUDIO_NAMES, INPUT_NAMES
+from musix_runtime.models.genre import MAX_BATCH_TEXT, MAX_TRACK_TEXT, Genre, text_length
+from musix_runtime.models.mood import MOODS, Mood
+from musix_runtime.models.ranker import COMPONENTS, MICRO, Ranker
+from musix_runtime.models.resolve import resolve
+from musix_runtime.models.retrieval import Retriever
+from musix_runtime.schemas import (
     Classification,
     ClassifyRequest,
     GenreConfidence,
@@ -32,11 +37,7 @@ from musix_runtime.messages import (
     SimilarRequest,
     SimilarTrack,
 )
-from musix_runtime.mood import MOODS, Mood
-from musix_runtime.ranker import COMPONENTS, MICRO, Ranker
-from musix_runtime.resolve import resolve
-from musix_runtime.retrieval import Retriever
-from musix_runtime.stages import Stages, lap
+from musix_runtime.timing import Stages, lap
 
 TOP_GENRES = 5
 DIGITS = 4  # of a confidence or probability: the sixth already depends on host and batch

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from musix_exporter import cost, gates
+from musix_exporter import gates, resource_usage
+from musix_exporter.build_report import Result
 from musix_exporter.gates import Gate
-from musix_exporter.result import Result
 from musix_runtime import Engine
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import GateError, RecipeError
 from musix_trainer import recipe
 from musix_trainer.recipe import Bytes, Gates, Memory, Time
@@ -57,14 +57,14 @@ def test_figures_are_those_of_the_bundle(bundle: Bundle) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="private memory is read from /proc")
 def test_memory_is_of_a_process_that_mapped_the_bundle(bundle: Bundle) -> None:
     """An interpreter with numpy and ONNX Runtime holds more than 5 MB; none of the training stack, less than 500."""
-    found = cost.private_mb(bundle.path)
+    found = resource_usage.private_mb(bundle.path)
     assert found is not None
     assert 5 < found < 500
 
 
 def test_the_time_of_an_answer_needs_a_name_that_exists(engine: Engine) -> None:
     with pytest.raises(KeyError):
-        cost.multiple(engine, "unheard-of")
+        resource_usage.multiple(engine, "unheard-of")
 
 
 def test_the_demo_reaches_its_gates(bundle: Bundle) -> None:

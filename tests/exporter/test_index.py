@@ -5,11 +5,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from musix_exporter import index, pack
-from musix_exporter.files import Files
+from musix_exporter import export, index
+from musix_exporter.bundle_writer import Files
 from musix_runtime import Engine, RecommendRequest
 from musix_runtime.errors import GateError
-from musix_runtime.index import Description, Index
+from musix_runtime.models.index import Description, Index
 from musix_trainer import recipe
 from musix_trainer.run import Run
 
@@ -46,7 +46,7 @@ def test_a_recall_that_few_lists_cannot_reach_fails_the_build(demo_run: Run, tmp
     settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=1.0))
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
     with pytest.raises(GateError, match=r"index.faiss: expected at least 100.0% of the 50 nearest, found \d"):
-        pack.export(run, tmp_path / "demo-1.0.0")
+        export.export(run, tmp_path / "demo-1.0.0")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -55,7 +55,7 @@ def test_a_bundle_searched_by_lists_answers_nearly_as_the_exact_one(
 ) -> None:
     settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
-    clustered = Engine.open(pack.export(run, tmp_path / "demo-1.0.0").path)
+    clustered = Engine.open(export.export(run, tmp_path / "demo-1.0.0").path)
     assert {each.kind for each in clustered.bundle.manifest.indexes.values()} == {"ivf"}
     shared = []
     for number in range(0, 600, 20):

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from musix_exporter import cli, rebuild
-from musix_runtime import manifest as manifests
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle import manifest as manifests
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import ManifestError, RebuildError
 
 

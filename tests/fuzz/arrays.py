@@ -5,7 +5,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.manifest import ARRAYS
+from musix_runtime.bundle.manifest import ARRAYS
 from tests.fuzz.draft import Draft
 
 FLOATS = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -1.0, 0.0, 1.0, 2.0, 1e6, -1e6, 999_999.0)

@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 
 from musix_runtime import Engine, create_app
-from musix_runtime.live import Live
-from musix_runtime.messages import Classification, Recommendations, Similar
-from musix_runtime.mood import MOODS
-from tests.runtime.test_messages import FEATURES
+from musix_runtime.models.mood import MOODS
+from musix_runtime.schemas import Classification, Recommendations, Similar
+from musix_runtime.serving.model_manager import Live
+from tests.runtime.test_schemas import FEATURES
 
 SOURCES = {"hybrid", "collab", "history", "content", "popular"}
 TYPES: dict[str, Any] = {

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from musix_runtime import Engine
+from musix_runtime.bundle.manifest import FORMAT_VERSION, LAYOUT, MANIFEST
 from musix_runtime.errors import MusixError
-from musix_runtime.manifest import FORMAT_VERSION, LAYOUT, MANIFEST
 
 CACHE = Path(__file__).parents[2] / "build" / "fuzz"
 RECIPE = """
@@ -89,9 +89,9 @@ def _opens(folder: Path) -> bool:
 
 
 def _build(recipe: str, work: Path) -> Path:
-    from musix_exporter import pack  # takes seconds to import, and is needed once
+    from musix_exporter import export  # takes seconds to import, and is needed once
     from musix_trainer import recipe as recipes
     from musix_trainer import run
 
     (work / "fuzz.toml").write_text(recipe)
-    return pack.export(run.train(recipes.read(work / "fuzz.toml"), None), work / "bundle").path
+    return export.export(run.train(recipes.read(work / "fuzz.toml"), None), work / "bundle").path

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import faiss
 
-from musix_runtime import signature
+from musix_runtime.bundle import signature
 from tests.fuzz.bases import Base, base
 from tests.fuzz.mutate import mutated
 from tests.fuzz.run import Outcome, Runner

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.manifest import MANIFEST, SIGNATURE
+from musix_runtime.bundle.manifest import MANIFEST, SIGNATURE
 from tests.fuzz.bases import Base
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import faiss
 import numpy as np
 
-from musix_runtime.manifest import INDEXES
+from musix_runtime.bundle.manifest import INDEXES
 from tests.fuzz.draft import Draft
 
 Rng = np.random.Generator

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from musix_runtime.manifest import GOLDEN
+from musix_runtime.bundle.manifest import GOLDEN
 from tests.fuzz import documents
 from tests.fuzz.draft import Draft
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, numpy_helper
 
-from musix_runtime.manifest import GRAPHS
+from musix_runtime.bundle.manifest import GRAPHS
 from tests.fuzz.draft import Draft
 
 Rng = np.random.Generator

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from musix_runtime.manifest import ARRAYS, INDEXES
+from musix_runtime.bundle.manifest import ARRAYS, INDEXES
 from tests.fuzz import documents
 from tests.fuzz.draft import Draft
 

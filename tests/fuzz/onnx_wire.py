@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from musix_runtime.manifest import GRAPHS
+from musix_runtime.bundle.manifest import GRAPHS
 from tests.fuzz.draft import Draft
 from tests.fuzz.graphs import Rng, pick
 

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from musix_runtime import Engine, cli
-from musix_runtime.bundle import Bundle
+from musix_runtime import Engine
+from musix_runtime.bundle.reader import Bundle
+from musix_runtime.cli import main
 from musix_runtime.errors import BundleError, GoldenError
 from tests.fuzz.ask import Asker, WrongAnswerError
 
@@ -117,7 +118,7 @@ class Runner:
             engine = Engine.unproven(Bundle.open(folder, trust))
         _limit(ANSWER_BYTES, ANSWER_S)
         self.asker.ask(engine)
-        cli.print_card(engine.bundle)
+        main.print_card(engine.bundle)
         return ("refused", _short(refusal), "") if refusal else ("harmless", "", "")
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest
 from musix_runtime.errors import UnknownTrackError
-from musix_runtime.features import AUDIO_NAMES
-from musix_runtime.messages import Recommendations
-from musix_runtime.mood import MOODS
+from musix_runtime.models.features import AUDIO_NAMES
+from musix_runtime.models.mood import MOODS
+from musix_runtime.schemas import Recommendations
 
 TRACK = "simulated0000000000001"
 TRACKS = st.integers(0, 3100).map(lambda i: f"simulated{i:013d}")

@@ -18,7 +18,7 @@ SERVERS = {"starlette", "uvicorn", "uvloop", "httptools", "anyio", "prometheus_c
 SEARCHES = """
 import hashlib, os
 import numpy as np
-from musix_runtime.index import Index
+from musix_runtime.models.index import Index
 vectors = np.random.default_rng(0).standard_normal((40_000, 28), dtype=np.float32)
 index, before = Index(vectors), os.listdir("/proc/self/task")
 found = [index.nearest(query, 50)[1].tobytes() for query in vectors[:20]]
@@ -29,7 +29,7 @@ FORKS = """
 import os, signal, sys
 import numpy as np
 from musix_runtime import Engine, RecommendRequest
-from musix_runtime.index import Index
+from musix_runtime.models.index import Index
 engine, request = Engine.open(sys.argv[1]), RecommendRequest(user_id="listener-001")
 vectors = np.random.default_rng(0).standard_normal((40_000, 28), dtype=np.float32)
 index = Index(vectors)

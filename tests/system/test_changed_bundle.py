@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from musix_runtime import Store
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.reader import Bundle
 from tests.system.test_swap import MUSIX, Server, serve, until
 from tests.variants import variant
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from musix_runtime import Engine, RecommendRequest
-from musix_trainer.synthetic import World, track_id, user_id
+from musix_trainer.data.synthetic import World, track_id, user_id
 from tests.conftest import DEMO, ROOT
 
 MUSIX = Path(sys.executable).with_name("musix")

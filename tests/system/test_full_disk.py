@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from musix_exporter import pack
-from musix_runtime import signature
-from musix_runtime.bundle import Bundle
+from musix_exporter import export
+from musix_runtime.bundle import signature
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import OutputError
 from musix_trainer.run import Run
-from tests.runtime.test_folder import full_disk
+from tests.runtime.test_atomic import full_disk
 
 MUSIX = Path(sys.executable).with_name("musix")
 
@@ -67,7 +67,7 @@ def test_a_run_and_its_export(demo_run: Run, tmp_path: Path) -> None:
         with full_disk(size), pytest.raises(OutputError, match="run: expected a place to write to, found: "):
             demo_run.save(tmp_path / "run")
         with full_disk(size), pytest.raises(OutputError, match="bundle: expected a place to write to, found: "):
-            pack.export(demo_run, tmp_path / "bundle")
+            export.export(demo_run, tmp_path / "bundle")
         assert tree(tmp_path) == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from musix_runtime.stages import RECOMMEND
+from musix_runtime.timing import RECOMMEND
 from tests.conftest import ROOT
 
 

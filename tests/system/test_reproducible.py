@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.reader import Bundle
 from tests.conftest import SMALL
 
 MUSIX = Path(sys.executable).with_name("musix")

@@ -19,7 +19,7 @@ from string import ascii_uppercase
 import pytest
 
 from musix_runtime import Store
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.reader import Bundle
 from tests.system.servers import worker_pid
 from tests.variants import plant, variant
 

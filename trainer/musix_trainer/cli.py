@@ -18,8 +18,9 @@ OUT = click.option(
 @OUT
 def train(recipe_path: Path, data: Path | None, out: Path) -> None:
     """Train the five parts of RECIPE into the run folder OUT/runs/NAME-VERSION, in place of an older run."""
-    from musix_runtime.folder import check_writable
-    from musix_trainer import benchmark, recipe, run
+    from musix_runtime.atomic import check_writable
+    from musix_trainer import recipe, run
+    from musix_trainer.evaluation import benchmark
 
     recipe_file = recipe.read(recipe_path)
     check_writable(out)
@@ -48,8 +49,8 @@ def evaluate(
     """
     import json
 
-    from musix_runtime.folder import check_writable, write_file
-    from musix_trainer import evaluate as evaluation
+    from musix_runtime.atomic import check_writable, write_file
+    from musix_trainer.evaluation import evaluate as evaluation
 
     if json_path:
         check_writable(json_path.parent)
@@ -65,8 +66,8 @@ def evaluate(
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Page to write; default: RUN/report.html.")
 def report(run_path: Path, bundle: Path | None, out: Path | None) -> None:
     """Write a page about the run folder RUN: data, figures, plots and provenance, in one HTML file."""
-    from musix_runtime.folder import check_writable, write_file
-    from musix_trainer.report import write
+    from musix_runtime.atomic import check_writable, write_file
+    from musix_trainer.evaluation.report import write
 
     out = out or run_path / "report.html"
     check_writable(out.parent)
@@ -90,9 +91,9 @@ def tune(recipe_path: Path, data: Path | None, out: Path, trials: int, part: str
 
     The trials are kept in OUT/studies: what was stopped goes on, and more trials build on those that were run.
     """
-    from musix_runtime.folder import check_writable, write_file, writing
+    from musix_runtime.atomic import check_writable, write_file, writing
     from musix_trainer import recipe
-    from musix_trainer.tune import tune as search
+    from musix_trainer.evaluation.tuning import tune as search
 
     recipe_file = recipe.read(recipe_path)
     write = write or out / f"{recipe_file.recipe.name}.toml"
@@ -114,7 +115,7 @@ def import_() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the two tables; must be free.")
 def lastfm(raw: Path, tracks: Path, out: Path) -> None:
     """Derive listening to tracks from the Last.fm tables (HetRec 2011) in folder RAW."""
-    from musix_trainer.lastfm import import_lastfm
+    from musix_trainer.importers.lastfm import import_lastfm
 
     for name, value in import_lastfm(raw, tracks, out).items():
         click.echo(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")

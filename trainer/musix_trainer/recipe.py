@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from musix_runtime.bundle.manifest import NAME, VERSION
 from musix_runtime.errors import RecipeError
-from musix_runtime.manifest import NAME, VERSION
-from musix_runtime.ranker import COMPONENTS
+from musix_runtime.models.ranker import COMPONENTS
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]

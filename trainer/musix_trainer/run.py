@@ -16,18 +16,20 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from musix_runtime.atomic import new_folder
+from musix_runtime.bundle.manifest import Provenance, Serving
+from musix_runtime.bundle.manifest import Source as SourceCard
 from musix_runtime.errors import InputError
-from musix_runtime.features import AUDIO
-from musix_runtime.folder import new_folder
-from musix_runtime.manifest import Provenance, Serving
-from musix_runtime.manifest import Source as SourceCard
-from musix_runtime.retrieval import Retriever
-from musix_trainer import catalog, collab, content, genre, mood, progress, ranker, recipe, split, synthetic, tables
-from musix_trainer.feedback import Feedback, feedback
-from musix_trainer.listening import Listening, listening
+from musix_runtime.models.features import AUDIO
+from musix_runtime.models.retrieval import Retriever
+from musix_trainer import progress, recipe
+from musix_trainer.data import split, synthetic, tables
+from musix_trainer.data.impressions import Feedback, feedback
+from musix_trainer.data.interactions import Listening, listening
+from musix_trainer.data.tables import Source
+from musix_trainer.data.tracks import Catalogue, catalogue
+from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
 from musix_trainer.recipe import Recipe, RecipeFile
-from musix_trainer.tables import Source
-from musix_trainer.tracks import Catalogue, catalogue
 
 EVALUATION = "evaluation"  # folder in the run's, written by `musix evaluate`
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
@@ -40,7 +42,7 @@ class Run:
     recipe_file: RecipeFile
     catalogue: Catalogue
     listening: Listening
-    catalog: catalog.CatalogModel
+    catalog: item_stats.CatalogModel
     genre: genre.GenreModel
     mood: mood.MoodModel
     collab: collab.CollabModel
@@ -98,7 +100,7 @@ class Run:
                 np.load(path / "families.npy"),
             ),
             Listening.load(path / "listening"),
-            catalog.CatalogModel.load(path / "catalog"),
+            item_stats.CatalogModel.load(path / "catalog"),
             genre.GenreModel.load(path / "genre"),
             mood.MoodModel.load(path / "mood", recipe_file.recipe.mood),
             collab.CollabModel.load(path / "collab"),
@@ -135,7 +137,7 @@ def evaluation(path: Path) -> dict[str, Any]:
 def make_retriever(
     collab_model: collab.CollabModel,
     content_model: content.ContentModel,
-    catalog_model: catalog.CatalogModel,
+    catalog_model: item_stats.CatalogModel,
     settings: recipe.Ranker,
 ) -> Retriever:
     """The runtime's retriever over trained arrays."""
@@ -188,7 +190,7 @@ def _train_parts(
     moods = mood_model.probabilities(audio)
     collab_model = collab.train(trained, settings.collab, seed)
     content_model, content_card = content.train(tracks, moods, settings.content)
-    catalog_model = catalog.train(tracks, moods, trained, settings.catalog)
+    catalog_model = item_stats.train(tracks, moods, trained, settings.catalog)
     retriever = make_retriever(collab_model, content_model, catalog_model, settings.ranker)
     given = given.without(heard.select(parts != split.VALIDATION)) if given else None
     ranker_model, ranker_card = ranker.train(retriever, collab_model, given, validation, settings.ranker, seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from musix_exporter import pack
+from musix_exporter import export
 from musix_trainer import recipe
 from musix_trainer.run import Run
 
@@ -52,7 +52,7 @@ def test_a_process_outlives_whatever_its_files_become(kind: str, demo_run: Run, 
     index = recipe.Index() if kind == "flat" else recipe.Index(exact=1, recall=0.65)
     settings = msgspec.structs.replace(demo_run.recipe, index=index)
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
-    bundle = pack.export(run, tmp_path / "demo-1.0.0").path
+    bundle = export.export(run, tmp_path / "demo-1.0.0").path
     command = [sys.executable, "-W", "ignore", "-c", ASKS, bundle]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

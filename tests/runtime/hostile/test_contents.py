@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from musix_runtime import Engine
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import BundleError, GoldenError, LayoutError
 from tests.runtime.hostile.build import agree, change_array, edit, replace_array
 

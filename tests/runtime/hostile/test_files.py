@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from musix_runtime import Engine
-from musix_runtime.bundle import Bundle
-from musix_runtime.container import ALIGNMENT
+from musix_runtime.bundle.archive import ALIGNMENT
+from musix_runtime.bundle.manifest import LAYOUT
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import (
     BundleError,
     ExtraFileError,
@@ -18,7 +19,6 @@ from musix_runtime.errors import (
     OutputError,
     SizeError,
 )
-from musix_runtime.manifest import LAYOUT
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from musix_runtime import Engine, onnx_check
+from musix_runtime import Engine
+from musix_runtime.bundle import onnx_check
 from musix_runtime.errors import BundleError, LayoutError
 from tests.runtime.hostile.build import agree
 

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from musix_runtime import faiss_check
+from musix_runtime.bundle import faiss_check
 
 COUNT, WIDTH, NLIST = 3000, 28, 16
 

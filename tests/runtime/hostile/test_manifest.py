@@ -7,9 +7,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.manifest import schema
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import BundleError, FormatVersionError, ManifestError
-from musix_runtime.manifest import schema
 from tests.conftest import ROOT
 from tests.runtime.hostile.build import edit, read_manifest
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from musix_runtime import Engine
-from musix_runtime.bundle import Bundle
+from musix_runtime.bundle.golden import replay
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import BundleError
-from musix_runtime.golden import replay
 
 MUTATIONS = 2000
 

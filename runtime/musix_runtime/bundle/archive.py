@@ -1,0 +1,198 @@
+"""The container: a bundle's files as mapped bytes, from a folder or from one packed file. Nothing is interpreted here.
+
+A packed file is: 8 bytes MAGIC; the lengths of the manifest and of the signature (0 without one), 8 bytes each, little
+endian; the manifest; the signature; then the files that the manifest lists, in the order of their names. Each starts at
+the next multiple of 64, and so does the end; between are zeros. The manifest's sizes say where everything is.
+"""
+
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musix_runtime.atomic import PLAIN, create
+from musix_runtime.bundle.manifest import LAYOUT, MANIFEST, MANIFEST_LIMIT, SIGNATURE, SIGNATURE_LIMIT, Manifest
+from musix_runtime.errors import (
+    BundleError,
+    ExtraFileError,
+    FileKindError,
+    ManifestError,
+    MissingFileError,
+    SizeError,
+)
+
+View = NDArray[np.uint8]
+Stamp = tuple[tuple[int, int, int, int] | None, ...]
+MAGIC = b"MUSIX\r\n\x01"
+ALIGNMENT = 64
+HEAD = len(MAGIC) + 16
+
+
+@dataclass(frozen=True)
+class Container:
+    """Where a bundle's bytes are: the manifest and the signature as bytes, everything else mapped when asked for."""
+
+    path: Path
+    manifest: bytes
+    signature: bytes
+    packed: View | None  # the whole packed file, None for a folder
+
+    @classmethod
+    def open(cls, path: Path) -> "Container":
+        """Read the manifest's bytes of a bundle folder or packed file. Raises BundleError."""
+        if path.is_dir():
+            signature = read_small(path / SIGNATURE, SIGNATURE_LIMIT) if os.path.lexists(path / SIGNATURE) else b""
+            return cls(path, read_small(path / MANIFEST, MANIFEST_LIMIT), signature, None)
+        if not path.is_file():
+            raise BundleError(f"{path}: expected a bundle folder or file, found nothing")
+        return cls._open_packed(path, _map(path, follow=True))
+
+    @classmethod
+    def _open_packed(cls, path: Path, packed: View) -> "Container":
+        if packed[: len(MAGIC)].tobytes() != MAGIC or packed.size < HEAD:
+            raise BundleError(f"{path}: expected a bundle folder or a packed bundle, found another file")
+        manifest, signature = (int(each) for each in packed[len(MAGIC) : HEAD].view("<u8"))
+        if manifest > MANIFEST_LIMIT or signature > SIGNATURE_LIMIT:
+            raise ManifestError(f"{path}: expected a manifest of at most {MANIFEST_LIMIT:,} bytes, found {manifest:,}")
+        end = HEAD + manifest + signature
+        if packed.size < end:
+            raise SizeError(f"{path}: expected at least {end:,} bytes, found {packed.size:,}")
+        return cls(path, packed[HEAD : HEAD + manifest].tobytes(), packed[HEAD + manifest : end].tobytes(), packed)
+
+    def views(self, manifest: Manifest) -> dict[str, View]:
+        """Every file that the manifest lists, mapped. Raises BundleError for missing, extra or wrong-sized ones."""
+        return self._folder_views(manifest) if self.packed is None else self._packed_views(manifest, self.packed)
+
+    def _folder_views(self, manifest: Manifest) -> dict[str, View]:
+        _check_entries(self.path, set(manifest.files))
+        views = {}
+        for name, expected in manifest.files.items():
+            view = views[name] = _map(self.path / name)
+            if view.size != expected.bytes:
+                raise SizeError(f"{self.path / name}: expected {expected.bytes:,} bytes, found {view.size:,}")
+        return views
+
+    def _packed_views(self, manifest: Manifest, packed: View) -> dict[str, View]:
+        offsets = dict(_places(len(self.manifest) + len(self.signature), manifest))
+        total = offsets.pop("")
+        if packed.size != total:
+            raise SizeError(f"{self.path}: expected {total:,} bytes, found {packed.size:,}")
+        views, end = {}, HEAD + len(self.manifest) + len(self.signature)
+        for name, start in [*offsets.items(), ("", total)]:
+            if packed[end:start].any():
+                raise BundleError(f"{self.path}: expected zeros in bytes {end:,} to {start:,}, found others")
+            if name:
+                end = start + manifest.files[name].bytes
+                views[name] = packed[start:end]
+        return views
+
+
+def stamp(path: Path) -> Stamp:
+    """Device, inode, size and time of change in ns of every file of the bundle at `path`, None for one that is missing.
+
+    Another stamp than before means that what was mapped may hold other bytes now, or none.
+    """
+    names = (MANIFEST, SIGNATURE, *LAYOUT) if path.is_dir() else ("",)
+    return tuple(_file_stamp(path / name) for name in names)
+
+
+def write_packed(container: Container, manifest: Manifest, views: dict[str, View], path: Path) -> None:
+    """Write the bundle as the new file `path`. Raises OSError."""
+    with create(path) as out:
+        out.write(MAGIC + np.array([len(container.manifest), len(container.signature)], "<u8").tobytes())
+        out.write(container.manifest + container.signature)
+        for name, start in _places(len(container.manifest) + len(container.signature), manifest):
+            out.write(bytes(start - out.tell()))
+            if name:
+                out.write(views[name].data)
+
+
+def write_folder(container: Container, views: dict[str, View], path: Path) -> None:
+    """Write the bundle as the new folder `path`. Raises OSError."""
+    path.mkdir()
+    (path / MANIFEST).write_bytes(container.manifest)
+    if container.signature:
+        (path / SIGNATURE).write_bytes(container.signature)
+    for name, view in views.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_bytes(view.data)
+
+
+def _places(head: int, manifest: Manifest) -> Iterator[tuple[str, int]]:
+    """Where each file starts in a packed bundle, by name; last, under the name "", where the whole ends."""
+    end = HEAD + head
+    for name in [*sorted(manifest.files), ""]:
+        start = -(-end // ALIGNMENT) * ALIGNMENT
+        yield name, start
+        end = start + (manifest.files[name].bytes if name else 0)
+
+
+def _check_entries(path: Path, listed: set[str]) -> None:
+    """Only plain files that are listed, in plain folders that hold some of them."""
+    files = listed | {MANIFEST, SIGNATURE}
+    folders = {parent.as_posix() for name in files for parent in Path(name).parents}
+    for base, below, names in os.walk(path):
+        for each in (Path(base, name) for name in sorted(below + names)):
+            name = each.relative_to(path).as_posix()
+            if each.is_symlink():
+                raise _link(each)
+            if name not in (folders if each.is_dir() else files):
+                raise ExtraFileError(
+                    f"{each}: expected only files that the manifest lists, found this one; remove it, or give the"
+                    " bundle a folder of its own, below the root of a volume or repository"
+                )
+
+
+def _link(file: Path) -> FileKindError:
+    return FileKindError(
+        f"{file}: expected a plain file or folder, found a link; copy the bundle with what the links point to: cp -rL"
+    )
+
+
+def read_small(file: Path, limit: int) -> bytes:
+    """The content of a plain file. Raises BundleError when it is none, or has more than `limit` bytes."""
+    with _opened(file) as (descriptor, size), os.fdopen(descriptor, "rb", closefd=False) as content:
+        if size > limit:
+            raise ManifestError(f"{file}: expected at most {limit:,} bytes, found {size:,}")
+        return content.read(limit)
+
+
+def _map(file: Path, follow: bool = False) -> View:
+    with _opened(file, follow) as (descriptor, size):
+        if not size:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), np.uint8)
+
+
+@contextmanager
+def _opened(file: Path, follow: bool = False) -> Iterator[tuple[int, int]]:
+    """Descriptor and size of a plain file. A link is not followed unless told to, and a pipe is not waited for."""
+    try:
+        descriptor = os.open(file.resolve() if follow else file, os.O_RDONLY | PLAIN | getattr(os, "O_BINARY", 0))
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileKindError(f"{file}: expected a plain file, found a folder, pipe or device")
+            yield descriptor, found.st_size
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"{file}: expected a file, found nothing") from error
+    except (OSError, ValueError) as error:  # ValueError: mapped while it became shorter
+        if file.is_symlink() and not follow:
+            raise _link(file) from error
+        raise BundleError(f"{file}: expected a readable file, found: {error}") from error
+
+
+def _file_stamp(file: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,0 +1,248 @@
+"""A bundle, verified before anything of it is parsed: trust first, then sizes and hashes, then form and content."""
+
+import hashlib
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from musix_runtime.atomic import new_path
+from musix_runtime.bundle import faiss_check, onnx_check, signature, validation
+from musix_runtime.bundle import manifest as manifests
+from musix_runtime.bundle.archive import Container, Stamp, View, stamp, write_folder, write_packed
+from musix_runtime.bundle.manifest import (
+    ARRAYS,
+    COUNTS,
+    GOLDEN,
+    GRAPHS,
+    INDEXES,
+    LAYOUT,
+    MAX_DEPTH,
+    MAX_FAMILIES,
+    MAX_GOLDEN_BYTES,
+    MAX_KEY_BYTES,
+    Dimension,
+    Manifest,
+)
+from musix_runtime.errors import HashError, LayoutError, ManifestError, refusing
+from musix_runtime.models import features
+from musix_runtime.models.index import Description, Index
+from musix_runtime.models.mood import MOODS
+from musix_runtime.models.ranker import COMPONENTS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. Make one with `Bundle.open`."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    container: Container
+    views: dict[str, View]  # every listed file, mapped: what was verified is what is used
+    stamp: Stamp  # of the files that are mapped; once it is another, they may hold anything
+    trust: Path | None = None  # the public key by which it had to be signed
+
+    @property
+    def name(self) -> str:
+        """`NAME-VERSION`."""
+        return f"{self.manifest.name}-{self.manifest.version}"
+
+    @property
+    def label(self) -> str:
+        """`NAME-VERSION@digest`, as every HTTP answer carries it."""
+        return f"{self.name}@{self.digest}"
+
+    @classmethod
+    def open(cls, path: str | Path, trust: str | Path | None = None) -> "Bundle":
+        """Verify the bundle folder or packed file at `path`. With `trust`, the file of a public key, it must be signed
+        with that key's other half, which is checked before anything is parsed.
+
+        Raises a BundleError that names the file, what was expected and what was found; InputError for a wrong key.
+        """
+        path = Path(path)
+        key = None if trust is None else signature.read_key(Path(trust))
+        with refusing(path):
+            before = stamp(path)
+            container = Container.open(path)
+            digest = manifests.digest(container.manifest)
+            if key is not None:
+                signature.check(digest, container.signature, key, path)
+            manifest = manifests.decode(container.manifest, str(path))
+            _check_manifest(manifest, path)
+            views = container.views(manifest)
+            _check_hashes(path, manifest, views)
+            bundle = cls(path, manifest, digest, container, views, before, None if trust is None else Path(trust))
+            validation.check(bundle)
+            if stamp(path) != before:
+                raise HashError(
+                    f"{path}: expected files that nobody writes to, found them changed while they were verified"
+                )
+            return bundle
+
+    def pack(self, path: Path) -> None:
+        """Write the bundle as the one file `path`; whole or not at all. Raises OutputError when the name is taken."""
+        with new_path(path) as partial:
+            write_packed(self.container, self.manifest, self.views, partial)
+
+    def unpack(self, path: Path) -> None:
+        """Write the bundle as the folder `path`; whole or not at all. Raises OutputError when the name is taken."""
+        with new_path(path) as partial:
+            write_folder(self.container, self.views, partial)
+
+    def copy(self, path: Path) -> None:
+        """Write the bundle at the free name `path`, as a folder or file like itself. Raises OSError."""
+        if self.container.packed is None:
+            write_folder(self.container, self.views, path)
+        else:
+            write_packed(self.container, self.manifest, self.views, path)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A mapped array; LayoutError when dtype, order, shape or length are not the format's."""
+        expected = ARRAYS[name]
+        view = self.views[name]
+        head = io.BytesIO(view[:512].tobytes())
+        try:
+            version = np.lib.format.read_magic(head)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+        except Exception as error:  # numpy reads the header as a Python expression
+            raise LayoutError(f"{self.path}: {name}: expected a .npy file of version 1.0, found: {error}") from error
+        wanted = (expected.dtype, tuple(self.manifest.size(each) for each in expected.shape), False, (1, 0))
+        found = (dtype.kind if expected.dtype == "S" else dtype.str, shape, fortran, version)
+        if found != wanted or dtype.hasobject:
+            raise LayoutError(
+                f"{self.path}: {name}: expected (dtype, shape, Fortran order, version) {wanted}, found {found}"
+            )
+        if dtype.kind == "S" and not 0 < dtype.itemsize <= MAX_KEY_BYTES:
+            raise LayoutError(f"{self.path}: {name}: expected keys of 1 to {MAX_KEY_BYTES:,} bytes, found {dtype.str}")
+        if view.size - head.tell() != dtype.itemsize * prod(shape):
+            raise LayoutError(
+                f"{self.path}: {name}: expected {shape} of {dtype.str} and no more, found {view.size:,} bytes"
+            )
+        return np.ndarray(shape, dtype, view, head.tell())
+
+    def session(self, name: str) -> ort.InferenceSession:
+        """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
+        expected, arena = GRAPHS[name], name == "ranker/model.onnx"  # which runs twice a recommendation, on few rows
+        shapes = {port: tuple(map(self.manifest.size, axes)) for port, axes in expected.inputs.items()}
+        data = self.views[name].tobytes()
+        try:
+            onnx_check.check(data, shapes, list(expected.outputs))
+            session = ort.InferenceSession(data, _session_options(arena), ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no base below Exception
+            raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
+        widths = {port: axes[-1] for port, axes in expected.inputs.items()}
+        self._check_ports(name, "inputs", widths, session.get_inputs())
+        self._check_ports(name, "outputs", expected.outputs, session.get_outputs())
+        return session
+
+    def index(self, name: str) -> Index:
+        """The mapped FAISS index of a file; LayoutError when its kind or size are not what the manifest says."""
+        return self._indexes[name]
+
+    @cached_property
+    def _indexes(self) -> dict[str, Index]:
+        return {name: self._index(name) for name in INDEXES}
+
+    def _index(self, name: str) -> Index:
+        matrix, search = self.array(INDEXES[name].vectors), self.manifest.indexes[name]
+        try:
+            faiss_check.check(self.views[name], search.kind, len(matrix), matrix.shape[1], search.nlist)
+            index = Index.read(matrix, self.views[name])
+        except RuntimeError as error:
+            raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
+        except ValueError as error:
+            raise LayoutError(f"{self.path}: {name}: {error}") from error
+        wanted = Description(search.kind, search.nlist, search.nprobe)
+        if index.description != wanted:
+            raise LayoutError(f"{self.path}: {name}: expected {wanted}, found {index.description}")
+        return index
+
+    def golden(self, type_: type[T]) -> T:
+        """The golden cases, as `type_`; LayoutError when they are not."""
+        if self.views[GOLDEN].size > MAX_GOLDEN_BYTES:
+            raise LayoutError(f"{self.path}: {GOLDEN}: expected at most {MAX_GOLDEN_BYTES:,} bytes, found more")
+        try:
+            return msgspec.json.decode(self.views[GOLDEN].data, type=type_)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise LayoutError(f"{self.path}: {GOLDEN}: expected golden cases, found: {error}") from error
+
+    def _check_ports(self, name: str, what: str, expected: dict[str, Dimension], ports: list[Any]) -> None:
+        wanted = {port: ("tensor(float)", self.manifest.size(width)) for port, width in expected.items()}
+        found = {port.name: (port.type, port.shape[-1] if port.shape else None) for port in ports}
+        if found != wanted:
+            raise LayoutError(f"{self.path}: {name}: {what}: expected {wanted}, found {found}")
+
+
+def _session_options(arena: bool) -> ort.SessionOptions:
+    # One thread, seldom an arena: on a small shared box the defaults spin on every core and hold memory for good.
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = arena
+    options.enable_mem_pattern = False
+    return options
+
+
+def _check_manifest(manifest: Manifest, path: Path) -> None:
+    expected = {"features": list(features.INPUTS), "moods": list(MOODS), "components": list(COMPONENTS)}
+    for key, value in expected.items():
+        if getattr(manifest, key) != value:
+            raise ManifestError(f"{path}: {key}: expected {value}, found {getattr(manifest, key)}")
+    if set(manifest.indexes) != set(INDEXES):
+        raise ManifestError(f"{path}: indexes: expected {sorted(INDEXES)}, found {sorted(manifest.indexes)}")
+    if set(manifest.serving.blend) != set(COMPONENTS):
+        raise ManifestError(f"{path}: serving.blend: expected {COMPONENTS}, found {tuple(manifest.serving.blend)}")
+    families = set(filter(str.isprintable, filter(None, manifest.families)))
+    if len(families) != len(manifest.families) or not 0 < len(families) <= MAX_FAMILIES:
+        found = str(manifest.families)[:1000]
+        raise ManifestError(f"{path}: families: expected 1 to {MAX_FAMILIES} different names, found {found}")
+    for name, allowed in COUNTS.items():
+        if manifest.size(name) not in allowed:
+            raise ManifestError(f"{path}: counts: {name}: expected {allowed}, found {manifest.size(name):,}")
+    if set(manifest.counts) != set(COUNTS):
+        raise ManifestError(f"{path}: counts: expected {sorted(COUNTS)}, found {sorted(manifest.counts)}")
+    for name, search in manifest.indexes.items():
+        if not (0 < search.nprobe <= search.nlist if search.kind == "ivf" else search.nlist == search.nprobe == 0):
+            raise ManifestError(
+                f"{path}: indexes: {name}: expected at most as many lists searched as there are, found {search}"
+            )
+    if _depth(manifest.quality) > MAX_DEPTH:
+        raise ManifestError(f"{path}: quality: expected a depth of at most {MAX_DEPTH}, found more")
+    if set(manifest.files) != set(LAYOUT):
+        lacking, unknown = sorted(set(LAYOUT) - set(manifest.files)), sorted(set(manifest.files) - set(LAYOUT))
+        raise ManifestError(f"{path}: files: lacks {lacking or 'none'}, has unknown {unknown or 'none'}")
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects of decoded JSON are nested; not further than `MAX_DEPTH` + 1."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        depth += bool(level)
+    return depth
+
+
+def _check_hashes(path: Path, manifest: Manifest, views: dict[str, View]) -> None:
+    """In as many threads as there are cores, which are gone when it returns; the largest file first."""
+    names = sorted(views, key=lambda name: -views[name].size)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = dict(
+            zip(names, threads.map(lambda name: hashlib.sha256(views[name].data).hexdigest(), names), strict=True)
+        )
+    for name in views:
+        if found[name] != manifest.files[name].sha256:
+            raise HashError(f"{path}: {name}: expected SHA-256 {manifest.files[name].sha256}, found {found[name]}")

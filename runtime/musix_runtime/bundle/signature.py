@@ -1,0 +1,99 @@
+"""Signatures: Ed25519 over a bundle's digest, required by whoever opens it and never by its mere presence."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from musix_runtime.atomic import check_free, write_file
+from musix_runtime.errors import InputError, OutputError, SignatureError
+
+ALGORITHM = "ed25519"
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`signature.json`: the public key that signed, and its signature of the 64 ASCII characters of the digest."""
+
+    algorithm: str
+    key: str
+    signature: str
+
+
+def generate(path: Path) -> tuple[Path, Path]:
+    """Write a new pair of keys, `path`.key (private, PEM, readable by its owner only) and `path`.pub. Gives both paths.
+
+    Raises OutputError when one is there already, or cannot be written; then none is left.
+    """
+    ed25519, serialization = _cryptography()
+    private, public = path.with_name(f"{path.name}.key"), path.with_name(f"{path.name}.pub")
+    for each in (private, public):
+        check_free(each)
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    shared = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    write_file(public, shared, replace=False)
+    try:
+        write_file(private, pem, replace=False, mode=0o600)
+    except OutputError:
+        public.unlink()
+        raise
+    return private, public
+
+
+def sign(digest: str, private: Path) -> bytes:
+    """The bytes of `signature.json` for a digest. Raises InputError when `private` is not an Ed25519 private key."""
+    ed25519, serialization = _cryptography()
+    try:
+        key = serialization.load_pem_private_key(private.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{private}: expected an Ed25519 private key in PEM, found: {error}") from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise InputError(f"{private}: expected an Ed25519 private key, found another kind")
+    return _encode(Signature(ALGORITHM, key.public_key().public_bytes_raw().hex(), key.sign(digest.encode()).hex()))
+
+
+def read_key(path: Path) -> Any:
+    """Return the Ed25519 public key in a PEM file. Raises InputError when there is none."""
+    ed25519, serialization = _cryptography()
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected an Ed25519 public key in PEM, found: {error}") from error
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise InputError(f"{path}: expected an Ed25519 public key, found another kind")
+    return key
+
+
+def check(digest: str, signature: bytes, key: Any, place: Path) -> None:
+    """Raise SignatureError unless `signature` is the one form of a signature of `digest` by `key`."""
+    from cryptography.exceptions import InvalidSignature
+
+    if not signature:
+        raise SignatureError(f"{place}: expected a signature by the trusted key, found none")
+    try:
+        found = msgspec.json.decode(signature, type=Signature)
+        content = bytes.fromhex(found.signature)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise SignatureError(f"{place}: expected a signature, found: {error}") from error
+    expected = Signature(ALGORITHM, key.public_bytes_raw().hex(), content.hex())
+    if signature != _encode(expected):
+        raise SignatureError(f"{place}: expected an {ALGORITHM} signature by {expected.key}, found {found}")
+    try:
+        key.verify(content, digest.encode())
+    except InvalidSignature as error:
+        raise SignatureError(
+            f"{place}: expected a signature by the trusted key, found one that is not by it"
+        ) from error
+
+
+def _encode(signature: Signature) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(signature), indent=2) + b"\n"
+
+
+def _cryptography() -> tuple[Any, Any]:
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ModuleNotFoundError as error:
+        raise InputError("signatures need cryptography; install it with: pip install 'musix-edge[sign]'") from error
+    return ed25519, serialization

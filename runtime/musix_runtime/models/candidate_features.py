@@ -1,0 +1,79 @@
+"""Candidate features: what the ranker is told of every candidate of a batch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musix_runtime.models.arrays import Floats, RaggedRows, Rows, gather
+from musix_runtime.models.ranker import COMPONENTS, MICRO
+
+if TYPE_CHECKING:
+    from musix_runtime.models.retrieval import Candidates, RetrievalQuery, Retriever
+
+GENRE_AFFINITY_WEIGHT = np.float32(0.2)  # of preference, for a track of the family heard most
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFeatures:
+    """Catalogue rows (batch, n) and which of them are candidates, with content vectors (batch, n, 28) and components
+    (batch, n, 5)."""
+
+    rows: Rows
+    valid: NDArray[np.bool_]
+    vectors: Floats
+    components: Floats
+
+
+def extract(retriever: "Retriever", query: "RetrievalQuery", candidates: "Candidates") -> CandidateFeatures:
+    """The five components of each candidate, all in 0..1.
+
+    collab: affinity by factors, 0 for tracks nobody heard; the popularity when nothing is known of the user. content:
+    cosine with the content vector asked for, not below 0. preference: 1 - (1 - a)(1 - b / 5), where a is how much the
+    tracks that tell the taste speak for this one, by who hears them, and b how much the user hears its family, as a
+    share of the family heard most: who has heard much alike tells more than a family, which speaks for tracks that
+    nobody has heard yet. freshness. diversity: 1, as nothing is chosen yet.
+    """
+    collab, rows = retriever.collab, candidates.rows
+    vectors = retriever.content.vectors(rows)
+    positions = collab.places(rows)
+    components = np.empty((*rows.shape, len(COMPONENTS)), np.float32)
+    components[..., 0] = collab.affinities(positions, query.factors, candidates.best)
+    cosines = np.einsum("bkd,bd->bk", vectors, query.content)
+    components[..., 1] = np.minimum(np.maximum(cosines, 0, out=cosines), 1, out=cosines)
+    item_affinity = collab.item_affinities(positions, collab.taste(query.profile_items))
+    genre_affinity = _genre_affinities(retriever.families, retriever.n_families, query.profile_items, rows)
+    components[..., 2] = 1 - (1 - item_affinity) * (1 - GENRE_AFFINITY_WEIGHT * genre_affinity)
+    components[..., 3] = gather(retriever.freshness, rows)
+    components[..., 4] = 1
+    for i in (~query.has_factors).nonzero()[0].tolist():
+        components[i, :, 0] = 0 if query.has_content[i] else gather(retriever.popularity, rows[i])
+    return CandidateFeatures(rows, candidates.valid, vectors, components)
+
+
+def _genre_affinities(families: NDArray[np.uint32], count: int, heard: RaggedRows, rows: Rows) -> Floats:
+    """The greatest share of any family of each row, a share being how many of the tracks heard are of it, divided by
+    the same for the family that they are of most. Shape (batch, n)."""
+    bits = np.uint32(1) << np.arange(count, dtype=np.uint32)
+    counts = heard.sums(gather(families, heard.values)[:, None] & bits != 0)
+    shares = counts / np.maximum(counts.max(axis=1, keepdims=True), 1)
+    return ((gather(families, rows) & bits[:, None, None] != 0) * shares.T[:, :, None]).max(axis=0)
+
+
+def prefilter_by_blend(features: CandidateFeatures, weights: Floats, sizes: Rows) -> CandidateFeatures:
+    """The `sizes` (batch,) candidates of each request whose weighted sums of components are the greatest, in the given
+    order. `weights` (5,). Sums are compared as whole millionths, equal ones go to the first."""
+    n = features.rows.shape[1]
+    kept = min(n, int(sizes.max()))
+    blend = np.einsum("bki,i->bk", features.components, weights * np.float32(MICRO))
+    keys = np.where(features.valid, np.rint(blend).astype(np.float64) * n - np.arange(n), -np.inf)
+    chosen = np.sort(np.argpartition(keys, n - kept, axis=1)[:, n - kept :], axis=1)
+    flat = chosen + (np.arange(len(keys)) * n)[:, None]
+    valid = features.valid.take(flat)
+    if (sizes < kept).any():
+        ordered = np.sort(keys, axis=1)
+        valid &= keys.take(flat) >= ordered[np.arange(len(keys)), np.maximum(n - sizes, 0)][:, None]
+    vectors = features.vectors.reshape(-1, features.vectors.shape[2]).take(flat, axis=0)
+    components = features.components.reshape(-1, len(COMPONENTS)).take(flat, axis=0)
+    return CandidateFeatures(features.rows.take(flat), valid, vectors, components)

@@ -1,0 +1,26 @@
+"""Inference: one run of an ONNX graph, whose results are never taken on trust."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from musix_runtime.errors import LayoutError
+from musix_runtime.models.arrays import Floats
+
+ROUNDING = 1e-6  # by which a probability may be beyond 0..1
+
+
+def probabilities(session: Any, output: str, inputs: Mapping[str, Floats], rows: int, width: int) -> Floats:
+    """Run a graph and return its output: numbers in 0..1. Shape (rows, width).
+
+    `session` is an `onnxruntime.InferenceSession`, or what answers like one. Raises LayoutError when the output has
+    another shape, or numbers that are missing or out of range.
+    """
+    (values,) = session.run([output], inputs)
+    values = np.asarray(values, np.float32)
+    if values.shape != (rows, width):
+        raise LayoutError(f"{output}: expected an output of shape {(rows, width)}, found {values.shape}")
+    if values.size and not (values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING):
+        raise LayoutError(f"{output}: expected numbers in 0..1, found {values.min()} to {values.max()}")
+    return values

@@ -1,0 +1,208 @@
+"""Limits on connections of one process: how many, how long each phase may last, how many bytes are buffered.
+
+Every connection is in one phase at a time. A phase is a dict in order of entry, so the connection that has been in it
+longest comes first: one timer for the whole process closes what is overdue, and eviction takes constant time.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+from musix_runtime.serving.throttled_log import ThrottledLog
+from musix_runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+SWEEP_S = 0.2  # between two looks at what is overdue
+SWEEP_SIZE = 50  # connections closed at a time, so that a sweep takes a few milliseconds at most
+BODY_GRACE_S = 1.0  # beyond the body timeout: the application itself answers 408 first
+LINGER_S = 1.0  # for a client to read the answer to a refused request, before the connection is closed hard
+MAX_LINGERING = 64  # connections; a refused connection beyond that is closed at once
+FREE_BYTES = 16 * 1024  # of a connection that do not count as buffered: small requests are never refused for others
+RESERVED_DESCRIPTORS = 128  # for the bundle, metrics, a reload, and connections that are being refused
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a connection is refused: the answer to it, and the setting that decides, if any."""
+
+    status: int
+    code: str
+    message: str
+    setting: str = ""
+
+
+REASONS = {
+    "connections": Reason(
+        503, "busy", "connection: expected fewer at a time, found as many as are held", "MUSIX_MAX_CONNECTIONS"
+    ),
+    "evicted": Reason(
+        503, "busy", "request: expected the rest of it, found other connections waiting", "MUSIX_MAX_CONNECTIONS"
+    ),
+    "address": Reason(
+        503,
+        "busy",
+        "connection: expected fewer of one address, found as many as are held",
+        "MUSIX_MAX_CONNECTIONS_PER_ADDRESS",
+    ),
+    "head_size": Reason(431, "head_too_large", "head: expected fewer bytes or headers", "MUSIX_MAX_HEAD_BYTES"),
+    "url_size": Reason(414, "url_too_long", "URL: expected at most 8 KiB, found more"),
+    "head_time": Reason(408, "timed_out", "head: expected all of it sooner", "MUSIX_HEAD_TIMEOUT_S"),
+    "body_time": Reason(408, "timed_out", "body: expected all of it sooner", "MUSIX_BODY_SECONDS"),
+    "body_size": Reason(413, "body_too_large", "body: expected fewer bytes", "MUSIX_BODY_LIMIT"),
+    "buffered": Reason(
+        503, "busy", "body: expected fewer bytes at a time, found as many as are held", "MUSIX_MAX_BODIES_BYTES"
+    ),
+    "send_time": Reason(408, "timed_out", "answer: expected it to be read", "MUSIX_SEND_TIMEOUT_S"),
+    "pipelining": Reason(400, "bad_request", "request: expected fewer before an answer"),
+    "invalid": Reason(400, "bad_request", "request: expected HTTP/1.1, found something else"),
+}
+
+
+class Connection(Protocol):
+    """What the limiter knows of a connection."""
+
+    phase: "Phase | None"
+
+    def cut(self, reason: str | None) -> None:
+        """Close it, with an answer where one is possible."""
+
+
+class Phase(dict[Connection, float]):
+    """Connections in one phase, by when they entered it, longest ago first. `reason` None: to close is no refusal."""
+
+    def __init__(self, timeout_s: float, reason: str | None = None) -> None:
+        super().__init__()
+        self.timeout_s = timeout_s
+        self.reason = reason
+
+
+class ConnectionLimiter:
+    """The connections of one process. `count` is told the reason of every refusal.
+
+    When `max_connections` are open, a new one takes the place of the one that has waited longest for its client:
+    first those that never sent a whole request, then idle ones. Only connections that wait for an answer of ours are
+    never evicted.
+    """
+
+    def __init__(self, settings: Settings, count: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.heads = Phase(settings.head_timeout_s, "head_time")
+        self.bodies = Phase(settings.body_seconds + BODY_GRACE_S, "body_time")
+        self.stalled = Phase(settings.send_timeout_s, "send_time")  # clients that do not read their answers
+        self.idle = Phase(settings.keep_alive_s)
+        self.lingering = Phase(LINGER_S)  # refused clients, that may read why
+        self.closing = Phase(settings.send_timeout_s)  # clients that may read the rest of their last answer
+        self._open: dict[Connection, str] = {}  # with their addresses
+        self._addresses: dict[str, int] = {}
+        self._buffers: dict[Connection, int] = {}  # bytes, of those that have more than FREE_BYTES
+        self._buffered = 0
+        self._count = count
+        self._log = ThrottledLog(logger)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def admit(self, connection: Connection, host: str) -> str | None:
+        """Count one more connection; or the reason why it is refused."""
+        limit = self.settings.max_connections_per_address
+        address = _network(host) if limit else ""
+        if limit and self._addresses.get(address, 0) >= limit:
+            return "address"
+        if len(self._open) >= self.settings.max_connections and not self._evict():
+            return "connections"
+        self._open[connection] = address
+        if limit:
+            self._addresses[address] = self._addresses.get(address, 0) + 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        return None
+
+    def leave(self, connection: Connection) -> None:
+        """Forget a connection that was lost or is being closed."""
+        self.release(connection)
+        address = self._open.pop(connection, "")
+        if not address:
+            return
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+
+    def hold(self, connection: Connection, size: int) -> None:
+        """Count `size` bytes as buffered for a connection. Beyond the limit, the oldest unfinished request is cut."""
+        self._buffered += size - self._buffers.get(connection, 0)
+        self._buffers[connection] = size
+        waiting = (self.heads, self.bodies, self.stalled)
+        while self._buffered > self.settings.max_bodies_bytes:
+            oldest = next((each for each in self._buffers if each.phase in waiting), connection)
+            oldest.cut("buffered")
+            self.release(oldest)
+
+    def release(self, connection: Connection) -> None:
+        """Count no bytes of a connection as buffered any more."""
+        self._buffered -= self._buffers.pop(connection, 0)
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal and log it, at most once a minute for each reason."""
+        self._count(reason)
+        found = REASONS[reason]
+        setting = f"; {found.setting} sets the limit" if found.setting else ""
+        self._log.warn(reason, f"connection refused ({reason}): {found.message}{setting}")
+
+    def _evict(self) -> bool:
+        """Close the connection that has waited longest for its client; whether there was one."""
+        for phase in (self.heads, self.bodies, self.stalled, self.closing, self.idle):
+            if phase:
+                next(iter(phase)).cut("evicted")
+                return True
+        return False
+
+    def _sweep(self) -> None:
+        """Close what is overdue, a bounded number at a time."""
+        loop = asyncio.get_running_loop()
+        now, cut = loop.time(), 0
+        for phase in (self.heads, self.bodies, self.stalled, self.idle, self.lingering, self.closing):
+            last = now - phase.timeout_s
+            overdue = [each for each, since in islice(phase.items(), SWEEP_SIZE) if since <= last]
+            for each in overdue:
+                each.cut(phase.reason)
+            cut = max(cut, len(overdue))
+        waiting = self._open or self.lingering or self.closing
+        delay = 0.001 if cut == SWEEP_SIZE else SWEEP_S
+        self._timer = loop.call_later(delay, self._sweep) if waiting else None
+
+
+def _network(host: str) -> str:
+    """The address that a limit counts: an IPv4 address, or the /64 of an IPv6 address, which one client may own."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host or "-"
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
+
+
+def fit_descriptors(settings: Settings) -> int:
+    """Raise this process's soft limit of descriptors as needed, and return how many connections it can hold."""
+    wanted = settings.max_connections
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted + RESERVED_DESCRIPTORS:
+        needed = wanted + RESERVED_DESCRIPTORS
+        soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    fitting = max(1, min(wanted, soft - RESERVED_DESCRIPTORS))
+    if fitting < wanted:
+        logger.warning(
+            "MUSIX_MAX_CONNECTIONS: expected at most %d, as this process may open %d files, found %d; %d are held",
+            *(fitting, soft, wanted, fitting),
+        )
+    return fitting

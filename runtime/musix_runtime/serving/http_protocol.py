@@ -1,0 +1,299 @@
+"""HTTP/1.1 of our own server: uvicorn's protocol within the limits of `ConnectionLimiter`."""
+
+import asyncio
+from typing import Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from musix_runtime.serving.connection_limits import FREE_BYTES, MAX_LINGERING, REASONS, ConnectionLimiter, Phase
+from musix_runtime.serving.responses import failure
+
+MAX_URL_BYTES = 8 * 1024
+MAX_HEADERS = 100
+MAX_PIPELINED = 16  # requests before an answer, and in one read
+MAX_PIECES = 1024  # of bodies in one read: chunks of a few bytes cost more to parse than to send
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """One connection. The application's `state.connection_limiter` holds the limits and all other connections.
+
+    A request is in its head from its first byte, then in its body until the last. What is left of a body after the
+    answer is read and thrown away within the body limit, so that the connection can go on.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.limits: ConnectionLimiter = cast(Any, self.app).state.connection_limiter
+        self.max_head_bytes = self.limits.settings.max_head_bytes
+        self.phase: Phase | None = None
+        self.fresh = True  # until the first whole head
+        self.in_head = self.in_body = False
+        self.in_read = False
+        self.last = False  # whether nothing is read after the request under way
+        self.ended = False  # refused: nothing more is read
+        self.lingers = False  # refused, and the client may read why
+        self.refusal = "invalid"  # the reason, when the parser is stopped
+        self.buffered = 0  # bytes of requests that are not answered
+        self.discarded = 0  # bytes of a body after its answer
+        self.head_read = self.head_parsed = self.header_count = self.begun = self.pieces = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Admit the connection, or refuse it."""
+        super().connection_made(transport)
+        reason = self.limits.admit(self, self.client[0] if self.client else "")
+        if reason is None:
+            self._update_phase()
+        else:
+            self._end(reason, answer=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._enter(None)
+        self.limits.leave(self)
+        self.ended = True
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what was read, within all limits."""
+        if self.ended or self.last:
+            self.flow.pause_reading()
+            return
+        answered = self.in_body and not self._under_way()
+        if answered:
+            self._discard(len(data))
+        else:
+            self._hold(len(data))
+        if self.ended:
+            return
+        self._feed(data)
+        if answered and (self.in_head or self._under_way()):
+            self._hold(len(data))  # the next request has begun
+        self._update_phase()
+
+    def _feed(self, data: bytes) -> None:
+        between = not (self.in_head or self.in_body)
+        self.begun = self.pieces = 0
+        self.in_read = True
+        try:
+            self.parser.feed_data(data)
+            if self.in_head and (not self.begun or (self.begun == 1 and between)):
+                self.head_read += len(data)  # all of it belongs to this head, also what the parser has not told yet
+                if self.head_read > self.max_head_bytes:
+                    self._stop("head_size")
+        except httptools.HttpParserUpgrade:
+            self._answer_last()
+        except (httptools.HttpParserError, _StopError):
+            if self.refusal == "pipelining":
+                self.limits.refused(self.refusal)
+                self._answer_last()
+            else:
+                self._end(self.refusal, answer=True)
+        finally:
+            self.in_read = False
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self.begun += 1
+        if self.begun > MAX_PIPELINED or len(self.pipeline) >= MAX_PIPELINED:
+            self._stop("pipelining")
+        self.in_head = True
+        self.head_read = self.head_parsed = self.header_count = self.discarded = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the URL."""
+        if len(self.url) + len(url) > MAX_URL_BYTES:
+            self._stop("url_size")
+        self._count_head(len(url))
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer of a chunked body."""
+        self.header_count += 1
+        self._count_head(len(name) + len(value) + 4)
+        if self.header_count > MAX_HEADERS:
+            self._stop("head_size")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request."""
+        self.head_complete()
+        super().on_headers_complete()
+
+    def head_complete(self) -> None:
+        """Go on from the head to the body."""
+        self.fresh, self.in_head, self.in_body = False, False, True
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self.pieces += 1
+        if self.pieces > MAX_PIECES:
+            self._stop("invalid")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        self.message_complete()
+        super().on_message_complete()
+
+    def message_complete(self) -> None:
+        """Go on from the body to the next request."""
+        self.in_body = False
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request. uvicorn's own timer of idle connections is not started: the limiter has one."""
+        self.server_state.total_requests += 1
+        if not self.ended and not self.transport.is_closing():
+            self._release()
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+        if not self.in_read:
+            self._update_phase()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._update_phase()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._update_phase()
+
+    def shutdown(self) -> None:
+        """Close the connection as soon as no request is under way: the server stops."""
+        if self.ended:
+            self._abort()
+        else:
+            super().shutdown()
+
+    def cut(self, reason: str | None) -> None:
+        """Close the connection: it is overdue, or another one needs its place. A second time it is closed hard."""
+        if self.ended or self.transport.is_closing():
+            self._abort()
+        elif self.phase is self.limits.stalled:
+            self.limits.refused(reason or "send_time")
+            self._abort()
+        elif reason is None or self.phase is self.limits.idle:
+            self.ended = True
+            self.limits.leave(self)
+            self.transport.close()
+            self._update_phase()
+            if reason:
+                self.limits.refused(reason)
+        else:
+            self._end(reason, answer=self.in_body or self.in_head, linger=reason != "evicted")
+
+    def _end(self, reason: str, answer: bool, linger: bool = True) -> None:
+        """Refuse what the client sends: with an answer, unless another one is under way or was given."""
+        self.limits.refused(reason)
+        answer = answer and self._may_answer()
+        if self._under_way():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.pipeline.clear()
+        self.ended = True
+        self.limits.leave(self)
+        self.lingers = answer and linger and len(self.limits.lingering) < MAX_LINGERING
+        if answer:
+            self.transport.write(self._refusal(reason))
+        if self.lingers:
+            self.flow.pause_reading()
+            self.transport.write_eof()  # to close with bytes unread could take the answer back
+        else:
+            self.transport.close()
+        self._update_phase()
+
+    def _may_answer(self) -> bool:
+        if self._under_way():
+            return self.in_body and not self.cycle.response_started and not self.pipeline
+        return not self.in_body  # else this request has its answer
+
+    def _refusal(self, reason: str) -> bytes:
+        found = REASONS[reason]
+        response = failure(found.status, found.message, code=found.code)
+        retry = [(b"retry-after", b"1")] if found.status == 503 else []
+        headers = [*self.server_state.default_headers, *response.raw_headers, *retry, (b"connection", b"close")]
+        lines = b"".join([b"%b: %b\r\n" % each for each in headers])
+        return STATUS_LINE[found.status] + lines + b"\r\n" + bytes(response.body)
+
+    def _count_head(self, size: int) -> None:
+        self.head_parsed += size
+        if self.head_parsed > self.max_head_bytes:
+            self._stop("head_size")
+
+    def _stop(self, reason: str) -> None:
+        """Stop the parser, which passes the error on."""
+        self.refusal = reason
+        raise _StopError
+
+    def _discard(self, size: int) -> None:
+        self.discarded += size
+        if self.discarded > self.limits.settings.body_limit:
+            self._end("body_size", answer=False)
+
+    def _abort(self) -> None:
+        self.ended = True
+        self._enter(None)
+        self.limits.leave(self)
+        self.transport.abort()
+
+    def _hold(self, size: int) -> None:
+        self.buffered += size
+        if self.buffered > FREE_BYTES:
+            self.limits.hold(self, self.buffered)
+
+    def _answer_last(self) -> None:
+        """Close after the answer to the last request that was read, as the parser has stopped: there are too many, or
+        this one asks for another protocol, and is answered as any other."""
+        self.last = True
+        if self._under_way():
+            self.cycle.keep_alive = False
+        else:
+            self.transport.close()
+
+    def _under_way(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _release(self) -> None:
+        """Count less as buffered after an answer: nothing, or the share of those that still wait for theirs."""
+        waiting = len(self.pipeline) + (1 if self.in_head else 0)
+        before, self.buffered = self.buffered, self.buffered * waiting // (waiting + 1)
+        if before <= FREE_BYTES:
+            return
+        if self.buffered > FREE_BYTES:
+            self.limits.hold(self, self.buffered)
+        else:
+            self.limits.release(self)
+
+    def _enter(self, phase: Phase | None) -> None:
+        if self.phase is not None:
+            self.phase.pop(self, None)
+        self.phase = phase
+        if phase is not None:
+            phase[self] = self.loop.time()
+
+    def _update_phase(self) -> None:
+        phase = self._next_phase()
+        if phase is not self.phase:
+            self._enter(phase)
+
+    def _next_phase(self) -> Phase | None:
+        limits = self.limits
+        if self.lingers:
+            return limits.lingering
+        if self.ended or self.transport.is_closing():
+            return limits.closing
+        if self.flow.write_paused:
+            return limits.stalled
+        if self._under_way():
+            return limits.bodies if self.in_body and not self.pipeline else None
+        if self.in_head or self.fresh:
+            return limits.heads
+        return limits.bodies if self.in_body else limits.idle
+
+
+class _StopError(Exception):
+    """A limit was met while parsing."""

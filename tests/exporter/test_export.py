@@ -1,0 +1,186 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from musix_exporter import cli, export, genre, golden, onnx_graphs, parity
+from musix_exporter.bundle_writer import Files
+from musix_runtime import Engine
+from musix_runtime.atomic import sole_writer
+from musix_runtime.bundle.golden import replay
+from musix_runtime.bundle.manifest import LAYOUT
+from musix_runtime.bundle.reader import Bundle
+from musix_runtime.errors import GoldenError, InputError, OutputError, ParityError
+from musix_runtime.models.ranker import Ranker
+from musix_runtime.schemas import GenreConfidence
+from musix_trainer.run import Run
+from tests.conftest import DEMO
+
+
+def test_a_run_comes_back_from_its_folder_as_the_same_bundle(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
+    demo_run.save(tmp_path / "run")
+    again = export.export(Run.load(tmp_path / "run"), tmp_path / "again")
+    assert (again.path / "manifest.json").read_bytes() == (demo_bundle / "manifest.json").read_bytes()
+
+
+def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> None:
+    found = parity.measure(demo_run, engine)
+    assert found == engine.bundle.manifest.parity
+    assert set(found) == {"genre", "mood", "collab", "content", "ranker"}
+    assert max(found.values()) <= parity.TOLERANCE
+
+
+def test_a_wrong_graph_is_never_packed(demo_run: Run, tmp_path: Path) -> None:
+    """A native model whose export answers differently stops the export, and leaves nothing behind."""
+
+    class Liar(type(demo_run.mood)):
+        def probabilities(self, audio: np.ndarray) -> np.ndarray:
+            return super().probabilities(audio) * np.float32(0.99)
+
+    with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'mood': 0.00"):
+        export.export(replace(demo_run, mood=Liar(demo_run.mood.network)), tmp_path / "demo-1.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_converter_that_is_silently_wrong_is_caught_twice(
+    demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By parity; and were that left out, by the golden cases, which are the native models' answers."""
+    honest = genre._trees
+
+    def wrong(booster: object) -> list[onnx.AttributeProto]:
+        attributes = honest(booster)
+        for attribute in attributes:
+            if attribute.name == "target_weights":
+                attribute.floats[:] = [each / 2 for each in attribute.floats]
+        return attributes
+
+    monkeypatch.setattr(genre, "_trees", wrong)
+    with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'genre'"):
+        export.export(demo_run, tmp_path / "demo-1.0.0")
+    monkeypatch.setattr(parity, "measure", lambda run, engine: {})
+    with pytest.raises(GoldenError, match=r"golden classify case \d+: genre: expected the native models' answer"):
+        export.export(demo_run, tmp_path / "demo-1.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_was_edited_after_training_is_not_exported(demo_run: Run, tmp_path: Path) -> None:
+    demo_run.save(tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('version = "1.0.0"', 'version = "1.1.0"'))
+    with pytest.raises(InputError, match=r"recipe\.toml: expected the recipe that the run was trained by, SHA-256 "):
+        Run.load(tmp_path / "run")
+
+
+def test_every_golden_case_is_asked_before_a_bundle_is_left(
+    demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case beyond the few that opening asks: the build fails, and not some host of the bundle."""
+    honest = golden.cases
+
+    def wrong(run: Run, engine: Engine) -> golden.Golden:
+        found = honest(run, engine)
+        found.classify[-1].expected.mood.probabilities["happy"] += 0.01
+        return found
+
+    monkeypatch.setattr(golden, "cases", wrong)
+    with pytest.raises(GoldenError, match="golden classify case 63: mood"):
+        export.export(demo_run, tmp_path / "demo-1.0.0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_that_hangs_on_a_near_tie_is_no_golden_case(small_bundle: Path) -> None:
+    """Every golden case has the same answer when all scores are off by a rounding, up or down."""
+    engine = Engine.open(small_bundle)
+    for sign in (-1, 1):
+        replay(replace(engine, ranker=Ranker(golden._Shaken(engine.ranker.session, sign))), engine.golden())
+
+
+def test_what_is_never_stable_is_an_error(engine: Engine) -> None:
+    case = engine.golden().classify[0]
+    wrong = GenreConfidence(case.expected.genres[0].name, 0.123)
+    other = msgspec.structs.replace(case.expected, genres=[wrong, *case.expected.genres[1:]])
+    draws = []
+
+    def draw(number: int) -> golden.Golden:
+        draws.append(number)
+        return golden.Golden(golden.STABLE, [golden.ClassifyCase(case.request, other)], [])
+
+    with pytest.raises(GoldenError, match="genre: expected the native models' answer"):
+        golden._stable(draw, 7, [engine])
+    assert draws == [7] * golden.DRAWS
+
+
+def test_the_golden_cases_reach_every_path(demo_bundle: Path) -> None:
+    golden = Engine.open(demo_bundle).golden()
+    assert min(len(golden.classify), len(golden.recommend)) >= 64
+    assert {case.expected.source for case in golden.recommend} == {"hybrid", "collab", "history", "content", "popular"}
+    assert {case.request.limit for case in golden.recommend} == {1, 10, 100}
+    assert {bool(case.request.exclude_ids) for case in golden.recommend} == {True, False}
+    assert {case.request.audio_features is None for case in golden.classify} == {True, False}
+    assert {case.request.popularity is None for case in golden.classify} == {True, False}
+
+
+def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path) -> None:
+    booster = type(demo_run.genre.booster)(n_estimators=2, objective="binary:logistic")
+    booster.fit(np.random.default_rng(0).random((20, 17)), np.arange(20) % 2)
+    with pytest.raises(ValueError, match="expected gbtree with multi:softprob, found None with binary:logistic"):
+        genre.convert(replace(demo_run.genre, booster=booster), Files(tmp_path))
+
+
+def test_a_bundle_is_not_written_over(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "demo-1.0.0"
+    path.mkdir()
+    (path / "mine").touch()
+    with pytest.raises(OutputError, match="expected a free name"):
+        export.export(demo_run, path)
+    assert [each.name for each in path.iterdir()] == ["mine"]
+    export.export(demo_run, path, replace=True)
+    assert not (path / "mine").exists()
+
+
+def test_the_second_of_two_builds_is_told_so_before_it_trains(tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "demo-1.0.0.build"):
+        found = CliRunner().invoke(cli.build, [str(DEMO), "--out", str(tmp_path), "--replace"])
+    assert isinstance(found.exception, OutputError)
+    assert "expected no other writer, found one at work; wait until it is done" in str(found.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["genre", "mood", "ranker"])
+def test_graphs_hold_nothing_of_the_machine_that_made_them(demo_bundle: Path, part: str) -> None:
+    content = (demo_bundle / part / "model.onnx").read_bytes()
+    model = onnx.load_from_string(content)
+    assert not model.metadata_props
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+    assert b"/" not in b"".join(each.name.encode() for each in model.graph.initializer)
+    assert not {node.op_type for node in model.graph.node} & {"Dropout", "BatchNormalization"}
+    assert onnx_graphs.to_bytes(model) == content
+
+
+def test_the_manifest_holds_no_path_clock_or_host(demo_bundle: Path) -> None:
+    text = (demo_bundle / "manifest.json").read_text()
+    assert str(demo_bundle.parent) not in text
+    assert str(Path.cwd()) not in text
+    assert set(json.loads(text)["files"]) == set(LAYOUT)
+
+
+def test_the_provenance_holds_the_recipe_to_the_byte(demo_bundle: Path) -> None:
+    provenance = Bundle.open(demo_bundle).manifest.provenance
+    assert provenance.recipe.encode() == DEMO.read_bytes()
+    assert provenance.recipe_sha256 == hashlib.sha256(DEMO.read_bytes()).hexdigest()
+
+
+def test_files_take_only_what_the_format_names(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    with pytest.raises(KeyError, match="not a file of the bundle format"):
+        files.add_bytes("genre/other.onnx", b"")
+    with pytest.raises(TypeError, match=r"catalog/moods.npy: expected \|u1, found <i8"):
+        files.add_array("catalog/moods.npy", np.zeros(3, np.int64))
+    assert not list(tmp_path.rglob("*.npy"))

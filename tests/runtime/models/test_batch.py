@@ -1,0 +1,67 @@
+"""An answer is the same, byte for byte, whichever other requests are answered beside it."""
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from musix_exporter import export
+from musix_runtime import Engine, RecommendRequest
+from musix_runtime.timing import RECOMMEND, Stages
+from musix_trainer import recipe
+from musix_trainer.run import Run
+
+
+@pytest.fixture(scope="module")
+def engine_of_lists(demo_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
+    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
+    return Engine.open(export.export(run, tmp_path_factory.mktemp("lists") / "demo-1.0.0").path)
+
+
+def drawn(engine: Engine, count: int) -> list[RecommendRequest]:
+    """Requests that reach every way of meeting a user, some much larger than others."""
+    rng = np.random.default_rng(11)
+    ids = [key.decode() for key in engine.catalog.ids.sorted.tolist()]
+
+    def some(size: int) -> list[str]:
+        return [ids[i] for i in rng.integers(0, len(ids), size)]
+
+    return [
+        RecommendRequest(
+            user_id=f"listener-{rng.integers(600):03d}" if rng.random() < 0.7 else "nobody",
+            current_track_id=some(1)[0] if rng.random() < 0.4 else None,
+            limit=int(rng.choice([1, 10, 10, 10, 40, 100])),
+            exclude_ids=some(int(rng.choice([0, 0, 0, 5, 60, 900, 2900]))),
+            time_range=str(rng.choice(["short_term", "medium_term", "long_term"])),
+            history=some(int(rng.choice([1, 20]))) if rng.random() < 0.4 else None,
+        )
+        for _ in range(count)
+    ]
+
+
+def encoded(engine: Engine, requests: list[RecommendRequest]) -> list[bytes]:
+    answers = engine.recommend_batch(requests)
+    return [msgspec.json.encode(msgspec.structs.replace(each, generated_at="")) for each in answers]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_answers_do_not_depend_on_the_batch(kind: str, engine: Engine, engine_of_lists: Engine) -> None:
+    asked = engine if kind == "flat" else engine_of_lists
+    assert {each.kind for each in asked.bundle.manifest.indexes.values()} == {kind}
+    requests = drawn(asked, 160)
+    alone = [encoded(asked, [each])[0] for each in requests]
+    for size in (2, 3, 9, 16, 160):
+        order = np.random.default_rng(size).permutation(len(requests)).tolist()
+        for start in range(0, len(order), size):
+            few = order[start : start + size]
+            found = encoded(asked, [requests[i] for i in few])
+            assert found == [alone[i] for i in few]
+
+
+def test_every_answer_is_told_how_the_time_divides(engine: Engine) -> None:
+    stages = [Stages(), Stages()]
+    engine.recommend_batch([RecommendRequest(user_id="nobody"), RecommendRequest(user_id="listener-001")], stages)
+    assert [tuple(each.seconds) for each in stages] == [RECOMMEND, RECOMMEND]
+    assert engine.recommend_batch([]) == []

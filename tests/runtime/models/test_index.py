@@ -1,0 +1,81 @@
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musix_runtime.models.arrays import ABSENT
+from musix_runtime.models.index import Index, mapped
+
+
+def inverted_lists(vectors: np.ndarray, nlist: int, nprobe: int, coarse: faiss.Index | None = None) -> faiss.Index:
+    width = vectors.shape[1]
+    index = faiss.IndexIVFFlat(coarse or faiss.IndexFlatIP(width), width, nlist, faiss.METRIC_INNER_PRODUCT)
+    index.cp.min_points_per_centroid, index.nprobe = 1, nprobe
+    index.train(vectors)
+    index.add(vectors)
+    return index
+
+
+@given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 250), st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_all_vectors_are_searched_for_the_greatest_products(rows: int, width: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-3, 4, (rows, width)).astype(np.float32)  # whole numbers: exact, and with many ties
+    query = rng.integers(-3, 4, width).astype(np.float32)
+    found, products = Index(matrix).nearest(query, count)
+    every = matrix @ query
+    assert products.tolist() == np.sort(every)[::-1][:count].tolist()
+    assert len(set(found.tolist())) == len(found)
+    assert products.tolist() == every[found].tolist()
+
+
+def test_a_vector_that_is_no_number_is_never_found() -> None:
+    matrix = np.eye(5, dtype=np.float32)
+    matrix[2, 3] = np.nan
+    assert sorted(Index(matrix).nearest(np.ones(5, np.float32), 5)[0]) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("width", [3, 28, 51])
+def test_the_lists_next_to_the_query_are_searched(width: int) -> None:
+    rng = np.random.default_rng(width)
+    vectors = rng.standard_normal((3000, width)).astype(np.float32)
+    file = faiss.serialize_index(inverted_lists(vectors, 70, 5))
+    index, read = Index.read(vectors, file), mapped(file)
+    lists, centroids = faiss.downcast_InvertedLists(read.invlists), read.quantizer.reconstruct_n(0, 70)
+    for query in rng.standard_normal((20, width)).astype(np.float32):
+        near = np.argsort(-(centroids @ query))[:5].tolist()
+        rows = np.concatenate([faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)) for i in near])
+        best = rows[np.argsort(-(vectors[rows] @ query))[:10]]
+        assert index.nearest(query, 10)[0].tolist() == best.tolist()
+
+
+def test_more_lists_are_searched_where_too_few_are_found() -> None:
+    vectors = np.random.default_rng(0).standard_normal((3000, 9)).astype(np.float32)
+    index = Index(vectors, inverted_lists(vectors, 64, 1))
+    positions, products = index.nearest(vectors[5], 4000)
+    assert sorted(positions.tolist()) == list(range(3000))
+    assert (np.diff(products) <= 0).all()
+
+
+def test_queries_of_a_batch_find_what_each_finds_alone() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.standard_normal((5000, 28)).astype(np.float32)
+    for index in (Index(vectors), Index(vectors, inverted_lists(vectors, 64, 8))):
+        queries, counts = rng.standard_normal((9, 28)).astype(np.float32), rng.integers(0, 300, 9).tolist()
+        positions, products = index.search(queries, counts)
+        assert positions.shape == products.shape == (9, max(counts))
+        for i, count in enumerate(counts):
+            alone = index.nearest(queries[i], count)
+            assert positions[i, :count].tobytes() == alone[0].tobytes()
+            assert products[i, :count].tobytes() == alone[1].tobytes()
+            assert (positions[i, count:] == ABSENT).all()
+
+
+def test_what_is_no_query_is_refused() -> None:
+    index = Index(np.ones((4, 3), np.float32))
+    for queries, counts in ((np.ones((1, 4)), [1]), (np.ones(3), [1]), (np.ones((2, 3)), [1])):
+        with pytest.raises(ValueError, match="expected a count and 3 columns a query, found"):
+            index.search(queries.astype(np.float32), counts)
+    assert index.search(np.ones((0, 3), np.float32), [])[0].shape == (0, 0)
+    assert index.nearest(np.ones(6)[::2], 9)[1].tolist() == [3, 3, 3, 3]

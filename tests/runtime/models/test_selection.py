@@ -1,0 +1,46 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musix_runtime.models.selection import pairwise_diversity, select_diverse
+
+
+def unit_vectors(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    vectors = rng.standard_normal(shape).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@given(st.integers(0, 99))
+@settings(deadline=None)
+def test_diversity_is_one_minus_the_cosine_in_tenths(seed: int) -> None:
+    vectors = unit_vectors(np.random.default_rng(seed), 2, 7, 28)
+    whole = np.rint(vectors * 2048).astype(np.int64)
+    expected = np.rint((2048**2 - whole @ whole.transpose(0, 2, 1)) * 10 / 2048**2).clip(0, 10)
+    assert pairwise_diversity(vectors).tolist() == expected.tolist()
+
+
+def chosen_by_hand(scores: np.ndarray, diversity: np.ndarray, valid: np.ndarray, limit: int) -> list[tuple[int, int]]:
+    """Positions and diversities of one request's list, by the definition."""
+    levels, left, found = [10] * len(valid), np.flatnonzero(valid).tolist(), []
+    while left and len(found) < limit:
+        pick = min(left, key=lambda i: (-scores[i, levels[i]], i))
+        found.append((-scores[pick, levels[pick]], pick, levels[pick]))
+        left.remove(pick)
+        for i in left:
+            levels[i] = min(levels[i], diversity[pick, i])
+    return [(pick, level) for _, pick, level in sorted(found)]
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999))
+@settings(max_examples=200, deadline=None)
+def test_each_list_is_chosen_one_by_one(batch: int, n: int, limit: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 30, (batch, n, 11)).astype(np.float64)  # with many ties
+    diversity = pairwise_diversity(unit_vectors(rng, batch, n, 3))
+    valid, limits = rng.random((batch, n)) < 0.8, rng.integers(1, limit + 1, batch)
+    places, levels = select_diverse(scores, diversity, valid, limits)
+    positions = places - np.arange(batch)[:, None] * n
+    for i in range(batch):
+        expected = chosen_by_hand(scores[i], diversity[i], valid[i], limits[i])
+        found = zip(positions[i].tolist(), levels[i].tolist(), strict=True)
+        assert list(found)[: len(expected)] == expected

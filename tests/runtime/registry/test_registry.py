@@ -1,0 +1,354 @@
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from musix_runtime import Engine, Store
+from musix_runtime.bundle import manifest as manifests
+from musix_runtime.bundle.archive import stamp
+from musix_runtime.bundle.manifest import GOLDEN, MANIFEST
+from musix_runtime.bundle.reader import Bundle
+from musix_runtime.errors import (
+    GoldenError,
+    HashError,
+    InputError,
+    ManifestError,
+    OutputError,
+    StoreError,
+    VersionError,
+)
+from musix_runtime.registry.registry import find
+from tests.variants import flip, plant, variant
+
+MUSIX = Path(sys.executable).with_name("musix")
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(demo_bundle: Path, tmp_path: Path) -> Make:
+    """Make a bundle like the demo, of another version."""
+
+    def made(version: str, mark: str | None = None) -> Path:
+        return variant(demo_bundle, tmp_path / f"bundle-{version}-{mark}", version, mark)
+
+    return made
+
+
+@pytest.fixture
+def store(make: Make, tmp_path: Path) -> Store:
+    """A store with 1.0.0 and 1.9.0, the live one."""
+    store = Store(tmp_path / "store")
+    store.publish(make("1.0.0"))
+    store.publish(make("1.9.0"))
+    return store
+
+
+def published(store: Store) -> list[str]:
+    return sorted(each.name for each in (store.path / "demo").iterdir() if not each.name.startswith("."))
+
+
+def test_a_published_bundle_is_live_and_whole(make: Make, tmp_path: Path) -> None:
+    bundle, store = make("1.0.0"), Store(tmp_path / "deep" / "store")
+    path = store.publish(bundle)
+    assert path == store.live("demo") == store.path / "demo" / "1.0.0"
+    assert Engine.open(path).bundle.digest == Engine.open(bundle).bundle.digest
+    assert store.names() == ["demo"]
+    assert (store.path / "demo" / "live").read_text() == "1.0.0\n"
+
+
+def test_versions_are_compared_as_numbers_and_lower_ones_refused(store: Store, make: Make) -> None:
+    assert store.publish(make("1.10.0")).name == "1.10.0"
+    with pytest.raises(VersionError, match=r"demo: expected 1.10.0, which is live, or later, found 1.9.1"):
+        store.publish(make("1.9.1"))
+    assert published(store) == ["1.0.0", "1.10.0", "1.9.0", "live"]
+    assert store.live("demo").name == "1.10.0"
+
+
+def test_publishing_again_changes_nothing(store: Store, make: Make) -> None:
+    before = stamp(store.live("demo"))
+    assert store.publish(store.live("demo")) == store.live("demo")
+    assert stamp(store.live("demo")) == before
+    assert store.history("demo") == ["1.9.0", "1.0.0"]
+
+
+def test_a_version_cannot_get_other_content(store: Store, make: Make) -> None:
+    with pytest.raises(VersionError, match=r"1.9.0: expected digest [0-9a-f]{64}, published already, found [0-9a-f]"):
+        store.publish(make("1.9.0", "X"))
+
+
+def test_a_bundle_that_cannot_be_served_is_not_published(store: Store, make: Make) -> None:
+    bundle = make("2.0.0")
+    flip(bundle / "mood" / "model.onnx")
+    with pytest.raises(HashError):
+        store.publish(bundle)
+    assert published(store) == ["1.0.0", "1.9.0", "live"]
+
+
+def test_a_name_that_leads_elsewhere_is_refused(store: Store, make: Make) -> None:
+    bundle = make("2.0.0")
+    manifest = bundle / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"name": "demo"', b'"name": "../../demo"'))
+    with pytest.raises(ManifestError):
+        store.publish(bundle)
+
+
+def test_rollback_goes_back_and_publish_forward_again(store: Store, make: Make) -> None:
+    assert store.rollback("demo") == store.live("demo") == store.path / "demo" / "1.0.0"
+    with pytest.raises(StoreError, match=r"demo: expected a version that was live before 1.0.0, found none"):
+        store.rollback("demo")
+    store.publish(make("1.5.0"))  # lower than what was rolled back, higher than what is live
+    store.publish(store.path / "demo" / "1.9.0")
+    assert store.history("demo") == ["1.9.0", "1.5.0", "1.0.0"]
+
+
+def test_rollback_to_a_broken_bundle_is_refused(store: Store) -> None:
+    flip(store.path / "demo" / "1.0.0" / "mood" / "model.onnx")
+    with pytest.raises(HashError):
+        store.rollback("demo")
+    assert store.live("demo").name == "1.9.0"
+
+
+def test_gc_keeps_the_live_one_and_those_before_it(store: Store, make: Make) -> None:
+    store.publish(make("1.10.0"))
+    store.publish(make("2.0.0"))
+    store.rollback("demo")
+    assert [each.name for each in store.gc("demo")] == ["1.0.0", "2.0.0"]
+    assert published(store) == ["1.10.0", "1.9.0", "live"]
+    assert store.history("demo") == ["1.10.0", "1.9.0"]
+    assert store.gc("demo") == []
+    assert [each.name for each in store.gc("demo", keep=0)] == ["1.9.0"]
+    assert Engine.open(store.live("demo")).bundle.manifest.version == "1.10.0"
+
+
+def test_an_engine_that_is_open_survives_gc(store: Store) -> None:
+    engine = Engine.open(store.path / "demo" / "1.0.0")
+    store.gc("demo", keep=0)
+    assert not (store.path / "demo" / "1.0.0").exists()
+    assert engine.catalog.names[0]
+
+
+def test_a_store_is_found_by_its_name_or_when_it_has_one(store: Store, demo_bundle: Path) -> None:
+    assert find(store.path) == find(store.path / "demo") == (store, "demo")
+    assert find(demo_bundle) is None
+    assert find(store.path / "nothing") is None
+    other = store.path / "other"
+    other.mkdir()
+    (other / "live").write_text("1.0.0\n")
+    with pytest.raises(StoreError, match="expected a store of one name, or STORE/NAME, found the names demo, other"):
+        find(store.path)
+    assert find(other) == (store, "other")
+
+
+@pytest.mark.parametrize("content", ["", "..\n", "1.0.0\n../../etc\n", "1.0\n"])
+def test_a_pointer_that_is_none_is_refused(store: Store, content: str) -> None:
+    (store.path / "demo" / "live").write_text(content)
+    with pytest.raises(StoreError, match=r"demo/live: expected versions, one a line, found "):
+        store.live("demo")
+
+
+def test_what_is_in_another_place_than_it_says_is_refused(store: Store) -> None:
+    (store.path / "demo" / "1.9.0").rename(store.path / "demo" / "1.9.1")
+    with pytest.raises(ManifestError, match=r"1.9.1: expected demo 1.9.1, found demo 1.9.0"):
+        store.open("demo", "1.9.1")
+
+
+def test_a_store_that_cannot_be_written_is_named(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file/demo: expected a folder to write into, found"):
+        Store(tmp_path / "file").publish(make("1.0.0"))
+    with pytest.raises(StoreError, match="expected 'nope' in this store, found nothing"):
+        Store(tmp_path / "nothing").gc("nope")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Store, make: Make) -> None:
+    Bundle.open(make("1.10.0")).pack(store.path / "demo.musix")
+    store.publish(store.path / "demo.musix")
+    store.publish(make("1.11.0"))
+    paths = [store.path / "demo" / each for each in store.history("demo")]
+    assert {each.stat().st_mode & 0o777 for path in paths for each in path.rglob("*") if each.is_file()} == {0o444}
+    assert {each.stat().st_mode & 0o777 for path in paths for each in (path, *path.rglob("*")) if each.is_dir()} == {
+        0o555
+    }
+    assert paths[1].stat().st_mode & 0o777 == 0o444
+    for each in (store.path, *store.path.rglob("*")):
+        os.chown(each, 65534, 65534)
+    for each in store.path.parents:
+        if each.stat().st_uid == os.getuid() and not each.stat().st_mode & 0o001:
+            each.chmod(each.stat().st_mode | 0o011)
+    process = multiprocessing.get_context("fork").Process(target=collect_as_nobody, args=(store,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert published(store) == ["1.11.0", "live"]
+
+
+def collect_as_nobody(store: Store) -> None:
+    """Without root's rights, for which nothing is read-only."""
+    if os.getuid() == 0:
+        os.setuid(65534)
+    store.gc("demo", keep=0)
+
+
+@pytest.mark.parametrize("name", ["../demo", "..", ".", "", "demo/1.0.0", "Demo", "/etc"])
+def test_a_name_of_no_bundle_is_refused(store: Store, name: str) -> None:
+    for act in (store.gc, store.rollback, store.history, store.live):
+        with pytest.raises(StoreError, match=f"expected a bundle's name, of a-z, 0-9, _ and -, found {name!r}"):
+            act(name)
+
+
+def test_a_pipe_or_link_in_place_of_the_pointer_is_refused(store: Store, tmp_path: Path) -> None:
+    pointer = store.path / "demo" / "live"
+    pointer.rename(tmp_path / "live")
+    os.mkfifo(pointer)
+    for act in (lambda: find(store.path / "demo") and store.live("demo"), lambda: store.gc("demo")):
+        with pytest.raises(StoreError, match="demo/live: expected a plain file, found a folder, pipe or device"):
+            act()
+    pointer.unlink()
+    pointer.symlink_to(tmp_path / "live")
+    with pytest.raises(StoreError, match="demo/live: expected a plain file or folder, found a link"):
+        store.live("demo")
+
+
+def test_a_lock_that_is_a_link_is_not_followed(store: Store, make: Make, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (store.path / "demo" / ".lock").unlink()
+    (store.path / "demo" / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OutputError, match="demo: expected a place to write to, found: Too many levels of symbolic"):
+        store.publish(make("2.0.0"))
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_every_golden_case_is_asked_before_a_bundle_is_live(store: Store, demo_bundle: Path, tmp_path: Path) -> None:
+    bundle = variant(demo_bundle, tmp_path / "wrong", "2.0.0")
+    file = bundle / GOLDEN
+    cases = json.loads(file.read_bytes())
+    cases["recommend"][-1]["expected"]["recommendations"][0]["score"] = 0.0
+    file.write_text(json.dumps(cases))
+    manifest = manifests.decode((bundle / MANIFEST).read_bytes(), "")
+    entry = manifests.File(file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
+    changed = msgspec.structs.replace(manifest, files=manifest.files | {GOLDEN: entry})
+    (bundle / MANIFEST).write_bytes(manifests.encode(changed))
+    Engine.open(bundle)  # which asks a few
+    with pytest.raises(GoldenError, match="recommend case 63"):
+        store.publish(bundle)
+    assert published(store) == ["1.0.0", "1.9.0", "live"]
+
+
+def test_two_that_publish_at_once_take_turns(store: Store, make: Make) -> None:
+    bundles = [make(f"2.{i}.0") for i in range(4)]
+    started = [subprocess.Popen([MUSIX, "publish", each, store.path], stderr=subprocess.PIPE) for each in bundles]
+    for process in started:
+        errors = process.communicate()[1].decode()
+        assert process.returncode == 0 or "which is live, or later, found" in errors
+    assert store.live("demo").name == "2.3.0"
+    for version in store.history("demo"):
+        store.open("demo", version)
+    assert not list((store.path / "demo").glob(".*.partial"))
+
+
+def test_a_publisher_killed_at_any_point_leaves_a_store_that_serves(store: Store, make: Make) -> None:
+    ended = dict.fromkeys(("before", "while copying", "before it was live", "after"), 0)
+    chance = random.Random(0)
+    whole = publish_and_kill(store, make("2.0.0"), None)
+    for i in range(1, 51):
+        before, version = store.live("demo").name, f"2.{i}.0"
+        publish_and_kill(store, make(version), chance.uniform(0, 1.2 * whole))
+        live = store.live("demo")
+        store.open("demo", live.name)
+        assert live.name in (before, version)
+        ended[how_it_ended(store, version)] += 1
+    print(f"\nkilled 50 times: {ended}")
+    store.publish(make("3.0.0"))
+    store.gc("demo")
+    assert len(published(store)) == 3
+    assert not list((store.path / "demo").glob(".*.partial"))
+
+
+def publish_and_kill(store: Store, bundle: Path, seconds: float | None) -> float:
+    """Publish in a process of its own, killed that long after its start, if it still runs; how long it lived."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(
+        ["musix_runtime.registry.registry"]
+    )  # so that it dies at work, and not while it imports
+    begun = processes.Event()
+    process = processes.Process(target=publish, args=(begun, store, bundle))
+    process.start()
+    begun.wait()
+    start = time.monotonic()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize(("rename", "ended"), [(1, "while copying"), (2, "before it was live")])
+def test_a_publisher_killed_before_a_rename_can_start_again(store: Store, make: Make, rename: int, ended: str) -> None:
+    bundle = make("2.0.0")
+    process = multiprocessing.get_context("forkserver").Process(target=publish_until, args=(rename, store, bundle))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert how_it_ended(store, "2.0.0") == ended
+    assert store.live("demo").name == "1.9.0"
+    assert store.publish(bundle) == store.live("demo") == store.path / "demo" / "2.0.0"
+    assert published(store) == ["1.0.0", "1.9.0", "2.0.0", "live"]
+
+
+def publish_until(rename: int, store: Store, bundle: Path) -> None:
+    """Publish, and die on the spot when the `rename`-th rename is about to be made."""
+    left = itertools.count(1 - rename)
+
+    def die(event: str, arguments: object) -> None:
+        if event == "os.rename" and next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(die)
+    store.publish(bundle)
+
+
+def publish(begun: Event, store: Store, bundle: Path) -> None:
+    begun.set()
+    store.publish(bundle)
+
+
+def how_it_ended(store: Store, version: str) -> str:
+    if store.live("demo").name == version:
+        return "after"
+    if (store.path / "demo" / version).exists():
+        return "before it was live"
+    return "while copying" if (store.path / "demo" / f".{version}.partial").exists() else "before"
+
+
+def test_the_commands_say_what_they_did(make: Make, tmp_path: Path) -> None:
+    def musix(*arguments: object, code: int = 0) -> str:
+        found = subprocess.run([MUSIX, *map(str, arguments)], capture_output=True, text=True, check=False)
+        assert found.returncode == code
+        return (found.stdout or found.stderr).replace(str(tmp_path), "")
+
+    store = tmp_path / "store"
+    assert musix("publish", make("1.0.0"), store) == "/store/demo/1.0.0: live\n"
+    assert musix("publish", make("1.1.0"), store) == "/store/demo/1.1.0: live\n"
+    lower = musix("publish", make("1.0.1"), store, code=2)
+    assert lower.startswith("error: /store/demo: expected 1.1.0, which is live, or later, found 1.0.1")
+    assert musix("rollback", store, "demo") == "/store/demo/1.0.0: live\n"
+    assert musix("gc", store, "demo") == "/store/demo/1.1.0: removed\n"
+    plant(make("2.0.0"), store, "demo", broken="mood/model.onnx")
+    assert "expected SHA-256" in musix("publish", store / "demo" / "2.0.0", tmp_path / "other", code=4)
+
+
+def test_errors_of_a_store_are_input_errors() -> None:
+    assert issubclass(VersionError, StoreError)
+    assert issubclass(StoreError, InputError)

@@ -1,0 +1,171 @@
+import json
+import re
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from musix_runtime import Engine, create_app
+from musix_runtime.serving import openapi
+from musix_runtime.settings import Settings
+from musix_runtime.timing import RECOMMEND
+from tests.runtime.test_schemas import FEATURES
+
+TRACK = "simulated0000000000001"
+
+
+@pytest.fixture(scope="module")
+def client(engine: Engine) -> TestClient:
+    return TestClient(create_app(engine), raise_server_exceptions=False)
+
+
+def failure(response) -> dict:
+    body = response.json()
+    assert body["success"] is False
+    assert set(body["error"]) == {"code", "message", "details"}
+    return body["error"]
+
+
+def test_classify_answers_features_and_ids(client: TestClient) -> None:
+    for question in ({"trackId": f"spotify:track:{TRACK}"}, {"audioFeatures": FEATURES, "artists": ["Nobody"]}):
+        response = client.post("/api/ml/classify", json=question)
+        data = response.json()["data"]
+        assert response.status_code == 200
+        assert len(data["genres"]) == 5
+        assert set(data["mood"]["probabilities"]) == {"happy", "sad", "energetic", "calm", "focus"}
+        assert data["mood"]["primary"] in data["mood"]["probabilities"]
+        assert data["timestamp"].endswith("Z")
+
+
+def test_a_batch_is_answered_in_order(client: TestClient) -> None:
+    tracks = [f"simulated{i:013d}" for i in (5, 1, 9)]
+    many = client.post("/api/ml/classify/batch", json=[{"trackId": each} for each in tracks]).json()["data"]
+    single = [client.post("/api/ml/classify", json={"trackId": each}).json()["data"] for each in tracks]
+    assert [each["genres"][0]["name"] for each in many] == [each["genres"][0]["name"] for each in single]
+    assert client.post("/api/ml/classify/batch", json=[]).json() == {"success": True, "data": []}
+    assert client.post("/api/ml/classify/batch", json=[{"trackId": TRACK}] * 1000).status_code == 200
+
+
+def test_a_batch_names_every_wrong_track(client: TestClient) -> None:
+    response = client.post("/api/ml/classify/batch", json=[{"trackId": TRACK}, {"trackId": 1}, {"track": "x"}])
+    assert response.status_code == 422
+    assert [each["path"] for each in failure(response)["details"]] == ["[1].trackId", "[2].track"]
+    assert client.post("/api/ml/classify/batch", json=[{}] * 1001).status_code == 422
+    assert failure(client.post("/api/ml/classify/batch", json=[{"trackId": TRACK}, {"trackId": "x"}]))["details"] == [
+        {"path": "[1].trackId", "message": "unknown track"}
+    ]
+
+
+def test_recommend_and_similar(client: TestClient) -> None:
+    data = client.post("/api/ml/recommend", json={"userId": "listener-001", "limit": 3, "context": {"hour": 8}}).json()[
+        "data"
+    ]
+    assert data["source"] == "hybrid"
+    assert len(data["recommendations"]) == 3
+    assert set(data["recommendations"][0]) == {
+        "id", "name", "artist", "score", "reason", "contributions", "genre", "mood",
+    }  # fmt: skip
+    assert len(client.post("/api/ml/similar", json={"trackId": TRACK, "limit": 3}).json()["data"]["tracks"]) == 3
+
+
+def test_health_readiness_and_headers(client: TestClient, engine: Engine) -> None:
+    assert client.get("/health").json() == {"status": "healthy", "models_loaded": 5}
+    ready = client.get("/ready")
+    assert ready.json() == {"status": "ready", "name": "demo", "version": "1.0.0", "digest": engine.bundle.digest}
+    for response in (ready, client.get("/nowhere"), client.post("/api/ml/similar", json={})):
+        assert response.headers["x-bundle"] == f"demo-1.0.0@{engine.bundle.digest}"
+        assert response.headers["server-timing"].startswith("total;dur=")
+
+
+def test_timing_tells_the_stages(client: TestClient) -> None:
+    timing = client.post("/api/ml/recommend", json={"userId": "listener-001"}).headers["server-timing"]
+    names = [each.strip().partition(";")[0] for each in timing.split(",")]
+    assert names == ["total", "HTTP", *RECOMMEND, "JSON"]
+
+
+def test_the_document_and_the_page_need_nothing_from_elsewhere(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    assert set(document["components"]["schemas"]) >= {"RecommendRequest", "Recommendation", "AudioFeatures", "Failure"}
+    assert document["components"]["schemas"]["RecommendRequest"]["properties"]["limit"]["maximum"] == 100
+    assert "gzip" in document["paths"]["/api/ml/classify"]["post"]["requestBody"]["description"]
+    page = client.get("/docs").text
+    assert all(path in page for path in document["paths"])
+    assert re.findall(r"https?://", page) == []
+
+
+def test_admin_routes_are_documented_where_there_are_any() -> None:
+    assert "/api/ml/reload" in openapi.document(admin=True)["paths"]
+    assert "/api/ml/reload" not in openapi.document(admin=False)["paths"]
+
+
+def test_two_applications_count_apart(engine: Engine) -> None:
+    first, second = (TestClient(create_app(engine)) for _ in range(2))
+    first.post("/api/ml/recommend", json={"userId": "x"})
+    counted = 'musix_requests_total{route="/api/ml/recommend",status="200"} 1.0'
+    assert counted in first.get("/metrics").text
+    assert counted not in second.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "arguments", "status", "code"),
+    [
+        ("POST", "/api/ml/similar", {"json": {"trackId": "unknown"}}, 404, "unknown_track"),
+        ("POST", "/api/ml/classify", {"json": {"trackId": "unknown"}}, 404, "unknown_track"),
+        ("POST", "/api/ml/classify", {"json": {}}, 422, "invalid_fields"),
+        ("POST", "/api/ml/recommend", {"json": {"userId": "a", "limit": 0}}, 422, "invalid_fields"),
+        ("POST", "/api/ml/recommend", {"json": {"userId": "a", "limit": 101}}, 422, "invalid_fields"),
+        (
+            "POST",
+            "/api/ml/recommend",
+            {"content": b"{", "headers": {"content-type": "application/json"}},
+            400,
+            "bad_request",
+        ),
+        ("POST", "/api/ml/recommend", {"content": b"{}"}, 415, "unsupported_media_type"),
+        ("GET", "/api/ml/recommend", {}, 405, "method_not_allowed"),
+        ("GET", "/nowhere", {}, 404, "not_found"),
+    ],
+)
+def test_failures_have_their_status_and_code(
+    client: TestClient, method: str, path: str, arguments: dict, status: int, code: str
+) -> None:
+    response = client.request(method, path, **arguments)
+    assert response.status_code == status
+    assert failure(response)["code"] == code
+
+
+def test_a_body_over_the_limit_is_refused(engine: Engine) -> None:
+    client = TestClient(create_app(engine, Settings(body_limit=100)))
+    response = client.post("/api/ml/recommend", json={"userId": "a" * 200})
+    assert response.status_code == 413
+    assert failure(response)["message"] == "body: expected at most 100 bytes, found more"
+
+
+def test_an_internal_error_tells_nothing_of_the_inside(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Engine, request: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Engine, "similar", fail)
+    response = TestClient(create_app(engine), raise_server_exceptions=False).post(
+        "/api/ml/similar", json={"trackId": "a"}
+    )
+    assert response.status_code == 500
+    assert failure(response)["code"] == "internal_error"
+    assert "x-bundle" in response.headers
+    assert "secret" not in json.dumps(response.json())
+
+
+def test_other_origins_are_allowed_only_by_setting(engine: Engine) -> None:
+    asked = {"headers": {"origin": "https://player.example"}}
+    closed = TestClient(create_app(engine)).get("/health", **asked)
+    opened = TestClient(create_app(engine, Settings(cors_origins=("https://player.example",)))).get("/health", **asked)
+    assert "access-control-allow-origin" not in closed.headers
+    assert opened.headers["access-control-allow-origin"] == "https://player.example"
+
+
+def test_the_app_can_be_mounted_under_another(engine: Engine) -> None:
+    client = TestClient(Starlette(routes=[Mount("/music", create_app(engine))]))
+    assert client.post("/music/api/ml/similar", json={"trackId": TRACK}).status_code == 200
+    assert failure(client.get("/music/nowhere"))["code"] == "not_found"

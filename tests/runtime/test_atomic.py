@@ -1,0 +1,173 @@
+"""Atomic writes, with real processes that are killed, that meet, and that find no room."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from musix_runtime.atomic import new_folder, new_path, write_file
+from musix_runtime.errors import OutputError
+
+FORK = multiprocessing.get_context("fork")
+EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "fcntl.flock")
+FILES = ("a", "b/c", "d")
+
+
+def fill(folder: Path, version: str) -> None:
+    for name in FILES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(version)
+
+
+def version(folder: Path) -> str:
+    """The one version that all files of a folder are of."""
+    (found,) = {(folder / name).read_text() for name in FILES}
+    return found
+
+
+def replace_until(event: int, path: Path) -> None:
+    """Replace the folder, and die on the spot before the `event`-th thing that is done to the disk."""
+    left = iter(range(event))
+
+    def die(name: str, arguments: object) -> None:
+        if name in EVENTS and next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(die)
+    with new_folder(path, replace=True) as folder:
+        fill(folder, "new")
+
+
+def ended(target: object, *arguments: object) -> int | None:
+    process = FORK.Process(target=target, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_writer_killed_at_any_point_loses_neither_old_nor_new(tmp_path: Path) -> None:
+    path, kills, found = tmp_path / "thing", 0, set()
+    fill(new(path), "old")
+    while ended(replace_until, kills, path) == -signal.SIGKILL:
+        kills += 1
+        with pytest.raises(KeyError), new_folder(path, replace=True):
+            raise KeyError  # the next writer puts right what it finds, even when it writes nothing
+        assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+        found.add(version(path))
+        fill(path, "old")
+    assert kills > 10
+    assert found == {"old", "new"}
+    assert version(path) == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+
+
+def new(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def write_slowly(path: Path, begun: Event, finish: Event) -> None:
+    with new_folder(path, replace=True) as folder:
+        fill(folder, "slow")
+        begun.set()
+        finish.wait()
+
+
+def test_the_second_of_two_writers_is_told_so_and_the_first_one_finishes(tmp_path: Path) -> None:
+    begun, finish = FORK.Event(), FORK.Event()
+    first = FORK.Process(target=write_slowly, args=(tmp_path / "thing", begun, finish))
+    first.start()
+    begun.wait()
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"thing.lock: expected no other writer, found one at work"):
+            replace_until(1000, tmp_path / "thing")
+    finish.set()
+    first.join()
+    assert first.exitcode == 0
+    assert version(tmp_path / "thing") == "slow"
+    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+
+
+def test_writers_that_take_turns_leave_no_lock(tmp_path: Path) -> None:
+    started = [FORK.Process(target=write_until_done, args=(tmp_path / "thing", str(i))) for i in range(8)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * 8
+    assert version(tmp_path / "thing") in set(map(str, range(8)))
+    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+
+
+def write_until_done(path: Path, content: str) -> None:
+    while True:
+        try:
+            with new_folder(path, replace=True) as folder:
+                fill(folder, content)
+        except OutputError:
+            continue
+        return
+
+
+@pytest.mark.parametrize("use", ["partial", "lock"])
+def test_links_at_hidden_names_are_not_followed(tmp_path: Path, use: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / f".thing.{use}").symlink_to(victim)
+    if use == "lock":
+        with pytest.raises(OutputError, match="thing: expected a place to write to, found: Too many levels of symb"):
+            write_file(tmp_path / "thing", b"new")
+    else:
+        write_file(tmp_path / "thing", b"new")
+        assert (tmp_path / "thing").read_bytes() == b"new"
+    assert victim.read_text() == "mine"
+
+
+def test_only_its_own_kind_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "pipe", "folder"):
+        with pytest.raises(OutputError, match=f"{name}: expected a free name or a plain file to replace"):
+            write_file(tmp_path / name, b"new")
+    (tmp_path / "file").touch()
+    for name in ("link", "pipe", "file"):
+        with (
+            pytest.raises(OutputError, match=f"{name}: expected a folder to replace"),
+            new_folder(tmp_path / name, True),
+        ):
+            pass
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder", "link", "pipe"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """As a disk that takes files of `size` bytes at most."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
+    write_file(tmp_path / "thing", b"old")
+    with (
+        full_disk(1000),
+        pytest.raises(OutputError, match="thing: expected a place to write to, found: File too"),
+    ):
+        write_file(tmp_path / "thing", bytes(2000))
+    assert (tmp_path / "thing").read_bytes() == b"old"
+    with full_disk(1000), pytest.raises(OutputError), new_path(tmp_path / "more") as partial:
+        partial.write_bytes(bytes(2000))
+    assert [each.name for each in tmp_path.iterdir()] == ["thing"]

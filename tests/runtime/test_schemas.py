@@ -1,0 +1,76 @@
+import pytest
+
+from musix_runtime import ClassifyRequest, RecommendRequest
+from musix_runtime.errors import RequestError, Violation
+from musix_runtime.schemas import parse
+
+FEATURES = {
+    "danceability": 0.5,
+    "energy": 0.5,
+    "key": 5,
+    "loudness": -8.5,
+    "mode": 1,
+    "speechiness": 0.05,
+    "acousticness": 0.1,
+    "instrumentalness": 0,
+    "liveness": 0.1,
+    "valence": 0.5,
+    "tempo": 120,
+    "time_signature": 4,
+}
+
+
+def violations(raw: object, type_: type) -> list[Violation]:
+    with pytest.raises(RequestError) as caught:
+        parse(raw, type_)
+    return caught.value.violations
+
+
+def test_every_wrong_field_is_named_by_its_path() -> None:
+    raw = {"limit": 0, "exclude": [], "context": {"hour": 24}, "excludeIds": ["a", 7], "timeRange": "ever"}
+    assert violations(raw, RecommendRequest) == [
+        Violation(
+            "exclude", "unknown field; known are userId, currentTrackId, limit, excludeIds, timeRange, history, context"
+        ),
+        Violation("userId", "is required"),
+        Violation("limit", "expected int >= 1, found 0"),
+        Violation("excludeIds[1]", "expected str, found int"),
+        Violation("timeRange", "expected short_term, medium_term or long_term, found 'ever'"),
+        Violation("context.hour", "expected int <= 23, found 24"),
+    ]
+
+
+def test_audio_features_need_all_twelve_in_range() -> None:
+    raw = {"audioFeatures": FEATURES | {"energy": 7, "tempo": "fast"}}
+    del raw["audioFeatures"]["key"]
+    assert violations(raw, ClassifyRequest) == [
+        Violation("audioFeatures.energy", "expected float <= 1.0, found 7"),
+        Violation("audioFeatures.key", "is required"),
+        Violation("audioFeatures.tempo", "expected float, found str"),
+    ]
+
+
+def test_the_object_of_spotify_is_accepted_as_it_is() -> None:
+    extra = {
+        "type": "audio_features",
+        "id": "simulated0000000000001",
+        "uri": "spotify:track:simulated0000000000001",
+        "track_href": "https://api.spotify.com/v1/tracks/simulated0000000000001",
+        "analysis_url": "https://api.spotify.com/v1/audio-analysis/simulated0000000000001",
+        "duration_ms": 200_000,
+    }
+    assert parse({"audioFeatures": FEATURES | extra}, ClassifyRequest).audio_features.duration_ms == 200_000
+    (found,) = violations({"audioFeatures": FEATURES | extra | {"mood": 1}}, ClassifyRequest)
+    assert (found.path, found.message[:14]) == ("audioFeatures.mood", "unknown field;")
+
+
+def test_what_is_no_object_is_said_to_be_none() -> None:
+    assert violations([], RecommendRequest) == [Violation("$", "expected object, found array")]
+
+
+def test_a_whole_request_is_read() -> None:
+    request = parse(
+        {"audioFeatures": FEATURES, "artists": ["A"], "durationMs": 1000, "explicit": True}, ClassifyRequest
+    )
+    assert request.audio_features.tempo == 120
+    assert request.duration_ms == 1000

@@ -1,0 +1,137 @@
+from datetime import UTC, datetime, time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from musix_runtime.errors import TableError
+from musix_trainer.data import split, synthetic, tables
+from musix_trainer.data.impressions import Feedback, feedback
+from musix_trainer.data.interactions import Listening, listening
+from musix_trainer.data.tables import Source
+from musix_trainer.data.tracks import catalogue
+from musix_trainer.recipe import Split, Synthetic
+
+WORLD = synthetic.world(Synthetic(tracks=600, listeners=20), 1)
+CATALOGUE = catalogue(Source(WORLD.tracks, "tracks", ""))
+TRACK = synthetic.track_id
+
+
+def made(**columns: list[object]) -> tuple[Listening, Source]:
+    source = Source(pl.DataFrame(columns), "listening.csv", "")
+    return listening(source, CATALOGUE), source
+
+
+def test_plays_of_all_ids_of_a_recording_are_summed() -> None:
+    data, source = made(
+        user_id=["b", "a", "a", "a"],
+        track_id=[TRACK(1), TRACK(0), f"spotify:track:{TRACK(600)}", "unknown"],
+        plays=[1, 2, 3, 4],
+    )
+    assert data.names == ["a", "b"]
+    assert data.listener.tolist() == [0, 1]
+    assert data.plays.tolist() == [5, 1]
+    assert source.notes["dropped: track not in the catalogue"] == 1
+
+
+def test_links_and_uris_in_a_table_are_the_ids_in_them() -> None:
+    data, source = made(
+        user_id=["a"] * 4,
+        track_id=[
+            f"https://open.spotify.com/track/{TRACK(0)}?si=0123456789abcdef",
+            f"https://open.spotify.com/intl-de/track/{TRACK(0)}",
+            f"spotify:track:{TRACK(0)}",
+            f"https://open.spotify.com/album/{TRACK(0)}",
+        ],
+        plays=[1, 1, 1, 1],
+    )
+    assert data.plays.tolist() == [3]
+    assert source.notes["dropped: track not in the catalogue"] == 1
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2024-05-01T12:00:00Z", "2024-05-02"],
+        [datetime(2024, 5, 1, 12), datetime(2024, 5, 2)],
+        [1714564800, 1714608000],
+        ["1714564800", "2024-05-02 00:00:00"],
+    ],
+)
+def test_times_are_read_in_every_usual_form(times: list[object]) -> None:
+    data, _ = made(user_id=["a", "a"], track_id=[TRACK(1), TRACK(2)], timestamp=times)
+    expected = [datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp(), datetime(2024, 5, 2, tzinfo=UTC).timestamp()]
+    assert data.last.tolist() == expected
+    assert data.plays.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user_id": ["a"], "track_id": [TRACK(1)]}, "expected a column plays or timestamp"),
+        ({"user_id": ["a"], "track_id": ["x"], "plays": [1]}, "expected rows, found none after dropping"),
+        ({"user_id": ["a"], "track_id": [TRACK(1)], "plays": [-1]}, "plays: expected 0..inf, found -1"),
+        ({"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": ["soon"]}, "expected a time, found 'soon' in row 1"),
+        (
+            {"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": [1714564800000]},
+            "seconds since 1970, found 1714564800000",
+        ),
+        ({"user_id": ["a\0"], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected at most 128 bytes without NUL"),
+        ({"user_id": ["a" * 129], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected at most 128 bytes"),
+        (
+            {"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": [time(1)]},
+            "timestamp: expected a time, found type Time",
+        ),
+        ({"user_id": [["a"]], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected a text, found type List"),
+    ],
+)
+def test_wrong_listening_is_refused(columns: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(TableError) as caught:
+        made(**columns)
+    assert message in str(caught.value)
+
+
+def test_held_out_listening_never_cuts_an_artist_and_leaves_everyone_something() -> None:
+    data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
+    artists = CATALOGUE.primary_artists()
+    parts = split.listening(data, artists, Split(by="artist", validation=0.2, test=0.2), 1)
+    place: dict[tuple[int, str], int] = {}
+    for listener, row, part in zip(data.listener, data.row, parts, strict=True):
+        assert place.setdefault((listener, artists[row]), part) == part
+    assert set(data.listener[parts == split.TRAIN]) == set(range(20))
+    assert set(parts) == {split.TRAIN, split.VALIDATION, split.TEST}
+
+
+def test_assign_gives_exact_shares() -> None:
+    assert np.bincount(split.assign(1000, 0.1, 0.2, 0)).tolist() == [700, 100, 200]
+
+
+def test_ids_of_digits_in_a_csv_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "listening.csv").write_text(f"user_id,track_id,plays\n001,{TRACK(1)},2\n1,{TRACK(1)},3\n")
+    data = listening(tables.read(tmp_path / "listening.csv"), CATALOGUE)
+    assert data.names == ["001", "1"]
+    assert data.plays.tolist() == [2, 3]
+
+
+def test_feedback_on_what_collab_learned_is_left_out() -> None:
+    data, _ = made(user_id=["a", "b"], track_id=[TRACK(1), TRACK(2)], plays=[1, 1])
+    shown = Feedback(np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, np.float32), np.ones(3, bool))
+    assert shown.without(data).row.tolist() == [2]
+
+
+def test_feedback_is_joined_to_listeners_and_recordings() -> None:
+    data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
+    rows = [
+        ("listener-000", TRACK(3), 1714572000, "skipped"),
+        ("listener-000", TRACK(1), 1714568400, "saved"),
+        ("x", TRACK(1), 1714568400, "played"),
+    ]
+    frame = pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event"], orient="row")
+    source = Source(frame, "feedback.csv", "")
+    found = feedback(source, CATALOGUE, data)
+    assert found.taken.tolist() == [True, False]
+    assert found.hour.tolist() == [13, 14]
+    assert source.notes["dropped: listener without listening"] == 1
+    with pytest.raises(TableError, match="event: expected played, saved, clicked, skipped, found liked"):
+        feedback(Source(frame.with_columns(event=pl.lit("liked")), "feedback.csv", ""), CATALOGUE, data)

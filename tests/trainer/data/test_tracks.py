@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from musix_runtime.errors import TableError
+from musix_runtime.models.features import AUDIO_NAMES
+from musix_trainer.data import synthetic, tables
+from musix_trainer.data.tables import Source
+from musix_trainer.data.tracks import Catalogue, catalogue, families, title_key
+from musix_trainer.recipe import Synthetic
+
+TABLE = synthetic.world(Synthetic(tracks=600, listeners=10), 1).tracks
+
+
+def made(frame: pl.DataFrame) -> tuple[Catalogue, Source]:
+    source = Source(frame, "tracks.csv", "")
+    return catalogue(source), source
+
+
+def changed(**columns: object) -> pl.DataFrame:
+    """The table with other values in its first row."""
+    row = pl.int_range(pl.len()) == 0
+    return TABLE.with_columns(
+        pl.when(row).then(pl.lit(value)).otherwise(pl.col(name)).alias(name) for name, value in columns.items()
+    )
+
+
+def test_the_mapping_has_sixteen_families_of_114_labels() -> None:
+    labels = [label for members in families().values() for label in members]
+    assert len(families()) == 16
+    assert len(labels) == len(set(labels)) == 114
+    assert list(families()) == sorted(families())
+
+
+@pytest.mark.parametrize(
+    ("title", "key"),
+    [
+        ("Song (feat. Someone)", "song"),
+        ("Song - Remastered 2011", "song"),
+        ("Song feat. Someone", "song"),
+        ("Défeatist Señor", "defeatist senor"),
+        ("Rock & Roll!", "rock and roll"),
+        ("(Intro)", "intro"),
+        ("???", "???"),
+    ],
+)
+def test_title_key(title: str, key: str) -> None:
+    assert title_key(title) == key
+
+
+def test_ids_of_one_recording_are_one_row_with_all_labels() -> None:
+    found, source = made(TABLE)
+    assert source.notes["track ids"] == 612
+    assert source.notes["recordings"] == len(found) == 600
+    rows = dict(found.ids.iter_rows())
+    assert rows["simulated0000000000050"] == rows["simulated0000000000650"]
+    assert found.frame["track_id"].is_sorted()
+    assert found.families.any(axis=1).all()
+    assert found.inputs.shape == (600, 15)
+
+
+def test_equal_audio_under_another_name_is_the_same_recording() -> None:
+    twin = TABLE[:1].with_columns(
+        track_id=pl.lit("twin"), track_name=pl.lit("Elsewhere"), artists=pl.lit("Someone Else")
+    )
+    found, _ = made(pl.concat([TABLE, twin]))
+    rows = dict(found.ids.iter_rows())
+    assert rows["twin"] == rows["simulated0000000000000"]
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    first, _ = made(TABLE)
+    second, _ = made(TABLE.sample(fraction=1, shuffle=True, seed=3))
+    assert first.frame.equals(second.frame)
+    np.testing.assert_array_equal(first.families, second.families)
+    np.testing.assert_array_equal(first.inputs, second.inputs)
+
+
+def test_what_is_dropped_is_counted() -> None:
+    broken = changed(tempo=0.0).with_columns(
+        track_name=pl.when(pl.int_range(pl.len()) == 1).then(None).otherwise(pl.col("track_name"))
+    )
+    _, source = made(pl.concat([broken, broken[-1:]]))
+    assert source.notes["dropped: failed audio analysis (tempo 0)"] == 1
+    assert source.notes["dropped: no track_name"] == 1
+    assert source.notes["dropped: same track and label twice"] == 1
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (TABLE.drop("tempo"), "tracks.csv: expected the columns tempo, found only track_id, track_name"),
+        (TABLE[:0], "tracks.csv: expected rows, found none"),
+        (changed(energy=7.0), "energy: expected 0..1, found 7 at track_id 'simulated0000000000000' (1 in all)"),
+        (changed(track_genre="polka"), "track_genre: expected labels of families.toml, found polka"),
+        (TABLE.with_columns(energy=pl.lit("high")), "energy: expected a number, found 'high' in row 1 (672 in all)"),
+        (
+            pl.concat([TABLE, TABLE[1:2].with_columns(energy=0.123)]),
+            "track_id: expected rows of one id to differ in label and popularity only, found 'simulated0000000000001'",
+        ),
+        (
+            TABLE.with_columns(tempo=pl.lit(0.0)),
+            "expected rows, found none after dropping: {'dropped: failed audio analysis (tempo 0)': 672}",
+        ),
+    ],
+)
+def test_a_wrong_table_is_refused_by_column(frame: pl.DataFrame, message: str) -> None:
+    with pytest.raises(TableError) as caught:
+        made(frame)
+    assert message in str(caught.value)
+
+
+def test_a_family_needs_enough_recordings() -> None:
+    few = TABLE.filter((pl.col("track_genre") != "comedy") | (pl.int_range(pl.len()) < 300))
+    only = few.filter(~pl.col("track_genre").is_in(families()["stage"]) | (pl.col("track_genre") == "comedy"))
+    with pytest.raises(
+        TableError, match=r"expected at least 20 recordings of each family that occurs, found fewer of stage"
+    ):
+        made(only)
+
+
+def test_bare_years_are_years(tmp_path: Path) -> None:
+    years = TABLE.with_columns(release_date=pl.lit("2024"))
+    years.write_csv(tmp_path / "tracks.csv")
+    for source in (tables.read(tmp_path / "tracks.csv"), Source(years.with_columns(release_date=2024), "tracks", "")):
+        assert catalogue(source).frame["release_date"].unique().to_list() == [1_704_067_200]
+
+
+def test_too_few_families_are_refused() -> None:
+    two = TABLE.filter(pl.col("track_genre").is_in([*families()["stage"], *families()["rock"]]))
+    with pytest.raises(TableError, match="expected labels of at least 3 families, found fewer"):
+        made(two)
+
+
+def test_csv_as_downloaded_is_read_like_parquet(tmp_path: Path) -> None:
+    TABLE.with_row_index("").write_csv(tmp_path / "dataset.csv")
+    TABLE.write_parquet(tmp_path / "tracks.parquet")
+    csv, parquet = (catalogue(tables.read(tmp_path / name)) for name in ("dataset.csv", "tracks.parquet"))
+    assert csv.frame.equals(parquet.frame)
+    np.testing.assert_allclose(csv.inputs, parquet.inputs, rtol=1e-6)
+    assert len(AUDIO_NAMES) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "expected a table, found: No such file"),
+        ("empty.csv", b"", "expected a readable table with a header"),
+        ("tracks.xlsx", b"x", "expected a .csv or .parquet file, found .xlsx"),
+        ("tracks.parquet", b"no parquet", "expected a readable table"),
+    ],
+)
+def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TableError, match=message):
+        tables.read(tmp_path / name)

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from musix_runtime.errors import OutputError, TableError
+from musix_trainer.data import synthetic, tables
+from musix_trainer.importers.lastfm import import_lastfm
+from musix_trainer.recipe import Synthetic
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    tracks = synthetic.world(Synthetic(tracks=600, listeners=10), 1).tracks
+    tracks.write_parquet(tmp_path / "tracks.parquet")
+    artists = {"id": [1, 2, 3], "name": ["simulated artist 0001", "The Simulated Artist 0002", "Unheard Of"]}
+    pl.DataFrame(artists).write_parquet(tmp_path / "lastfm2k_artists.parquet")
+    plays = {"userID": [7, 7, 9], "artistID": [1, 3, 2], "weight": [100, 5, 40]}
+    pl.DataFrame(plays).write_parquet(tmp_path / "lastfm2k_user_artists.parquet")
+    return tmp_path
+
+
+def test_an_artist_stands_for_its_most_popular_recordings(raw: Path) -> None:
+    notes = import_lastfm(raw, raw / "tracks.parquet", raw / "out")
+    assert (notes["pairs matched"], notes["listeners"]) == (2, 2)
+    source = tables.read(raw / "out" / "listening.parquet")
+    assert "most popular recordings" in source.notes["derivation"]
+    mine = source.frame.filter(pl.col("user_id") == "7")
+    assert mine.height == 5
+    assert mine["plays"].sum() == pytest.approx(100)
+    tracks = pl.read_parquet(raw / "tracks.parquet").unique("track_id")
+    of_artist = tracks.filter(pl.col("artists") == "Simulated Artist 0001").unique("track_name")
+    chosen = of_artist.filter(pl.col("track_id").is_in(mine["track_id"].to_list()))
+    assert chosen["popularity"].min() >= sorted(of_artist["popularity"], reverse=True)[4]
+
+
+def test_nothing_is_written_over_or_half(raw: Path) -> None:
+    (raw / "out").mkdir()
+    (raw / "out" / "mine").touch()
+    with pytest.raises(OutputError, match="expected a free name or an empty folder"):
+        import_lastfm(raw, raw / "tracks.parquet", raw / "out")
+    with pytest.raises(TableError, match="expected a table, found: No such file"):
+        import_lastfm(raw, raw / "none.parquet", raw / "out2")
+    assert not (raw / "out2").exists()

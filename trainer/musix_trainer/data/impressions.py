@@ -1,0 +1,58 @@
+"""Feedback: what listeners did with what they were shown."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from musix_runtime.errors import TableError
+from musix_trainer.data.interactions import Listening, in_catalogue
+from musix_trainer.data.tables import Column, Source, check
+from musix_trainer.data.tracks import Catalogue
+
+TAKEN = {"played": True, "saved": True, "clicked": True, "skipped": False}
+SCHEMA = [
+    Column("user_id", "text"),
+    Column("track_id", "text"),
+    Column("timestamp", "time"),
+    Column("event", "text"),
+    Column("position", "number", 0, optional=True),
+]
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Impressions in the order of listener and time: who, which recording, at which hour (UTC), taken or not."""
+
+    listener: NDArray[np.int64]
+    row: NDArray[np.int64]
+    hour: NDArray[np.float32]
+    taken: NDArray[np.bool_]
+
+    def without(self, data: Listening) -> "Feedback":
+        """The impressions of what is not in `data`: collab has learned these by heart, or is measured on them."""
+        size = int(max(self.row.max(initial=0), data.row.max(initial=0))) + 1
+        kept = ~np.isin(self.listener * size + self.row, data.listener * size + data.row)
+        return Feedback(self.listener[kept], self.row[kept], self.hour[kept], self.taken[kept])
+
+
+def feedback(source: Source, catalogue: Catalogue, listening: Listening) -> Feedback:
+    """Check the table and bring it to recordings and listeners. Raises TableError."""
+    check(source, SCHEMA, "user_id")
+    unknown = sorted(set(source.frame["event"]) - set(TAKEN))
+    if unknown:
+        raise TableError(f"{source.where}: event: expected {', '.join(TAKEN)}, found {', '.join(unknown[:5])}")
+    number = pl.DataFrame({"user_id": listening.names, "listener": range(len(listening.names))})
+    source.frame = in_catalogue(source.frame, catalogue).join(number, on="user_id", how="left", maintain_order="left")
+    source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
+    source.keep(pl.col("listener").is_not_null(), "listener without listening")
+    frame = source.frame.sort("listener", "timestamp", "row")
+    source.notes["impressions taken"] = frame.filter(pl.col("event") != "skipped").height
+    hours = pl.from_epoch(frame["timestamp"], "s").dt.hour()
+    return Feedback(
+        frame["listener"].to_numpy(),
+        frame["row"].cast(pl.Int64).to_numpy(),
+        hours.cast(pl.Float32).to_numpy(),
+        frame["event"].replace_strict(TAKEN, return_dtype=pl.Boolean).to_numpy(),
+    )

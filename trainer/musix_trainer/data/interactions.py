@@ -1,0 +1,84 @@
+"""Listening: who heard which recording, how often and when."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from musix_runtime.errors import TableError
+from musix_runtime.models.catalog import bare
+from musix_trainer import array_store
+from musix_trainer.data.tables import Column, Source, check
+from musix_trainer.data.tracks import Catalogue
+
+SCHEMA = [
+    Column("user_id", "text"),
+    Column("track_id", "text"),
+    Column("plays", "number", 0, optional=True),
+    Column("timestamp", "time", optional=True),
+]
+
+
+@dataclass(frozen=True)
+class Listening:
+    """One entry for each pair of listener and recording, in the order of both.
+
+    `names` are the listeners' ids, sorted; `listener` and `row` number listener and recording; `last` is the time of
+    the newest play in seconds since 1970, all 0 when the table has no times.
+    """
+
+    names: list[str]
+    listener: NDArray[np.int64]
+    row: NDArray[np.int64]
+    plays: NDArray[np.float64]
+    last: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def save(self, path: Path) -> None:
+        """Write the entries into a new folder."""
+        array_store.save(path, vars(self) | {"names": np.array([name.encode() for name in self.names])})
+
+    @classmethod
+    def load(cls, path: Path) -> "Listening":
+        """Read what `save` wrote."""
+        arrays = array_store.load(path)
+        return cls(**arrays | {"names": [name.decode() for name in arrays["names"].tolist()]})
+
+    def select(self, kept: NDArray[np.bool_]) -> "Listening":
+        """The entries marked True; listeners keep their numbers."""
+        return Listening(self.names, self.listener[kept], self.row[kept], self.plays[kept], self.last[kept])
+
+
+def listening(source: Source, catalogue: Catalogue) -> Listening:
+    """Check the table and bring it to recordings. A row without plays is one play. Raises TableError."""
+    check(source, SCHEMA, "user_id")
+    columns = source.frame.columns
+    if "plays" not in columns and "timestamp" not in columns:
+        raise TableError(f"{source.where}: expected a column plays or timestamp, found only {', '.join(columns)}")
+    plays = pl.col("plays").fill_null(1.0) if "plays" in columns else pl.lit(1.0)
+    last = pl.col("timestamp").fill_null(0) if "timestamp" in columns else pl.lit(0, pl.Int64)
+    source.frame = in_catalogue(source.frame.with_columns(plays=plays, timestamp=last), catalogue)
+    source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
+    source.keep(pl.col("plays") > 0, "no plays")
+    pairs = source.frame.group_by("user_id", "row").agg(pl.col("plays").sum(), pl.col("timestamp").max())
+    pairs = pairs.sort("user_id", "row")
+    names = pairs["user_id"].unique().sort().to_list()
+    source.notes |= {"listeners": len(names), "pairs of listener and recording": pairs.height}
+    source.notes["times"] = "yes" if "timestamp" in columns else "none: all time ranges are the same"
+    return Listening(
+        names,
+        (pairs["user_id"].rank("dense").cast(pl.Int64) - 1).to_numpy(),
+        pairs["row"].cast(pl.Int64).to_numpy(),
+        pairs["plays"].to_numpy(),
+        pairs["timestamp"].to_numpy(),
+    )
+
+
+def in_catalogue(frame: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+    """The frame with a column `row`: the catalogue row of each track_id, null when there is none."""
+    stripped = frame.with_columns(pl.col("track_id").map_elements(bare, return_dtype=pl.String))
+    return stripped.join(catalogue.ids, on="track_id", how="left", maintain_order="left")

@@ -1,0 +1,91 @@
+"""Baselines: what a collaborative model has to be better than, each tuned with as many trials as ours.
+
+Each is fitted to a matrix (listeners, tracks) of ones, and scores all tracks for some listeners.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from implicit.als import AlternatingLeastSquares
+from implicit.bpr import BayesianPersonalizedRanking
+from implicit.nearest_neighbours import CosineRecommender
+from scipy.linalg import inv
+from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
+
+from musix_runtime.models.arrays import Floats, Rows
+
+Scorer = Callable[[Rows], Floats]  # listeners (n,) -> scores (n, tracks)
+Name = Literal["popularity", "ItemKNN", "EASE", "iALS", "BPR"]
+
+
+def popularity(plays: csr_matrix, seed: int) -> Scorer:
+    """How many have heard a track."""
+    heard = np.asarray(plays.sum(axis=0), np.float32).ravel()
+    return lambda listeners: np.tile(heard, (len(listeners), 1))
+
+
+def item_knn(plays: csr_matrix, seed: int, neighbours: int = 100) -> Scorer:
+    """Cosine of tracks, the nearest `neighbours` of each (Sarwar et al. 2001)."""
+    model = CosineRecommender(K=neighbours, num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it converts what it made itself
+        model.fit(plays, show_progress=False)
+    similarity = model.similarity.tocsr()
+    return lambda listeners: np.asarray((plays[listeners] @ similarity).toarray(), np.float32)
+
+
+def ease(plays: csr_matrix, seed: int, penalty: float = 200.0) -> Scorer:
+    """Embarrassingly shallow autoencoder, in closed form (Steck 2019)."""
+    gram = (plays.T @ plays).toarray().astype(np.float32)
+    gram[np.diag_indices(len(gram))] += penalty
+    precision = inv(gram, overwrite_a=True, check_finite=False)
+    weights = precision / -np.diag(precision)
+    np.fill_diagonal(weights, 0)
+    return lambda listeners: np.asarray(plays[listeners] @ weights, np.float32)
+
+
+def ials(
+    plays: csr_matrix,
+    seed: int,
+    factors: int = 64,
+    regularization: float = 0.01,
+    alpha: float = 1.0,
+    iterations: int = 15,
+) -> Scorer:
+    """Weighted matrix factorisation by alternating least squares (Hu, Koren and Volinsky 2008)."""
+    values = {"factors": factors, "regularization": regularization, "alpha": alpha, "iterations": iterations}
+    return _factors(partial(AlternatingLeastSquares, **values), plays, seed)
+
+
+def bpr(
+    plays: csr_matrix,
+    seed: int,
+    factors: int = 64,
+    learning_rate: float = 0.01,
+    regularization: float = 0.01,
+    iterations: int = 100,
+) -> Scorer:
+    """Matrix factorisation by Bayesian personalised ranking (Rendle et al. 2009)."""
+    values = {"factors": factors, "regularization": regularization, "iterations": iterations}
+    return _factors(partial(BayesianPersonalizedRanking, learning_rate=learning_rate, **values), plays, seed)
+
+
+def _factors(make: Callable[..., Any], plays: csr_matrix, seed: int) -> Scorer:
+    with threadpool_limits(1, user_api="blas"):  # which implicit asks for
+        model = make(random_state=seed, num_threads=1, use_gpu=False)
+        model.fit(plays, show_progress=False)
+    listeners, tracks = np.asarray(model.user_factors), np.asarray(model.item_factors)
+    return lambda asked: np.asarray(listeners[asked] @ tracks.T, np.float32)
+
+
+BASELINES: dict[str, Callable[..., Scorer]] = {
+    "popularity": popularity,
+    "ItemKNN": item_knn,
+    "EASE": ease,
+    "iALS": ials,
+    "BPR": bpr,
+}

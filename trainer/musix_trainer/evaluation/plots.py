@@ -1,0 +1,204 @@
+"""Plots: what a person looks at before trusting a run. Each function draws one figure; the report and the notebooks
+show them."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from musix_runtime.models.arrays import Floats
+from musix_runtime.models.features import AUDIO_NAMES
+from musix_runtime.models.mood import MOODS
+from musix_trainer.data.tracks import Catalogue
+from musix_trainer.evaluation import metrics
+from musix_trainer.models import mood
+from musix_trainer.run import Run
+
+sns.set_theme(style="whitegrid", context="notebook")
+SHOWN = 20_000  # recordings that a distribution is drawn from, at most
+COLOUR = sns.color_palette("deep")[0]
+
+
+def distributions(catalogue: Catalogue) -> Figure:
+    """Histogram of each of the 12 audio features."""
+    figure, panels = plt.subplots(3, 4, figsize=(12, 7.5), layout="constrained")
+    for panel, name, values in zip(panels.flat, AUDIO_NAMES, catalogue.inputs.T, strict=False):
+        sns.histplot(values, bins=40, ax=panel, color=COLOUR, edgecolor="none")
+        panel.set(title=name, xlabel="", ylabel="")
+    figure.supylabel("recordings")
+    return _closed(figure)
+
+
+def violins(
+    catalogue: Catalogue, names: tuple[str, ...] = ("energy", "valence", "danceability", "acousticness")
+) -> Figure:
+    """How some audio features differ between families; a recording of several families counts in the first of them."""
+    rows = _some(len(catalogue))
+    families = np.array(catalogue.labels)[catalogue.families[rows].argmax(axis=1)]
+    figure, panels = plt.subplots(len(names), 1, figsize=(12, 2.6 * len(names)), sharex=True, layout="constrained")
+    for panel, name in zip(panels, names, strict=True):
+        values = catalogue.inputs[rows, AUDIO_NAMES.index(name)]
+        sns.violinplot(x=families, y=values, order=catalogue.labels, ax=panel, color=COLOUR, cut=0, inner=None)
+        panel.set(ylabel=name, xlabel="")
+    panels[-1].tick_params(axis="x", rotation=45)
+    return _closed(figure)
+
+
+def correlations(catalogue: Catalogue) -> Figure:
+    """Pearson correlation of the audio features."""
+    figure, panel = plt.subplots(figsize=(8.5, 7), layout="constrained")
+    values = np.corrcoef(catalogue.inputs[:, : len(AUDIO_NAMES)].T)
+    sns.heatmap(
+        values,
+        annot=True,
+        fmt=".2f",
+        vmin=-1,
+        vmax=1,
+        cmap="vlag",
+        ax=panel,
+        annot_kws={"size": 8},
+        xticklabels=AUDIO_NAMES,
+        yticklabels=AUDIO_NAMES,
+    )
+    panel.tick_params(axis="x", rotation=90)
+    return _closed(figure)
+
+
+def families(catalogue: Catalogue) -> Figure:
+    """Recordings of each family."""
+    return _bars(catalogue.labels, catalogue.families.sum(axis=0), "recordings")
+
+
+def moods(run: Run) -> Figure:
+    """Recordings that the rule gives each mood, beside those for which the network chooses it."""
+    audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO_NAMES)])
+    rule = mood.rule(audio)
+    chosen = np.bincount(run.catalog.moods, minlength=len(MOODS))
+    figure, panel = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    places = np.arange(len(MOODS) + 1)
+    panel.bar(places - 0.2, [*rule.sum(axis=0), (~rule.any(axis=1)).sum()], 0.4, label="the rule")
+    panel.bar(places + 0.2, [*chosen, 0], 0.4, label="the network")
+    panel.set_xticks(places, [*MOODS, "none"])
+    panel.set_ylabel("recordings")
+    panel.legend(frameon=False)
+    return _closed(figure)
+
+
+def confusion(labels: list[str], confidence: Floats, truth: metrics.Truth) -> Figure:
+    """Share of each family's recordings for which each family was chosen; a choice among several labels is right."""
+    chosen = confidence.argmax(axis=1)
+    right = truth[np.arange(len(truth)), chosen]
+    actual = np.where(right, chosen, truth.argmax(axis=1))
+    counts = np.zeros((len(labels), len(labels)))
+    np.add.at(counts, (actual, chosen), 1)
+    figure, panel = plt.subplots(figsize=(10, 8.5), layout="constrained")
+    sns.heatmap(
+        counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
+        annot=True,
+        fmt=".2f",
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        ax=panel,
+        annot_kws={"size": 7},
+        xticklabels=labels,
+        yticklabels=labels,
+    )
+    panel.set(xlabel="chosen", ylabel="family")
+    panel.tick_params(axis="x", rotation=60)
+    return _closed(figure)
+
+
+def reliability(confidence: Floats, truth: metrics.Truth, bins: int = 15) -> Figure:
+    """How often the top choice is right, by how sure it was."""
+    top = confidence.max(axis=1)
+    right = truth[np.arange(len(truth)), confidence.argmax(axis=1)]
+    cells = np.minimum((top * bins).astype(int), bins - 1)
+    count = np.bincount(cells, minlength=bins)
+    there = count > 0
+    said = np.bincount(cells, top, bins)[there] / count[there]
+    was = np.bincount(cells, right, bins)[there] / count[there]
+    figure, (panel, below) = plt.subplots(
+        2, 1, figsize=(6, 6.5), height_ratios=(3, 1), sharex=True, layout="constrained"
+    )
+    panel.plot([0, 1], [0, 1], "--", color="grey", label="perfect")
+    panel.plot(said, was, "o-", color=COLOUR, label="top choice")
+    panel.set(ylabel="right", xlim=(0, 1), ylim=(0, 1))
+    panel.legend(frameon=False)
+    below.bar((np.arange(bins) + 0.5) / bins, count, 0.9 / bins, color=COLOUR)
+    below.set(xlabel="confidence", ylabel="recordings")
+    return _closed(figure)
+
+
+def popularity(run: Run) -> Figure:
+    """How listening spreads over tracks: the share of all plays that the most heard ones have."""
+    plays = np.sort(np.bincount(run.listening.row))[::-1]
+    plays = plays[plays > 0]
+    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
+    panel.plot(np.arange(1, len(plays) + 1) / len(plays), np.cumsum(plays) / plays.sum(), color=COLOUR)
+    panel.plot([0, 1], [0, 1], "--", color="grey")
+    panel.set(
+        xlabel="share of the tracks heard, most heard first", ylabel="share of listening", xlim=(0, 1), ylim=(0, 1)
+    )
+    return _closed(figure)
+
+
+def compared(metric: str, figures: dict[str, Any], own: str) -> Figure:
+    """A metric with its interval, the baselines beside it; best on top."""
+    values = {f"{own} (ours)": figures["value"], **figures["baselines"]}
+    names = sorted(values, key=lambda name: values[name])
+    figure, panel = plt.subplots(figsize=(8, 0.8 + 0.3 * len(names)), layout="constrained")
+    colours = [COLOUR if name.endswith("(ours)") else "lightgrey" for name in names]
+    panel.barh(names, [values[name] for name in names], color=colours)
+    low, high = figures["value"] - figures["low"], figures["high"] - figures["value"]
+    panel.errorbar(figures["value"], f"{own} (ours)", xerr=[[low], [high]], color="black", capsize=3)
+    panel.set_xlabel(metric)
+    return _closed(figure)
+
+
+def tradeoff(results: dict[str, Any]) -> Figure:
+    """NDCG beside the diversity of lists and beside their coverage, as other wishes weigh more."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+    for panel, metric, wishes in (
+        (panels[0], "diversity", ("diversity weighs", "content weighs")),
+        (panels[1], "coverage_at_10", ("first time adds",)),
+    ):
+        for wish in wishes:
+            weights = sorted(float(name.rpartition(" ")[2]) for name in results if name.startswith(f"{metric}, {wish}"))
+            x, y = (
+                [results[f"{each}, {wish} {weight:g}"]["value"] for weight in weights]
+                for each in (metric, "ndcg_at_10")
+            )
+            panel.plot(x, y, "o-", label=wish)
+            for weight, *place in zip(weights, x, y, strict=True):
+                panel.annotate(f"{weight:g}", place, textcoords="offset points", xytext=(4, 6), fontsize=9)
+        panel.set_xlabel(metric)
+    top = results["ndcg_at_10, first time adds 0"]["value"]
+    panels[0].axvspan(0.45, 0.55, color="green", alpha=0.1, label="wanted")
+    panels[1].axvspan(0.7, 1, color="green", alpha=0.1, label="wanted")
+    panels[1].axhline(0.95 * top, color="grey", linestyle="--", label="5 % less than without")
+    panels[0].set(ylabel="ndcg_at_10", ylim=(0, 1.15 * top))
+    for panel in panels:
+        panel.legend(frameon=False, loc="lower left")
+    return _closed(figure)
+
+
+def _bars(names: list[str], values: NDArray[Any], label: str) -> Figure:
+    order = np.argsort(values)
+    figure, panel = plt.subplots(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
+    panel.barh([names[i] for i in order], values[order], color=COLOUR)
+    panel.set_xlabel(label)
+    return _closed(figure)
+
+
+def _some(count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(count, SHOWN)).astype(np.int64))
+
+
+def _closed(figure: Figure) -> Figure:
+    """The figure, no longer kept open by pyplot, which would show it a second time in a notebook."""
+    plt.close(figure)
+    return figure

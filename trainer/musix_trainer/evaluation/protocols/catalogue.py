@@ -1,0 +1,64 @@
+"""Catalogue: how far an alarm of drift can be believed. Intervals are over the samples drawn."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musix_runtime.bundle import drift
+from musix_runtime.models.arrays import Floats
+from musix_runtime.models.features import AUDIO_NAMES
+from musix_trainer import progress
+from musix_trainer.evaluation.bootstrap import Tally
+from musix_trainer.evaluation.protocols import Asked, Figures, Results
+
+DRAWS = 200
+FEW = 50  # tracks: what the bounds do when nobody asks how many there are
+SHIFTED = "energy"
+UPPER = 0.75  # of a shifted sample is above the catalogue's median, which is a KL divergence of 0.13 over two bins
+
+
+def measure(asked: Asked) -> dict[str, Results]:
+    """catalogue/drift, where the catalogue has tracks for two samples."""
+    count = len(asked.whole.catalogue.inputs)
+    if count < 2 * drift.SAMPLES:
+        progress.say(f"catalogue/drift: expected at least {2 * drift.SAMPLES} recordings, found {count}: not measured")
+        return {}
+    return {"catalogue/drift": _drift(asked)}
+
+
+def _drift(asked: Asked) -> Results:
+    """Samples of the catalogue held against its other recordings, feature by feature. A false alarm is one at a sample
+    of the same distribution; a shifted sample is simulated: it has too many of the recordings above median energy."""
+    audio = np.ascontiguousarray(asked.whole.catalogue.inputs[:, : len(AUDIO_NAMES)])
+    figures = Figures()
+    energy = AUDIO_NAMES.index(SHIFTED)
+    above = audio[:, energy] > np.nanmedian(audio[:, energy])
+    for number in range(asked.seeds):
+        rng = np.random.default_rng(asked.seed(number))
+        for size in (drift.SAMPLES, FEW):
+            same = [rng.permutation(len(audio)) for _ in range(DRAWS)]
+            figures.add(f"false_alarms_at_{size}", _alarms(audio, same, size))
+        shifted = [_shifted(above, rng) for _ in range(DRAWS)]
+        figures.add(f"caught_at_{drift.SAMPLES}, simulated", _alarms(audio[:, [energy]], shifted, drift.SAMPLES))
+    return figures.results()
+
+
+def _shifted(above: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """All rows in an order whose first 500 have the share `UPPER` of those above."""
+    high, low = (rng.permutation(np.flatnonzero(each)) for each in (above, ~above))
+    most = round(UPPER * drift.SAMPLES)
+    rest = drift.SAMPLES - most
+    return np.concatenate([high[:most], low[:rest], high[most:], low[rest:]])
+
+
+def _alarms(audio: Floats, orders: list[NDArray[np.int64]], size: int) -> dict[str, Tally]:
+    """Whether each measure is above its bound, for the first `size` rows of each order against all others."""
+    found = [
+        drift.divergences(audio[order[size:], i], audio[order[:size], i])
+        for order in (orders[i] for i in progress.steps("catalogue/drift", len(orders)))
+        for i in range(audio.shape[1])
+    ]
+    clusters = np.repeat(np.arange(len(orders)), audio.shape[1])
+    return {
+        f"{name} above {bound}": Tally.mean(np.array([each[name] > bound for each in found]), clusters)
+        for name, bound in drift.BOUNDS.items()
+    }

@@ -1,0 +1,128 @@
+"""Mood: agreement with the rule that was taught, and with moods that people gave. Intervals are over artists."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.tree import DecisionTreeClassifier
+
+from musix_runtime.errors import TableError
+from musix_runtime.models.arrays import Floats
+from musix_runtime.models.features import AUDIO
+from musix_runtime.models.genre import artist_key
+from musix_runtime.models.mood import MOODS
+from musix_trainer.data import split, tables
+from musix_trainer.data.tables import Column
+from musix_trainer.data.tracks import title_key
+from musix_trainer.evaluation import leakage
+from musix_trainer.evaluation.bootstrap import Tally
+from musix_trainer.evaluation.protocols import Asked, Figures, Results
+from musix_trainer.models import mood
+
+SCHEMA = [
+    Column("artist_name", "text"),
+    Column("track_name", "text"),
+    Column("valence", "number"),
+    Column("arousal", "number"),
+    Column("split", "text"),
+]
+HELD_OUT = 0.2
+DEPTH = 4  # of the tree beside it
+QUADRANTS = ("V+A+", "V-A+", "V-A-", "V+A-")  # valence and arousal above or below 0
+# What a mood says of the quadrant: energetic music may be joyful or tense, focus is calm of either kind.
+SAYS = {
+    "happy": (1, 0, 0, 0),
+    "energetic": (0.5, 0.5, 0, 0),
+    "sad": (0, 0, 1, 0),
+    "calm": (0, 0, 0, 1),
+    "focus": (0, 0, 0.5, 0.5),
+}
+
+
+def measure(asked: Asked) -> dict[str, Results]:
+    """mood/rule, and mood/perceived when a table of perceived moods is given."""
+    found = {"mood/rule": _rule(asked)}
+    if asked.perceived:
+        found["mood/perceived"] = _perceived(asked)
+    return found
+
+
+def _rule(asked: Asked) -> Results:
+    """A network trained on four fifths of the recordings that the rule gives a mood, asked for the others: right when
+    its choice is one of the rule's. It shows that a known rule was learned again, no more."""
+    run, figures = asked.whole, Figures()
+    audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
+    truth = mood.rule(audio)
+    rows = np.flatnonzero(truth.any(axis=1))
+    clusters = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
+    for number in range(asked.seeds):
+        seed = asked.seed(number)
+        parts = split.assign(len(rows), 0, HELD_OUT, seed)
+        train, test = rows[parts == split.TRAIN], rows[parts == split.TEST]
+        leakage.check_recordings(run.catalogue, train, test)
+        model, _ = mood.train(audio[train], run.recipe.mood, seed)
+        tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=seed).fit(audio[train], truth[train].argmax(axis=1))
+        chosen = {
+            "network": model.probabilities(audio[test]).argmax(axis=1),
+            "depth-4 tree": tree.predict(audio[test]),
+            "most frequent mood": np.full(len(test), truth[train].sum(axis=0).argmax()),
+        }
+        right = {name: truth[test, each] for name, each in chosen.items()}
+        figures.add("agreement", {name: Tally.mean(each, clusters[test]) for name, each in right.items()})
+        labels = {name: np.where(right[name], each, truth[test].argmax(axis=1)) for name, each in chosen.items()}
+        figures.add(
+            "macro_f1", {name: Tally.macro_f1(each, labels[name], clusters[test]) for name, each in chosen.items()}
+        )
+    return figures.results()
+
+
+def _perceived(asked: Asked) -> Results:
+    """Quadrants of valence and arousal that listeners' tags gave (Deezer, Delbouys et al. 2018), joined by title and
+    artist; the tree learns the quadrants themselves, on the table's training songs; measured on its others."""
+    run, figures = asked.whole, Figures()
+    rows, quadrant, training = _joined(asked)
+    audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
+    clusters = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
+    train, test, truth = rows[training], rows[~training], quadrant[~training]
+    leakage.check_recordings(run.catalogue, train, test)
+    tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=asked.seed(0)).fit(audio[train], quadrant[training])
+    rule = mood.rule(audio[test]).astype(np.float32)
+    chosen = {
+        "network": _quadrants(run.mood.probabilities(audio[test])),
+        "rule": _quadrants(rule),
+        "depth-4 tree on perceived moods": tree.predict(audio[test]),
+        "most frequent quadrant": np.full(len(test), np.bincount(quadrant[training]).argmax()),
+    }
+    figures.add("macro_f1", {name: Tally.macro_f1(each, truth, clusters[test]) for name, each in chosen.items()})
+    figures.add("accuracy", {name: Tally.mean(each == truth, clusters[test]) for name, each in chosen.items()})
+    for i, name in enumerate(QUADRANTS):
+        of = truth == i
+        figures.add(
+            f"recall, {name}", {who: Tally.mean(each[of] == i, clusters[test][of]) for who, each in chosen.items()}
+        )
+    return figures.results()
+
+
+def _quadrants(moods: Floats) -> NDArray[np.int64]:
+    return np.asarray((moods @ np.array([SAYS[mood] for mood in MOODS])).argmax(axis=1))
+
+
+def _joined(asked: Asked) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Catalogue rows with a perceived mood, its quadrant, and whether it is a training song. Raises TableError."""
+    assert asked.perceived  # noqa: S101
+    source = tables.read(asked.perceived)
+    tables.check(source, SCHEMA, "track_name")
+    frame = source.frame.with_columns(
+        key=pl.struct("track_name", "artist_name").map_elements(
+            lambda song: f"{title_key(song['track_name'])}\n{artist_key(song['artist_name'])}", return_dtype=pl.String
+        )
+    ).unique("key", keep="first", maintain_order=True)
+    names = zip(asked.whole.catalogue.frame["track_name"], asked.whole.catalogue.primary_artists(), strict=True)
+    keys = pl.DataFrame({"key": [f"{title_key(title)}\n{artist}" for title, artist in names]}).with_row_index("row")
+    both = keys.unique("key", keep="first", maintain_order=True).join(frame, on="key", maintain_order="left")
+    if both.height < 50:
+        raise TableError(f"{source.where}: expected at least 50 songs of the catalogue, found {both.height}")
+    positive, excited = both["valence"].to_numpy() > 0, both["arousal"].to_numpy() > 0
+    quadrant: Any = np.select([positive & excited, ~positive & excited, ~positive & ~excited], [0, 1, 2], 3)
+    return both["row"].to_numpy().astype(np.int64), quadrant, (both["split"] == "train").to_numpy()

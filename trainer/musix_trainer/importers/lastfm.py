@@ -1,0 +1,68 @@
+"""Import of Last.fm's raw tables (HetRec 2011) into the two standard tables: listening is derived from artists."""
+
+from pathlib import Path
+
+import polars as pl
+
+from musix_runtime.atomic import new_folder
+from musix_runtime.errors import OutputError
+from musix_runtime.models.genre import artist_key
+from musix_trainer.data import tables
+from musix_trainer.data.tables import Column, Source, check
+from musix_trainer.data.tracks import catalogue
+
+PLAYS = [Column("userID", "text"), Column("artistID", "text"), Column("weight", "number", 0)]
+ARTISTS = [Column("id", "text"), Column("name", "text")]
+MOST = 5  # recordings that stand for an artist
+DERIVATION = (
+    f"a listener of an artist counts as a listener of that artist's {MOST} most popular recordings in the catalogue"
+    " (fewer where it has fewer), the plays shared equally; artists are joined by normalised name of the primary artist"
+)
+
+
+def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
+    """Write `out`/tracks.parquet and `out`/listening.parquet, and give the counts of what was matched.
+
+    `raw` is the folder of lastfm2k_user_artists.parquet and lastfm2k_artists.parquet, `tracks` the tracks table.
+    Raises TableError for wrong tables, OutputError when `out` is taken.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out}: expected a free name or an empty folder, found something there")
+    plays = tables.read(raw / "lastfm2k_user_artists.parquet")
+    artists = tables.read(raw / "lastfm2k_artists.parquet")
+    check(plays, PLAYS, "userID")
+    check(artists, ARTISTS, "id")
+    source = tables.read(tracks)
+    table = source.frame
+    listening, notes = _derive(plays, artists, source)
+    with new_folder(out, replace=out.exists()) as folder:
+        tables.write(folder / "tracks.parquet", table)
+        tables.write(folder / "listening.parquet", listening, {"derivation": DERIVATION})
+    return notes
+
+
+def _derive(plays: Source, artists: Source, tracks: Source) -> tuple[pl.DataFrame, dict[str, int | str]]:
+    recordings = _best_recordings(tracks)
+    named = artists.frame.select(artistID="id", key=pl.col("name").map_elements(artist_key, return_dtype=pl.String))
+    known = plays.frame.join(named.filter(pl.col("key") != ""), on="artistID").join(recordings, on="key", how="semi")
+    # Two spellings of one artist are one artist.
+    merged = known.group_by("userID", "key").agg(pl.col("weight").sum()).join(recordings, on="key")
+    merged = merged.with_columns(plays=pl.col("weight") / pl.len().over("userID", "key"))
+    listening = merged.select(user_id="userID", track_id="track_id", plays="plays").sort("user_id", "track_id")
+    return listening, {
+        "pairs of listener and artist": plays.frame.height,
+        "pairs matched": known.height,
+        "artists": plays.frame["artistID"].n_unique(),
+        "artists matched": known["artistID"].n_unique(),
+        "listeners": listening["user_id"].n_unique(),
+        "rows of listening": listening.height,
+        "derivation": DERIVATION,
+    }
+
+
+def _best_recordings(tracks: Source) -> pl.DataFrame:
+    merged = catalogue(tracks)
+    frame = merged.frame.select("track_id", key=pl.Series(merged.primary_artists()))
+    charted = tracks.frame.group_by("track_id").agg(pl.col("popularity").max())
+    ranked = frame.join(charted, on="track_id").sort(["popularity", "track_id"], descending=[True, False])
+    return ranked.group_by("key", maintain_order=True).head(MOST).select("key", "track_id")

@@ -1,0 +1,198 @@
+"""Collab: LightFM over listening, the map that folds new listeners in, and what tracks are heard together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightfm import LightFM
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csr_matrix, diags
+from sklearn.utils.extmath import randomized_svd
+
+from musix_runtime.models.arrays import Floats, Keys
+from musix_runtime.models.collab import RANGE_DAYS, Collab
+from musix_runtime.models.index import Index
+from musix_trainer import array_store, progress, recipe
+from musix_trainer.data.interactions import Listening
+from musix_trainer.evaluation import metrics
+from musix_trainer.models.lightfm import lightfm
+
+DAY = 86_400  # seconds
+POWERS = 10  # of the randomised decomposition: what it finds then recommends as well as the exact one
+SHORT_HISTORIES = (1, 3, 10)  # sizes at which fold-in is fitted and measured, beside the whole history
+
+
+@dataclass(frozen=True)
+class CollabModel:
+    """Factors (one bias last) of the listeners and of the recordings heard in training, and their histories.
+
+    Array by array the same as `musix_runtime.models.collab.Collab`, which `runtime()` makes of it, but for the index
+    over `track_factors`.
+    """
+
+    listeners: NDArray[np.bytes_]
+    listener_factors: Floats
+    rows: NDArray[np.int32]
+    track_factors: Floats
+    track_mean: Floats
+    tastes: Floats
+    fold_in: Floats
+    history_offsets: NDArray[np.int64]
+    history_rows: NDArray[np.int32]
+    history_recent: NDArray[np.int32]
+
+    def runtime(self) -> Collab:
+        """The part that answers, over these very arrays."""
+        return Collab(
+            Keys(self.listeners),
+            self.listener_factors,
+            self.rows,
+            Index(self.track_factors),
+            self.track_mean,
+            self.tastes,
+            self.fold_in,
+            self.history_offsets,
+            self.history_rows,
+            self.history_recent,
+        )
+
+    def scores(self, factors: Floats) -> Floats:
+        """Score of every recording in `rows` for a listener with these factors. Shape (heard,)."""
+        return self.track_factors @ np.append(factors[:-1], np.float32(1)) + factors[-1]
+
+    def native_scores(self, listeners: NDArray[np.int64], places: NDArray[np.int64]) -> Floats:
+        """LightFM's own scores of pairs of listener and place in `rows`. Shape (n,)."""
+        items, users = self.track_factors, self.listener_factors
+        model = lightfm(items[:, :-1], items[:, -1], users[:, :-1], users[:, -1])
+        return np.asarray(model.predict(listeners.astype(np.int32), places.astype(np.int32), num_threads=1), np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write the model into a new folder."""
+        array_store.save(path, vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "CollabModel":
+        """Read a model that `save` wrote."""
+        return cls(**array_store.load(path))
+
+
+def train(data: Listening, settings: recipe.Collab, seed: int) -> CollabModel:
+    """Train on every entry of `data`; listeners and recordings without any get no factors."""
+    kept, listener = np.unique(data.listener, return_inverse=True)
+    rows, place = np.unique(data.row, return_inverse=True)
+    model = LightFM(
+        no_components=settings.no_components,
+        learning_schedule=settings.learning_schedule,
+        loss=settings.loss,
+        learning_rate=settings.learning_rate,
+        item_alpha=settings.item_alpha,
+        user_alpha=settings.user_alpha,
+        random_state=seed,
+    )
+    pairs = coo_matrix((np.ones(len(data), np.int32), (listener, place)))
+    for _ in progress.steps("collab: LightFM epochs", settings.epochs):
+        model.fit_partial(pairs, epochs=1, num_threads=1)
+    listener_factors = np.column_stack([model.user_embeddings, model.user_biases])
+    track_factors = np.column_stack([model.item_embeddings, model.item_biases])
+    offsets, history, recent = _histories(data, listener, len(kept))
+    places = np.searchsorted(rows, history)
+    return CollabModel(
+        listeners=np.array([data.names[i].encode() for i in kept]),
+        listener_factors=listener_factors,
+        rows=rows.astype(np.int32),
+        track_factors=track_factors,
+        track_mean=track_factors.mean(axis=0),
+        tastes=fit_tastes(pairs.tocsr(), settings.taste_width, settings.taste_damping, seed),
+        fold_in=fit_fold_in(track_factors, listener_factors, places, offsets, settings.fold_in_ridge, seed),
+        history_offsets=offsets,
+        history_rows=history.astype(np.int32),
+        history_recent=recent,
+    )
+
+
+def _histories(data: Listening, listener: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Each listener's recordings, newest first (then most played), and how many of them are recent."""
+    order = np.lexsort((data.row, -data.plays, -data.last, listener))
+    owner, last = listener[order], data.last[order]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))]).astype(np.int64)
+    newest = data.last.max()
+    ages = [np.bincount(owner, weights=last >= newest - days * DAY, minlength=count) for days in RANGE_DAYS.values()]
+    return offsets, data.row[order], np.stack(ages, axis=1).astype(np.int32)
+
+
+def fit_tastes(pairs: csr_matrix, width: int, damping: float, seed: int) -> Floats:
+    """What the tracks that are heard together have in common, in vectors of length 1 at most. Shape (tracks, width).
+
+    The first right singular vectors of listeners by tracks, both divided by a power of their counts, so that neither
+    those who hear the most nor what all hear is all that is seen: the square root of the listener's tracks, and the
+    track's listeners to the power of `damping`. The product of two tracks' vectors is how much one of them speaks
+    for the other; fewer columns than `width` where there are not as many listeners or tracks.
+    """
+    tracks, listeners = (np.asarray(pairs.sum(axis=axis), np.float64).ravel() for axis in (0, 1))
+    even = diags(listeners**-0.5) @ pairs @ diags(tracks**-damping)
+    return np.ascontiguousarray(randomized_svd(even, width, n_iter=POWERS, random_state=seed)[2].T, np.float32)
+
+
+def fit_fold_in(
+    tracks: Floats, listeners: Floats, places: NDArray[Any], offsets: NDArray[np.int64], ridge: float, seed: int
+) -> Floats:
+    """Ridge regression from the mean track factors of a history, and a 1, to the listener's factors.
+
+    Every listener is seen with the whole history and with random short ones. Shape (width + 1, width).
+    """
+    rng = np.random.default_rng(seed)
+    means, targets = [], []
+    for i, factors in enumerate(listeners):
+        history = places[offsets[i] : offsets[i + 1]]
+        for size in (len(history), *SHORT_HISTORIES):
+            chosen = rng.choice(history, min(size, len(history)), replace=False)
+            means.append(np.append(tracks[chosen].mean(axis=0), 1))
+            targets.append(factors)
+    x, y = np.array(means, np.float64), np.array(targets, np.float64)
+    penalty = ridge * np.diag(np.append(np.ones(x.shape[1] - 1), 0))
+    return np.linalg.solve(x.T @ x + penalty, x.T @ y).astype(np.float32)
+
+
+def measure(model: CollabModel, test: Listening) -> dict[str, Any]:
+    """Full ranking of all recordings with factors, heard ones apart, against held-out listening; popularity beside it.
+
+    The same listeners, met as if new with 1, 3 or 10 of their recordings, show what fold-in keeps; its map was fitted
+    on their training histories.
+    """
+    part = model.runtime()
+    relevant = relevant_rows(model, test)
+    heard = {i: part.history(i) for i in relevant}
+    popularity = np.bincount(np.searchsorted(model.rows, model.history_rows), minlength=len(model.rows))
+    known = {i: model.scores(model.listener_factors[i]) for i in relevant}
+    card: dict[str, Any] = {
+        "listeners measured": len(relevant),
+        "known listeners": _rank(model, known, heard, relevant),
+        "popularity": _rank(model, dict.fromkeys(relevant, popularity.astype(np.float32)), heard, relevant),
+    }
+    for size in SHORT_HISTORIES:
+        folded = {i: part.fold_in(heard[i][:size]) for i in relevant}
+        scores = {i: model.scores(factors) for i, factors in folded.items() if factors is not None}
+        card[f"new listeners, history of {size}"] = _rank(model, scores, heard, relevant)
+    return card
+
+
+def relevant_rows(model: CollabModel, held_out: Listening) -> dict[int, set[int]]:
+    """For each listener with factors (by number in the model), the held-out catalogue rows. Nobody's is empty."""
+    numbers = Keys(model.listeners).find(held_out.names)
+    relevant: dict[int, set[int]] = {}
+    for listener, row in zip(numbers[held_out.listener].tolist(), held_out.row.tolist(), strict=True):
+        if listener >= 0:
+            relevant.setdefault(listener, set()).add(row)
+    return relevant
+
+
+def _rank(
+    model: CollabModel, scores: dict[int, Floats], heard: dict[int, NDArray[np.int64]], relevant: dict[int, set[int]]
+) -> dict[str, float]:
+    found = []
+    for i, values in scores.items():
+        free = values.copy()
+        free[np.searchsorted(model.rows, heard[i])] = -np.inf
+        found.append(model.rows[np.argsort(-free, kind="stable")[:10]].astype(np.int64))
+    return metrics.ranking(found, [relevant[i] for i in scores], 10)

@@ -1,0 +1,97 @@
+"""Content: the 28-d vector of every recording: 12 audio, 10 genre, 5 mood, 1 artist popularity."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from musix_runtime.models.arrays import Floats, unit
+from musix_runtime.models.content import Content
+from musix_runtime.models.features import AUDIO, INPUT_NAMES
+from musix_runtime.models.index import Index
+from musix_trainer import array_store, recipe
+from musix_trainer.data.tracks import Catalogue
+
+GENRE_WIDTH = 10
+
+
+@dataclass(frozen=True)
+class ContentModel:
+    """Content vectors of length 1, a row a recording. Shape (n, 28)."""
+
+    vectors: Floats
+
+    def runtime(self) -> Content:
+        """The part that answers."""
+        return Content(Index(self.vectors))
+
+    def save(self, path: Path) -> None:
+        """Write the model into a new folder."""
+        array_store.save(path, vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "ContentModel":
+        """Read a model that `save` wrote."""
+        return cls(**array_store.load(path))
+
+
+def train(catalogue: Catalogue, moods: Floats, settings: recipe.Content) -> tuple[ContentModel, dict[str, Any]]:
+    """Build the vectors; `moods` (n, 5) are the mood part's probabilities.
+
+    Each block is centred and scaled so that its mean squared length is its weight squared, then the vector to length 1.
+    """
+    audio = catalogue.inputs[:, : len(AUDIO)]
+    blocks = [
+        (_standard(audio), settings.audio),
+        (_genre_block(catalogue), settings.genre),
+        (moods - moods.mean(axis=0), settings.mood),
+        (_artist_popularity(catalogue)[:, None], settings.popularity),
+    ]
+    vectors = unit(np.column_stack([_scaled(block, weight) for block, weight in blocks]))
+    return ContentModel(vectors), _measure(vectors, catalogue)
+
+
+def _standard(values: Floats) -> Floats:
+    return np.asarray((values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-6), np.float32)
+
+
+def _scaled(block: Floats, weight: float) -> Floats:
+    length = np.sqrt((block.astype(np.float64) ** 2).sum(axis=1).mean())
+    return np.asarray(block * (weight / max(length, 1e-6)), np.float32)
+
+
+def _genre_block(catalogue: Catalogue) -> Floats:
+    """The families, equally shared by a recording's, in 10 principal components; zeros where there are fewer."""
+    shares = catalogue.families / catalogue.families.sum(axis=1, keepdims=True)
+    width = min(GENRE_WIDTH, shares.shape[1], len(shares))
+    block = np.zeros((len(shares), GENRE_WIDTH), np.float32)
+    block[:, :width] = PCA(width, svd_solver="full").fit_transform(shares)
+    return block
+
+
+def _artist_popularity(catalogue: Catalogue) -> Floats:
+    _, codes = np.unique(catalogue.primary_artists(), return_inverse=True)
+    popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
+    mean = np.bincount(codes, popularity) / np.bincount(codes)
+    return _standard(mean[codes][:, None].astype(np.float32))[:, 0]
+
+
+def _measure(vectors: Floats, catalogue: Catalogue, sample: int = 1000) -> dict[str, Any]:
+    """How often a recording shares a family with its nearest neighbours, and with random recordings."""
+    rng = np.random.default_rng(0)
+    asked = rng.choice(len(vectors), min(sample, len(vectors)), replace=False)
+    part = ContentModel(vectors).runtime()
+    near = np.array([part.nearest(vectors[row], 11)[0] for row in asked])
+    others = np.array([[n for n in rows if n != row][:10] for row, rows in zip(asked, near, strict=True)])
+    return {
+        "width": vectors.shape[1],
+        "family shared with the 10 nearest": _shared(catalogue.families, asked, others),
+        "family shared with random ones": _shared(catalogue.families, asked, rng.choice(len(vectors), others.shape)),
+    }
+
+
+def _shared(families: NDArray[np.bool_], asked: NDArray[Any], others: NDArray[Any]) -> float:
+    return float((families[asked][:, None] & families[others]).any(axis=2).mean())

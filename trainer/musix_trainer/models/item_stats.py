@@ -1,0 +1,55 @@
+"""Catalog: what the catalogue itself says of each recording, apart from any model: freshness and popularity."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musix_runtime.models.arrays import Floats
+from musix_runtime.models.features import INPUT_NAMES
+from musix_trainer import array_store, recipe
+from musix_trainer.data.interactions import Listening
+from musix_trainer.data.tracks import Catalogue
+from musix_trainer.models.collab import DAY
+
+
+@dataclass(frozen=True)
+class CatalogModel:
+    """A row a recording, but for `popular`: the most popular rows, best first: one of
+    every artist before any second one."""
+
+    families: NDArray[np.uint32]
+    moods: NDArray[np.uint8]
+    freshness: Floats
+    popularity: Floats
+    popular: NDArray[np.int32]
+
+    def save(self, path: Path) -> None:
+        """Write the model into a new folder."""
+        array_store.save(path, vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "CatalogModel":
+        """Read a model that `save` wrote."""
+        return cls(**array_store.load(path))
+
+
+def train(catalogue: Catalogue, moods: Floats, data: Listening, settings: recipe.Catalog) -> CatalogModel:
+    """Freshness halves with every half-life before the newest release, 0 when the date is unknown; popularity is the
+    logarithm of the number of listeners, as a share of the greatest."""
+    released = catalogue.frame["release_date"].to_numpy().astype(np.float64)
+    age = (np.nanmax(released) - released) / DAY if np.isfinite(released).any() else released
+    listeners = np.bincount(data.row, minlength=len(catalogue))
+    charted = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
+    order = np.lexsort((np.arange(len(catalogue)), -charted, -listeners))
+    _, firsts = np.unique(np.array(catalogue.primary_artists())[order], return_index=True)
+    popular = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])[: settings.popular]
+    bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)
+    return CatalogModel(
+        families=bits.astype(np.uint32),
+        moods=moods.argmax(axis=1).astype(np.uint8),
+        freshness=np.nan_to_num(0.5 ** (age / settings.freshness_half_life)).astype(np.float32),
+        popularity=(np.log1p(listeners) / np.log1p(listeners.max())).astype(np.float32),
+        popular=popular.astype(np.int32),
+    )
