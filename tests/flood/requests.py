@@ -244,7 +244,7 @@ def _encodings() -> Iterator[Attack]:
     yield Attack("JSON of another kind", http(RECOMMEND, valid, content_type="application/vnd.api+json"), 200)
     yield Attack("a form", http(RECOMMEND, b"userId=x", content_type="application/x-www-form-urlencoded"), 415)
     yield Attack("a long content type", http(RECOMMEND, valid, content_type="x" * 30_000), 415)
-    yield Attack("a long path", http("/" + "x" * 30_000, valid), 404)
+    yield Attack("a long path", http("/" + "x" * 30_000, valid), 414)
     yield Attack("another method", http(RECOMMEND, b"").replace(b"POST", b"DELETE"), 405)
 
 

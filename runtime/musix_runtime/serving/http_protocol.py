@@ -12,6 +12,7 @@ from musix_runtime.serving.responses import failure
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 16  # requests before an answer, and in one read
+MAX_LINGER_BYTES = 32 * 2**20  # read and thrown away of a refused request, whose client sends before it reads
 MAX_PIECES = 1024  # of bodies in one read: chunks of a few bytes cost more to parse than to send
 
 
@@ -56,8 +57,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read, within all limits."""
-        if self.ended or self.last:
+        if self.lingers:
+            self.discarded += len(data)
+        if self.last or (self.ended and not (self.lingers and self.discarded <= MAX_LINGER_BYTES)):
             self.flow.pause_reading()
+        if self.last or self.ended:
             return
         answered = self.in_body and not self._under_way()
         if answered:
@@ -184,7 +188,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if reason:
                 self.limits.refused(reason)
         else:
-            self._end(reason, answer=self.in_body or self.in_head, linger=reason != "evicted")
+            asks = self.in_body or self.in_head
+            self._end(reason, answer=asks, linger=asks and reason != "evicted")
 
     def _end(self, reason: str, answer: bool, linger: bool = True) -> None:
         """Refuse what the client sends: with an answer, unless another one is under way or was given."""
@@ -196,11 +201,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         self.ended = True
         self.limits.leave(self)
-        self.lingers = answer and linger and len(self.limits.lingering) < MAX_LINGERING
+        self.lingers = linger and len(self.limits.lingering) < MAX_LINGERING
         if answer:
             self.transport.write(self._refusal(reason))
         if self.lingers:
-            self.flow.pause_reading()
+            self.discarded = 0
             self.transport.write_eof()  # to close with bytes unread could take the answer back
         else:
             self.transport.close()
@@ -232,7 +237,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _discard(self, size: int) -> None:
         self.discarded += size
         if self.discarded > self.limits.settings.body_limit:
-            self._end("body_size", answer=False)
+            self._end("body_size", answer=False)  # it was given
 
     def _abort(self) -> None:
         self.ended = True

@@ -352,7 +352,9 @@ def test_nothing_is_left_of_connections_that_are_gone() -> None:
 
 def test_connections_are_never_more_than_the_process_can_hold() -> None:
     command = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (300, int(sys.argv[1])))\n"
-    command += "from musix_runtime.settings import Settings\nfrom musix_runtime import connection_limits as limits\n"
+    command += (
+        "from musix_runtime.settings import Settings\nfrom musix_runtime.serving import connection_limits as limits\n"
+    )
     command += "print(limits.fit_descriptors(Settings(max_connections=1000)))"
     for hard, fitting in ((500, 500 - RESERVED_DESCRIPTORS), (2000, 1000)):
         done = subprocess.run([sys.executable, "-c", command, str(hard)], capture_output=True, text=True, check=True)
