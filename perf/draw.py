@@ -1,4 +1,4 @@
-docs/performance.md for what the same index finds among either: a catalogue and listening of any size, simulated around the recordings of a small one; from a seed.
+"""Draw: a catalogue and listening of any size, simulated around the recordings of a small one; from a seed.
 
 Tracks come in families, clusters and artists, as real ones do; lengths of factors and spread of biases are those of the
 factors trained on the Spotify tracks table and Last.fm's listening. The factors are more clustered than these: see
