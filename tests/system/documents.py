@@ -51,7 +51,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def missing_lines(shown: list[str], printed: str) -> list[str]:
-    """Return the shown lines that were not printed. Numbers may differ, as may indentation; `...` stands for any lines."""
+    """Return the shown lines that were not printed. Numbers and indentation may differ; `...` stands for any lines."""
     lines = {NUMBER.sub("N", line.strip()) for line in printed.splitlines()}
     return [line for line in shown if line.strip() not in ("", "...") and NUMBER.sub("N", line.strip()) not in lines]
 
