@@ -2,8 +2,8 @@
 
 A `console` block is run line by line (`$ ` starts a command); the output below a command is compared without its
 numbers. A `python` block is run as a program. A comment `<!-- not run: REASON -->` just before a block leaves it out; a
-`sh` block must have one. All blocks of a page share a folder with the demo bundle, its training run, the recipes and the
-examples.
+`sh` block must have one. All blocks of a page share a folder with the demo bundle, its training run, the recipes and
+the examples.
 """
 
 import os
