@@ -54,7 +54,7 @@ def _joined() -> dict[str, EntryPoint]:
 
 def main() -> None:
     """Run the command; an error that musix raises on purpose is one sentence and its exit code."""
-    settings.claim_process()
+    settings.disable_telemetry()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that is not UTF-8 shows what it can

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from musix_runtime.registry.registry import Store
+    from musix_runtime.registry.registry import Registry
 
 TRUST = click.option("--trust", type=click.Path(path_type=Path), help="Public key by which a bundle must be signed.")
 STORE = click.argument("store", type=click.Path(path_type=Path))
@@ -41,8 +41,8 @@ def gc(store: Path, name: str, keep: int) -> None:
         click.echo(f"{path}: removed")
 
 
-def _store(path: Path, trust: Path | None = None) -> "Store":
+def _store(path: Path, trust: Path | None = None) -> "Registry":
     from musix_runtime.engine import Engine
-    from musix_runtime.registry.registry import Store
+    from musix_runtime.registry.registry import Registry
 
-    return Store(path, partial(Engine.open, trust=trust))
+    return Registry(path, partial(Engine.open, trust=trust))

@@ -27,7 +27,7 @@ POINTER_LIMIT = 2**20  # bytes
 
 
 @dataclass(frozen=True)
-class Store:
+class Registry:
     """The store in the folder `path`. `opener` opens and verifies a bundle: whatever it refuses is never live."""
 
     path: Path
@@ -150,15 +150,15 @@ class Store:
             yield folder
 
 
-def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Store, str] | None:
+def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Registry, str] | None:
     """The store and name that `path` means: STORE/NAME, or a STORE that has one name; None when it is no store.
 
     Raises StoreError for a store of several names.
     """
     path = path.resolve()
     if os.path.lexists(path / LIVE):
-        return Store(path.parent, opener), path.name
-    store = Store(path, opener)
+        return Registry(path.parent, opener), path.name
+    store = Registry(path, opener)
     names = [] if (path / MANIFEST).exists() else store.names()
     if len(names) > 1:
         raise StoreError(f"{path}: expected a store of one name, or STORE/NAME, found the names {', '.join(names)}")
