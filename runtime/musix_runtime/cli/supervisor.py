@@ -1,8 +1,8 @@
-"""Supervisor: the server's processes, each started again when it dies.
+"""Supervisor of the worker processes: each is started again when it dies.
 
-A server maps its bundle. Whoever cuts one of these files short ends the process at once (SIGBUS), and no handler can
-prevent that; so even a single worker is a child. The parent imports nothing of the server, so that it is small and its
-children are forked without threads. It holds the sockets: connections wait in them for the next worker.
+A worker maps its bundle. Truncating one of these files kills the process (SIGBUS), and no handler can prevent that, so
+even a single worker is a child. The parent does not import the server: it stays small and forks without threads. It
+keeps the sockets open, so connections wait for the next worker.
 """
 
 import ctypes
@@ -18,19 +18,19 @@ from types import FrameType
 from musix_runtime.errors import InputError, WorkerError
 
 MAX_FAILURES = 5
-WINDOW_S = 30.0  # a worker that dies sooner than this after its start failed, and so did one after the other
-RETRY_S = 4.0  # before another is started after one that ended by itself: a bundle may be half copied
+WINDOW_S = 30.0  # a worker that dies sooner after its start counts as a failure
+RETRY_S = 4.0  # before a worker that exited is replaced: its bundle may be half copied
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1  # Linux' prctl.h
 
 
 def supervise(serve: Callable[[], None], count: int) -> None:
-    """Call `serve` in `count` child processes, and again in another one for each that dies.
+    """Call `serve` in `count` child processes, and replace each child that dies.
 
-    Returns in the children, when `serve` does. In the parent it ends the process: with 0 when it was told to stop, as
-    the children then are; with the exit code of a first worker that ended by itself; with WorkerError when
-    `MAX_FAILURES` workers ended within `WINDOW_S` of their start, one after the other. Without fork (Windows) one
-    worker is this process.
+    Returns only in the children, when `serve` does. The parent exits: with 0 after a signal, which it passes on to the
+    children; with the code of one of the first workers if that exits by itself. It raises WorkerError when
+    `MAX_FAILURES` workers in a row die within `WINDOW_S` of their start. Without fork (Windows) this process is the
+    only worker.
     """
     if hasattr(os, "fork"):
         _Workers(serve).run(count)
@@ -41,7 +41,7 @@ def supervise(serve: Callable[[], None], count: int) -> None:
 
 
 def call_in_child(action: Callable[[], None]) -> None:
-    """Call `action` in a child process, which ends with it. Ends this one with its exit code unless that is 0."""
+    """Call `action` in a child process and wait for it. Exit with its code unless that is 0."""
     if not hasattr(os, "fork"):
         action()
         return
@@ -56,7 +56,7 @@ def call_in_child(action: Callable[[], None]) -> None:
 
 
 def _become_child() -> None:
-    """Form a process group, so that a terminal's signals come by the parent alone; end with the parent."""
+    """Form a process group, so that only the parent gets a terminal's signals, and end when the parent does."""
     os.setpgid(0, 0)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -80,7 +80,7 @@ class _Workers:
         sys.exit(0)
 
     def start(self) -> bool:
-        """Fork a worker; whether this is it."""
+        """Fork a worker. Return True in the worker, False in the parent."""
         child = os.fork()
         if not child:
             _become_child()
@@ -91,14 +91,14 @@ class _Workers:
         return False
 
     def stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Tell the workers to stop."""
+        """Pass a signal on to the workers."""
         self.stopping = True
         for child in list(self.starts):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
 
     def watch(self) -> bool:
-        """Wait for workers to end and start others, until all have stopped; whether this is one of these."""
+        """Replace workers that end, until all have stopped. Return True in a new worker, False in the parent."""
         first = set(self.starts)
         while self.starts:
             child, status = os.wait()
@@ -118,7 +118,7 @@ class _Workers:
         return False
 
     def count_failure(self) -> None:
-        """Count a worker that failed. Raises WorkerError when there were too many."""
+        """Count a failed worker. Raises WorkerError after too many."""
         now = monotonic()
         self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
         self.last_failure = now
@@ -130,7 +130,7 @@ class _Workers:
             )
 
     def end(self, code: int | None) -> None:
-        """Stop the workers, wait for them, and exit with `code`, if any."""
+        """Stop the workers, wait for them, and exit with `code` unless it is None."""
         self.stop(signal.SIGTERM)
         while self.starts:
             self.starts.pop(os.wait()[0], None)
