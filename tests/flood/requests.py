@@ -27,7 +27,7 @@ from tests.system.servers import serving, worker_pid
 MAX_WAIT_MS = 50.0
 MAX_GROWTH_MB = 64.0
 MAX_ANSWER_BYTES = 1_000_000
-LIMIT = 2 * 2**20  # bytes; the default of MUSIX_BODY_LIMIT
+LIMIT = 2 * 2**20  # bytes; the default of MUSIX_MAX_BODY_BYTES
 PATIENCE_S = 60.0  # for one answer
 CLASSIFY, BATCH, RECOMMEND, SIMILAR = (
     f"/api/ml/{name}" for name in ("classify", "classify/batch", "recommend", "similar")

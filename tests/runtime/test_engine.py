@@ -12,7 +12,7 @@ from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendReque
 from musix_runtime.errors import UnknownTrackError
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.models.mood import MOODS
-from musix_runtime.schemas import Recommendations
+from musix_runtime.schemas import RecommendResponse
 
 TRACK = "simulated0000000000001"
 TRACKS = st.integers(0, 3100).map(lambda i: f"simulated{i:013d}")
@@ -27,7 +27,7 @@ REQUESTS = st.builds(
 )
 
 
-def ids(answer: Recommendations) -> list[str]:
+def ids(answer: RecommendResponse) -> list[str]:
     return [each.id for each in answer.recommendations]
 
 

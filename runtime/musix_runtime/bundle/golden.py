@@ -6,7 +6,7 @@ import msgspec
 
 from musix_runtime.bundle.manifest import PARTS
 from musix_runtime.errors import GoldenError, LayoutError, refusing
-from musix_runtime.schemas import Classification, ClassifyRequest, Recommendations, RecommendRequest
+from musix_runtime.schemas import ClassifyRequest, ClassifyResponse, RecommendRequest, RecommendResponse
 
 FEW = 4  # cases of each kind that are replayed whenever a bundle is opened
 MIN_CASES = 64  # of each kind
@@ -17,14 +17,14 @@ class ClassifyCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A question and its answer by the native models."""
 
     request: ClassifyRequest
-    expected: Classification
+    expected: ClassifyResponse
 
 
 class RecommendCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A question and its answer by the native models."""
 
     request: RecommendRequest
-    expected: Recommendations
+    expected: RecommendResponse
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,20 +72,20 @@ def _note(name: str, errors: dict[str, float], tolerance: dict[str, float], wors
             raise GoldenError(f"golden {name}: {part}: expected {expected}, found it off by {error:g}")
 
 
-def genre_error(expected: Classification, found: Classification) -> float:
+def genre_error(expected: ClassifyResponse, found: ClassifyResponse) -> float:
     """Largest difference of confidence, also of a family that only one of the answers has among its five."""
     ours, theirs = ({each.name: each.confidence for each in answer.genres} for answer in (found, expected))
     least = min(theirs.values())
     return max(abs(ours.get(name, least) - theirs.get(name, least)) for name in ours | theirs)
 
 
-def mood_error(expected: Classification, found: Classification) -> float:
+def mood_error(expected: ClassifyResponse, found: ClassifyResponse) -> float:
     """Largest difference of probability."""
     ours, theirs = found.mood.probabilities, expected.mood.probabilities
     return max(abs(ours[mood] - theirs[mood]) for mood in theirs)
 
 
-def _recommend_errors(expected: Recommendations, found: Recommendations, tolerance: float) -> dict[str, float]:
+def _recommend_errors(expected: RecommendResponse, found: RecommendResponse, tolerance: float) -> dict[str, float]:
     """Largest difference of score (ranker) and of the shares of collab and content; infinite for another list.
 
     Neighbours whose scores are as good as equal may change places.

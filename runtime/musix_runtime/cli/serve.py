@@ -1,4 +1,4 @@
-"""Serving from the command line: what the parent of the workers does. It imports nothing of the server."""
+"""The command `musix serve`: the parent of the worker processes. It does not import the server."""
 
 import logging
 import signal
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 def serve(
     path: Path, trust: Path | None, host: str, port: int, workers: int | None, access_log: bool, snapshot: bool
 ) -> None:
-    """Serve the bundle or store at `path` until told to stop; with `snapshot`, a private copy of it.
+    """Serve the bundle or registry at `path` until a signal stops it; with `snapshot`, a private copy of it.
 
-    `workers` None takes `WEB_CONCURRENCY`. Raises InputError, StoreError, BundleError or OutputError for what cannot be
-    served, WorkerError when workers cannot stay.
+    `workers` None takes `WEB_CONCURRENCY`. Raises InputError, StoreError, BundleError or OutputError when
+    `path` cannot be served, WorkerError when workers end as soon as they start.
     """
     count = settings.worker_count(workers)
-    signal.signal(signal.SIGTERM, _leave)  # which removes the folders
+    signal.signal(signal.SIGTERM, _leave)  # exits, so that the temporary folders are removed
     with ExitStack() as stack:
         sockets = bind(host, port)
         if snapshot:
@@ -71,7 +71,7 @@ def _temporary_folder(use: str) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def _metrics_folder() -> Iterator[Path | None]:
-    """Where the workers count together, until left; None where nothing can be written."""
+    """Make the folder in which the workers add up their metrics; None where nothing can be written."""
     try:
         folder = _temporary_folder("metrics")
     except OSError as error:

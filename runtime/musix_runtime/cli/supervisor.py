@@ -1,8 +1,8 @@
-"""Supervisor: the server's processes, each started again when it dies.
+"""Supervisor of the worker processes: each is started again when it dies.
 
-A server maps its bundle. Whoever cuts one of these files short ends the process at once (SIGBUS), and no handler can
-prevent that; so even a single worker is a child. The parent imports nothing of the server, so that it is small and its
-children are forked without threads. It holds the sockets: connections wait in them for the next worker.
+A worker maps its bundle. Truncating one of these files kills the process (SIGBUS), and no handler can prevent that, so
+even a single worker is a child. The parent does not import the server: it stays small and forks without threads. It
+keeps the sockets open, so connections wait for the next worker.
 """
 
 import ctypes
@@ -19,8 +19,8 @@ from types import FrameType
 from musix_runtime.errors import InputError, MusixError, WorkerError
 
 MAX_FAILURES = 5
-WINDOW_S = 30.0  # a worker that dies sooner than this after its start failed, and so did one after the other
-RETRY_S = 4.0  # before another is started after one that ended by itself: a bundle may be half copied
+WINDOW_S = 30.0  # a worker that dies sooner after its start counts as a failure
+RETRY_S = 4.0  # before a worker that exited is replaced: its bundle may be half copied
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1  # Linux' prctl.h
 
@@ -109,7 +109,7 @@ class _Workers:
             os.kill(child, signal.SIGTERM)
 
     def stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Tell the workers to stop."""
+        """Pass a signal on to the workers."""
         self.stopping = True
         for child in list(self.starts):
             with suppress(ProcessLookupError):
@@ -135,7 +135,7 @@ class _Workers:
                 self.start()
 
     def count_failure(self) -> None:
-        """Count a worker that failed. Raises WorkerError when there were too many."""
+        """Count a failed worker. Raises WorkerError after too many."""
         now = monotonic()
         self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
         self.last_failure = now
@@ -147,7 +147,7 @@ class _Workers:
             )
 
     def end(self, code: int | None) -> None:
-        """Stop the workers, wait for them, and exit with `code`, if any."""
+        """Stop the workers, wait for them, and exit with `code` unless it is None."""
         self.stop(signal.SIGTERM)
         while self.starts:
             self.starts.pop(os.wait()[0], None)
