@@ -62,7 +62,7 @@ def _gate(name: str, found: float | None, bound: Bound, allowed: float) -> Gate:
 
 
 def _quality(manifest: Manifest, limits: dict[str, float], bound: Bound) -> Iterator[Gate]:
-    figures = manifest.figures()
+    figures = manifest.metrics()
     for path, allowed in limits.items():
         if path not in figures:
             where = f"{manifest.name}-{manifest.version}: gates.{bound.replace(' ', '_')}: {path!r}"

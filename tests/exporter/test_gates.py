@@ -11,6 +11,7 @@ from musix_exporter.gates import Gate
 from musix_runtime import Engine
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import GateError, RecipeError
+from musix_runtime.models.parts import open_bundle
 from musix_trainer import recipe
 from musix_trainer.recipe import Bytes, Gates, Memory, Time
 from tests.conftest import DEMO, SMALL
@@ -36,7 +37,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
+    return open_bundle(demo_bundle)
 
 
 @pytest.mark.parametrize(("settings", "passed"), [(EASY, True), (HARD, False)])

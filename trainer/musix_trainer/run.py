@@ -1,15 +1,15 @@
-"""The run: one training from recipe to five parts, and the folder that keeps it."""
+"""The run: one training from a recipe to the models of all parts, and the folder that keeps it."""
 
 import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -17,10 +17,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from musix_runtime.atomic import new_folder
-from musix_runtime.bundle.manifest import Provenance, Serving
-from musix_runtime.bundle.manifest import Source as SourceCard
+from musix_runtime.bundle.manifest import Provenance, SourceInfo
 from musix_runtime.errors import InputError
-from musix_runtime.models.features import AUDIO
 from musix_runtime.models.retrieval import Retriever
 from musix_trainer import progress, recipe
 from musix_trainer.data import split, synthetic, tables
@@ -29,6 +27,15 @@ from musix_trainer.data.interactions import Listening, listening
 from musix_trainer.data.tables import Source
 from musix_trainer.data.tracks import Catalogue, catalogue
 from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
+from musix_trainer.models.collab import CollabModel
+from musix_trainer.models.content import ContentModel
+from musix_trainer.models.genre import GenreModel
+from musix_trainer.models.item_stats import CatalogModel
+from musix_trainer.models.mood import MoodModel
+from musix_trainer.models.parts import PARTS
+from musix_trainer.models.ranker import RankerModel
+from musix_trainer.models.retriever import make_retriever
+from musix_trainer.part import M, Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile
 
 EVALUATION = "evaluation"  # folder in the run's, written by `musix evaluate`
@@ -37,23 +44,50 @@ PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that one training gave."""
+    """The result of one training: its data, the models of its parts, its quality card and its provenance."""
 
     recipe_file: RecipeFile
     catalogue: Catalogue
     listening: Listening
-    catalog: item_stats.CatalogModel
-    genre: genre.GenreModel
-    mood: mood.MoodModel
-    collab: collab.CollabModel
-    content: content.ContentModel
-    ranker: ranker.RankerModel
+    models: Mapping[str, Any]  # of the parts, by name
     quality: dict[str, Any]
     provenance: Provenance
 
     @property
     def recipe(self) -> Recipe:
         return self.recipe_file.recipe
+
+    def model(self, part: Part[M]) -> M:
+        """Return the model of a part."""
+        return cast(M, self.models[part.name])
+
+    def with_models(self, **models: Any) -> "Run":
+        """Return the run with other models of the parts that are named."""
+        return replace(self, models={**self.models, **models})
+
+    @property
+    def catalog(self) -> CatalogModel:
+        return self.model(item_stats.PART)
+
+    @property
+    def genre(self) -> GenreModel:
+        return self.model(genre.PART)
+
+    @property
+    def mood(self) -> MoodModel:
+        return self.model(mood.PART)
+
+    @property
+    def collab(self) -> CollabModel:
+        return self.model(collab.PART)
+
+    @property
+    def content(self) -> ContentModel:
+        return self.model(content.PART)
+
+    @property
+    def ranker(self) -> RankerModel:
+        return self.model(ranker.PART)
 
     def retriever(self) -> Retriever:
         """The runtime's retriever over this run's own arrays."""
@@ -68,26 +102,26 @@ class Run:
             self.listening.save(target / "listening")
             np.save(target / "inputs.npy", self.catalogue.inputs)
             np.save(target / "families.npy", self.catalogue.families)
-            for part in ("catalog", "genre", "mood", "collab", "content", "ranker"):
-                getattr(self, part).save(target / part)
+            for name, model in self.models.items():
+                model.save(target / name)
             card = {"labels": self.catalogue.labels, "quality": self.quality, "provenance": self.provenance}
             (target / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2))
 
     @classmethod
-    def load(cls, path: Path) -> "Run":
-        """Read a run that `save` wrote. Raises InputError when `path` is not one."""
+    def load(cls, path: Path, parts: Sequence[Part[Any]] = PARTS) -> "Run":
+        """Read a run of these parts that `save` wrote. Raises InputError when `path` is not one."""
         if not (path / "run.json").is_file():
             raise InputError(f"{path}: expected a run folder with run.json, found none")
         try:
-            return cls._read(path)
+            return cls._read(path, parts)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
             raise InputError(f"{path}: expected a whole run folder of this version, found: {error}") from error
 
     @classmethod
-    def _read(cls, path: Path) -> "Run":
+    def _read(cls, path: Path, parts: Sequence[Part[Any]]) -> "Run":
         recipe_file = recipe.read(path / "recipe.toml")
         if recipe_file.recipe.source == "lastfm":
-            raise InputError(f"{path}: expected a run of all five parts, found one of listening alone")
+            raise InputError(f"{path}: expected a run of all parts, found one of listening alone")
         card = json.loads((path / "run.json").read_bytes())
         origin = check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance))
         return cls(
@@ -100,12 +134,7 @@ class Run:
                 np.load(path / "families.npy"),
             ),
             Listening.load(path / "listening"),
-            item_stats.CatalogModel.load(path / "catalog"),
-            genre.GenreModel.load(path / "genre"),
-            mood.MoodModel.load(path / "mood", recipe_file.recipe.mood),
-            collab.CollabModel.load(path / "collab"),
-            content.ContentModel.load(path / "content"),
-            ranker.RankerModel.load(path / "ranker", recipe_file.recipe.ranker),
+            {part.name: part.load(path / part.name, recipe_file.recipe) for part in parts},
             card["quality"] | ({"evaluation": found} if (found := evaluation(path)) else {}),
             origin,
         )
@@ -134,30 +163,12 @@ def evaluation(path: Path) -> dict[str, Any]:
     return found
 
 
-def make_retriever(
-    collab_model: collab.CollabModel,
-    content_model: content.ContentModel,
-    catalog_model: item_stats.CatalogModel,
-    settings: recipe.Ranker,
-) -> Retriever:
-    """The runtime's retriever over trained arrays."""
-    return Retriever(
-        collab_model.runtime(),
-        content_model.runtime(),
-        catalog_model.families,
-        catalog_model.freshness,
-        catalog_model.popularity,
-        catalog_model.popular,
-        Serving(settings.candidates, settings.pool, settings.blend),
-    )
-
-
-def train(recipe_file: RecipeFile, data: Path | None) -> Run:
-    """Train all five parts. `data` is the folder of the recipe's tables; not needed for a synthetic source.
+def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]] = PARTS) -> Run:
+    """Train the parts, in this order. `data` is the folder of the recipe's tables; not needed for a synthetic source.
 
     Linear algebra runs on one thread, so that the same recipe and data give the same bytes on every machine alike.
     """
-    settings, seed = recipe_file.recipe, recipe_file.recipe.seed
+    settings = recipe_file.recipe
     sources = _sources(settings, data)
     tracks = catalogue(sources["tracks"])
     heard = listening(sources["listening"], tracks)
@@ -168,8 +179,8 @@ def train(recipe_file: RecipeFile, data: Path | None) -> Run:
             + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
         )
     with one_thread():
-        parts, quality = _train_parts(settings, tracks, heard, given, seed)
-    return Run(recipe_file, tracks, heard, **parts, quality=quality, provenance=provenance(recipe_file, sources))
+        models, quality = _train_parts(settings, tracks, heard, given, parts)
+    return Run(recipe_file, tracks, heard, models, quality, provenance(recipe_file, sources))
 
 
 def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Catalogue, Listening]:
@@ -180,42 +191,25 @@ def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Catalogue, Li
 
 
 def _train_parts(
-    settings: Recipe, tracks: Catalogue, heard: Listening, given: Feedback | None, seed: int
+    settings: Recipe, tracks: Catalogue, heard: Listening, given: Feedback | None, parts: Sequence[Part[Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    parts = split.listening(heard, tracks.primary_artists(), settings.split, seed)
-    trained, validation, test = (heard.select(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST))
-    genre_model, genre_card = genre.train(tracks, settings.genre, seed)
-    audio = np.ascontiguousarray(tracks.inputs[:, : len(AUDIO)])
-    mood_model, mood_card = mood.train(audio, settings.mood, seed)
-    moods = mood_model.probabilities(audio)
-    collab_model = collab.train(trained, settings.collab, seed)
-    content_model, content_card = content.train(tracks, moods, settings.content)
-    catalog_model = item_stats.train(tracks, moods, trained, settings.catalog)
-    retriever = make_retriever(collab_model, content_model, catalog_model, settings.ranker)
-    given = given.without(heard.select(parts != split.VALIDATION)) if given else None
-    ranker_model, ranker_card = ranker.train(retriever, collab_model, given, validation, settings.ranker, seed)
-    quality = {
+    """Return the models by name, and the quality card."""
+    assigned = split.listening(heard, tracks.primary_artists(), settings.split, settings.seed)
+    trained, validation, test = (heard.select(assigned == each) for each in (split.TRAIN, split.VALIDATION, split.TEST))
+    given = given.without(heard.select(assigned != split.VALIDATION)) if given else None
+    quality: dict[str, Any] = {
         "split": {
             "listening held out by": settings.split.by,
             "pairs in training": len(trained),
             "pairs in validation": len(validation),
             "pairs in test": len(test),
-        },
-        "genre": genre_card,
-        "mood": mood_card,
-        "collab": collab.measure(collab_model, test),
-        "content": content_card,
-        "ranker": ranker_card,
-        "hybrid": ranker.measure(retriever, collab_model, ranker_model, test),
+        }
     }
-    models = {
-        "catalog": catalog_model,
-        "genre": genre_model,
-        "mood": mood_model,
-        "collab": collab_model,
-        "content": content_model,
-        "ranker": ranker_model,
-    }
+    models: dict[str, Any] = {}
+    training = Training(settings, tracks, trained, validation, test, given, models)
+    for part in parts:
+        models[part.name], card = part.train(training)
+        quality |= card
     return models, quality
 
 
@@ -262,7 +256,7 @@ def provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenanc
         recipe_sha256=recipe_file.sha256,
         recipe=recipe_file.text.decode(),
         sources={
-            name: SourceCard(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
+            name: SourceInfo(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
         },
         packages={name: version(name) for name in ("musix-edge", *PACKAGES)} | {"python": platform.python_version()},
         git_commit=_git_commit(recipe_file),

@@ -91,7 +91,7 @@ for _command in (registry.publish, registry.rollback, registry.gc):
 @TRUST
 def verify(bundle: Path, trust: Path | None) -> None:
     """Check every file of BUNDLE against its manifest, and all answers against those of its native models."""
-    from musix_runtime.bundle import golden
+    from musix_runtime import golden
 
     engine = _open(bundle, trust)
     manifest, cases = engine.bundle.manifest, engine.golden()
@@ -108,9 +108,9 @@ def verify(bundle: Path, trust: Path | None) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def pack(bundle: Path, file: Path | None) -> None:
     """Write the folder BUNDLE as one FILE (NAME-VERSION.musix beside it by default), which serves as it is."""
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     target = file or bundle.with_name(f"{opened.name}.musix")
     opened.pack(target)
     click.echo(target)
@@ -121,9 +121,9 @@ def pack(bundle: Path, file: Path | None) -> None:
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def unpack(file: Path, folder: Path | None) -> None:
     """Write the packed FILE as a FOLDER (NAME-VERSION beside it by default)."""
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(file)
+    opened = open_bundle(file)
     target = folder or file.with_name(opened.name)
     opened.unpack(target)
     click.echo(target)
@@ -147,9 +147,9 @@ def sign(bundle: Path, key: Path) -> None:
     from musix_runtime.atomic import write_file
     from musix_runtime.bundle import signature
     from musix_runtime.bundle.manifest import SIGNATURE
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     if not bundle.is_dir():
         raise InputError(f"{bundle}: expected a bundle folder to sign, found a file; sign first, then pack")
     content = signature.sign(opened.digest, key)
@@ -162,9 +162,9 @@ def sign(bundle: Path, key: Path) -> None:
 @AS_JSON
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds: counts, sizes, parity, quality, origin."""
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     if as_json:
         _print_json({"digest": opened.digest, "manifest": opened.manifest})
         return
@@ -178,7 +178,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @AS_JSON
 def diff(first: Path, second: Path, as_json: bool) -> None:
     """Show what changed from bundle FIRST to SECOND: versions, data, labels, size, quality, and answers to the same."""
-    from musix_runtime.bundle.diff import diff as compare
+    from musix_runtime.inspection.diff import diff as compare
 
     found = compare(_open(first), _open(second))
     if as_json:

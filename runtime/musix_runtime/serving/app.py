@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from musix_runtime.bundle.manifest import PARTS
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, InputError, NotReadyError, OutputError, StoreError
+from musix_runtime.models.parts import MODELS
 from musix_runtime.serving import docs, endpoints, openapi
 from musix_runtime.serving.authorization import AdminAuthorization
 from musix_runtime.serving.connection_limits import ConnectionLimiter
@@ -94,7 +94,7 @@ def _own_routes(live: Live, metrics: Metrics, settings: Settings) -> list[Route]
         return as_json({"status": "ready", **_identity(request.scope[KEY].engine), **failed})
 
     return [
-        route("/health", lambda request: as_json({"status": "healthy", "models_loaded": len(PARTS)})),
+        route("/health", lambda request: as_json({"status": "healthy", "models_loaded": len(MODELS)})),
         route("/ready", ready),
         route("/metrics", lambda request: Response(metrics.text(), media_type="text/plain; version=0.0.4")),
         route("/openapi.json", lambda request: Response(encoded, media_type="application/json")),

@@ -98,7 +98,7 @@ class Live:
                     logger.error("%s cannot be followed: %s", self._path, error, exc_info=unexpected)
 
     def _take(self, again: bool) -> None:
-        changed = bool(self.unready) or stamp(self._path) != self.latest.bundle.stamp
+        changed = bool(self.unready) or self._files_changed()
         if changed and not self.unready:
             self.unready = CHANGED
             logger.error("%s: %s", self._path, CHANGED)
@@ -111,6 +111,10 @@ class Live:
             self.unready = None
             logger.info("%s %s is live", engine.bundle.manifest.name, engine.bundle.manifest.version)
         self.failed = _failure(wanted, self._refused)
+
+    def _files_changed(self) -> bool:
+        bundle = self.latest.bundle
+        return stamp(self._path, bundle.layout.files) != bundle.stamp
 
     def _wanted(self) -> list[Path]:
         """The bundles that may answer, the best first: the one that there is, or those of a store that were live."""

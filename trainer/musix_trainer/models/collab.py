@@ -17,6 +17,7 @@ from musix_trainer import array_store, progress, recipe
 from musix_trainer.data.interactions import Listening
 from musix_trainer.evaluation import metrics
 from musix_trainer.models.lightfm import lightfm
+from musix_trainer.part import Part, Training
 
 DAY = 86_400  # seconds
 POWERS = 10  # of the randomised decomposition: what it finds then recommends as well as the exact one
@@ -196,3 +197,11 @@ def _rank(
         free[np.searchsorted(model.rows, heard[i])] = -np.inf
         found.append(model.rows[np.argsort(-free, kind="stable")[:10]].astype(np.int64))
     return metrics.ranking(found, [relevant[i] for i in scores], 10)
+
+
+def _train_part(training: Training) -> tuple[CollabModel, dict[str, Any]]:
+    model = train(training.train, training.recipe.collab, training.recipe.seed)
+    return model, {"collab": measure(model, training.test)}
+
+
+PART = Part("collab", _train_part, lambda path, recipe: CollabModel.load(path))

@@ -14,6 +14,7 @@ from musix_runtime.models.features import AUDIO, INPUT_NAMES
 from musix_runtime.models.index import Index
 from musix_trainer import array_store, recipe
 from musix_trainer.data.tracks import Catalogue
+from musix_trainer.part import Part, Training
 
 GENRE_WIDTH = 10
 
@@ -95,3 +96,12 @@ def _measure(vectors: Floats, catalogue: Catalogue, sample: int = 1000) -> dict[
 
 def _shared(families: NDArray[np.bool_], asked: NDArray[Any], others: NDArray[Any]) -> float:
     return float((families[asked][:, None] & families[others]).any(axis=2).mean())
+
+
+def _train_part(training: Training) -> tuple[ContentModel, dict[str, Any]]:
+    moods = training.models["mood"].probabilities(training.audio)
+    model, card = train(training.catalogue, moods, training.recipe.content)
+    return model, {"content": card}
+
+
+PART = Part("content", _train_part, lambda path, recipe: ContentModel.load(path))

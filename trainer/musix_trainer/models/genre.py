@@ -24,6 +24,7 @@ from musix_trainer.data.tracks import Catalogue
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import ngrams
 from musix_trainer.models.lightfm import lightfm
+from musix_trainer.part import Part, Training
 
 # Clipped are the inputs without a natural bound; a share of 0..1 has no outliers, however skewed it is.
 CLIPPED = ("loudness", "tempo", "duration_ms")
@@ -497,3 +498,11 @@ def artist_lookup(
     np.add.at(counts, codes[train_rows], families[train_rows].astype(np.float32))
     found = counts[codes[asked]]
     return np.where(found.any(axis=1, keepdims=True), found, counts.sum(axis=0))
+
+
+def _train_part(training: Training) -> tuple[GenreModel, dict[str, Any]]:
+    model, card = train(training.catalogue, training.recipe.genre, training.recipe.seed)
+    return model, {"genre": card}
+
+
+PART = Part("genre", _train_part, lambda path, recipe: GenreModel.load(path))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from musix_trainer import array_store, recipe
 from musix_trainer.data.interactions import Listening
 from musix_trainer.data.tracks import Catalogue
 from musix_trainer.models.collab import DAY
+from musix_trainer.part import Part, Training
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,11 @@ def train(catalogue: Catalogue, moods: Floats, data: Listening, settings: recipe
         popularity=(np.log1p(listeners) / np.log1p(listeners.max())).astype(np.float32),
         popular=popular.astype(np.int32),
     )
+
+
+def _train_part(training: Training) -> tuple[CatalogModel, dict[str, Any]]:
+    moods = training.models["mood"].probabilities(training.audio)
+    return train(training.catalogue, moods, training.train, training.recipe.catalog), {}
+
+
+PART = Part("catalog", _train_part, lambda path, recipe: CatalogModel.load(path))

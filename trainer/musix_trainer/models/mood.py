@@ -17,6 +17,7 @@ from musix_trainer import recipe
 from musix_trainer.data import split
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import networks
+from musix_trainer.part import Part, Training
 
 
 def rule(audio: Floats) -> NDArray[np.bool_]:
@@ -120,3 +121,11 @@ def _measure(model: MoodModel, audio: Floats, moods: metrics.Truth, best: int, w
         "agreement where it says": of_each,
         "best epoch": best,
     }
+
+
+def _train_part(training: Training) -> tuple[MoodModel, dict[str, Any]]:
+    model, card = train(training.audio, training.recipe.mood, training.recipe.seed)
+    return model, {"mood": card}
+
+
+PART = Part("mood", _train_part, lambda path, recipe: MoodModel.load(path, recipe.mood))

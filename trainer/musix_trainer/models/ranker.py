@@ -30,6 +30,8 @@ from musix_trainer.data.interactions import Listening
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import networks
 from musix_trainer.models.collab import CollabModel, relevant_rows
+from musix_trainer.models.retriever import make_retriever
+from musix_trainer.part import Part, Training
 
 LIST = 10  # impressions that are seen together, and make each other more or less diverse
 FEWEST = 20  # listeners, so that training and validation both get some
@@ -362,3 +364,16 @@ def measure(
         found["popularity alone"].append(popular[~np.isin(popular, user.history)][:limit])
     truth = [relevant[number] for number in sorted(relevant)]
     return {"listeners": len(truth)} | {name: metrics.ranking(rows, truth, limit) for name, rows in found.items()}
+
+
+def _train_part(training: Training) -> tuple[RankerModel, dict[str, Any]]:
+    """Train on the given feedback or the validation part, and measure the whole recommender on the test part."""
+    models, settings = training.models, training.recipe.ranker
+    retriever = make_retriever(models["collab"], models["content"], models["catalog"], settings)
+    model, card = train(
+        retriever, models["collab"], training.feedback, training.validation, settings, training.recipe.seed
+    )
+    return model, {"ranker": card, "hybrid": measure(retriever, models["collab"], model, training.test)}
+
+
+PART = Part("ranker", _train_part, lambda path, recipe: RankerModel.load(path, recipe.ranker))

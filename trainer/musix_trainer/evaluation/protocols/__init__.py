@@ -23,7 +23,7 @@ class Asked:
 
     @property
     def whole(self) -> Run:
-        """The run of all five parts."""
+        """The run of all parts."""
         return cast(Run, self.run)
 
     def seed(self, number: int) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.bundle import drift
+from musix_runtime.inspection import drift
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_trainer import progress
