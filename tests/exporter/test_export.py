@@ -181,7 +181,7 @@ def test_the_provenance_holds_the_recipe_to_the_byte(demo_bundle: Path) -> None:
 
 
 def test_files_take_only_what_the_format_names(tmp_path: Path) -> None:
-    files = Files(tmp_path)
+    files = BundleWriter(tmp_path, LAYOUT)
     with pytest.raises(KeyError, match="not a file of the bundle format"):
         files.add_bytes("genre/other.onnx", b"")
     with pytest.raises(TypeError, match=r"catalog/moods.npy: expected \|u1, found <i8"):
