@@ -84,8 +84,8 @@ def test_every_golden_case_is_asked_before_a_bundle_is_left(
     """A case beyond the few that opening asks: the build fails, and not some host of the bundle."""
     honest = golden.cases
 
-    def wrong(run: Run, engine: Engine) -> golden.Golden:
-        found = honest(run, engine)
+    def wrong(run: Run, engine: Engine, parts: object) -> golden.Golden:
+        found = honest(run, engine, parts)
         found.classify[-1].expected.mood.probabilities["happy"] += 0.01
         return found
 
@@ -110,7 +110,7 @@ def test_what_is_never_stable_is_an_error(engine: Engine) -> None:
 
     def draw(number: int) -> golden.Golden:
         draws.append(number)
-        return golden.Golden(golden.STABLE, [golden.ClassifyCase(case.request, other)], [])
+        return golden.Golden(engine.golden().tolerance, [golden.ClassifyCase(case.request, other)], [])
 
     with pytest.raises(GoldenError, match="genre: expected the native models' answer"):
         golden._stable(draw, 7, [engine])
