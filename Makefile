@@ -1,47 +1,55 @@
-# make demo   train, export, verify, serve and ask: the whole line on the embedded data
-# make test   lint, types, import contract, all tests
-# make check  lint, types, import contract
-# make fuzz   ten minutes of bundles with right hashes and hostile content
-# make serve  the demo on http://127.0.0.1:8000
-# make load   a minute of simulated listeners against the demo; fails when the P95 is above 100 ms
+# `make` lists the targets. Two stamp files in .venv say what is installed: `.demo` for what the demo needs, `.installed`
+# for the development tools as well.
 
 PYTHON ?= python3
 BIN := .venv/bin
+ENVIRONMENT := .venv/pyvenv.cfg
+DEMO_INSTALLED := .venv/.demo
 INSTALLED := .venv/.installed
 DEMO := build/demo-1.0.0
 SOURCES := $(shell find runtime exporter trainer -name '*.py' -o -name '*.toml')
 
-.PHONY: demo test check fuzz serve load clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fuzz serve load clean
 
-demo: $(DEMO)/manifest.json
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: $(DEMO)/manifest.json ## train, export, verify, serve and query the demo bundle (simulated data)
 	$(BIN)/musix verify $(DEMO)
 	$(BIN)/python examples/ask_over_http.py $(DEMO)
 
-test: check
+test: check ## run the checks and all tests
 	$(BIN)/python -m pytest
 
-check: $(INSTALLED)
+check: $(INSTALLED) ## run the linter, the formatter, the type checker and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fuzz: $(INSTALLED)
+fuzz: $(INSTALLED) ## open mutated bundles for ten minutes; none may crash or hang the runtime
 	$(BIN)/python -m tests.fuzz --minutes 10 --jobs 2
 
-serve: $(DEMO)/manifest.json
+serve: $(DEMO)/manifest.json ## serve the demo bundle on http://127.0.0.1:8000
 	$(BIN)/musix serve $(DEMO)
 
-load: $(DEMO)/manifest.json
+load: $(DEMO)/manifest.json $(INSTALLED) ## simulate listeners for a minute; fails when the P95 is above 100 ms
 	$(BIN)/python -m perf.load $(DEMO)
 
-clean:
+clean: ## remove the environment and everything that was built
 	rm -rf build .venv
 
-$(DEMO)/manifest.json: bundles/demo.toml $(SOURCES) | $(INSTALLED)
+$(DEMO)/manifest.json: bundles/demo.toml $(SOURCES) | $(DEMO_INSTALLED)
 	$(BIN)/musix build bundles/demo.toml --replace --json build/demo.json --summary build/demo.md
 
-$(INSTALLED): pyproject.toml
+$(ENVIRONMENT):
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+
+$(DEMO_INSTALLED): pyproject.toml | $(ENVIRONMENT)
+	$(BIN)/pip install --quiet --editable '.[export]'
 	touch $@
+
+$(INSTALLED): pyproject.toml | $(ENVIRONMENT)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ $(DEMO_INSTALLED)

@@ -29,7 +29,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str, seconds: float =
             time.sleep(0.05)
         else:
             return
-    sys.exit(f"{url}: the server is not ready")
+    sys.exit(f"{url}: expected a server that is ready, found none; run `musix serve` to see why")
 
 
 def main(bundle: str) -> None:
@@ -38,7 +38,9 @@ def main(bundle: str) -> None:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     musix = Path(sys.executable).with_name("musix")
-    server = subprocess.Popen([musix, "serve", bundle, "--port", str(port)], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [musix, "serve", bundle, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_until_ready(server, url)
         for path, question in (

@@ -40,7 +40,7 @@ def application(engine: Engine) -> WSGIApplication:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return HTTPStatus.BAD_REQUEST, {"error": str(error)}
         except RequestError as error:
-            return HTTPStatus.UNPROCESSABLE_ENTITY, {"error": error.violations}  # every wrong field, by its path
+            return HTTPStatus.UNPROCESSABLE_ENTITY, {"error": error.field_errors}  # every wrong field, by its path
         except UnknownTrackError as error:
             return HTTPStatus.NOT_FOUND, {"error": str(error)}
 

@@ -2,7 +2,7 @@
 
 Tracks come in families, clusters and artists, as real ones do; lengths of factors and spread of biases are those of the
 factors trained on the Spotify tracks table and Last.fm's listening. The factors are more clustered than these: see
-README.md for what the same index finds among either.
+docs/performance.md for what the same index finds among either.
 """
 
 from collections.abc import Iterator

@@ -11,11 +11,11 @@ import numpy as np
 from musix_runtime import Engine
 from musix_runtime.models.arrays import Scores
 from musix_runtime.schemas import RecommendRequest
-from musix_runtime.timing import RECOMMEND, Stages
+from musix_runtime.timing import RECOMMEND_STAGES, StageTimer
 from perf import stream, table
 from perf.stream import BATCH_SIZE
 
-STAGES = (*RECOMMEND, "JSON")
+STAGES = (*RECOMMEND_STAGES, "JSON")
 WARM_UP = 200
 
 
@@ -27,9 +27,9 @@ def times(engine: Engine, requests: list[RecommendRequest]) -> Scores:
 
 
 def _stages(engine: Engine, request: RecommendRequest) -> list[float]:
-    stages = Stages()
+    stages = StageTimer()
     msgspec.json.encode(engine.recommend(request, stages))
-    stages.lap("JSON")
+    stages.mark("JSON")
     return [stages.seconds[name] for name in STAGES]
 
 

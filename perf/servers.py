@@ -58,7 +58,7 @@ class Server:
 
 @contextmanager
 def serve(bundle: Path, *, workers: int = 1, probe: bytes | None = None, **environment: str) -> Iterator[Server]:
-    """`musix serve` of a bundle or store; `environment` adds variables, such as MUSIX_POLL="1"."""
+    """`musix serve` of a bundle or store; `environment` adds variables, such as MUSIX_POLL_INTERVAL_S="1"."""
     port = free_port()
     command = [MUSIX, "serve", bundle, "--host", HOST, "--port", port, "--workers", workers]
     with start([str(each) for each in command], port, probe or client.get("/ready"), **environment) as server:

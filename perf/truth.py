@@ -12,7 +12,7 @@ from musix_runtime import Engine
 from musix_runtime.models.genre import confidence_error
 from musix_runtime.models.index import Index
 from musix_runtime.models.mood import probability_error
-from musix_runtime.schemas import Classification, Recommendations
+from musix_runtime.schemas import ClassifyResponse, RecommendResponse
 from perf.stream import Stream
 
 TOP = 10
@@ -22,15 +22,15 @@ TOP = 10
 class Truth:
     """Exact answers to the first questions of a stream."""
 
-    recommend: list[Recommendations]
-    classify: list[Classification]
+    recommend: list[RecommendResponse]
+    classify: list[ClassifyResponse]
 
     def recall(self, answers: Sequence[bytes]) -> float:
         """Mean share of the exact list's first ten tracks that stand among the answer's first ten."""
         shares = []
         for exact, body in zip(self.recommend, answers, strict=False):
             wanted = {each.id for each in exact.recommendations[:TOP]}
-            found = {each.id for each in _data(body, Recommendations).recommendations[:TOP]}
+            found = {each.id for each in _data(body, RecommendResponse).recommendations[:TOP]}
             shares.append(len(wanted & found) / len(wanted))
         return float(np.mean(shares))
 
@@ -39,7 +39,7 @@ class Truth:
         worst = 0.0
         for exact, body in zip(self.recommend, answers, strict=False):
             scores = {each.id: each.score for each in exact.recommendations}
-            for each in _data(body, Recommendations).recommendations:
+            for each in _data(body, RecommendResponse).recommendations:
                 worst = max(worst, abs(each.score - scores.get(each.id, each.score)))
         return worst
 
@@ -47,7 +47,7 @@ class Truth:
         """Largest difference of a confidence or probability."""
         worst = 0.0
         for exact, body in zip(self.classify, answers, strict=False):
-            found = _data(body, Classification)
+            found = _data(body, ClassifyResponse)
             worst = max(worst, confidence_error(exact, found), probability_error(exact, found))
         return worst
 

@@ -15,30 +15,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musix_runtime.engine import Engine
     from musix_runtime.errors import MusixError
-    from musix_runtime.registry.registry import Store
+    from musix_runtime.registry.registry import Registry
     from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
     from musix_runtime.serving.app import create_app
-    from musix_runtime.serving.model_manager import Live
+    from musix_runtime.serving.model_manager import ModelManager
 
 __all__ = [
     "AudioFeatures",
     "ClassifyRequest",
     "Context",
     "Engine",
-    "Live",
+    "ModelManager",
     "MusixError",
     "RecommendRequest",
+    "Registry",
     "SimilarRequest",
-    "Store",
     "create_app",
 ]
 
 _HOMES = {
     "create_app": "serving.app",
     "Engine": "engine",
-    "Live": "serving.model_manager",
+    "ModelManager": "serving.model_manager",
     "MusixError": "errors",
-    "Store": "registry.registry",
+    "Registry": "registry.registry",
 }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from musix_runtime import golden
 from musix_runtime.bundle.part import Part
 from musix_runtime.bundle.reader import Bundle
-from musix_runtime.errors import RequestError, UnknownTrackError, Violation, refusing
+from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, refusing
 from musix_runtime.models import catalog, collab, content, explanation, genre, mood, ranker
 from musix_runtime.models.arrays import ABSENT, Floats, Rows, Scores, gather
 from musix_runtime.models.candidate_features import prefilter_by_blend
@@ -27,18 +27,18 @@ from musix_runtime.models.ranker import COMPONENTS, MICRO, Ranker
 from musix_runtime.models.resolve import resolve
 from musix_runtime.models.retrieval import Retriever
 from musix_runtime.schemas import (
-    Classification,
     ClassifyRequest,
+    ClassifyResponse,
     GenreConfidence,
-    MoodAnswer,
+    MoodPrediction,
     Recommendation,
-    Recommendations,
     RecommendRequest,
-    Similar,
+    RecommendResponse,
     SimilarRequest,
+    SimilarResponse,
     SimilarTrack,
 )
-from musix_runtime.timing import Stages, lap
+from musix_runtime.timing import StageTimer, mark_all
 
 T = TypeVar("T")
 TOP_GENRES = 5
@@ -129,15 +129,15 @@ class Engine:
             serving=self.bundle.manifest.serving,
         )
 
-    def classify(self, request: ClassifyRequest) -> Classification:
+    def classify(self, request: ClassifyRequest) -> ClassifyResponse:
         """Genre and mood of one track. Raises UnknownTrackError when neither features nor catalogue give them."""
         return self._classify([request], ["trackId"])[0]
 
-    def classify_batch(self, requests: Sequence[ClassifyRequest]) -> list[Classification]:
+    def classify_batch(self, requests: Sequence[ClassifyRequest]) -> list[ClassifyResponse]:
         """Genre and mood of several tracks, in order; all of them, or the error of the first wrong one."""
         return self._classify(requests, [f"[{i}].trackId" for i in range(len(requests))])
 
-    def _classify(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> list[Classification]:
+    def _classify(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> list[ClassifyResponse]:
         if not requests:
             return []
         _check_texts(requests, paths)
@@ -146,7 +146,7 @@ class Engine:
         moods = self.mood.probabilities(np.ascontiguousarray(inputs[:, : len(AUDIO_NAMES)]))
         return self._classifications(confidences, moods)
 
-    def recommend(self, request: RecommendRequest, stages: Stages | None = None) -> Recommendations:
+    def recommend(self, request: RecommendRequest, stages: StageTimer | None = None) -> RecommendResponse:
         """Up to `limit` tracks for a listener, best first, with reasons. With `stages`, notes how the time divides.
 
         A known listener is matched by factors, an unknown one with a history by folding it in; the current track, or
@@ -156,25 +156,25 @@ class Engine:
         return self.recommend_batch([request], [stages] if stages else [])[0]
 
     def recommend_batch(
-        self, requests: Sequence[RecommendRequest], stages: Sequence[Stages] = ()
-    ) -> list[Recommendations]:
+        self, requests: Sequence[RecommendRequest], stages: Sequence[StageTimer] = ()
+    ) -> list[RecommendResponse]:
         """The answer to each of several requests, in order: the same that each would get alone. All `stages` note how
         the time of the batch divides."""
         if not requests:
             return []
         resolved = resolve(requests, self.catalog, self.retriever)
         query, context = resolved.query, resolved.context
-        lap(stages, "look-up")
+        mark_all(stages, "lookup")
         candidates = self.retriever.retrieve(query)
-        lap(stages, "candidates")
+        mark_all(stages, "candidates")
         serving = self.bundle.manifest.serving
         features = self.retriever.features(query, candidates)
         features = prefilter_by_blend(features, self._blend, np.maximum(serving.pool, query.limits))
-        lap(stages, "features")
+        mark_all(stages, "features")
         places, components = self.ranker.select(features, context, query.limits)
-        lap(stages, "ranker")
+        mark_all(stages, "ranker")
         base, values = self.ranker.explain(components, context)
-        lap(stages, "reasons")
+        mark_all(stages, "explain")
         rows = features.rows.take(places)
         counts = np.minimum(query.limits, features.valid.sum(axis=1))
         chosen = np.arange(rows.shape[1]) < counts[:, None]
@@ -182,10 +182,10 @@ class Engine:
         tracks = iter(self._recommendations(rows[chosen], base[chosen], values[chosen], popular.tolist()))
         timestamp = _now()
         answers = [
-            Recommendations(list(islice(tracks, count)), source, timestamp)
+            RecommendResponse(list(islice(tracks, count)), source, timestamp)
             for count, source in zip(counts.tolist(), resolved.sources, strict=True)
         ]
-        lap(stages, "metadata")
+        mark_all(stages, "hydrate")
         return answers
 
     @cached_property
@@ -194,7 +194,7 @@ class Engine:
         blend = self.bundle.manifest.serving.blend
         return np.array([blend[name] for name in COMPONENTS], np.float32)
 
-    def similar(self, request: SimilarRequest) -> Similar:
+    def similar(self, request: SimilarRequest) -> SimilarResponse:
         """The tracks nearest to a track of the catalogue. Raises UnknownTrackError."""
         row = self.catalog.row(request.track_id)
         if row is None:
@@ -205,7 +205,7 @@ class Engine:
         order = order[rows[order] != row][: request.limit]
         shown = np.round(np.minimum(cosines[order].astype(np.float64), 1), 6).tolist()
         labels = self.catalog.labels(rows[order])
-        return Similar([SimilarTrack(*each, cosine) for each, cosine in zip(labels, shown, strict=True)])
+        return SimilarResponse([SimilarTrack(*each, cosine) for each, cosine in zip(labels, shown, strict=True)])
 
     def _inputs(
         self, requests: Sequence[ClassifyRequest], paths: list[str]
@@ -220,7 +220,7 @@ class Engine:
             given = request.audio_features
             if row == ABSENT and given is None:
                 if request.track_id is None:
-                    raise RequestError([Violation(paths[i], "is required when audioFeatures is not given")])
+                    raise RequestError([FieldError(paths[i], "is required when audioFeatures is not given")])
                 raise UnknownTrackError(request.track_id, paths[i])
             if given is not None:
                 inputs[i, : len(AUDIO_NAMES)] = [getattr(given, name) for name in AUDIO_NAMES]
@@ -240,15 +240,15 @@ class Engine:
                 titles.append("" if row == ABSENT else self.catalog.names[row])
         return inputs, artists, titles
 
-    def _classifications(self, confidences: Floats, moods: Floats) -> list[Classification]:
+    def _classifications(self, confidences: Floats, moods: Floats) -> list[ClassifyResponse]:
         shares, chances = _rounded(confidences), _rounded(moods)
         best = np.argsort(-shares, axis=1, kind="stable")[:, :TOP_GENRES]
         families, timestamp = self.bundle.manifest.families, _now()
         columns = (each.tolist() for each in (best, shares, chances, chances.argmax(axis=1)))
         return [
-            Classification(
+            ClassifyResponse(
                 [GenreConfidence(families[i], share[i]) for i in genres],
-                MoodAnswer(MOODS[primary], dict(zip(MOODS, probabilities, strict=True))),
+                MoodPrediction(MOODS[primary], dict(zip(MOODS, probabilities, strict=True))),
                 timestamp,
             )
             for genres, share, probabilities, primary in zip(*columns, strict=True)
@@ -297,11 +297,11 @@ def _check_texts(requests: Sequence[ClassifyRequest], paths: list[str]) -> None:
         length = text_length([*(request.artists or ()), request.name or ""])
         if length > MAX_TRACK_TEXT:
             message = f"expected at most {MAX_TRACK_TEXT:,} characters in all artists and the name, found {length:,}"
-            raise RequestError([Violation(f"{path.removesuffix('trackId')}artists", message)])
+            raise RequestError([FieldError(f"{path.removesuffix('trackId')}artists", message)])
         total += length
     if total > MAX_BATCH_TEXT:
         message = f"expected at most {MAX_BATCH_TEXT:,} characters in all artists and names, found {total:,}"
-        raise RequestError([Violation("$", message)])
+        raise RequestError([FieldError("$", message)])
 
 
 def _rounded(shares: Floats) -> Scores:

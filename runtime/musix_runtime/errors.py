@@ -58,7 +58,7 @@ class TableError(InputError):
 
 
 MAX_SHOWN_LENGTH = 100  # characters of a caller's text that a message repeats
-MAX_VIOLATIONS = 20  # that one error names
+MAX_FIELD_ERRORS = 20  # that one error names
 
 
 def shorten(text: str, length: int = MAX_SHOWN_LENGTH) -> str:
@@ -67,7 +67,7 @@ def shorten(text: str, length: int = MAX_SHOWN_LENGTH) -> str:
 
 
 @dataclass(frozen=True)
-class Violation:
+class FieldError:
     """One field of a request that is wrong: its path, and what was expected there."""
 
     path: str
@@ -75,12 +75,12 @@ class Violation:
 
 
 class RequestError(InputError):
-    """A request has wrong fields; `violations` names the first `MAX_VIOLATIONS` of them, `more` counts the others."""
+    """A request has wrong fields. `field_errors` has the first `MAX_FIELD_ERRORS` of them, `more` counts the others."""
 
-    def __init__(self, violations: list[Violation]) -> None:
-        self.violations = violations[:MAX_VIOLATIONS]
-        self.more = len(violations) - len(self.violations)
-        named = "; ".join(f"{each.path}: {each.message}" for each in self.violations)
+    def __init__(self, field_errors: list[FieldError]) -> None:
+        self.field_errors = field_errors[:MAX_FIELD_ERRORS]
+        self.more = len(field_errors) - len(self.field_errors)
+        named = "; ".join(f"{each.path}: {each.message}" for each in self.field_errors)
         super().__init__(f"{named}; and {self.more:,} more" if self.more else named)
 
 

@@ -1,10 +1,10 @@
-"""Figures: how those of a bundle's card are shown."""
+"""Formatting of the values of a bundle's card."""
 
 from typing import Any
 
 
 def shown(value: Any) -> str:
-    """Whole numbers with commas, others with four digits, one after the other in a list; texts as they are."""
+    """Return a value as text: integers with commas, floats with four digits, the items of a list joined by commas."""
     if value is None:
         return "none"
     if isinstance(value, list):

@@ -7,7 +7,7 @@ import msgspec
 
 from musix_runtime.bundle.part import Layout, Part
 from musix_runtime.errors import GoldenError, LayoutError, refusing
-from musix_runtime.schemas import Classification, ClassifyRequest, Recommendations, RecommendRequest
+from musix_runtime.schemas import ClassifyRequest, ClassifyResponse, RecommendRequest, RecommendResponse
 
 OPENING_CASES = 4  # cases of each kind that are replayed whenever a bundle is opened
 MIN_CASES = 64  # of each kind
@@ -18,14 +18,14 @@ class ClassifyCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request and the native models' response."""
 
     request: ClassifyRequest
-    expected: Classification
+    expected: ClassifyResponse
 
 
 class RecommendCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request and the native models' response."""
 
     request: RecommendRequest
-    expected: Recommendations
+    expected: RecommendResponse
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,9 +42,9 @@ class Replayable(Protocol):
     @property
     def parts(self) -> Sequence[Part[Any]]: ...
 
-    def classify(self, request: ClassifyRequest) -> Classification: ...
+    def classify(self, request: ClassifyRequest) -> ClassifyResponse: ...
 
-    def recommend(self, request: RecommendRequest) -> Recommendations: ...
+    def recommend(self, request: RecommendRequest) -> RecommendResponse: ...
 
 
 def check(golden: Golden, layout: Layout, place: object) -> None:

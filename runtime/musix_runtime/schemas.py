@@ -1,12 +1,12 @@
-"""Requests and responses, typed. The same messages serve the library, the command line and HTTP."""
+"""Types of requests and responses. The library, the command line and HTTP use the same ones."""
 
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from musix_runtime.bundle.manifest import Feature
-from musix_runtime.errors import RequestError, Violation, shorten
+from musix_runtime.errors import FieldError, RequestError, shorten
 from musix_runtime.models import features
 
 BATCH_LIMIT = 1000
@@ -14,7 +14,7 @@ TEXT_LIMIT = 1000
 LIST_LIMIT = 10_000
 
 TimeRange = Literal["short_term", "medium_term", "long_term"]
-RANGES = get_args(TimeRange)
+TIME_RANGES = get_args(TimeRange)
 
 Id = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
 Limit = Annotated[int, Meta(ge=1, le=100)]
@@ -27,8 +27,8 @@ def _number(feature: Feature) -> Any:
 _Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 _Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
 
-# The 12 audio features under Spotify's own names, all of them required. What else Spotify's object holds is accepted,
-# so that it can be passed on as it is; of that only the duration is read.
+# The 12 audio features under Spotify's own names, all required. The other fields of Spotify's object are accepted, so
+# that it can be sent as it is; of these only the duration is used.
 AudioFeatures = msgspec.defstruct(
     "AudioFeatures",
     [
@@ -42,11 +42,11 @@ AudioFeatures = msgspec.defstruct(
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """A question; a field that does not exist is an error, so that a misspelt one is noticed."""
+    """Base of the requests. An unknown field is an error, so that a misspelt one is noticed."""
 
 
 class ClassifyRequest(Request, frozen=True):
-    """Which genre and mood? Whatever is left out is taken from the catalogue, if the track is in it."""
+    """Asks for genre and mood of a track. Missing fields are taken from the catalogue, if the track is in it."""
 
     track_id: Id | None = None
     audio_features: AudioFeatures | None = None  # type: ignore[valid-type]
@@ -58,13 +58,13 @@ class ClassifyRequest(Request, frozen=True):
 
 
 class Context(Request, frozen=True):
-    """The listener's situation. The hour is of the day in UTC, as in the feedback that was learned from."""
+    """The listener's situation. The hour is in UTC, like the hours of the feedback that the ranker was trained on."""
 
     hour: Annotated[int, Meta(ge=0, le=23)] | None = None
 
 
 class RecommendRequest(Request, frozen=True):
-    """What shall this listener hear next?"""
+    """Asks for the next tracks of a listener."""
 
     user_id: Id
     current_track_id: Id | None = None
@@ -76,40 +76,40 @@ class RecommendRequest(Request, frozen=True):
 
 
 class SimilarRequest(Request, frozen=True):
-    """Which tracks are like this one?"""
+    """Asks for the tracks that are most similar to a track."""
 
     track_id: Id
     limit: Limit = 10
 
 
-class Answer(Struct, frozen=True, rename="camel"):
-    """An answer, or a part of one."""
+class Response(Struct, frozen=True, rename="camel"):
+    """Base of the responses and their parts."""
 
 
-class GenreConfidence(Answer, frozen=True):
-    """A family, and the share of such answers that are right."""
+class GenreConfidence(Response, frozen=True):
+    """A genre and its calibrated confidence: the share of such predictions that are right."""
 
     name: str
     confidence: float
 
 
-class MoodAnswer(Answer, frozen=True):
-    """The likeliest mood, and the probability of each."""
+class MoodPrediction(Response, frozen=True):
+    """The most probable mood, and the probability of each mood."""
 
     primary: str
     probabilities: dict[str, float]
 
 
-class Classification(Answer, frozen=True):
-    """The five likeliest genres, best first, and the mood."""
+class ClassifyResponse(Response, frozen=True):
+    """The five most probable genres, best first, and the mood."""
 
     genres: list[GenreConfidence]
-    mood: MoodAnswer
+    mood: MoodPrediction
     timestamp: str
 
 
-class Recommendation(Answer, frozen=True):
-    """A track, its score in 0..1 and why: `contributions`, with their `base`, sum to the score."""
+class Recommendation(Response, frozen=True):
+    """A track, its score in 0..1 and the reason. `contributions`, which include their `base`, sum to the score."""
 
     id: str
     name: str
@@ -121,7 +121,7 @@ class Recommendation(Answer, frozen=True):
     mood: str
 
 
-class Recommendations(Answer, frozen=True):
+class RecommendResponse(Response, frozen=True):
     """Tracks, best first. `source`: hybrid, collab, history, content or popular."""
 
     recommendations: list[Recommendation]
@@ -129,8 +129,8 @@ class Recommendations(Answer, frozen=True):
     generated_at: str
 
 
-class SimilarTrack(Answer, frozen=True):
-    """A track, and the cosine of its content vector with the asked one's."""
+class SimilarTrack(Response, frozen=True):
+    """A track, and the cosine similarity between its content vector and that of the requested track."""
 
     id: str
     name: str
@@ -138,57 +138,97 @@ class SimilarTrack(Answer, frozen=True):
     similarity: float
 
 
-class Similar(Answer, frozen=True):
+class SimilarResponse(Response, frozen=True):
     """The nearest tracks, best first."""
 
     tracks: list[SimilarTrack]
+
+
+class BundleIdentity(Struct, frozen=True):
+    """Name, version and digest of a bundle."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class LoadFailure(Struct, frozen=True):
+    """The version of a bundle that was refused (null if unknown), and the kind of the error."""
+
+    version: str | None
+    error: str
+
+
+class HealthResponse(Struct, frozen=True):
+    """The state of the process, and the number of its models."""
+
+    status: str
+    models_loaded: int
+
+
+class ReadyResponse(Struct, frozen=True):
+    """The bundle that is served, and why a newer one is not."""
+
+    status: str
+    name: str
+    version: str
+    digest: str
+    failed: LoadFailure | UnsetType = UNSET
+
+
+class ErrorInfo(Struct, frozen=True):
+    """The error of a response: its code, one sentence, and the fields of the request that are wrong."""
+
+    code: str
+    message: str
+    details: list[FieldError]
 
 
 T = TypeVar("T")
 
 
 def parse(raw: Any, type_: type[T], path: str = "") -> T:
-    """Turn decoded JSON into a message. Raises RequestError that names every wrong field by its path."""
+    """Convert decoded JSON to a request. Raises RequestError that names every wrong field by its path."""
     try:
         return msgspec.convert(raw, type_)
     except msgspec.ValidationError as error:
-        found = _violations(raw, type_, path) or [violation(error, path)]
-        raise RequestError(found) from error
+        errors = _field_errors(raw, type_, path) or [field_error(error, path)]
+        raise RequestError(errors) from error
 
 
-def _violations(raw: Any, type_: Any, path: str) -> list[Violation]:
-    """Check field by field, since msgspec stops at the first wrong one."""
+def _field_errors(raw: Any, type_: Any, path: str) -> list[FieldError]:
+    """Return the errors of all fields: msgspec stops at the first one."""
     if not isinstance(raw, dict) or not (isinstance(type_, type) and issubclass(type_, Struct)):
         return []
     fields = {each.encode_name: each for each in msgspec.structs.fields(type_)}
     unknown = f"unknown field; known are {', '.join(fields)}"
-    found = [Violation(_join(path, shorten(name)), unknown) for name in raw if name not in fields]
-    for name, each in fields.items():
+    errors = [FieldError(_join(path, shorten(name)), unknown) for name in raw if name not in fields]
+    for name, known in fields.items():
         if name not in raw:
-            if each.required:
-                found.append(Violation(_join(path, name), "is required"))
+            if known.required:
+                errors.append(FieldError(_join(path, name), "is required"))
             continue
         try:
-            msgspec.convert(raw[name], each.type)
+            msgspec.convert(raw[name], known.type)
         except msgspec.ValidationError as error:
-            inner = _violations(raw[name], _struct(each.type), _join(path, name))
-            found += inner or [violation(error, _join(path, name), raw[name])]
-    return found
+            inner = _field_errors(raw[name], _struct(known.type), _join(path, name))
+            errors += inner or [field_error(error, _join(path, name), raw[name])]
+    return errors
 
 
 def _struct(type_: Any) -> Any:
-    """The message type inside `Message | None`."""
+    """Return the type inside of `Type | None`."""
     return next((each for each in getattr(type_, "__args__", ()) if each is not type(None)), type_)
 
 
-def violation(error: msgspec.ValidationError, path: str = "", value: Any = None) -> Violation:
-    """Return what msgspec found wrong, at `path` or inside of it. Nothing of the request is repeated at length."""
+def field_error(error: msgspec.ValidationError, path: str = "", value: Any = None) -> FieldError:
+    """Return the error that msgspec found at `path` or inside of it. Long values of the request are shortened."""
     message, _, inner = str(error).partition(" - at `$")
     if message.startswith("Invalid enum value"):
-        message = f"Expected {', '.join(RANGES[:-1])} or {RANGES[-1]}"  # the one enumeration there is
+        message = f"Expected {', '.join(TIME_RANGES[:-1])} or {TIME_RANGES[-1]}"  # the only enumeration
     expected = shorten((message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found "), 200)
     found = f", found {_shown(value)}" if "found" not in expected and isinstance(value, str | int | float) else ""
-    return Violation(shorten(f"{path}{inner.rstrip('`')}".lstrip("."), 200) or "$", expected + found)
+    return FieldError(shorten(f"{path}{inner.rstrip('`')}".lstrip("."), 200) or "$", expected + found)
 
 
 def _shown(value: str | float) -> str:

@@ -1,4 +1,4 @@
-"""Settings of a server, read from the environment once at the edge and passed down. The one place that does."""
+"""Settings of a server. They are read from the environment once, only here, and passed down."""
 
 import math
 import os
@@ -8,43 +8,51 @@ from pathlib import Path
 
 from musix_runtime.errors import InputError
 
-SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own: where several workers count together
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # of prometheus-client: the folder in which several workers count together
 MAX_DIGITS = 18  # of a number in the environment
+RENAMED = {
+    "MUSIX_WAITING": "MUSIX_MAX_QUEUE",
+    "MUSIX_BATCHES": "MUSIX_MAX_CONCURRENT_BATCHES",
+    "MUSIX_POLL": "MUSIX_POLL_INTERVAL_S",
+    "MUSIX_BODY_SECONDS": "MUSIX_BODY_TIMEOUT_S",
+    "MUSIX_BODY_LIMIT": "MUSIX_MAX_BODY_BYTES",
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a host may decide. Every field has the environment variable `MUSIX_<FIELD>`."""
+    """Settings of one application. The environment variable of each field is `MUSIX_<FIELD>`."""
 
     cors_origins: tuple[str, ...] = ()  # comma-separated; "*" allows every origin
-    body_limit: int = 2 * 2**20  # bytes, unpacked; a batch of 1,000 tracks has some 0.5 MB
-    poll: float = 2.0  # seconds between two looks at the live pointer of a store
-    admin_token: str = field(default="", repr=False)  # empty: the routes of the admin are off
-    waiting: int = 32  # requests that may wait while one is answered; who comes then is sent away with 503
-    batches: int = 2  # batches that are answered at a time, beside the others
-    body_seconds: float = 10.0  # in which the whole body of a request must come
-    max_connections: int = 1000  # of one process; fewer when it may not open as many files
-    max_connections_per_address: int = 0  # of one process; 0: any number, as behind a proxy all have the same address
+    max_body_bytes: int = 2 * 2**20  # of one request, packed and unpacked; 1,000 tracks have about 0.5 MB
+    poll_interval_s: float = 2.0  # between two checks of the files that are served and of a registry's live pointer
+    admin_token: str = field(default="", repr=False)  # without it the routes of the administrator are off
+    max_queue: int = 32  # requests that may wait; further ones are rejected with 503
+    max_concurrent_batches: int = 2  # large requests that are answered at a time, in threads
+    body_timeout_s: float = 10.0  # for the whole body of a request
+    max_connections: int = 1000  # of one process; fewer when it may open fewer files
+    max_connections_per_address: int = 0  # of one process; 0: no limit, for servers behind a proxy
     max_head_bytes: int = 64 * 2**10  # request line and headers
-    head_timeout_s: float = 10.0  # in which the whole head of a request must come
-    max_bodies_bytes: int = 32 * 2**20  # of all requests of one process that are received or answered
-    keep_alive_s: float = 75.0  # that a connection may be idle; load balancers hold theirs for 60 s
-    send_timeout_s: float = 30.0  # in which a client that stopped reading must go on
-    access_log: bool = False  # one line of JSON a request, on standard output
-    shared_metrics: bool = False  # whether several workers count together, as prometheus-client has it
+    head_timeout_s: float = 10.0  # for the whole head of a request
+    max_bodies_bytes: int = 32 * 2**20  # of all requests of one process together
+    keep_alive_s: float = 75.0  # before an idle connection is closed; load balancers keep theirs for 60 s
+    send_timeout_s: float = 30.0  # for a client that has stopped reading to read on
+    access_log: bool = False  # writes one line of JSON per request on standard output
+    shared_metrics: bool = False  # whether several workers add up their metrics
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Settings of this process. Raises InputError for a value that is not one."""
+        """Return the settings of this process. Raises InputError for a wrong value or an old name."""
+        _refuse_old_names()
         origins = os.environ.get("MUSIX_CORS_ORIGINS", "")
         return cls(
-            cors_origins=tuple(each.strip() for each in origins.split(",") if each.strip()),
-            body_limit=_count("MUSIX_BODY_LIMIT", cls.body_limit, "bytes"),
-            poll=_seconds("MUSIX_POLL", cls.poll),
+            cors_origins=tuple(origin.strip() for origin in origins.split(",") if origin.strip()),
+            max_body_bytes=_count("MUSIX_MAX_BODY_BYTES", cls.max_body_bytes, "bytes"),
+            poll_interval_s=_seconds("MUSIX_POLL_INTERVAL_S", cls.poll_interval_s),
             admin_token=os.environ.get("MUSIX_ADMIN_TOKEN", "").strip(),
-            waiting=_count("MUSIX_WAITING", cls.waiting, "requests"),
-            batches=_count("MUSIX_BATCHES", cls.batches, "batches"),
-            body_seconds=_seconds("MUSIX_BODY_SECONDS", cls.body_seconds),
+            max_queue=_count("MUSIX_MAX_QUEUE", cls.max_queue, "requests"),
+            max_concurrent_batches=_count("MUSIX_MAX_CONCURRENT_BATCHES", cls.max_concurrent_batches, "batches"),
+            body_timeout_s=_seconds("MUSIX_BODY_TIMEOUT_S", cls.body_timeout_s),
             max_connections=_count("MUSIX_MAX_CONNECTIONS", cls.max_connections, "connections"),
             max_connections_per_address=_count(
                 "MUSIX_MAX_CONNECTIONS_PER_ADDRESS", cls.max_connections_per_address, "connections", least=0
@@ -57,6 +65,12 @@ class Settings:
             access_log=_flag("MUSIX_ACCESS_LOG"),
             shared_metrics=SHARED_METRICS in os.environ,
         )
+
+
+def _refuse_old_names() -> None:
+    for old, new in RENAMED.items():
+        if old in os.environ:
+            raise InputError(f"{old}: expected {new}, found the name that it had before; set {new} instead")
 
 
 def _count(variable: str, default: int, unit: str, least: int = 1) -> int:
@@ -85,17 +99,21 @@ def _seconds(variable: str, default: float) -> float:
     return seconds
 
 
-def claim_process() -> None:
-    """Set up the environment of a process of our own, before numpy and ONNX Runtime are imported; never of a host."""
+def disable_telemetry() -> None:
+    """Turn off the telemetry of ONNX Runtime in this process. Call it before the import, and never in a host."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a second thread would spin while the first one answers
+
+
+def limit_blas_threads() -> None:
+    """Let numpy compute in one thread: a second one would spin. Call it before the import, and never in a host."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def worker_count(option: int | None) -> int:
-    """Number of worker processes: the option `--workers`, else `WEB_CONCURRENCY`, as platforms set it, else 1."""
+    """Return the number of worker processes: the option `--workers`, else `WEB_CONCURRENCY`, else 1."""
     return option if option is not None else _count("WEB_CONCURRENCY", 1, "workers")
 
 
 def share_metrics(folder: Path) -> None:
-    """Let the worker processes that this one will start count together in `folder`."""
+    """Let the worker processes that this one will start write their metrics to `folder`."""
     os.environ[SHARED_METRICS] = str(folder)

@@ -1,13 +1,13 @@
-"""Stages: how the time of one answer divides."""
+"""Time of each stage of one request, as the header `Server-Timing` shows it."""
 
 from collections.abc import Iterable
 from time import perf_counter
 
-RECOMMEND = ("look-up", "candidates", "features", "ranker", "reasons", "metadata")  # in this order; then "JSON"
+RECOMMEND_STAGES = ("lookup", "candidates", "features", "ranker", "explain", "hydrate")  # in this order; then "JSON"
 
 
-class Stages:
-    """A stopwatch for one answer: each `lap` ends the stage that began with the lap before it."""
+class StageTimer:
+    """A stopwatch for one request: each `mark` ends the stage that began at the mark before it."""
 
     __slots__ = ("_last", "seconds")
 
@@ -15,17 +15,17 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self._last = perf_counter()
 
-    def lap(self, stage: str) -> None:
-        """Give the time since the last lap, or since the start, to `stage`."""
-        self.give(stage, perf_counter() - self._last)
+    def mark(self, stage: str) -> None:
+        """Add the time since the last mark, or since the start, to `stage`."""
+        self.add(stage, perf_counter() - self._last)
 
-    def give(self, stage: str, seconds: float) -> None:
-        """Give only so much of that time to `stage`."""
+    def add(self, stage: str, seconds: float) -> None:
+        """Add only `seconds` of the time since the last mark to `stage`."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self._last += seconds
 
 
-def lap(stages: Iterable[Stages], stage: str) -> None:
-    """End a stage of every answer of a batch: each takes as long as all of them."""
-    for each in stages:
-        each.lap(stage)
+def mark_all(timers: Iterable[StageTimer], stage: str) -> None:
+    """End a stage of every request of a batch: the whole time of the batch counts for each request."""
+    for timer in timers:
+        timer.mark(stage)

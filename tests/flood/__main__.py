@@ -16,7 +16,7 @@ ATTACKS = [*connections.ATTACKS]  # in this order, each alone
 # Short, so that a run need not wait for a minute until idle connections are closed.
 SETTINGS = {
     "MUSIX_HEAD_TIMEOUT_S": "1",
-    "MUSIX_BODY_SECONDS": "1",
+    "MUSIX_BODY_TIMEOUT_S": "1",
     "MUSIX_KEEP_ALIVE_S": "2",
     "MUSIX_SEND_TIMEOUT_S": "1",
 }

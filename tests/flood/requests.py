@@ -27,7 +27,7 @@ from tests.system.servers import serving, worker_pid
 MAX_WAIT_MS = 50.0
 MAX_GROWTH_MB = 64.0
 MAX_ANSWER_BYTES = 1_000_000
-LIMIT = 2 * 2**20  # bytes; the default of MUSIX_BODY_LIMIT
+LIMIT = 2 * 2**20  # bytes; the default of MUSIX_MAX_BODY_BYTES
 PATIENCE_S = 60.0  # for one answer
 CLASSIFY, BATCH, RECOMMEND, SIMILAR = (
     f"/api/ml/{name}" for name in ("classify", "classify/batch", "recommend", "similar")
@@ -244,7 +244,7 @@ def _encodings() -> Iterator[Attack]:
     yield Attack("JSON of another kind", http(RECOMMEND, valid, content_type="application/vnd.api+json"), 200)
     yield Attack("a form", http(RECOMMEND, b"userId=x", content_type="application/x-www-form-urlencoded"), 415)
     yield Attack("a long content type", http(RECOMMEND, valid, content_type="x" * 30_000), 415)
-    yield Attack("a long path", http("/" + "x" * 30_000, valid), 404)
+    yield Attack("a long path", http("/" + "x" * 30_000, valid), 414)
     yield Attack("another method", http(RECOMMEND, b"").replace(b"POST", b"DELETE"), 405)
 
 

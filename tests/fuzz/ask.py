@@ -11,16 +11,16 @@ import numpy as np
 
 from musix_runtime import Engine, create_app
 from musix_runtime.models.mood import MOODS
-from musix_runtime.schemas import Classification, Recommendations, Similar
-from musix_runtime.serving.model_manager import Live
+from musix_runtime.schemas import ClassifyResponse, RecommendResponse, SimilarResponse
+from musix_runtime.serving.model_manager import ModelManager
 from tests.runtime.test_schemas import FEATURES
 
 SOURCES = {"hybrid", "collab", "history", "content", "popular"}
 TYPES: dict[str, Any] = {
-    "/api/ml/classify": Classification,
-    "/api/ml/classify/batch": list[Classification],
-    "/api/ml/recommend": Recommendations,
-    "/api/ml/similar": Similar,
+    "/api/ml/classify": ClassifyResponse,
+    "/api/ml/classify/batch": list[ClassifyResponse],
+    "/api/ml/recommend": RecommendResponse,
+    "/api/ml/similar": SimilarResponse,
 }
 GETS = ("/health", "/ready", "/metrics")
 STATUSES = {200, 404, 422}
@@ -34,7 +34,7 @@ class Asker:
     """An application whose engine is changed before it is asked."""
 
     def __init__(self, good: Engine) -> None:
-        self.live = Live(good)
+        self.live = ModelManager(good)
         self.app = create_app(self.live)
         self.errors = _Errors()
         logging.getLogger("musix_runtime").addHandler(self.errors)
@@ -151,7 +151,7 @@ def check(engine: Engine, path: str, question: Any, body: bytes) -> None:
             _check_classification(engine, each)
 
 
-def _check_classification(engine: Engine, answer: Classification) -> None:
+def _check_classification(engine: Engine, answer: ClassifyResponse) -> None:
     families = engine.bundle.manifest.families
     _expect(len(answer.genres) == min(5, len(families)), f"{len(answer.genres)} genres")
     _expect(

@@ -1,7 +1,7 @@
 import pytest
 
 from musix_runtime import ClassifyRequest, RecommendRequest
-from musix_runtime.errors import RequestError, Violation
+from musix_runtime.errors import FieldError, RequestError
 from musix_runtime.schemas import parse
 
 FEATURES = {
@@ -20,33 +20,33 @@ FEATURES = {
 }
 
 
-def violations(raw: object, type_: type) -> list[Violation]:
+def field_errors(raw: object, type_: type) -> list[FieldError]:
     with pytest.raises(RequestError) as caught:
         parse(raw, type_)
-    return caught.value.violations
+    return caught.value.field_errors
 
 
 def test_every_wrong_field_is_named_by_its_path() -> None:
     raw = {"limit": 0, "exclude": [], "context": {"hour": 24}, "excludeIds": ["a", 7], "timeRange": "ever"}
-    assert violations(raw, RecommendRequest) == [
-        Violation(
+    assert field_errors(raw, RecommendRequest) == [
+        FieldError(
             "exclude", "unknown field; known are userId, currentTrackId, limit, excludeIds, timeRange, history, context"
         ),
-        Violation("userId", "is required"),
-        Violation("limit", "expected int >= 1, found 0"),
-        Violation("excludeIds[1]", "expected str, found int"),
-        Violation("timeRange", "expected short_term, medium_term or long_term, found 'ever'"),
-        Violation("context.hour", "expected int <= 23, found 24"),
+        FieldError("userId", "is required"),
+        FieldError("limit", "expected int >= 1, found 0"),
+        FieldError("excludeIds[1]", "expected str, found int"),
+        FieldError("timeRange", "expected short_term, medium_term or long_term, found 'ever'"),
+        FieldError("context.hour", "expected int <= 23, found 24"),
     ]
 
 
 def test_audio_features_need_all_twelve_in_range() -> None:
     raw = {"audioFeatures": FEATURES | {"energy": 7, "tempo": "fast"}}
     del raw["audioFeatures"]["key"]
-    assert violations(raw, ClassifyRequest) == [
-        Violation("audioFeatures.energy", "expected float <= 1.0, found 7"),
-        Violation("audioFeatures.key", "is required"),
-        Violation("audioFeatures.tempo", "expected float, found str"),
+    assert field_errors(raw, ClassifyRequest) == [
+        FieldError("audioFeatures.energy", "expected float <= 1.0, found 7"),
+        FieldError("audioFeatures.key", "is required"),
+        FieldError("audioFeatures.tempo", "expected float, found str"),
     ]
 
 
@@ -60,12 +60,12 @@ def test_the_object_of_spotify_is_accepted_as_it_is() -> None:
         "duration_ms": 200_000,
     }
     assert parse({"audioFeatures": FEATURES | extra}, ClassifyRequest).audio_features.duration_ms == 200_000
-    (found,) = violations({"audioFeatures": FEATURES | extra | {"mood": 1}}, ClassifyRequest)
+    (found,) = field_errors({"audioFeatures": FEATURES | extra | {"mood": 1}}, ClassifyRequest)
     assert (found.path, found.message[:14]) == ("audioFeatures.mood", "unknown field;")
 
 
 def test_what_is_no_object_is_said_to_be_none() -> None:
-    assert violations([], RecommendRequest) == [Violation("$", "expected object, found array")]
+    assert field_errors([], RecommendRequest) == [FieldError("$", "expected object, found array")]
 
 
 def test_a_whole_request_is_read() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from musix_runtime import Store
+from musix_runtime import Registry
 from musix_runtime.models.parts import open_bundle
 from tests.system.test_swap import MUSIX, Server, serve, until
 from tests.variants import variant
@@ -48,7 +48,7 @@ def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path:
         path = served = Path(shutil.copyfile(bundles["A"], tmp_path / "served.musix"))
     if form == "store":
         path = tmp_path / "store"
-        served = Store(path).publish(bundles["A"])
+        served = Registry(path).publish(bundles["A"])
     files = [each for each in (served, *served.rglob("*")) if each.is_file()]
     with serve(path, tmp_path) as server:
         status, good = ask(server)
@@ -89,7 +89,7 @@ def test_a_server_that_starts_on_a_truncated_file_says_so_or_serves_the_last_goo
     demo_bundle: Path, copy: Path, tmp_path: Path
 ) -> None:
     """As it does when it is started again after a truncation has ended it."""
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     store.publish(demo_bundle)
     live = store.publish(variant(demo_bundle, tmp_path / "new", "1.1.0"))
     for bundle in (copy, live):

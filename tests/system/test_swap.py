@@ -18,7 +18,7 @@ from string import ascii_uppercase
 
 import pytest
 
-from musix_runtime import Store
+from musix_runtime import Registry
 from musix_runtime.models.parts import open_bundle
 from tests.system.servers import worker_pid
 from tests.variants import plant, variant
@@ -85,7 +85,7 @@ class Server:
 def serve(store: Path, tmp_path: Path, *options: str) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    environment = {**os.environ, "MUSIX_POLL": "0.1", "MUSIX_ADMIN_TOKEN": TOKEN}
+    environment = {**os.environ, "MUSIX_POLL_INTERVAL_S": "0.1", "MUSIX_ADMIN_TOKEN": TOKEN}
     command = [MUSIX, "serve", store, "--port", str(port), *options]
     log = tmp_path / "log"
     with log.open("wb") as stream:
@@ -170,7 +170,7 @@ BROKEN = {7: "mood/model.onnx", 14: "content/index.faiss"}
 
 
 def test_twenty_swaps_under_load_lose_nothing(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     store.publish(bundles[0])
     good = [path for i, path in enumerate(bundles) if i not in BROKEN]
     with serve(store.path, tmp_path) as server:
@@ -197,7 +197,7 @@ def test_twenty_swaps_under_load_lose_nothing(bundles: list[Path], tmp_path: Pat
     assert ["1.7.0" in refusals[0], "1.14.0" in refusals[1], len(refusals)] == [True, True, 2]
 
 
-def swap(server: Server, store: Store, bundle: Path, broken: str | None = None) -> None:
+def swap(server: Server, store: Registry, bundle: Path, broken: str | None = None) -> None:
     """Publish, and wait until it answers; or break it, and wait until the server says that it keeps the last one."""
     if broken is None:
         store.publish(bundle)
@@ -210,7 +210,7 @@ def swap(server: Server, store: Store, bundle: Path, broken: str | None = None) 
 
 
 def test_several_workers_swap_under_load(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     store.publish(bundles[0])
     with serve(store.path, tmp_path, "--workers", "2") as server:
         load = Load(server.port, marks(bundles[:5]))
@@ -229,7 +229,7 @@ def test_several_workers_swap_under_load(bundles: list[Path], tmp_path: Path) ->
 
 def test_a_request_is_answered_by_the_bundle_that_it_began_with(bundles: list[Path], tmp_path: Path) -> None:
     """Half of a request, a swap, the other half: the old bundle answers, and is closed although the client stays."""
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     old = store.publish(bundles[0])
     with serve(store.path, tmp_path) as server:
         body = json.dumps({"trackId": TRACK, "limit": 3}).encode()

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from musix_runtime import Store
+from musix_runtime import Registry
 from tests.system.servers import MUSIX, free_port, running, serving, worker_pid
 from tests.system.test_server import BODY, begin
 from tests.variants import flip, variant
@@ -113,7 +113,7 @@ def test_a_worker_that_dies_comes_back(demo_bundle: Path) -> None:
 
 
 def test_workers_come_back_on_the_last_good_version_of_a_store(demo_bundle: Path, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     for version in ("1.0.0", "1.1.0"):
         store.publish(variant(demo_bundle, tmp_path / version, version))
     with serving(store.path, "--workers", 2) as (url, process):
@@ -192,15 +192,15 @@ def test_the_only_worker_that_dies_again_and_again_ends_the_command(demo_bundle:
 def test_a_bundle_cut_short_is_refused_when_the_worker_comes_back(demo_bundle: Path, tmp_path: Path) -> None:
     """And a store serves the last good one."""
     alone = Path(shutil.copytree(demo_bundle, tmp_path / "alone"))
-    with serving(alone, MUSIX_POLL="60") as (_, process):
+    with serving(alone, MUSIX_POLL_INTERVAL_S="60") as (_, process):
         os.truncate(alone / "content" / "vectors.npy", 100)
         os.kill(worker_pid(process), signal.SIGBUS)
         assert process.wait(WAIT_S) == 4
         assert "content/vectors.npy: expected" in process.stdout.read()
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     store.publish(variant(demo_bundle, tmp_path / "first", "0.9.0"))
     live = store.publish(demo_bundle)
-    with serving(store.path, MUSIX_POLL="60") as (url, process):
+    with serving(store.path, MUSIX_POLL_INTERVAL_S="60") as (url, process):
         assert httpx2.get(f"{url}/ready").json()["version"] == "1.0.0"
         os.truncate(live / "content" / "vectors.npy", 100)
         os.kill(worker_pid(process), signal.SIGBUS)

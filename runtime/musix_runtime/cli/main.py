@@ -1,4 +1,4 @@
-"""The command `musix`. This package gives the commands that need a bundle only; others join by entry point."""
+"""The command `musix`. The commands that need only a bundle are here; other packages add theirs by entry point."""
 
 import io
 import sys
@@ -23,41 +23,51 @@ BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 TRUST = registry.TRUST
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+MAX_SUMMARY = 500  # characters of a command's summary in `musix --help`
+
 
 class Commands(click.Group):
-    """The group: its own commands, and those of the entry-point group `musix.commands`, loaded when asked for."""
+    """A group with its own commands and those of the entry-point group `musix.commands`, which are loaded when used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_joined()})
+        return sorted({*super().list_commands(ctx), *_added()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in _joined():
+        if own is not None or cmd_name not in _added():
             return own
-        command = _joined()[cmd_name].load()
+        command = _added()[cmd_name].load()
         return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the first sentence of each command in full; click would cut off a long one."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(limit=MAX_SUMMARY)) for name, command in commands if command]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            extras = _joined()[ctx.invoked_subcommand].extras if ctx.invoked_subcommand in _joined() else []
+            extras = _added()[ctx.invoked_subcommand].extras if ctx.invoked_subcommand in _added() else []
             if not extras or (error.name or "").partition(".")[0] in sys.stdlib_module_names:
                 raise
             install = f"install it with: pip install 'musix-edge[{extras[0]}]'"
             raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
 
 
-def _joined() -> dict[str, EntryPoint]:
-    return {each.name: each for each in entry_points(group="musix.commands")}
+def _added() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="musix.commands")}
 
 
 def main() -> None:
-    """Run the command; an error that musix raises on purpose is one sentence and its exit code."""
-    settings.claim_process()
+    """Run the command. A MusixError becomes one sentence on standard error and its exit code."""
+    settings.disable_telemetry()
+    settings.limit_blas_threads()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a console that is not UTF-8 shows what it can
+            stream.reconfigure(errors="replace")  # a console that is not UTF-8 shows "?" for other characters
     try:
         musix(standalone_mode=False)
     except click.exceptions.Exit as leave:
@@ -71,7 +81,7 @@ def main() -> None:
     except MusixError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except OSError as error:  # of a place that no command looks at by itself, such as standard output
+    except OSError as error:  # of a file that no command checks, such as standard output
         click.echo(f"error: {error.filename or 'output'}: expected to be usable, found: {error.strerror}", err=True)
         sys.exit(2)
 
@@ -90,7 +100,7 @@ for _command in (registry.publish, registry.rollback, registry.gc):
 @BUNDLE
 @TRUST
 def verify(bundle: Path, trust: Path | None) -> None:
-    """Check every file of BUNDLE against its manifest, and all answers against those of its native models."""
+    """Verify every file of BUNDLE and replay all golden cases."""
     from musix_runtime import golden
 
     engine = _open(bundle, trust)
@@ -107,7 +117,10 @@ def verify(bundle: Path, trust: Path | None) -> None:
 @BUNDLE
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def pack(bundle: Path, file: Path | None) -> None:
-    """Write the folder BUNDLE as one FILE (NAME-VERSION.musix beside it by default), which serves as it is."""
+    """Pack the folder BUNDLE into one FILE.
+
+    The default is NAME-VERSION.musix beside BUNDLE. A packed file can be served as it is.
+    """
     from musix_runtime.models.parts import open_bundle
 
     opened = open_bundle(bundle)
@@ -120,7 +133,10 @@ def pack(bundle: Path, file: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def unpack(file: Path, folder: Path | None) -> None:
-    """Write the packed FILE as a FOLDER (NAME-VERSION beside it by default)."""
+    """Unpack FILE into a FOLDER.
+
+    The default is NAME-VERSION beside FILE.
+    """
     from musix_runtime.models.parts import open_bundle
 
     opened = open_bundle(file)
@@ -132,18 +148,21 @@ def unpack(file: Path, folder: Path | None) -> None:
 @musix.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def keygen(path: Path) -> None:
-    """Write a pair of Ed25519 keys: PATH.key to sign with, PATH.pub to give away."""
+    """Write an Ed25519 key pair.
+
+    PATH.key is the private key for `musix sign`, PATH.pub the public key for `--trust`.
+    """
     from musix_runtime.bundle import signature
 
-    for each in signature.generate(path):
-        click.echo(each)
+    for written in signature.generate(path):
+        click.echo(written)
 
 
 @musix.command()
 @BUNDLE
-@click.option("--key", required=True, type=click.Path(path_type=Path), help="Private key, as keygen writes it.")
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="Private key that `musix keygen` wrote.")
 def sign(bundle: Path, key: Path) -> None:
-    """Sign the folder BUNDLE: its digest, and with it every byte."""
+    """Sign the folder BUNDLE with a private key."""
     from musix_runtime.atomic import write_file
     from musix_runtime.bundle import signature
     from musix_runtime.bundle.manifest import SIGNATURE
@@ -161,7 +180,7 @@ def sign(bundle: Path, key: Path) -> None:
 @BUNDLE
 @AS_JSON
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE holds: counts, sizes, parity, quality, origin."""
+    """Show counts, sizes, quality and origin of BUNDLE."""
     from musix_runtime.models.parts import open_bundle
 
     opened = open_bundle(bundle)
@@ -177,7 +196,10 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.argument("second", type=click.Path(path_type=Path))
 @AS_JSON
 def diff(first: Path, second: Path, as_json: bool) -> None:
-    """Show what changed from bundle FIRST to SECOND: versions, data, labels, size, quality, and answers to the same."""
+    """Show what changed between two bundles.
+
+    Compares versions, data, labels, sizes, quality, and the answers of FIRST and SECOND to the same requests.
+    """
     from musix_runtime.inspection.diff import diff as compare
 
     found = compare(_open(first), _open(second))
@@ -191,19 +213,28 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
 @musix.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free port.")
 @click.option(
-    "--workers", type=click.IntRange(1), help="Processes that share the bundle.  [default: $WEB_CONCURRENCY, else 1]"
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port; 0 takes a free one.",
 )
-@click.option("--access-log", is_flag=True, help="Print a line of JSON for every request.")
 @click.option(
-    "--snapshot", is_flag=True, help="Serve a private copy, made in the temporary folder: PATH may be written over."
+    "--workers", type=click.IntRange(1), help="Number of worker processes.  [default: $WEB_CONCURRENCY, else 1]"
+)
+@click.option("--access-log", is_flag=True, help="Print one line of JSON for every request.")
+@click.option(
+    "--snapshot", is_flag=True, help="Serve a private copy in the temporary folder, so that PATH may be overwritten."
 )
 @TRUST
 def serve(
     path: Path, host: str, port: int, workers: int | None, trust: Path | None, access_log: bool, snapshot: bool
 ) -> None:
-    """Answer HTTP requests from PATH: a bundle, or the live one of a store (STORE/NAME; STORE when it has one name)."""
+    """Serve a bundle or registry over HTTP.
+
+    PATH is a bundle, or STORE/NAME for the live bundle of a registry (STORE if it has only one name).
+    """
     from musix_runtime.cli.serve import serve as serve_path
 
     serve_path(path, trust, host, port, workers, access_log, snapshot)
@@ -213,69 +244,74 @@ def serve(
 @BUNDLE
 @click.argument("track_id", required=False)
 @click.option("--features", help='The 12 audio features as JSON: {"danceability": 0.5, ...}, or @FILE.')
-@click.option("--artist", "artists", multiple=True, help="Name of an artist; may be given several times.")
+@click.option("--artist", "artists", multiple=True, help="Name of an artist; repeat it for several.")
 @click.option("--name", help="Title of the track.")
 @click.option("--duration-ms", type=int, help="Length in milliseconds.")
-@click.option("--popularity", type=float, help="0 to 100.")
+@click.option("--popularity", type=float, help="Popularity, 0 to 100.")
 @click.option("--explicit/--not-explicit", default=None, help="Whether the lyrics are explicit.")
 @AS_JSON
 def classify(bundle: Path, track_id: str | None, features: str | None, as_json: bool, **given: Any) -> None:
-    """Genre and mood of a track: TRACK_ID of the catalogue, or --features."""
+    """Predict genre and mood of a track.
+
+    The track is TRACK_ID of the catalogue, or one described by --features.
+    """
     from musix_runtime.schemas import ClassifyRequest
 
     given["artists"] = list(given["artists"]) or None
     raw = {_camel(key): value for key, value in given.items()}
     raw |= {"trackId": track_id, "audioFeatures": _json_argument(features)}
-    answer = _open(bundle).classify(_request(raw, ClassifyRequest))
+    response = _open(bundle).classify(_request(raw, ClassifyRequest))
     if as_json:
-        _print_json(answer)
+        _print_json(response)
         return
-    for genre in answer.genres:
+    for genre in response.genres:
         click.echo(f"{genre.confidence:6.1%}  {genre.name}")
-    moods = sorted(answer.mood.probabilities.items(), key=lambda item: -item[1])
+    moods = sorted(response.mood.probabilities.items(), key=lambda item: -item[1])
     click.echo("mood: " + ", ".join(f"{name} {share:.0%}" for name, share in moods))
 
 
 @musix.command()
 @BUNDLE
 @click.argument("user_id")
-@click.option("--current", "current_track_id", help="Id of the track that plays now.")
-@click.option("--limit", default=10, show_default=True, help="How many tracks, 1 to 100.")
-@click.option("--exclude", "exclude_ids", multiple=True, help="Id of a track not to recommend.")
-@click.option("--history", multiple=True, help="Id of a track that an unknown listener heard.")
+@click.option("--current", "current_track_id", help="Id of the track that is playing now.")
+@click.option("--limit", default=10, show_default=True, help="Number of tracks, 1 to 100.")
+@click.option("--exclude", "exclude_ids", multiple=True, help="Id of a track to leave out; repeat it for several.")
+@click.option("--history", multiple=True, help="Id of a track that an unknown listener has heard.")
 @click.option("--time-range", default="medium_term", show_default=True, help="short_term, medium_term or long_term.")
-@click.option("--hour", type=int, help="Hour of the listener's day, 0 to 23.")
+@click.option("--hour", type=int, help="Hour of the day in UTC, 0 to 23.")
 @AS_JSON
 def recommend(bundle: Path, hour: int | None, as_json: bool, **given: Any) -> None:
-    """What listener USER_ID should hear next, and why."""
+    """Recommend the next tracks to listener USER_ID."""
     from musix_runtime.schemas import RecommendRequest
 
     raw = {_camel(key): list(value) if isinstance(value, tuple) else value for key, value in given.items()}
-    answer = _open(bundle).recommend(_request(raw | {"context": {"hour": hour}}, RecommendRequest))
+    response = _open(bundle).recommend(_request(raw | {"context": {"hour": hour}}, RecommendRequest))
     if as_json:
-        _print_json(answer)
+        _print_json(response)
         return
-    click.echo(f"source: {answer.source}")
-    for each in answer.recommendations:
-        click.echo(f"{each.score:.3f}  {each.artist} - {each.name}  [{', '.join(each.genre)}; {each.mood}]  {each.id}")
-        click.echo(f"       {each.reason}")
+    click.echo(f"source: {response.source}")
+    for track in response.recommendations:
+        click.echo(
+            f"{track.score:.3f}  {track.artist} - {track.name}  [{', '.join(track.genre)}; {track.mood}]  {track.id}"
+        )
+        click.echo(f"       {track.reason}")
 
 
 @musix.command()
 @BUNDLE
 @click.argument("track_id")
-@click.option("--limit", default=10, show_default=True, help="How many tracks, 1 to 100.")
+@click.option("--limit", default=10, show_default=True, help="Number of tracks, 1 to 100.")
 @AS_JSON
 def similar(bundle: Path, track_id: str, limit: int, as_json: bool) -> None:
-    """Tracks that are like TRACK_ID."""
+    """Find the tracks most similar to TRACK_ID."""
     from musix_runtime.schemas import SimilarRequest
 
-    answer = _open(bundle).similar(_request({"trackId": track_id, "limit": limit}, SimilarRequest))
+    response = _open(bundle).similar(_request({"trackId": track_id, "limit": limit}, SimilarRequest))
     if as_json:
-        _print_json(answer)
+        _print_json(response)
         return
-    for each in answer.tracks:
-        click.echo(f"{each.similarity:.3f}  {each.artist} - {each.name}  {each.id}")
+    for track in response.tracks:
+        click.echo(f"{track.similarity:.3f}  {track.artist} - {track.name}  {track.id}")
 
 
 def _open(bundle: Path, trust: Path | None = None) -> "Engine":
@@ -292,7 +328,7 @@ def _request(raw: dict[str, Any], type_: type[Any]) -> Any:
 
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
-    return head + "".join(each.title() for each in rest)
+    return head + "".join(word.title() for word in rest)
 
 
 def _json_argument(text: str | None) -> Any:
@@ -323,7 +359,7 @@ def _flat(rows: dict[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def print_card(bundle: "Bundle") -> None:
-    """Print what a bundle says of itself: counts, bytes, parity, quality, origin."""
+    """Print the card of a bundle: counts, bytes, parity, quality, origin."""
     manifest = bundle.manifest
     click.echo(f"{manifest.name} {manifest.version}, format {manifest.format_version}")
     _print_table("counts", manifest.counts)

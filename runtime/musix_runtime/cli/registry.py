@@ -1,4 +1,4 @@
-"""The commands of a store: publish, rollback, gc."""
+"""The commands of a model registry: publish, rollback, gc."""
 
 from functools import partial
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from musix_runtime.registry.registry import Store
+    from musix_runtime.registry.registry import Registry
 
-TRUST = click.option("--trust", type=click.Path(path_type=Path), help="Public key by which a bundle must be signed.")
+TRUST = click.option("--trust", type=click.Path(path_type=Path), help="Public key of the bundle's signature.")
 STORE = click.argument("store", type=click.Path(path_type=Path))
 
 
@@ -18,8 +18,11 @@ STORE = click.argument("store", type=click.Path(path_type=Path))
 @STORE
 @TRUST
 def publish(bundle: Path, store: Path, trust: Path | None) -> None:
-    """Copy BUNDLE into STORE, verify the copy and make it live; running servers take it up."""
-    click.echo(f"{_store(store, trust).publish(bundle)}: live")
+    """Publish BUNDLE in a registry and make it live.
+
+    Copies it into the folder STORE and verifies the copy. Running servers switch to it.
+    """
+    click.echo(f"{_registry(store, trust).publish(bundle)}: live")
 
 
 @click.command()
@@ -27,22 +30,28 @@ def publish(bundle: Path, store: Path, trust: Path | None) -> None:
 @click.argument("name")
 @TRUST
 def rollback(store: Path, name: str, trust: Path | None) -> None:
-    """Make live again what was live before in STORE under NAME."""
-    click.echo(f"{_store(store, trust).rollback(name)}: live")
+    """Make the previous version live again.
+
+    STORE is the folder of the registry, NAME that of the bundle.
+    """
+    click.echo(f"{_registry(store, trust).rollback(name)}: live")
 
 
 @click.command()
 @STORE
 @click.argument("name")
-@click.option("--keep", default=1, show_default=True, type=click.IntRange(0), help="How many earlier ones to keep.")
+@click.option("--keep", default=1, show_default=True, type=click.IntRange(0), help="Earlier versions to keep.")
 def gc(store: Path, name: str, keep: int) -> None:
-    """Remove from STORE the versions of NAME that are neither live nor among the last before it."""
-    for path in _store(store).gc(name, keep):
+    """Remove old versions from a registry.
+
+    Keeps the live version of NAME in STORE and the last ones that were live before it.
+    """
+    for path in _registry(store).gc(name, keep):
         click.echo(f"{path}: removed")
 
 
-def _store(path: Path, trust: Path | None = None) -> "Store":
+def _registry(path: Path, trust: Path | None = None) -> "Registry":
     from musix_runtime.engine import Engine
-    from musix_runtime.registry.registry import Store
+    from musix_runtime.registry.registry import Registry
 
-    return Store(path, partial(Engine.open, trust=trust))
+    return Registry(path, partial(Engine.open, trust=trust))

@@ -1,7 +1,6 @@
-"""Serving from the command line: what the parent of the workers does. It imports nothing of the server."""
+"""The command `musix serve`: the parent of the worker processes. It does not import the server."""
 
 import logging
-import os
 import signal
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from musix_runtime import settings
-from musix_runtime.atomic import remove, writing
+from musix_runtime.atomic import writing
 from musix_runtime.cli.sockets import bind, show_address
 from musix_runtime.cli.supervisor import call_in_child, supervise
 
@@ -22,17 +21,17 @@ logger = logging.getLogger(__name__)
 def serve(
     path: Path, trust: Path | None, host: str, port: int, workers: int | None, access_log: bool, snapshot: bool
 ) -> None:
-    """Serve the bundle or store at `path` until told to stop; with `snapshot`, a private copy of it.
+    """Serve the bundle or registry at `path` until a signal stops it; with `snapshot`, a private copy of it.
 
-    `workers` None takes `WEB_CONCURRENCY`. Raises InputError, StoreError, BundleError or OutputError for what cannot be
-    served, WorkerError when workers cannot stay.
+    `workers` None takes `WEB_CONCURRENCY`. Raises InputError, StoreError, BundleError or OutputError when
+    `path` cannot be served, WorkerError when workers end as soon as they start.
     """
     count = settings.worker_count(workers)
-    signal.signal(signal.SIGTERM, _leave)  # which removes the folders
+    signal.signal(signal.SIGTERM, _leave)  # exits, so that the temporary folders are removed
     with ExitStack() as stack:
         sockets = bind(host, port)
         if snapshot:
-            folder = stack.enter_context(_temporary_folder("snapshot"))
+            folder = Path(stack.enter_context(_temporary_folder("snapshot")))
             call_in_child(lambda: _copy(path, trust, folder))
             (path,) = folder.iterdir()
         if count > 1 and (metrics := stack.enter_context(_metrics_folder())):
@@ -66,23 +65,15 @@ def _copy(path: Path, trust: Path | None, folder: Path) -> None:
         bundle.copy(copy)
 
 
-@contextmanager
-def _temporary_folder(use: str) -> Iterator[Path]:
-    """A new folder, which the process that made it removes; its children leave it alone."""
-    folder, owner = Path(tempfile.mkdtemp(prefix=f"musix-{use}-")), os.getpid()
-    try:
-        yield folder
-    finally:
-        if os.getpid() == owner:
-            remove(folder)
+def _temporary_folder(use: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=f"musix-{use}-")
 
 
 @contextmanager
 def _metrics_folder() -> Iterator[Path | None]:
-    """Where the workers count together, until left; None where nothing can be written."""
+    """Make the folder in which the workers add up their metrics; None where nothing can be written."""
     try:
-        stack = ExitStack()
-        folder = stack.enter_context(_temporary_folder("metrics"))
+        folder = _temporary_folder("metrics")
     except OSError as error:
         logger.warning(
             "/metrics counts the requests of the answering worker alone: expected a folder to write to, found: %s; "
@@ -91,5 +82,5 @@ def _metrics_folder() -> Iterator[Path | None]:
         )
         yield None
         return
-    with stack:
-        yield folder
+    with folder as path:
+        yield Path(path)

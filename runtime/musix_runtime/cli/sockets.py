@@ -6,11 +6,11 @@ from typing import Any
 
 from musix_runtime.errors import InputError
 
-BUFFER_BYTES = 64 * 1024  # to send and to receive: what is read at a time of a large body holds nobody else
+BUFFER_BYTES = 64 * 1024  # to send and to receive: reading a part of a large body must not delay other requests
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of `host`, IPv4 or IPv6; none listens yet. Raises InputError."""
+    """Return sockets bound to every address of `host`, IPv4 or IPv6, that do not listen yet. Raises InputError."""
     bound: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -32,9 +32,9 @@ def _bound(family: int, address: Any, both: bool) -> socket.socket:
         if sys.platform != "win32":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            only = not (both and socket.has_dualstack_ipv6())  # "::" takes IPv4, too, where the system can
+            only = not (both and socket.has_dualstack_ipv6())  # "::" accepts IPv4 as well where the system can
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # which accepted sockets inherit
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # accepted sockets inherit it
             opened.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
         opened.bind(address)
         opened.set_inheritable(True)
@@ -45,5 +45,5 @@ def _bound(family: int, address: Any, both: bool) -> socket.socket:
 
 
 def show_address(host: str, port: int) -> str:
-    """Return an address as URLs have it."""
+    """Return an address in the form that it has in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,36 +1,36 @@
-"""Supervisor: the server's processes, each started again when it dies.
+"""Supervisor of the worker processes: each is started again when it dies.
 
-A server maps its bundle. Whoever cuts one of these files short ends the process at once (SIGBUS), and no handler can
-prevent that; so even a single worker is a child. The parent imports nothing of the server, so that it is small and its
-children are forked without threads. It holds the sockets: connections wait in them for the next worker.
+A worker maps its bundle. Truncating one of these files kills the process (SIGBUS), and no handler can prevent that, so
+even a single worker is a child. The parent does not import the server: it stays small and forks without threads. It
+keeps the sockets open, so connections wait for the next worker.
 """
 
 import ctypes
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import FrameType
 
-from musix_runtime.errors import InputError, WorkerError
+from musix_runtime.errors import InputError, MusixError, WorkerError
 
 MAX_FAILURES = 5
-WINDOW_S = 30.0  # a worker that dies sooner than this after its start failed, and so did one after the other
-RETRY_S = 4.0  # before another is started after one that ended by itself: a bundle may be half copied
+WINDOW_S = 30.0  # a worker that dies sooner after its start counts as a failure
+RETRY_S = 4.0  # before a worker that exited is replaced: its bundle may be half copied
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1  # Linux' prctl.h
 
 
 def supervise(serve: Callable[[], None], count: int) -> None:
-    """Call `serve` in `count` child processes, and again in another one for each that dies.
+    """Call `serve` in `count` child processes, and again in another one for each that dies, until told to stop.
 
-    Returns in the children, when `serve` does. In the parent it ends the process: with 0 when it was told to stop, as
-    the children then are; with the exit code of a first worker that ended by itself; with WorkerError when
-    `MAX_FAILURES` workers ended within `WINDOW_S` of their start, one after the other. Without fork (Windows) one
-    worker is this process.
+    Ends this process with the exit code of a first worker that ended by itself. Raises WorkerError when `MAX_FAILURES`
+    workers ended within `WINDOW_S` of their start, one after the other. Without fork (Windows) one worker is this
+    process.
     """
     if hasattr(os, "fork"):
         _Workers(serve).run(count)
@@ -41,25 +41,46 @@ def supervise(serve: Callable[[], None], count: int) -> None:
 
 
 def call_in_child(action: Callable[[], None]) -> None:
-    """Call `action` in a child process, which ends with it. Ends this one with its exit code unless that is 0."""
+    """Call `action` in a child process. Ends this one with the child's exit code unless that is 0."""
     if not hasattr(os, "fork"):
         action()
         return
-    child = os.fork()
-    if not child:
-        _become_child()
-        action()
-        sys.exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(_fork(action), 0)[1])
     if code:
         sys.exit(code if code > 0 else 128 - code)
 
 
-def _become_child() -> None:
-    """Form a process group, so that a terminal's signals come by the parent alone; end with the parent."""
-    os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _fork(action: Callable[[], None]) -> int:
+    """Start a child process that calls `action` and ends; its id."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        os._exit(_exit_code(action))
+    return child
+
+
+def _exit_code(action: Callable[[], None]) -> int:
+    """Call `action` in a child, whatever happens; what it exits with. Its caller belongs to the parent."""
+    try:
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        os.setpgid(0, 0)  # a terminal's signals come by the parent alone
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        action()
+        return 0
+    except MusixError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 @dataclass
@@ -72,33 +93,30 @@ class _Workers:
 
     def run(self, count: int) -> None:
         before = [(number, signal.signal(number, self.stop)) for number in STOP_SIGNALS]
-        if any(self.start() for _ in range(count)) or self.watch():
-            for number, handler in before:  # in a child
+        try:
+            for _ in range(count):
+                self.start()
+            self.watch()
+        finally:
+            for number, handler in before:
                 signal.signal(number, handler)
-            self.serve()
-            return
-        sys.exit(0)
 
-    def start(self) -> bool:
-        """Fork a worker; whether this is it."""
-        child = os.fork()
-        if not child:
-            _become_child()
-            return True
+    def start(self) -> None:
+        """Fork a worker."""
+        child = _fork(self.serve)
         self.starts[child] = monotonic()
         if self.stopping:
             os.kill(child, signal.SIGTERM)
-        return False
 
     def stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Tell the workers to stop."""
+        """Pass a signal on to the workers."""
         self.stopping = True
         for child in list(self.starts):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
 
-    def watch(self) -> bool:
-        """Wait for workers to end and start others, until all have stopped; whether this is one of these."""
+    def watch(self) -> None:
+        """Wait for workers to end and start others, until all have stopped."""
         first = set(self.starts)
         while self.starts:
             child, status = os.wait()
@@ -113,12 +131,11 @@ class _Workers:
                 self.count_failure()
             if code >= 0:
                 sleep(RETRY_S)
-            if not self.stopping and self.start():
-                return True
-        return False
+            if not self.stopping:
+                self.start()
 
     def count_failure(self) -> None:
-        """Count a worker that failed. Raises WorkerError when there were too many."""
+        """Count a failed worker. Raises WorkerError after too many."""
         now = monotonic()
         self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
         self.last_failure = now
@@ -130,7 +147,7 @@ class _Workers:
             )
 
     def end(self, code: int | None) -> None:
-        """Stop the workers, wait for them, and exit with `code`, if any."""
+        """Stop the workers, wait for them, and exit with `code` unless it is None."""
         self.stop(signal.SIGTERM)
         while self.starts:
             self.starts.pop(os.wait()[0], None)

@@ -17,7 +17,7 @@ from musix_runtime.models.features import AUDIO
 from musix_runtime.models.genre import confidence_error
 from musix_runtime.models.mood import probability_error
 from musix_runtime.models.ranker import COMPONENTS
-from musix_runtime.schemas import Recommendation, Recommendations, RecommendRequest, SimilarRequest
+from musix_runtime.schemas import Recommendation, RecommendRequest, RecommendResponse, SimilarRequest
 
 TRACKS = 256
 LISTENERS = 64
@@ -263,11 +263,11 @@ def _golden(first: Engine, second: Engine) -> Measures:
     }
 
 
-def _ids(answer: Recommendations) -> list[str]:
+def _ids(answer: RecommendResponse) -> list[str]:
     return [each.id for each in answer.recommendations]
 
 
-def _same_tracks(a: Recommendations, b: Recommendations) -> list[tuple[Recommendation, Recommendation]]:
+def _same_tracks(a: RecommendResponse, b: RecommendResponse) -> list[tuple[Recommendation, Recommendation]]:
     theirs = {each.id: each for each in b.recommendations}
     return [(each, theirs[each.id]) for each in a.recommendations if each.id in theirs]
 

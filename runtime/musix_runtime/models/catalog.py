@@ -180,6 +180,6 @@ PART = Part(
         "ids": range(1, MAX_ROWS),
         "name_bytes": range(2**40),
         "artist_bytes": range(2**40),
-        "popular": range(MAX_ROWS),
+        "popular": range(10_001),
     },
 )

@@ -15,7 +15,7 @@ from musix_runtime.models.arrays import ABSENT, Floats, Keys, RaggedRows, Rows, 
 from musix_runtime.models.comparison import contribution_error
 from musix_runtime.models.index import Index
 from musix_runtime.models.index_file import index_file
-from musix_runtime.schemas import RANGES, TimeRange
+from musix_runtime.schemas import TIME_RANGES, TimeRange
 
 # Days before the newest play of the data that each range spans; long_term is everything.
 RANGE_DAYS = {"short_term": 28, "medium_term": 182}
@@ -50,8 +50,8 @@ class Collab:
 
     def count(self, listener: int, time_range: TimeRange) -> int:
         """How many of a listener's history are of the range; of the next longer one, when there are none."""
-        if time_range in RANGES[:-1]:
-            for count in self.recent[listener, RANGES.index(time_range) :].tolist():
+        if time_range in TIME_RANGES[:-1]:
+            for count in self.recent[listener, TIME_RANGES.index(time_range) :].tolist():
                 if count:
                     return count
         start, stop = self.history_offsets[listener : listener + 2].tolist()

@@ -17,7 +17,7 @@ from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.models.features import INPUTS
 from musix_runtime.models.inference import probabilities
-from musix_runtime.schemas import Classification
+from musix_runtime.schemas import ClassifyResponse
 
 MAX_GRAM = 4
 MAX_TRACK_TEXT = 1_500  # characters that the artists and the name of one track have in all: at most some 5 ms of work
@@ -147,7 +147,7 @@ class Genre:
         return {"artist": mean, "title": title, "case": case}
 
 
-def confidence_error(expected: Classification, found: Classification, tolerance: float = 0) -> float:
+def confidence_error(expected: ClassifyResponse, found: ClassifyResponse, tolerance: float = 0) -> float:
     """Return the largest difference of confidence.
 
     A family that only one of the responses has among its five counts, too: with the lowest confidence of the other.

@@ -9,7 +9,7 @@ from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.models import inference
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO
-from musix_runtime.schemas import Classification
+from musix_runtime.schemas import ClassifyResponse
 
 MOODS = ("happy", "sad", "energetic", "calm", "focus")
 
@@ -25,7 +25,7 @@ class Mood:
         return inference.probabilities(self.session, "probabilities", {"features": audio}, len(audio), len(MOODS))
 
 
-def probability_error(expected: Classification, found: Classification, tolerance: float = 0) -> float:
+def probability_error(expected: ClassifyResponse, found: ClassifyResponse, tolerance: float = 0) -> float:
     """Return the largest difference of probability."""
     ours, theirs = found.mood.probabilities, expected.mood.probabilities
     return max(abs(ours[mood] - theirs[mood]) for mood in theirs)

@@ -11,7 +11,7 @@ from musix_runtime.models import explanation, selection
 from musix_runtime.models.arrays import Floats, Rows, Scores
 from musix_runtime.models.inference import probabilities
 from musix_runtime.models.selection import LEVELS
-from musix_runtime.schemas import Recommendations
+from musix_runtime.schemas import RecommendResponse
 
 if TYPE_CHECKING:
     from musix_runtime.models.candidate_features import CandidateFeatures
@@ -65,7 +65,7 @@ class Ranker:
         return scores[..., 0] / MICRO, explanation.shapley_values(scores) / MICRO
 
 
-def score_error(expected: Recommendations, found: Recommendations, tolerance: float) -> float:
+def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance: float) -> float:
     """Return the largest difference of score at the same position; infinite for another list.
 
     Neighbours whose scores differ by at most `tolerance` may change places.

@@ -1,9 +1,9 @@
-"""A store: published versions of bundles side by side, and for every name a pointer to the one that is live.
+"""A model registry: a folder of published bundles, with a pointer to the live version of each name.
 
     STORE/NAME/VERSION    a bundle, never changed
-    STORE/NAME/live       versions, one a line: the live one, then those that it replaced, newest first
+    STORE/NAME/live       versions, one per line: the live one, then those before it, newest first
 
-The pointer is replaced by a rename, so readers need no lock; writers take turns.
+The pointer is replaced by a rename, so readers need no lock; a lock lets one writer in at a time.
 """
 
 import os
@@ -27,8 +27,8 @@ POINTER_LIMIT = 2**20  # bytes
 
 
 @dataclass(frozen=True)
-class Store:
-    """The store in the folder `path`. `opener` opens and verifies a bundle: whatever it refuses is never live."""
+class Registry:
+    """The registry in the folder `path`. `opener` opens and verifies a bundle; one that it refuses is never live."""
 
     path: Path
     opener: Callable[[Path], Engine] = Engine.open
@@ -150,19 +150,19 @@ class Store:
             yield folder
 
 
-def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Store, str] | None:
-    """The store and name that `path` means: STORE/NAME, or a STORE that has one name; None when it is no store.
+def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Registry, str] | None:
+    """Return the registry and name at `path`: STORE/NAME, or a STORE with one name; None if it is no registry.
 
-    Raises StoreError for a store of several names.
+    Raises StoreError for a registry of several names.
     """
     path = path.resolve()
     if os.path.lexists(path / LIVE):
-        return Store(path.parent, opener), path.name
-    store = Store(path, opener)
-    names = [] if (path / MANIFEST).exists() else store.names()
+        return Registry(path.parent, opener), path.name
+    registry = Registry(path, opener)
+    names = [] if (path / MANIFEST).exists() else registry.names()
     if len(names) > 1:
         raise StoreError(f"{path}: expected a store of one name, or STORE/NAME, found the names {', '.join(names)}")
-    return (store, names[0]) if names else None
+    return (registry, names[0]) if names else None
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Authorization of the admin's routes by a bearer token."""
+"""Authorization of the administrator's routes by a bearer token."""
 
 import asyncio
 import hmac
@@ -11,11 +11,11 @@ from musix_runtime.serving.throttled_log import ThrottledLog
 
 logger = logging.getLogger(__name__)
 DELAY_S = 1.0  # before a wrong token is answered
-MAX_DELAYED = 20  # requests at a time; beyond that a wrong token gets 503 at once
+MAX_DELAYED = 20  # requests at a time; further wrong tokens get 503 at once
 
 
 class AdminAuthorization:
-    """Checks the token of requests. A wrong one is answered late and logged; the right one never waits for others."""
+    """Checks the token of requests. A wrong token is answered after `DELAY_S` and logged; the right one never waits."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()

@@ -1,165 +1,186 @@
-"""Turns: answers are computed one after another on the event loop; who would wait too long is sent away at once."""
+"""Dynamic batching with admission control: a FIFO queue in front of the event loop's only thread."""
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
 
-Answer = Callable[[list[Any]], Awaitable[list[Any]]]  # from questions to their answers
-RETRY_AFTER = 1  # second
-WINDOW = 0.2  # seconds after which it is judged whether many were sent away
-MANY = 0.25  # of those answered
-FEW = 4  # may wait then
+RETRY_AFTER_S = 1
+SHED_WINDOW_S = 0.2  # the share of rejected requests is measured over this time
+SHED_RATIO = 0.25  # rejected to completed requests, above which the queue is made shorter
+SHED_QUEUE_LIMIT = 4  # length of the shorter queue
+
+
+class BatchHandler(Protocol):
+    """What answers batches of requests: an endpoint."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most requests that one call of `handle_batch` takes."""
+
+    def handle_batch(self, requests: list[Any]) -> list[Any]:
+        """Return the response to each request, in order."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Turn:
-    answer: Answer
-    question: Any
-    kind: object
-    most: int
+class _PendingRequest:
+    endpoint: BatchHandler
+    request: Any
+    batch_key: object
     future: "asyncio.Future[Any]"
 
-    def joins(self, first: "_Turn") -> bool:
-        return self.kind is first.kind and self.answer == first.answer and not self.future.done()
+    def joins(self, first: "_PendingRequest") -> bool:
+        """Return whether this request can be answered in the batch of `first`."""
+        return self.batch_key is first.batch_key and self.endpoint is first.endpoint and not self.future.done()
 
 
 @dataclass(eq=False)
 class _Queue:
-    """The turns before one event loop: those that wait, `limit` at most, and those that are being answered."""
+    """The requests that wait in front of one event loop, `limit` at most."""
 
     loop: asyncio.AbstractEventLoop
     limit: int
-    waiting: deque[_Turn] = field(default_factory=deque)
-    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    called: bool = False
-    coming: int = 0  # who were let in, and will wait when the loop goes on
-    short: bool = False
-    since: float = 0.0  # of the two counts that follow, on the loop's clock
-    answered: int = 0
-    away: int = 0
+    waiting: deque[_PendingRequest] = field(default_factory=deque)
+    scheduled: bool = False
+    admitted: int = 0  # requests that were admitted and will be submitted in this iteration of the loop
+    shedding: bool = False
+    window_start: float = 0.0  # of the two counts that follow, on the loop's clock
+    completed: int = 0
+    rejected: int = 0
 
     @property
     def idle(self) -> bool:
-        return not (self.called or self.waiting or self.tasks)
+        return not (self.scheduled or self.waiting)
 
-    def full(self) -> bool:
-        """Whether one more is sent away. After each window it is judged whether so many were that few may wait."""
+    def is_full(self) -> bool:
+        """Return whether the next request is rejected, and count the rejection."""
         now = self.loop.time()
-        if now >= self.since + WINDOW:
-            self.short = now < self.since + 2 * WINDOW and self.away > MANY * self.answered
-            self.since, self.answered, self.away = now, 0, 0
-        if len(self.waiting) + self.coming < (min(FEW, self.limit) if self.short else self.limit):
+        if now >= self.window_start + SHED_WINDOW_S:
+            recent = now < self.window_start + 2 * SHED_WINDOW_S
+            self.shedding = recent and self.rejected > SHED_RATIO * self.completed
+            self.window_start, self.completed, self.rejected = now, 0, 0
+        limit = min(SHED_QUEUE_LIMIT, self.limit) if self.shedding else self.limit
+        if len(self.waiting) + self.admitted < limit:
             return False
-        self.away += 1
+        self.rejected += 1
         return True
 
-    def enter(self) -> bool:
-        """Count one more as coming, unless it is sent away."""
-        if self.full():
+    def try_admit(self) -> bool:
+        """Reserve a place for one request until the next iteration of the loop; return whether there is one."""
+        if self.is_full():
             return False
-        self.coming += 1
-        if self.coming == 1:
-            self.loop.call_soon(self._come)
+        self.admitted += 1
+        if self.admitted == 1:
+            self.loop.call_soon(self._clear_admitted)
         return True
 
-    def _come(self) -> None:
-        self.coming = 0
+    def _clear_admitted(self) -> None:
+        self.admitted = 0
 
-    def call(self) -> None:
-        """Begin the next turn after a look at the sockets; once, however often it is called for until then."""
-        if not self.called:
-            self.called = True
-            self.loop.call_soon(self._next)
+    def schedule(self) -> None:
+        """Answer the next batch after the loop has polled its sockets."""
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self._poll_sockets)
 
-    def _next(self) -> None:
-        self.called = False
-        while self.waiting and self.waiting[0].future.done():
-            self.waiting.popleft()  # who left while waiting
+    def _poll_sockets(self) -> None:
+        """Let the loop read from its sockets once more before the batch, if there is one."""
+        self._drop_cancelled()
         if self.waiting:
-            self.tasks.add(self.loop.create_task(self._answer(self._joined())))
+            self.loop.call_soon(self._answer_next)
+        else:
+            self.scheduled = False
 
-    def _joined(self) -> list[_Turn]:
+    def _answer_next(self) -> None:
+        self._drop_cancelled()
+        self.scheduled = False
+        if self.waiting:
+            self._answer(self._next_batch())
+        self.schedule()
+
+    def _drop_cancelled(self) -> None:
+        """Remove requests from the head of the queue whose clients have disconnected."""
+        while self.waiting and self.waiting[0].future.done():
+            self.waiting.popleft()
+
+    def _next_batch(self) -> list[_PendingRequest]:
         first = self.waiting.popleft()
-        others = [each for each in self.waiting if each.joins(first)][: first.most - 1]
-        for each in others:
-            self.waiting.remove(each)
+        others = [pending for pending in self.waiting if pending.joins(first)][: first.endpoint.max_batch_size - 1]
+        for pending in others:
+            self.waiting.remove(pending)
         return [first, *others]
 
-    async def _answer(self, turns: list[_Turn]) -> None:
-        self.answered += len(turns)
-        try:
-            for turn, found in zip(turns, await _found(turns), strict=True):
-                if turn.future.done():
-                    continue  # who asked has left
-                if isinstance(found, Exception):
-                    turn.future.set_exception(found)
-                else:
-                    turn.future.set_result(found)
-        finally:
-            self.tasks.discard(asyncio.current_task())
-            self.call()
+    def _answer(self, batch: list[_PendingRequest]) -> None:
+        self.completed += len(batch)
+        for pending, result in zip(batch, _results(batch), strict=True):
+            if isinstance(result, Exception):
+                pending.future.set_exception(result)
+            else:
+                pending.future.set_result(result)
 
 
-class Turns:
-    """A queue before the event loop's only thread, first come first served.
+class DynamicBatcher:
+    """Answers requests in order of arrival, one batch after another, on the event loop.
 
-    Between two turns the loop looks at its sockets, so that whoever comes in vain is told within a few milliseconds,
-    however long the queue is. An idle server answers without any detour. Waiting questions of one kind are answered
-    together, when the turn of the first of them comes.
+    Waiting requests of one endpoint and batch key are answered together, when the first of them is due. Between two
+    batches the loop polls its sockets, so a request that has to be rejected is rejected within milliseconds. A request
+    to an idle server is answered at once.
 
-    As many as `limit` may wait. While many are sent away, which takes time from the turns, those who wait would wait
-    longer than ever: then only `FEW` may wait, until few are sent away.
+    At most `max_queue` requests wait. Rejecting takes time from answering, so while many are rejected only
+    `SHED_QUEUE_LIMIT` may wait: the latency of answered requests stays the same under overload.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, max_queue: int) -> None:
+        self._max_queue = max_queue
         self._queue: _Queue | None = None
 
-    def full(self) -> bool:
-        """Whether as many requests wait as may, so that one more is sent away."""
-        return self._before(asyncio.get_running_loop()).full()
+    def is_full(self) -> bool:
+        """Return whether the queue is full, so that the next request is rejected."""
+        return self._queue_of(asyncio.get_running_loop()).is_full()
 
-    def enter(self) -> bool:
-        """Whether one more may come, which will `take` its turn as soon as the loop goes on with what it has read."""
-        return self._before(asyncio.get_running_loop()).enter()
+    def try_admit(self) -> bool:
+        """Return whether one more request may come. The caller will `submit` it in this iteration of the loop."""
+        return self._queue_of(asyncio.get_running_loop()).try_admit()
 
-    async def take(self, answer: Answer, question: Any, kind: object = None, most: int = 1) -> Any:
-        """Answer the question when it is its turn, together with others of its kind (compared by identity) that have
-        the same answer, up to `most` of them. Raises HTTPException 503 when as many wait as may."""
+    async def submit(self, endpoint: BatchHandler, request: Any, batch_key: object = None) -> Any:
+        """Return the response that `endpoint.handle_batch` gives to `request`.
+
+        Requests share a batch when their endpoint and batch key are the same objects. Raises HTTPException 503 when the
+        queue is full, and the error of `handle_batch` for this request.
+        """
         loop = asyncio.get_running_loop()
-        queue = self._before(loop)
+        queue = self._queue_of(loop)
         if queue.idle:
-            queue.call()
-            queue.answered += 1
-            return (await answer([question]))[0]
-        if queue.full():
-            raise busy("requests")
-        turn = _Turn(answer, question, kind, most, loop.create_future())
-        queue.waiting.append(turn)
-        return await turn.future
+            queue.schedule()
+            queue.completed += 1
+            (response,) = endpoint.handle_batch([request])
+            return response
+        if queue.is_full():
+            raise overloaded("requests")
+        pending = _PendingRequest(endpoint, request, batch_key, loop.create_future())
+        queue.waiting.append(pending)
+        return await pending.future
 
-    def _before(self, loop: asyncio.AbstractEventLoop) -> _Queue:
-        """The queue of the loop: a host may go on with another one."""
+    def _queue_of(self, loop: asyncio.AbstractEventLoop) -> _Queue:
+        """Return the queue of `loop`. A host may replace its event loop."""
         if self._queue is None or self._queue.loop is not loop:
-            self._queue = _Queue(loop, self._limit)
+            self._queue = _Queue(loop, self._max_queue)
         return self._queue
 
 
-async def _found(turns: list[_Turn]) -> list[Any]:
-    """The answer of every turn, or its error; when they fail together, each gets its own."""
+def _results(batch: list[_PendingRequest]) -> list[Any]:
+    """Return the response or error of each request. After an error each request of the batch is answered alone."""
     try:
-        return await turns[0].answer([each.question for each in turns])
+        return batch[0].endpoint.handle_batch([pending.request for pending in batch])
     except Exception as error:
-        if len(turns) == 1:
+        if len(batch) == 1:
             return [error]
-        return [(await _found([each]))[0] for each in turns]
+        return [_results([pending])[0] for pending in batch]
 
 
-def busy(what: str) -> HTTPException:
-    """The answer to who comes while as many others wait as may."""
-    message = f"expected fewer {what} at a time, found as many waiting as may"
-    return HTTPException(503, message, {"retry-after": str(RETRY_AFTER)})
+def overloaded(kind: str) -> HTTPException:
+    """Return the error for a request that finds the queue full."""
+    message = f"expected fewer {kind} at a time, found as many waiting as may"
+    return HTTPException(503, message, {"retry-after": str(RETRY_AFTER_S)})

@@ -17,18 +17,20 @@ from musix_runtime.serving.throttled_log import ThrottledLog
 from musix_runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
-SWEEP_S = 0.2  # between two looks at what is overdue
+SWEEP_S = 0.2  # between two checks for overdue connections
 SWEEP_SIZE = 50  # connections closed at a time, so that a sweep takes a few milliseconds at most
 BODY_GRACE_S = 1.0  # beyond the body timeout: the application itself answers 408 first
 LINGER_S = 1.0  # for a client to read the answer to a refused request, before the connection is closed hard
 MAX_LINGERING = 64  # connections; a refused connection beyond that is closed at once
-FREE_BYTES = 16 * 1024  # of a connection that do not count as buffered: small requests are never refused for others
-RESERVED_DESCRIPTORS = 128  # for the bundle, metrics, a reload, and connections that are being refused
+FREE_BYTES = (
+    16 * 1024
+)  # of each connection, not counted as buffered: small requests are never refused because of others
+RESERVED_DESCRIPTORS = 128  # for the bundle, metrics, a reload, and connections that are refused
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a connection is refused: the answer to it, and the setting that decides, if any."""
+    """Why a connection is refused: its response, and the setting of the limit, if there is one."""
 
     status: int
     code: str
@@ -52,8 +54,8 @@ REASONS = {
     "head_size": Reason(431, "head_too_large", "head: expected fewer bytes or headers", "MUSIX_MAX_HEAD_BYTES"),
     "url_size": Reason(414, "url_too_long", "URL: expected at most 8 KiB, found more"),
     "head_time": Reason(408, "timed_out", "head: expected all of it sooner", "MUSIX_HEAD_TIMEOUT_S"),
-    "body_time": Reason(408, "timed_out", "body: expected all of it sooner", "MUSIX_BODY_SECONDS"),
-    "body_size": Reason(413, "body_too_large", "body: expected fewer bytes", "MUSIX_BODY_LIMIT"),
+    "body_time": Reason(408, "timed_out", "body: expected all of it sooner", "MUSIX_BODY_TIMEOUT_S"),
+    "body_size": Reason(413, "body_too_large", "body: expected fewer bytes", "MUSIX_MAX_BODY_BYTES"),
     "buffered": Reason(
         503, "busy", "body: expected fewer bytes at a time, found as many as are held", "MUSIX_MAX_BODIES_BYTES"
     ),
@@ -64,16 +66,16 @@ REASONS = {
 
 
 class Connection(Protocol):
-    """What the limiter knows of a connection."""
+    """What the limiter needs of a connection."""
 
     phase: "Phase | None"
 
     def cut(self, reason: str | None) -> None:
-        """Close it, with an answer where one is possible."""
+        """Close the connection, with a response where one is possible."""
 
 
 class Phase(dict[Connection, float]):
-    """Connections in one phase, by when they entered it, longest ago first. `reason` None: to close is no refusal."""
+    """Connections in one phase and when they entered it, oldest first. Without `reason`, closing them is no refusal."""
 
     def __init__(self, timeout_s: float, reason: str | None = None) -> None:
         super().__init__()
@@ -82,21 +84,20 @@ class Phase(dict[Connection, float]):
 
 
 class ConnectionLimiter:
-    """The connections of one process. `count` is told the reason of every refusal.
+    """The connections of one process. `count` is called with the reason of every refusal.
 
-    When `max_connections` are open, a new one takes the place of the one that has waited longest for its client:
-    first those that never sent a whole request, then idle ones. Only connections that wait for an answer of ours are
-    never evicted.
+    When `max_connections` are open, a new one evicts the one that has waited longest for its client: first those that
+    never sent a whole request, then idle ones. Connections whose request is being answered are never evicted.
     """
 
     def __init__(self, settings: Settings, count: Callable[[str], None]) -> None:
         self.settings = settings
         self.heads = Phase(settings.head_timeout_s, "head_time")
-        self.bodies = Phase(settings.body_seconds + BODY_GRACE_S, "body_time")
-        self.stalled = Phase(settings.send_timeout_s, "send_time")  # clients that do not read their answers
+        self.bodies = Phase(settings.body_timeout_s + BODY_GRACE_S, "body_time")
+        self.stalled = Phase(settings.send_timeout_s, "send_time")  # clients that do not read their responses
         self.idle = Phase(settings.keep_alive_s)
-        self.lingering = Phase(LINGER_S)  # refused clients, that may read why
-        self.closing = Phase(settings.send_timeout_s)  # clients that may read the rest of their last answer
+        self.lingering = Phase(LINGER_S)  # refused clients that may read why
+        self.closing = Phase(settings.send_timeout_s)  # clients that may read the rest of their last response
         self._open: dict[Connection, str] = {}  # with their addresses
         self._addresses: dict[str, int] = {}
         self._buffers: dict[Connection, int] = {}  # bytes, of those that have more than FREE_BYTES
@@ -106,7 +107,7 @@ class ConnectionLimiter:
         self._timer: asyncio.TimerHandle | None = None
 
     def admit(self, connection: Connection, host: str) -> str | None:
-        """Count one more connection; or the reason why it is refused."""
+        """Count a new connection and return None, or return the reason why it is refused."""
         limit = self.settings.max_connections_per_address
         address = _network(host) if limit else ""
         if limit and self._addresses.get(address, 0) >= limit:
@@ -131,7 +132,7 @@ class ConnectionLimiter:
             del self._addresses[address]
 
     def hold(self, connection: Connection, size: int) -> None:
-        """Count `size` bytes as buffered for a connection. Beyond the limit, the oldest unfinished request is cut."""
+        """Count `size` bytes as buffered for a connection. Beyond the limit the oldest unfinished request is cut."""
         self._buffered += size - self._buffers.get(connection, 0)
         self._buffers[connection] = size
         waiting = (self.heads, self.bodies, self.stalled)
@@ -141,18 +142,18 @@ class ConnectionLimiter:
             self.release(oldest)
 
     def release(self, connection: Connection) -> None:
-        """Count no bytes of a connection as buffered any more."""
+        """Count no more bytes as buffered for a connection."""
         self._buffered -= self._buffers.pop(connection, 0)
 
     def refused(self, reason: str) -> None:
-        """Count a refusal and log it, at most once a minute for each reason."""
+        """Count a refusal, and log each reason at most once a minute."""
         self._count(reason)
         found = REASONS[reason]
         setting = f"; {found.setting} sets the limit" if found.setting else ""
         self._log.warn(reason, f"connection refused ({reason}): {found.message}{setting}")
 
     def _evict(self) -> bool:
-        """Close the connection that has waited longest for its client; whether there was one."""
+        """Close the connection that has waited longest for its client. Return whether there was one."""
         for phase in (self.heads, self.bodies, self.stalled, self.closing, self.idle):
             if phase:
                 next(iter(phase)).cut("evicted")
@@ -160,7 +161,7 @@ class ConnectionLimiter:
         return False
 
     def _sweep(self) -> None:
-        """Close what is overdue, a bounded number at a time."""
+        """Close overdue connections, a bounded number at a time."""
         loop = asyncio.get_running_loop()
         now, cut = loop.time(), 0
         for phase in (self.heads, self.bodies, self.stalled, self.idle, self.lingering, self.closing):
@@ -175,7 +176,7 @@ class ConnectionLimiter:
 
 
 def _network(host: str) -> str:
-    """The address that a limit counts: an IPv4 address, or the /64 of an IPv6 address, which one client may own."""
+    """Return what a limit counts: an IPv4 address, or the /64 network of an IPv6 address, which one client may own."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -186,7 +187,7 @@ def _network(host: str) -> str:
 
 
 def fit_descriptors(settings: Settings) -> int:
-    """Raise this process's soft limit of descriptors as needed, and return how many connections it can hold."""
+    """Raise the soft limit of descriptors as needed. Return how many connections this process can hold."""
     wanted = settings.max_connections
     if sys.platform == "win32":
         return wanted

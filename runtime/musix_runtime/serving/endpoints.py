@@ -1,182 +1,186 @@
-"""The API: endpoints that answer requests from the engine, and say who is sent away."""
+"""Endpoints of the models. Each reads a request, decodes it, asks the engine and encodes the response.
 
-from collections.abc import Callable, Iterable
-from typing import Any
+The table in `routes.py` says which endpoint answers which path. A small request goes to the `DynamicBatcher`, which
+calls `handle_batch` on the event loop; a large one goes to a worker thread, which calls `handle_body`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from musix_runtime.schemas import ClassifyRequest, RecommendRequest, SimilarRequest
-from musix_runtime.serving.batching import Turns, busy
-from musix_runtime.serving.middleware import KEY, Begin, Exchange, Over
+from musix_runtime.serving.batching import DynamicBatcher, overloaded
 from musix_runtime.serving.request_body import INLINE_BYTES, BatchDecoder, Decoder, read_body
-from musix_runtime.serving.responses import failed
+from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
+from musix_runtime.serving.responses import from_http_exception
 from musix_runtime.settings import Settings
-from musix_runtime.timing import lap
+from musix_runtime.timing import mark_all
+
+if TYPE_CHECKING:
+    from musix_runtime.serving.routes import Route
 
 JSON = (b"content-type", b"application/json")
-Away = Callable[[bytes], bytes | None]  # from the path to the answer, from its headers on, to who is sent away
-_Asked = list[tuple[Exchange, Any]]  # requests of one type, with their exchanges
-
-
-def _recommend(asked: _Asked) -> list[Any]:
-    stages = [exchange.stages for exchange, _ in asked]
-    lap(stages, "HTTP")
-    answers = asked[0][0].engine.recommend_batch([request for _, request in asked], stages)
-    for (exchange, _), answer in zip(asked, answers, strict=True):
-        exchange.source = answer.source
-    return answers
-
-
-def _classify(asked: _Asked) -> list[Any]:
-    (exchange, request), *others = asked
-    if others:
-        answers = exchange.engine.classify_batch([request for _, request in asked])
-    else:
-        answers = [exchange.engine.classify(request)]
-    for exchange, _ in asked:
-        exchange.stages.lap("answer")
-    return answers
-
-
-def _similar(asked: _Asked) -> list[Any]:
-    answers = []
-    for exchange, request in asked:
-        exchange.stages.lap("HTTP")
-        answers.append(exchange.engine.similar(request))
-        exchange.stages.lap("answer")
-    return answers
 
 
 class WorkerThreads:
-    """The threads that answer large requests beside the event loop, since they take longer than a small one may wait.
-    Few run at a time, the others wait."""
+    """Threads that answer large requests, each of which takes longer than a small one may wait.
+
+    `max_concurrent_batches` run at a time, `max_queue` more wait.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._threads = CapacityLimiter(settings.batches)
+        self._threads = CapacityLimiter(settings.max_concurrent_batches)
         self._running = 0
-        self._limit = settings.batches + settings.waiting
+        self._limit = settings.max_concurrent_batches + settings.max_queue
 
-    async def run(self, answer: Callable[[Exchange, bytes], bytes], exchange: Exchange, body: bytes) -> bytes:
-        """Return the answer that a thread gives. Raises HTTPException 503 when as many wait as may."""
+    async def run(self, endpoint: "ModelEndpoint", context: RequestContext, body: bytes) -> bytes:
+        """Return what `endpoint.handle_body` returns. Raises HTTPException 503 when too many wait."""
         if self._running >= self._limit:
-            raise busy("large requests")
+            raise overloaded("large requests")
         self._running += 1
         try:
-            return await to_thread.run_sync(answer, exchange, body, limiter=self._threads)
+            return await to_thread.run_sync(endpoint.handle_body, context, body, limiter=self._threads)
         finally:
             self._running -= 1
 
 
-class Endpoint:
-    """An endpoint that answers one message on the event loop: it takes less than a millisecond. Up to `together` that
-    wait for the same engine are answered at once, which costs less than to look at the sockets between any two. A
-    large message is answered in a thread."""
+@dataclass(frozen=True)
+class Resources:
+    """What the endpoints of one application share."""
 
-    def __init__(
-        self,
-        path: str,
-        type_: type[Any],
-        answers: Callable[[_Asked], list[Any]],
-        together: int,
-        turns: Turns,
-        threads: WorkerThreads,
-        settings: Settings,
-    ) -> None:
-        self.path = path
-        self.decoder = Decoder(type_)
-        self.answers = answers
-        self.together = together
-        self.turns = turns
-        self.threads = threads
-        self.settings = settings
-        self.busy = failed(busy("requests"))
+    settings: Settings
+    batcher: DynamicBatcher
+    threads: WorkerThreads
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Resources":
+        """Return the resources of a new application."""
+        return cls(settings, DynamicBatcher(settings.max_queue), WorkerThreads(settings))
+
+
+class ModelEndpoint:
+    """An ASGI endpoint that a model answers, always in a worker thread."""
+
+    def __init__(self, route: "Route", resources: Resources) -> None:
+        self.path = route.path
+        self.settings = resources.settings
+        self.threads = resources.threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope[KEY]
-        exchange.route = self.path
-        if self.turns.full():
-            await self.busy(scope, receive, send)  # with no more to do than this
+        context: RequestContext = scope[SCOPE_KEY]
+        context.route = self.path
+        body = await read_body(scope, receive, self.settings)
+        await _send(send, await self.threads.run(self, context, body))
+
+    def handle_body(self, context: RequestContext, body: bytes) -> bytes:
+        """Return the response to one request. Called in a worker thread."""
+        raise NotImplementedError
+
+
+class BatchedEndpoint(ModelEndpoint):
+    """An ASGI endpoint that answers small requests on the event loop, several at once when several wait.
+
+    One call for 16 requests costs less than polling the sockets between any two of them.
+    """
+
+    def __init__(self, route: "Route", resources: Resources) -> None:
+        super().__init__(route, resources)
+        self.decoder = Decoder(route.request)
+        self.max_batch_size = route.max_batch_size
+        self.batcher = resources.batcher
+        self.overloaded = from_http_exception(overloaded("requests"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context: RequestContext = scope[SCOPE_KEY]
+        context.route = self.path
+        if self.batcher.is_full():
+            await self.overloaded(scope, receive, send)  # without reading the body
             return
         body = await read_body(scope, receive, self.settings)
         if len(body) > INLINE_BYTES:
-            await _send(send, await self.threads.run(self._encoded_one, exchange, body))
-            return
-        request = self.decoder.decode(body)
-        taken = self.turns.take(self._encoded, (exchange, request), exchange.engine, self.together)
-        await _send(send, await taken)
+            response = await self.threads.run(self, context, body)
+        else:
+            context.request = self.decoder.decode(body)
+            response = await self.batcher.submit(self, context, batch_key=context.engine)
+        await _send(send, response)
 
-    def _encoded_one(self, exchange: Exchange, body: bytes) -> bytes:
-        (encoded,) = self._encode([(exchange, self.decoder.decode(body))])
-        return encoded
+    def handle_body(self, context: RequestContext, body: bytes) -> bytes:
+        """Return the response to one large request."""
+        context.request = self.decoder.decode(body)
+        (response,) = self.handle_batch([context])
+        return response
 
-    async def _encoded(self, asked: _Asked) -> list[bytes]:
-        return self._encode(asked)
-
-    def _encode(self, asked: _Asked) -> list[bytes]:
-        for exchange, _ in asked:
-            exchange.stages.lap("HTTP")
+    def handle_batch(self, contexts: list[RequestContext]) -> list[bytes]:
+        """Return the responses to requests of one engine, in order."""
+        mark_all([context.timer for context in contexts], "HTTP")
         encoded = []
-        for (exchange, _), answer in zip(asked, self.answers(asked), strict=True):
+        for context, answer in zip(contexts, self.predict(contexts), strict=True):
             encoded.append(_success(answer))
-            exchange.stages.lap("JSON")
+            context.timer.mark("JSON")
         return encoded
 
+    def predict(self, contexts: list[RequestContext]) -> list[Any]:
+        """Return what the engine answers to each request, in order."""
+        raise NotImplementedError
 
-class _Batch:
-    """The endpoint that classifies many tracks, in a thread: it takes tens of milliseconds."""
 
-    def __init__(self, settings: Settings, threads: WorkerThreads) -> None:
-        self.settings = settings
-        self.threads = threads
+class Recommend(BatchedEndpoint):
+    """Answers RecommendRequest with RecommendResponse."""
+
+    def predict(self, contexts: list[RequestContext]) -> list[Any]:
+        """Recommend tracks to the user of each request."""
+        requests, timers = [context.request for context in contexts], [context.timer for context in contexts]
+        answers = contexts[0].engine.recommend_batch(requests, timers)
+        for context, answer in zip(contexts, answers, strict=True):
+            context.source = answer.source
+        return answers
+
+
+class Classify(BatchedEndpoint):
+    """Answers ClassifyRequest with ClassifyResponse."""
+
+    def predict(self, contexts: list[RequestContext]) -> list[Any]:
+        """Predict genre and mood of the track of each request."""
+        engine = contexts[0].engine
+        if len(contexts) == 1:
+            answers = [engine.classify(contexts[0].request)]
+        else:
+            answers = engine.classify_batch([context.request for context in contexts])
+        mark_all([context.timer for context in contexts], "answer")
+        return answers
+
+
+class Similar(BatchedEndpoint):
+    """Answers SimilarRequest with SimilarResponse."""
+
+    def predict(self, contexts: list[RequestContext]) -> list[Any]:
+        """Find the tracks nearest to the track of each request, one request after another."""
+        answers = []
+        for context in contexts:
+            context.timer.mark("HTTP")
+            answers.append(context.engine.similar(context.request))
+            context.timer.mark("answer")
+        return answers
+
+
+class ClassifyMany(ModelEndpoint):
+    """Answers a list of ClassifyRequest with a list of ClassifyResponse, in order. It takes tens of milliseconds."""
+
+    def __init__(self, route: "Route", resources: Resources) -> None:
+        super().__init__(route, resources)
         self.decoder = BatchDecoder()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope[KEY]
-        exchange.route = "/api/ml/classify/batch"
-        body = await read_body(scope, receive, self.settings)
-        await _send(send, await self.threads.run(self._encoded, exchange, body))
-
-    def _encoded(self, exchange: Exchange, body: bytes) -> bytes:
-        return _success(exchange.engine.classify_batch(self.decoder.decode(body)))
+    def handle_body(self, context: RequestContext, body: bytes) -> bytes:
+        """Predict genre and mood of every track of one request."""
+        return _success(context.engine.classify_batch(self.decoder.decode(body)))
 
 
-def endpoints(settings: Settings) -> list[Endpoint]:
-    """Those that take turns, in one queue."""
-    shared = Turns(settings.waiting), WorkerThreads(settings), settings
-    return [
-        Endpoint("/api/ml/recommend", RecommendRequest, _recommend, 16, *shared),
-        Endpoint("/api/ml/classify", ClassifyRequest, _classify, 16, *shared),
-        Endpoint("/api/ml/similar", SimilarRequest, _similar, 8, *shared),
-    ]
-
-
-def routes(endpoints: list[Endpoint], settings: Settings) -> list[Route]:
-    """Where they are found, and batches beside them."""
-    one = [Route(each.path, each, methods=["POST"]) for each in endpoints]
-    return [*one, Route("/api/ml/classify/batch", _Batch(settings, endpoints[0].threads), methods=["POST"])]
-
-
-def away(endpoints: list[Endpoint], begin: Begin, over: Over) -> Away:
-    """What tells a server who would be sent away, before it makes anything of the request."""
-    paths = {each.path.encode(): (each, _lines(each.busy.raw_headers)) for each in endpoints}
-
-    def ask(path: bytes) -> bytes | None:
-        endpoint, lines = paths.get(path, (None, b""))
-        if endpoint is None or endpoint.turns.enter():
-            return None
-        exchange = begin("POST", endpoint.path)
-        exchange.route = endpoint.path
-        over(exchange, endpoint.busy.status_code)
-        return b"%b%b\r\n%b" % (lines, _lines(exchange.headers()), bytes(endpoint.busy.body))
-
-    return ask
-
-
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % each for each in headers])
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as HTTP/1.1 has them."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def _success(data: Any) -> bytes:

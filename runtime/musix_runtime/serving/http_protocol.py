@@ -1,4 +1,4 @@
-"""HTTP/1.1 of our own server: uvicorn's protocol within the limits of `ConnectionLimiter`."""
+"""HTTP/1.1: uvicorn's protocol with the limits of `ConnectionLimiter`."""
 
 import asyncio
 from typing import Any, cast
@@ -7,19 +7,20 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from musix_runtime.serving.connection_limits import FREE_BYTES, MAX_LINGERING, REASONS, ConnectionLimiter, Phase
-from musix_runtime.serving.responses import failure
+from musix_runtime.serving.responses import error_response
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 16  # requests before an answer, and in one read
+MAX_LINGER_BYTES = 32 * 2**20  # read and thrown away of a refused request, whose client sends before it reads
 MAX_PIECES = 1024  # of bodies in one read: chunks of a few bytes cost more to parse than to send
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection. The application's `state.connection_limiter` holds the limits and all other connections.
 
-    A request is in its head from its first byte, then in its body until the last. What is left of a body after the
-    answer is read and thrown away within the body limit, so that the connection can go on.
+    A request is in its head from its first byte, then in its body until the last. The rest of a body
+    after its response is read and discarded, within the body limit, so that the connection stays usable.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -56,8 +57,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read, within all limits."""
-        if self.ended or self.last:
+        if self.lingers:
+            self.discarded += len(data)
+        if self.last or (self.ended and not (self.lingers and self.discarded <= MAX_LINGER_BYTES)):
             self.flow.pause_reading()
+        if self.last or self.ended:
             return
         answered = self.in_body and not self._under_way()
         if answered:
@@ -78,7 +82,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             if self.in_head and (not self.begun or (self.begun == 1 and between)):
-                self.head_read += len(data)  # all of it belongs to this head, also what the parser has not told yet
+                self.head_read += len(data)  # all of it belongs to this head, also what the parser still buffers
                 if self.head_read > self.max_head_bytes:
                     self._stop("head_size")
         except httptools.HttpParserUpgrade:
@@ -102,14 +106,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the URL."""
+        """Receive a part of the URL."""
         if len(self.url) + len(url) > MAX_URL_BYTES:
             self._stop("url_size")
         self._count_head(len(url))
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer of a chunked body."""
+        """Receive a header, or a trailer of a chunked body."""
         self.header_count += 1
         self._count_head(len(name) + len(value) + 4)
         if self.header_count > MAX_HEADERS:
@@ -122,11 +126,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def head_complete(self) -> None:
-        """Go on from the head to the body."""
+        """Record that the head is complete and the body follows."""
         self.fresh, self.in_head, self.in_body = False, False, True
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Receive a part of the body."""
         self.pieces += 1
         if self.pieces > MAX_PIECES:
             self._stop("invalid")
@@ -138,11 +142,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def message_complete(self) -> None:
-        """Go on from the body to the next request."""
+        """Record that the body is complete."""
         self.in_body = False
 
     def on_response_complete(self) -> None:
-        """Go on with the next request. uvicorn's own timer of idle connections is not started: the limiter has one."""
+        """Start the next request. uvicorn's timer of idle connections is not started, as the limiter has its own."""
         self.server_state.total_requests += 1
         if not self.ended and not self.transport.is_closing():
             self._release()
@@ -153,24 +157,24 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._update_phase()
 
     def pause_writing(self) -> None:
-        """The client does not read."""
+        """Record that the client does not read."""
         super().pause_writing()
         self._update_phase()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Record that the client reads again."""
         super().resume_writing()
         self._update_phase()
 
     def shutdown(self) -> None:
-        """Close the connection as soon as no request is under way: the server stops."""
+        """Close the connection when no request is under way any more, because the server stops."""
         if self.ended:
             self._abort()
         else:
             super().shutdown()
 
     def cut(self, reason: str | None) -> None:
-        """Close the connection: it is overdue, or another one needs its place. A second time it is closed hard."""
+        """Close the connection, which is overdue or evicted. A second call aborts it."""
         if self.ended or self.transport.is_closing():
             self._abort()
         elif self.phase is self.limits.stalled:
@@ -184,10 +188,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if reason:
                 self.limits.refused(reason)
         else:
-            self._end(reason, answer=self.in_body or self.in_head, linger=reason != "evicted")
+            asks = self.in_body or self.in_head
+            self._end(reason, answer=asks, linger=asks and reason != "evicted")
 
     def _end(self, reason: str, answer: bool, linger: bool = True) -> None:
-        """Refuse what the client sends: with an answer, unless another one is under way or was given."""
+        """Refuse the request, with a response unless one was sent or begun."""
         self.limits.refused(reason)
         answer = answer and self._may_answer()
         if self._under_way():
@@ -196,11 +201,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         self.ended = True
         self.limits.leave(self)
-        self.lingers = answer and linger and len(self.limits.lingering) < MAX_LINGERING
+        self.lingers = linger and len(self.limits.lingering) < MAX_LINGERING
         if answer:
             self.transport.write(self._refusal(reason))
         if self.lingers:
-            self.flow.pause_reading()
+            self.discarded = 0
             self.transport.write_eof()  # to close with bytes unread could take the answer back
         else:
             self.transport.close()
@@ -209,11 +214,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _may_answer(self) -> bool:
         if self._under_way():
             return self.in_body and not self.cycle.response_started and not self.pipeline
-        return not self.in_body  # else this request has its answer
+        return not self.in_body  # otherwise this request has its response
 
     def _refusal(self, reason: str) -> bytes:
         found = REASONS[reason]
-        response = failure(found.status, found.message, code=found.code)
+        response = error_response(found.status, found.message, code=found.code)
         retry = [(b"retry-after", b"1")] if found.status == 503 else []
         headers = [*self.server_state.default_headers, *response.raw_headers, *retry, (b"connection", b"close")]
         lines = b"".join([b"%b: %b\r\n" % each for each in headers])
@@ -225,14 +230,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._stop("head_size")
 
     def _stop(self, reason: str) -> None:
-        """Stop the parser, which passes the error on."""
+        """Stop the parser, which raises the error again."""
         self.refusal = reason
         raise _StopError
 
     def _discard(self, size: int) -> None:
         self.discarded += size
-        if self.discarded > self.limits.settings.body_limit:
-            self._end("body_size", answer=False)
+        if self.discarded > self.limits.settings.max_body_bytes:
+            self._end("body_size", answer=False)  # it was given
 
     def _abort(self) -> None:
         self.ended = True
@@ -246,8 +251,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.limits.hold(self, self.buffered)
 
     def _answer_last(self) -> None:
-        """Close after the answer to the last request that was read, as the parser has stopped: there are too many, or
-        this one asks for another protocol, and is answered as any other."""
+        """Close the connection after the current response, because the parser has stopped: there are too many requests,
+        or this one asks for another protocol."""
         self.last = True
         if self._under_way():
             self.cycle.keep_alive = False
@@ -258,7 +263,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _release(self) -> None:
-        """Count less as buffered after an answer: nothing, or the share of those that still wait for theirs."""
+        """Reduce the count of buffered bytes after a response to the share of the requests that still wait."""
         waiting = len(self.pipeline) + (1 if self.in_head else 0)
         before, self.buffered = self.buffered, self.buffered * waiting // (waiting + 1)
         if before <= FREE_BYTES:
@@ -296,4 +301,4 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 
 class _StopError(Exception):
-    """A limit was met while parsing."""
+    """A limit was exceeded while parsing."""

@@ -1,51 +1,73 @@
-"""Door: HTTP/1.1 of our own server, where who would be sent away is told so before anything is made of the request."""
+"""HTTP/1.1 with load shedding: a request beyond the queue is rejected before Starlette sees it."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from musix_runtime.serving.endpoints import Away
+from musix_runtime.serving.endpoints import BatchedEndpoint, header_lines
 from musix_runtime.serving.http_protocol import LimitedHttpProtocol
+from musix_runtime.serving.middleware import RequestHooks
 
 
-class Door(LimitedHttpProtocol):
-    """The protocol of a connection, which asks the application (`app.state.away`) when the head of a request was read.
+class Rejecter:
+    """Rejects requests to batched endpoints whose queue is full, with the response that the endpoint would give."""
 
-    To be sent away here costs less than half of the way through the application, with the same answer. When more come
-    than can be answered, that is what leaves time to answer. Whatever is not a plain request goes that other way.
+    def __init__(self, endpoints: Sequence[BatchedEndpoint], hooks: RequestHooks) -> None:
+        self._endpoints = {endpoint.path.encode(): endpoint for endpoint in endpoints}
+        self._headers = {endpoint: header_lines(endpoint.overloaded.raw_headers) for endpoint in endpoints}
+        self._hooks = hooks
+
+    def reject(self, path: bytes) -> bytes | None:
+        """Return the response to a POST request, after its status line and common headers; None if it is admitted."""
+        endpoint = self._endpoints.get(path)
+        if endpoint is None or endpoint.batcher.try_admit():
+            return None
+        response: Response = endpoint.overloaded
+        context = self._hooks.on_request("POST", endpoint.path)
+        context.route = endpoint.path
+        self._hooks.on_response(context, response.status_code)
+        return b"%b%b\r\n%b" % (self._headers[endpoint], header_lines(context.headers()), bytes(response.body))
+
+
+class LoadSheddingProtocol(LimitedHttpProtocol):
+    """The protocol of one connection. It asks the application's `state.rejecter` as soon as a head was read.
+
+    A rejection here costs less than half of one by the application, and is the same to the client. That leaves time to
+    answer the other requests under overload. Any request that is not plain goes to the application.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.ask: Away = cast(Any, self.app).state.away
-        self.away = False  # whether the request that is read was answered here, so that its body is for nobody
+        self.rejecter: Rejecter = cast(Any, self.app).state.rejecter
+        self.rejected = False  # whether the current request was rejected here, so that its body is ignored
 
     def on_headers_complete(self) -> None:
-        """Answer it here, or go on."""
-        answer = self.ask(self.url) if self._plain() else None
-        self.away = answer is not None
-        if answer is None:
+        """Reject the request, or start it."""
+        response = self.rejecter.reject(self.url) if self._can_reject_early() else None
+        self.rejected = response is not None
+        if response is None:
             super().on_headers_complete()
             return
         self.head_complete()
-        common = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.write(STATUS_LINE[503] + common + answer)
+        self.transport.write(STATUS_LINE[503] + header_lines(self.server_state.default_headers) + response)
         self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
-        if not self.away:
+        """Receive a part of the body."""
+        if not self.rejected:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request was read."""
-        if self.away:
+        """End the request."""
+        if self.rejected:
             self.message_complete()
         else:
             super().on_message_complete()
 
-    def _plain(self) -> bool:
-        """Whether it is the next request of a connection that stays, and nobody waits for more than an answer."""
+    def _can_reject_early(self) -> bool:
+        """Return whether this is a plain request: the only one under way, on a connection that stays open."""
         parser = self.parser
         return (
             (self.cycle is None or self.cycle.response_complete)

@@ -1,112 +1,91 @@
-"""Exchange: one request and its answer, from the first byte to the last."""
+"""ASGI middleware that gives each request its context, counts and logs it, and answers unexpected errors."""
 
 import json
 import logging
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import perf_counter
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from musix_runtime.engine import Engine
-from musix_runtime.errors import NotReadyError
-from musix_runtime.timing import Stages
+from musix_runtime.serving.metrics import Metrics
+from musix_runtime.serving.model_manager import ModelManager
+from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
+from musix_runtime.serving.responses import error_response
 
 logger = logging.getLogger(__name__)
-KEY = "musix.exchange"  # in the ASGI scope
-OTHER = "other"  # the route of requests that met none: their paths may be anything
 
 
-class Exchange:
-    """What is known of a request while it is answered."""
+@dataclass(frozen=True)
+class RequestHooks:
+    """What happens at the start and at the end of every request."""
 
-    __slots__ = ("_engine", "bundle", "method", "path", "route", "source", "stages", "start", "unready")
+    manager: ModelManager
+    metrics: Metrics
+    access_log: bool
 
-    def __init__(self, engine: Engine, method: str, path: str, unready: str | None = None) -> None:
-        self.start = perf_counter()
-        self._engine = engine
-        self.bundle = engine.bundle
-        self.unready = unready
-        self.method = method
-        self.path = path
-        self.route = OTHER
-        self.source = ""
-        self.stages = Stages()
+    def on_request(self, method: str, path: str) -> RequestContext:
+        """Return the context of a new request. It keeps its engine, whatever bundle becomes live meanwhile."""
+        return RequestContext(self.manager.latest, method, path, self.manager.unready)
 
-    @property
-    def engine(self) -> Engine:
-        """What answers this request. Raises NotReadyError when nothing may, as its files have changed."""
-        if self.unready:
-            raise NotReadyError(self.unready)
-        return self._engine
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return perf_counter() - self.start
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """What every answer says of itself: which bundle gave it, and in Server-Timing how long it took, in ms."""
-        timing = f"total;dur={1000 * self.seconds:.3f}"
-        stages = "".join([f", {name};dur={1000 * taken:.3f}" for name, taken in self.stages.seconds.items()])
-        return [(b"x-bundle", self.bundle.label.encode()), (b"server-timing", (timing + stages).encode())]
+    def on_response(self, context: RequestContext, status: int) -> None:
+        """Count a request whose response was sent, and log it."""
+        self.metrics.count(context, status)
+        if self.access_log:
+            _write_access_log(context, status)
 
 
-Begin = Callable[[str, str], Exchange]  # from method and path
-Over = Callable[[Exchange, int], None]  # with the status of the answer
+class RequestContextMiddleware:
+    """The outermost middleware: adds the context to the scope and its headers to the response.
 
+    An exception becomes a response with status 500 that tells nothing about the inside.
+    """
 
-class Exchanges:
-    """ASGI middleware around all others: begins an exchange with every request, heads the answer by what it says of
-    itself, tells when it is over, and turns a failure into the plain answer that `failed` is."""
-
-    def __init__(self, app: ASGIApp, begin: Begin, over: Over, failed: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hooks: RequestHooks) -> None:
         self.app = app
-        self.begin = begin
-        self.over = over
-        self.failed = failed
+        self.hooks = hooks
+        self.internal_error = error_response(500, "the server failed to answer; its log says why")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         status = 0
-        exchange = scope[KEY] = self.begin(scope["method"], scope["path"])
+        context = scope[SCOPE_KEY] = self.hooks.on_request(scope["method"], scope["path"])
 
-        async def sender(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *exchange.headers()]
+                message["headers"] = [*message["headers"], *context.headers()]
             await send(message)
 
         try:
-            await self.app(scope, receive, sender)
+            await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
-            return  # nobody is left to answer
+            return  # there is no client left to answer
         except Exception:
             if status:
                 raise
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            await self.failed(scope, receive, sender)
+            await self.internal_error(scope, receive, send_with_headers)
         finally:
-            del scope[KEY]  # an idle connection keeps its last scope, and would keep a replaced engine open
+            del scope[SCOPE_KEY]  # an idle connection keeps its last scope, which would keep a replaced engine open
             if status:
-                self.over(exchange, status)
+                self.hooks.on_response(context, status)
 
 
-def log(exchange: Exchange, status: int) -> None:
-    """Write one line of JSON on standard output for a request that is over."""
+def _write_access_log(context: RequestContext, status: int) -> None:
+    """Write one line of JSON on standard output."""
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "method": exchange.method,
-        "path": exchange.path,
+        "method": context.method,
+        "path": context.path,
         "status": status,
-        "ms": round(1000 * exchange.seconds, 3),
-        "bundle": exchange.bundle.name,
-        "source": exchange.source or None,
+        "ms": round(1000 * context.seconds, 3),
+        "bundle": context.bundle.name,
+        "source": context.source or None,
     }
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()

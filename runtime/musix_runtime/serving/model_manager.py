@@ -1,7 +1,7 @@
-"""Live: the engine that answers now, and how it follows what becomes of its files, or the live bundle of a store.
+"""Hot reload: the engine that serves now, replaced when its files change or a registry has another live bundle.
 
-A bundle's files are mapped. Whoever writes into them changes what the engine reads, so they are watched: once they have
-changed, nothing is answered until a bundle was opened anew, with every check.
+The files of a bundle are mapped, so writing to them changes what the engine reads. They are watched: after a change no
+request is answered until a bundle was opened again with every check.
 """
 
 import logging
@@ -16,8 +16,8 @@ import msgspec
 from musix_runtime.bundle.archive import Stamp, stamp
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, MusixError, NotReadyError
-from musix_runtime.registry import registry as stores
-from musix_runtime.registry.registry import Store
+from musix_runtime.registry import registry as registries
+from musix_runtime.registry.registry import Registry
 
 logger = logging.getLogger(__name__)
 CHANGED = (
@@ -27,77 +27,77 @@ CHANGED = (
 Opener = Callable[[Path], Engine]
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """Why the bundle that should answer does not, and its version (the name of its file or folder outside of a store);
-    no version when a store's pointer cannot be read."""
+class LoadError(msgspec.Struct, frozen=True):
+    """Why a bundle is not served. `version` is the name of its file or folder when there is no registry, and None when
+    the registry's live pointer cannot be read."""
 
     version: str | None
-    error: str
+    message: str
     kind: str  # the class of the error
 
 
-_Refused = dict[Path, tuple[Stamp, Failure]]  # bundles that were refused, with the files that they had then
+_Refused = dict[Path, tuple[Stamp, LoadError]]  # bundles that were refused, with the state of their files
 
 
-class Live:
-    """The engine that answers now: of a bundle, reopened when its files have changed, or of a store's live bundle.
+class ModelManager:
+    """The engine that serves now: of one bundle, reopened when its files change, or of a registry's live bundle.
 
-    A request takes `engine` once and holds on to it: an engine that was replaced closes with its last request.
+    A request reads `engine` once and keeps it: a replaced engine is closed when its last request ends.
     """
 
-    def __init__(self, engine: Engine, store: Store | None = None, opener: Opener | None = None) -> None:
-        self.latest = engine  # which answers, or did until its files changed
-        self.store = store
-        self.failed: Failure | None = None
-        self.unready: str | None = None  # why nothing may answer now
+    def __init__(self, engine: Engine, registry: Registry | None = None, opener: Opener | None = None) -> None:
+        self.latest = engine  # serves now, or did until its files changed
+        self.registry = registry
+        self.last_error: LoadError | None = None
+        self.unready: str | None = None  # why no request is answered now
         self._path = engine.bundle.path.absolute()
         self._open = opener or partial(Engine.open, trust=engine.bundle.trust)
         self._refused: _Refused = {}
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path, opener: Opener = Engine.open) -> "Live":
-        """Open a bundle, the only name of a store, or STORE/NAME; there, the last good one when the live one is broken.
+    def open(cls, path: Path, opener: Opener = Engine.open) -> "ModelManager":
+        """Open a bundle, or the live bundle of a registry; if that is broken, the latest good one before it.
 
         Raises StoreError or BundleError when there is nothing to serve.
         """
-        found = stores.find(path, opener)
+        found = registries.find(path, opener)
         if found is None:
             return cls(opener(path), opener=opener)
-        store, name = found
+        registry, name = found
         refused: _Refused = {}
-        versions = [store.path / name / version for version in store.history(name)]
-        engine = _first_good(versions, store.open_path, refused)
+        versions = [registry.path / name / version for version in registry.history(name)]
+        engine = _first_good(versions, registry.open_path, refused)
         if engine is None:
-            tried = ", ".join(each.name for each in versions)
-            raise BundleError(f"{store.path / name}: expected a good bundle among {tried}, found none")
-        live = cls(engine, store, store.open_path)
-        live._refused, live.failed = refused, _failure(versions, refused)
-        return live
+            names = ", ".join(version.name for version in versions)
+            raise BundleError(f"{registry.path / name}: expected a good bundle among {names}, found none")
+        manager = cls(engine, registry, registry.open_path)
+        manager._refused, manager.last_error = refused, _error(versions, refused)
+        return manager
 
     @property
     def engine(self) -> Engine:
-        """The engine that answers now. Raises NotReadyError when its files have changed, and none is good yet."""
+        """The engine that serves now. Raises NotReadyError when its files have changed and are not good yet."""
         if self.unready:
             raise NotReadyError(self.unready)
         return self.latest
 
-    def check(self, again: bool = False) -> None:
-        """Take the bundle that should answer, if it is another one or its files have changed; say in `failed` why not.
+    def refresh(self, force: bool = False) -> None:
+        """Open the bundle that should be served, if it is another one or its files have changed.
 
-        While the files of the engine are as they were, it goes on whatever happens. A bundle that was refused is opened
-        again only when its files have changed, or with `again`.
+        `last_error` says why it was refused. The engine serves on, whatever happens, while its own files are unchanged.
+        A bundle that was refused is opened again only when its files have changed, or with `force`.
         """
-        with self._turn:
+        with self._lock:
             try:
-                self._take(again)
-            except Exception as error:  # whatever it is, an engine whose files did not change is still good
-                before, self.failed = self.failed, Failure(None, str(error), type(error).__name__)
-                if self.failed != before:
+                self._open_wanted(force)
+            except Exception as error:  # of any kind: an engine whose files did not change is still good
+                before, self.last_error = self.last_error, LoadError(None, str(error), type(error).__name__)
+                if self.last_error != before:
                     unexpected = None if isinstance(error, MusixError) else error
-                    logger.error("%s cannot be followed: %s", self._path, error, exc_info=unexpected)
+                    logger.error("%s cannot be polled: %s", self._path, error, exc_info=unexpected)
 
-    def _take(self, again: bool) -> None:
+    def _open_wanted(self, force: bool) -> None:
         changed = bool(self.unready) or self._files_changed()
         if changed and not self.unready:
             self.unready = CHANGED
@@ -105,35 +105,38 @@ class Live:
         wanted = self._wanted()
         if not changed and self._path in wanted:
             wanted = wanted[: wanted.index(self._path)]
-        engine = _first_good(wanted, self._open, self._refused, again)
+        engine = _first_good(wanted, self._open, self._refused, force)
         if engine is not None:
             self.latest, self._path = engine, engine.bundle.path.absolute()
             self.unready = None
             logger.info("%s %s is live", engine.bundle.manifest.name, engine.bundle.manifest.version)
-        self.failed = _failure(wanted, self._refused)
+        self.last_error = _error(wanted, self._refused)
 
     def _files_changed(self) -> bool:
         bundle = self.latest.bundle
         return stamp(self._path, bundle.layout.files) != bundle.stamp
 
     def _wanted(self) -> list[Path]:
-        """The bundles that may answer, the best first: the one that there is, or those of a store that were live."""
-        if self.store is None:
+        """Return the bundles that may be served, best first: the only one, or all that were live."""
+        if self.registry is None:
             return [self._path]
         name = self.latest.bundle.manifest.name
-        return [self.store.path / name / version for version in self.store.history(name)]
+        return [self.registry.path / name / version for version in self.registry.history(name)]
 
     def rollback(self) -> None:
-        """Move the store's pointer back by one, and take that bundle. Raises StoreError, OutputError or BundleError."""
-        if self.store is not None:
-            self.store.rollback(self.latest.bundle.manifest.name)
-            self.check()
+        """Move the registry's live pointer back by one version and open that bundle.
+
+        Raises StoreError, OutputError or BundleError.
+        """
+        if self.registry is not None:
+            self.registry.rollback(self.latest.bundle.manifest.name)
+            self.refresh()
 
     @contextmanager
-    def following(self, seconds: float) -> Iterator[None]:
-        """Check every `seconds` in a thread of its own, until left."""
+    def polling(self, interval_s: float) -> Iterator[None]:
+        """Call `refresh` every `interval_s` seconds in a thread, until the context ends."""
         stop = threading.Event()
-        thread = threading.Thread(target=self._follow, args=(stop, seconds), name="musix-live", daemon=True)
+        thread = threading.Thread(target=self._poll, args=(stop, interval_s), name="musix-polling", daemon=True)
         thread.start()
         try:
             yield
@@ -141,30 +144,30 @@ class Live:
             stop.set()
             thread.join()
 
-    def _follow(self, stop: threading.Event, seconds: float) -> None:
-        while not stop.wait(seconds):
-            self.check()
+    def _poll(self, stop: threading.Event, interval_s: float) -> None:
+        while not stop.wait(interval_s):
+            self.refresh()
 
 
-def _first_good(paths: Sequence[Path], opener: Opener, refused: _Refused, again: bool = False) -> Engine | None:
-    """Open the first bundle that is good. One that is not is noted, logged, and passed over until its files change."""
+def _first_good(paths: Sequence[Path], opener: Opener, refused: _Refused, force: bool = False) -> Engine | None:
+    """Open the first good bundle. A broken one is remembered and logged, and skipped until its files change."""
     for path in paths:
         files = stamp(path)
-        if not again and path in refused and refused[path][0] == files:
+        if not force and path in refused and refused[path][0] == files:
             continue
         try:
             engine = opener(path)
         except BundleError as error:
-            failure = Failure(path.name, str(error), type(error).__name__)
-            if path not in refused or refused[path][1] != failure:
-                logger.error("%s %s is refused: %s", path.parent.name, path.name, failure.error)
-            refused[path] = files, failure
+            refusal = LoadError(path.name, str(error), type(error).__name__)
+            if path not in refused or refused[path][1] != refusal:
+                logger.error("%s %s is refused: %s", path.parent.name, path.name, refusal.message)
+            refused[path] = files, refusal
         else:
             refused.pop(path, None)
             return engine
     return None
 
 
-def _failure(paths: Sequence[Path], refused: _Refused) -> Failure | None:
-    """Why the best of some bundles was refused; None when it was not."""
+def _error(paths: Sequence[Path], refused: _Refused) -> LoadError | None:
+    """Return why the first of some bundles was refused; None when it was not."""
     return refused[paths[0]][1] if paths and paths[0] in refused else None

@@ -1,143 +1,131 @@
-"""The HTTP interface as an OpenAPI 3.1 document, made from the messages themselves."""
+"""The OpenAPI 3.1 document of the HTTP interface, made from the table of routes and the types of `schemas.py`."""
 
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
-from musix_runtime.schemas import (
-    BATCH_LIMIT,
-    Classification,
-    ClassifyRequest,
-    Recommendations,
-    RecommendRequest,
-    Similar,
-    SimilarRequest,
-)
+from musix_runtime.engine import Engine
+from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, ErrorInfo
+
+if TYPE_CHECKING:
+    from musix_runtime.serving.routes import Route
 
 REFERENCE = "#/components/schemas/{name}"
-FAILURES = {
-    400: "The body is not JSON in UTF-8, or not gzip though it is said to be.",
-    401: "No token was given.",
-    403: "Another token than the admin's.",
-    404: "No such track in the catalogue.",
-    408: "The body did not come in time.",
-    409: "Refused; the bundle that answered before answers on.",
+ERROR_DESCRIPTIONS = {
+    400: "The body is not JSON in UTF-8, or not gzip although the content encoding says so.",
+    401: "The request has no token.",
+    403: "The token is not that of the administrator.",
+    404: "The track is not in the catalogue.",
+    408: "The body was not received in time.",
+    409: "The action failed; the bundle that was served before is still served.",
     413: "The body is too large, packed or unpacked.",
     415: "The content type is not application/json, or the content encoding is not gzip.",
-    422: "Fields are wrong; up to 20 are named by their paths, of a body above 16 KiB the first.",
-    503: "Too much to do, or the bundle's files have changed; `Retry-After` says when to come back.",
+    422: "Fields are wrong. Up to 20 are named by their paths, or only the first one if the body is above 16 KiB.",
+    503: "The server is overloaded, or the files of the bundle have changed. `Retry-After` says when to try again.",
 }
-PACKING = "JSON in UTF-8. It may be packed: `Content-Encoding: gzip`; its limit holds for what it unpacks to as well."
-BODY = (400, 408, 413, 415, 422, 503)  # what any request with a body may meet
-EXAMPLES: dict[str, Any] = {
-    "/api/ml/classify": {"trackId": "spotify:track:simulated0000000000001"},
-    "/api/ml/classify/batch": [{"trackId": "spotify:track:simulated0000000000001"}],
-    "/api/ml/recommend": {"userId": "listener-001", "limit": 5},
-    "/api/ml/similar": {"trackId": "spotify:track:simulated0000000000001", "limit": 5},
+BODY_DESCRIPTION = "JSON in UTF-8. With `Content-Encoding: gzip` it may be packed; the limits hold for both sizes."
+TAGS = {
+    "models": "What the models of the bundle answer.",
+    "server": "The state of the server and its documentation.",
+    "admin": "Actions of the administrator.",
 }
+DEFAULT_USER_ID = "listener-001"  # where the bundle knows no users
 
 
-def document(admin: bool) -> dict[str, Any]:
-    """The document; with the admin's routes if the server has them."""
-    types = (ClassifyRequest, Classification, RecommendRequest, Recommendations, SimilarRequest, Similar)
-    found, schemas = msgspec.json.schema_components(types, ref_template=REFERENCE)
-    classify, classification, recommend, recommendations, similar, tracks = found
-    schemas["ClassifyRequest"]["anyOf"] = [{"required": ["trackId"]}, {"required": ["audioFeatures"]}]
-    for name in ("trackId", "audioFeatures"):  # one of them must say something
-        schemas["ClassifyRequest"]["properties"][name] = _not_null(schemas["ClassifyRequest"]["properties"][name])
-    schemas["Failure"] = _failure_schema()
-    many = {"type": "array", "items": classify, "maxItems": BATCH_LIMIT}
-    paths = {
-        "/api/ml/classify": _post("Genre and mood of one track.", classify, classification, (*BODY, 404)),
-        "/api/ml/classify/batch": _post(
-            f"Genre and mood of up to {BATCH_LIMIT:,} tracks, in order.",
-            many,
-            {"type": "array", "items": classification},
-            (*BODY, 404),
-        ),
-        "/api/ml/recommend": _post("What a listener should hear next, and why.", recommend, recommendations, BODY),
-        "/api/ml/similar": _post("The nearest tracks.", similar, tracks, (*BODY, 404)),
-        "/health": _get("Whether the process lives.", "application/json"),
-        "/ready": _get("Which bundle answers: verified, and asked its golden cases.", "application/json", (503,)),
-        "/metrics": _get("Counters in Prometheus' text format.", "text/plain"),
-        "/openapi.json": _get("This document.", "application/json"),
-        "/docs": _get("This document as a page.", "text/html"),
-    }
-    if admin:
-        paths |= {
-            "/api/ml/reload": _admin(
-                "Look at the store's live pointer now, and open its bundle again if it was refused."
-            ),
-            "/api/ml/rollback": _admin("Go back to the version that was live before."),
-        }
-    for path, example in EXAMPLES.items():
-        paths[path]["post"]["requestBody"]["content"]["application/json"]["example"] = example
+@dataclass(frozen=True)
+class Examples:
+    """Ids of the bundle that is served, for the examples of requests."""
+
+    track_id: str
+    user_id: str
+
+    @classmethod
+    def of(cls, engine: Engine) -> "Examples":
+        """Return the first track of the catalogue and the first user of the collab part."""
+        users = engine.retriever.collab.listeners
+        first_user = users.take(np.array([0])) if len(users.sorted) else [DEFAULT_USER_ID]
+        return cls(engine.catalog.track_id(0), first_user[0])
+
+    def fill(self, example: Any) -> Any:
+        """Return an example of the table of routes with these ids in it."""
+        if isinstance(example, dict):
+            return {name: self.fill(value) for name, value in example.items()}
+        if isinstance(example, list):
+            return [self.fill(item) for item in example]
+        return {"{trackId}": self.track_id, "{userId}": self.user_id}.get(example, example)
+
+
+def document(routes: "list[Route]", examples: Examples) -> dict[str, Any]:
+    """Return the document of some routes."""
+    types = _types(routes)
+    schemas_of_types, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
+    schemas = dict(zip(map(repr, types), schemas_of_types, strict=True))
+    _require_track_or_features(components[ClassifyRequest.__name__])
+    components["ErrorResponse"] = _envelope(False, error=schemas[repr(ErrorInfo)])
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas, examples)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "musix-edge",
             "version": version("musix-edge"),
-            "description": "What genre and mood is this track; what should this listener hear next, and why.",
+            "description": "Genre and mood of tracks, and recommendations with reasons, from one verified bundle.",
         },
+        "tags": [{"name": name, "description": TAGS[name]} for name in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}}},
+        "components": {"schemas": components, "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}}},
     }
 
 
-def _post(summary: str, request: dict[str, Any], answer: dict[str, Any], failures: tuple[int, ...]) -> dict[str, Any]:
-    body = {"description": PACKING, "required": True, "content": {"application/json": {"schema": request}}}
-    responses = {"200": _success(answer)} | _failures(failures)
-    return {"post": {"summary": summary, "requestBody": body, "responses": responses}}
+def _types(routes: "list[Route]") -> list[Any]:
+    """Return each type of a request, response or error once."""
+    found = [each for route in routes for each in (route.request, route.response) if each is not None]
+    return list({repr(each): each for each in [*found, ErrorInfo]}.values())
 
 
-def _get(summary: str, kind: str, failures: tuple[int, ...] = ()) -> dict[str, Any]:
-    responses = {"200": {"description": summary, "content": {kind: {}}}} | _failures(failures)
-    return {"get": {"summary": summary, "responses": responses}}
-
-
-def _admin(summary: str) -> dict[str, Any]:
-    names = ("name", "version", "digest")
-    identity = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": list(names)}
-    responses = {"200": _success(identity)} | _failures((401, 403, 409, 503))
-    return {"post": {"summary": summary, "security": [{"admin": []}], "responses": responses}}
-
-
-def _success(answer: dict[str, Any]) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {"success": {"const": True}, "data": answer},
-        "required": ["success", "data"],
+def _operation(route: "Route", schemas: dict[str, Any], examples: Examples) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": route.operation_id, "tags": [route.tag], "summary": route.summary}
+    if route.admin:
+        operation["security"] = [{"admin": []}]
+    if route.request is not None:
+        schema = schemas[repr(route.request)]
+        if schema.get("type") == "array":
+            schema = schema | {"maxItems": BATCH_LIMIT}
+        content = {"application/json": {"schema": schema, "example": examples.fill(route.example)}}
+        operation["requestBody"] = {"description": BODY_DESCRIPTION, "required": True, "content": content}
+    operation["responses"] = {"200": _success(route, schemas)} | {
+        str(status): _error(status) for status in sorted(route.errors)
     }
-    return {"description": "The answer.", "content": {"application/json": {"schema": schema}}}
+    return operation
 
 
-def _failures(statuses: tuple[int, ...]) -> dict[str, Any]:
-    schema = {"$ref": REFERENCE.format(name="Failure")}
-    return {
-        str(status): {"description": FAILURES[status], "content": {"application/json": {"schema": schema}}}
-        for status in sorted(statuses)
-    }
+def _success(route: "Route", schemas: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if route.response is not None:
+        schema = schemas[repr(route.response)]
+        content = {"schema": _envelope(True, data=schema) if route.enveloped else schema}
+    elif route.media_type.startswith("text/"):
+        content = {"schema": {"type": "string"}}
+    return {"description": "Success.", "content": {route.media_type: content}}
 
 
-def _failure_schema() -> dict[str, Any]:
-    texts = {"type": "object", "properties": {"path": {"type": "string"}, "message": {"type": "string"}}}
-    error = {
-        "type": "object",
-        "properties": {
-            "code": {"type": "string"},
-            "message": {"type": "string"},
-            "details": {"type": "array", "items": texts},
-        },
-        "required": ["code", "message", "details"],
-    }
-    return {
-        "type": "object",
-        "properties": {"success": {"const": False}, "error": error},
-        "required": ["success", "error"],
-    }
+def _error(status: int) -> dict[str, Any]:
+    schema = {"$ref": REFERENCE.format(name="ErrorResponse")}
+    return {"description": ERROR_DESCRIPTIONS[status], "content": {"application/json": {"schema": schema}}}
 
 
-def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
-    (only,) = (each for each in schema["anyOf"] if each.get("type") != "null")
-    return dict(only)
+def _envelope(success: bool, **content: dict[str, Any]) -> dict[str, Any]:
+    properties = {"success": {"const": success}, **content}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _require_track_or_features(schema: dict[str, Any]) -> None:
+    """Add to the schema of ClassifyRequest that it has a track id or audio features, and that those are not null."""
+    schema["anyOf"] = [{"required": ["trackId"]}, {"required": ["audioFeatures"]}]
+    for name in ("trackId", "audioFeatures"):
+        (only,) = (each for each in schema["properties"][name]["anyOf"] if each.get("type") != "null")
+        schema["properties"][name] = dict(only)

@@ -1,4 +1,4 @@
-"""Request bodies: read, unpacked and decoded, with every step bounded before it is taken."""
+"""Request bodies: read, unpacked and decoded. Every step checks its limits before it runs."""
 
 import asyncio
 import re
@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from musix_runtime.errors import RequestError, Violation, shorten
-from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, parse, violation
+from musix_runtime.errors import FieldError, RequestError, shorten
+from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, field_error, parse
 from musix_runtime.settings import Settings
 
-INLINE_BYTES = 8 * 1024  # of a body that is answered on the event loop; larger ones are answered by a thread
-NAMED_BYTES = 16 * 1024  # of a body of which every wrong field is named; of larger ones the first is
-MAX_VALUES = 50_000  # in a body; msgspec makes as many objects within 10 ms
+INLINE_BYTES = 8 * 1024  # largest body that is answered on the event loop; threads answer larger ones
+MAX_FULLY_CHECKED_BYTES = 16 * 1024  # largest body of which every wrong field is named; of larger ones only the first
+MAX_VALUES = 50_000  # in a body; msgspec decodes that many within 10 ms
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 COMMA = ord(",")
@@ -28,13 +28,16 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes:
-    """Read the whole body and unpack it. Raises HTTPException 415 when it is not said to be JSON in UTF-8, plain or by
-    gzip; 400 when it is not gzip though it is said to be; 413 when it is too large; 408 when it takes too long."""
+    """Read the whole body and unpack it.
+
+    Raises HTTPException 415 when the headers do not say JSON in UTF-8, plain or in gzip; 400 when the body is not gzip
+    although they say so; 413 when it is too large; 408 when it takes too long.
+    """
     _check_type(_header(scope, b"content-type"))
-    unpack = _unpacker(_header(scope, b"content-encoding"), settings.body_limit)
+    unpack = _unpacker(_header(scope, b"content-encoding"), settings.max_body_bytes)
     body, received, more = bytearray(), 0, True
     try:
-        async with asyncio.timeout(settings.body_seconds):
+        async with asyncio.timeout(settings.body_timeout_s):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -42,10 +45,10 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
                 part, more = message.get("body", b""), message.get("more_body", False)
                 received += len(part)
                 body += unpack.add(part) if unpack else part
-                if max(received, len(body)) > settings.body_limit:
-                    raise HTTPException(413, f"body: expected at most {settings.body_limit:,} bytes, found more")
+                if max(received, len(body)) > settings.max_body_bytes:
+                    raise HTTPException(413, f"body: expected at most {settings.max_body_bytes:,} bytes, found more")
     except TimeoutError as error:
-        expected = f"body: expected all of it within {settings.body_seconds:g} s, found {received:,} bytes"
+        expected = f"body: expected all of it within {settings.body_timeout_s:g} s, found {received:,} bytes"
         raise HTTPException(408, expected, {"connection": "close"}) from error
     if unpack:
         unpack.finish()
@@ -53,7 +56,7 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
-    """Return the values of a header; one that comes twice is a list, as RFC 9110 has it."""
+    """Return the value of a header; the values of a repeated header are joined as a list (RFC 9110, section 5.3)."""
     return b", ".join([value for key, value in scope["headers"] if key == name])
 
 
@@ -61,10 +64,10 @@ def _check_type(header: bytes) -> None:
     if header == b"application/json":
         return
     text = header.decode("latin-1")
-    media_type, *parameters = [each.strip().lower() for each in text.split(";")]
+    media_type, *parameters = [part.strip().lower() for part in text.split(";")]
     if not _JSON_TYPE.fullmatch(media_type):
         raise HTTPException(415, f"content-type: expected application/json, found {shorten(text) or 'nothing'}")
-    for name, _, value in (each.partition("=") for each in parameters):
+    for name, _, value in (parameter.partition("=") for parameter in parameters):
         if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
             raise HTTPException(415, f"content-type: expected charset=utf-8, found {shorten(text)}")
 
@@ -80,14 +83,14 @@ def _unpacker(header: bytes, limit: int) -> "_Gzip | None":
 
 
 class _Gzip:
-    """Unpacks one gzip stream (RFC 1952), to no more than one byte above the limit."""
+    """Unpacks one gzip stream (RFC 1952), up to one byte above the limit."""
 
     def __init__(self, limit: int) -> None:
         self._stream = zlib.decompressobj(GZIP_FORMAT)
         self._room = limit + 1
 
     def add(self, part: bytes) -> bytes:
-        """Return what a part of the body unpacks to, as far as there is room."""
+        """Return the unpacked bytes of a part of the body, up to the limit."""
         if self._stream.eof and part:
             raise _not_gzip("nothing after its end, found more bytes")
         try:
@@ -100,7 +103,7 @@ class _Gzip:
         return unpacked
 
     def finish(self) -> None:
-        """Raise HTTPException 400 when the stream has not come to its end."""
+        """Raise HTTPException 400 when the stream is not complete."""
         if not self._stream.eof:
             raise _not_gzip("a whole stream, found only its beginning")
 
@@ -110,30 +113,33 @@ def _not_gzip(message: str) -> HTTPException:
 
 
 class Decoder(Generic[T]):
-    """Decodes bodies into messages of one type. It counts values before it looks at them."""
+    """Decodes bodies into requests of one type. It counts the values before it decodes them."""
 
     def __init__(self, type_: type[T]) -> None:
         self._type = type_
         self._decoder = msgspec.json.Decoder(type_)
 
     def decode(self, body: bytes) -> T:
-        """Return the message. Raises HTTPException 400 for what is not JSON; RequestError that names each wrong field,
-        or the first one if the body is larger than `NAMED_BYTES`."""
+        """Return the request.
+
+        Raises HTTPException 400 for a body that is not JSON, and RequestError that names every wrong field, or only the
+        first one if the body is larger than `MAX_FULLY_CHECKED_BYTES`.
+        """
         _check_values(body)
         try:
             return self._decoder.decode(body)
         except _NOT_JSON as error:
-            if len(body) > NAMED_BYTES:
-                raise _failure(body, error) from error
-            return self._decode_slowly(body, error)
+            if len(body) > MAX_FULLY_CHECKED_BYTES:
+                raise _error(body, error) from error
+            return self._find_errors(body, error)
 
-    def _decode_slowly(self, body: bytes, first: Exception) -> T:
+    def _find_errors(self, body: bytes, first: Exception) -> T:
         try:
             raw = msgspec.json.decode(body)
-        except msgspec.ValidationError:  # a number beyond every range, of which the typed decoder knows the place
-            raise _failure(body, first) from first
+        except msgspec.ValidationError:  # a number out of range: only the typed decoder knows its path
+            raise _error(body, first) from first
         except _NOT_JSON as error:
-            raise _failure(body, error) from error
+            raise _error(body, error) from error
         return self._parse(raw)
 
     def _parse(self, raw: Any) -> T:
@@ -141,7 +147,7 @@ class Decoder(Generic[T]):
 
 
 class BatchDecoder(Decoder[list[ClassifyRequest]]):
-    """Decodes bodies into the requests of a batch, all of them or none."""
+    """Decodes bodies into the requests of a batch: all of them or none."""
 
     def __init__(self) -> None:
         super().__init__(list[ClassifyRequest])
@@ -159,34 +165,34 @@ class BatchDecoder(Decoder[list[ClassifyRequest]]):
         if len(raw) > BATCH_LIMIT:
             raise _not_a_batch(f"{len(raw):,}")
         requests: list[ClassifyRequest] = []
-        violations: list[Violation] = []
+        field_errors: list[FieldError] = []
         for i, item in enumerate(raw):
             try:
                 requests.append(parse(item, ClassifyRequest, f"[{i}]"))
             except RequestError as error:
-                violations += error.violations
-        if violations:
-            raise RequestError(violations)
+                field_errors += error.field_errors
+        if field_errors:
+            raise RequestError(field_errors)
         return requests
 
 
 def _not_a_batch(found: str) -> RequestError:
-    return RequestError([Violation("$", f"expected an array of at most {BATCH_LIMIT:,} tracks, found {found}")])
+    return RequestError([FieldError("$", f"expected an array of at most {BATCH_LIMIT:,} tracks, found {found}")])
 
 
 def _check_values(body: bytes) -> None:
-    """Raise RequestError when the body has too many values; a comma inside of a text counts like one between two."""
+    """Raise RequestError when the body has too many values. A comma inside of a string counts as well."""
     if len(body) <= MAX_VALUES:
-        return  # it cannot have as many
+        return  # it cannot have more values than bytes
     commas = np.count_nonzero(np.frombuffer(body, np.uint8) == COMMA)
     if commas >= MAX_VALUES:
         message = f"expected at most {MAX_VALUES:,} values in a request, found about {commas + 1:,}"
-        raise RequestError([Violation("$", message)])
+        raise RequestError([FieldError("$", message)])
 
 
-def _failure(body: bytes, error: Exception) -> RequestError | HTTPException:
+def _error(body: bytes, error: Exception) -> RequestError | HTTPException:
     if isinstance(error, msgspec.ValidationError):
-        return RequestError([violation(error)])
+        return RequestError([field_error(error)])
     if body.startswith(UTF16_MARKS) or b"\0" in body[:4]:
         return HTTPException(400, "body: expected JSON in UTF-8, found UTF-16 or UTF-32")
     if isinstance(error, UnicodeDecodeError):

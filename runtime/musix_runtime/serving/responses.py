@@ -1,4 +1,4 @@
-"""Responses: JSON, and the one form of every failure."""
+"""Responses: JSON, and the one form of every error."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from musix_runtime.errors import RequestError, UnknownTrackError, Violation, shorten
+from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, shorten
+from musix_runtime.schemas import ErrorInfo
 
-RETRY_AFTER = 2  # seconds, after which a bundle that has changed is looked at again
-CODES = {
+RETRY_AFTER_S = 2  # the files of a bundle that has changed are read again by then
+ERROR_CODES = {
     400: "bad_request",
     401: "unauthorized",
     403: "forbidden",
@@ -27,18 +28,25 @@ CODES = {
 
 
 def as_json(content: Any, status: int = 200) -> Response:
-    """Anything that msgspec encodes."""
+    """Return a response of anything that msgspec encodes."""
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-def failure(status: int, message: str, details: list[Violation] | None = None, code: str | None = None) -> Response:
-    """The one form that every failure has."""
-    error = {"code": code or CODES.get(status, "error"), "message": message, "details": details or []}
+def probe_response(data: Any) -> Response:
+    """Return a success whose data stands beside `data` as well, where probes look for it."""
+    return as_json({"success": True, "data": data, **msgspec.to_builtins(data)})
+
+
+def error_response(
+    status: int, message: str, details: list[FieldError] | None = None, code: str | None = None
+) -> Response:
+    """Return an error in the form that all errors have."""
+    error = ErrorInfo(code or ERROR_CODES.get(status, "error"), message, details or [])
     return as_json({"success": False, "error": error}, status)
 
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler of HTTPException."""
+    """Handle an HTTPException for Starlette."""
     if not isinstance(error, HTTPException):
         raise error
     path = shorten(request.url.path)
@@ -46,28 +54,28 @@ async def http_error(request: Request, error: Exception) -> Response:
         error.detail = f"{path}: expected a route of this server, found none"
     elif error.status_code == 405:
         error.detail = f"{path}: expected another method, found {shorten(request.method)}"
-    return failed(error)
+    return from_http_exception(error)
 
 
-def failed(error: HTTPException) -> Response:
-    """The failure that an exception of HTTP is, with its headers."""
-    response = failure(error.status_code, error.detail)
+def from_http_exception(error: HTTPException) -> Response:
+    """Return the error response to an HTTPException, with its headers."""
+    response = error_response(error.status_code, error.detail)
     response.headers.update(error.headers or {})
     return response
 
 
 async def not_ready(request: Request, error: Exception) -> Response:
-    """Starlette's handler of NotReadyError."""
-    response = failure(503, str(error), code="not_ready")
-    response.headers["retry-after"] = str(RETRY_AFTER)
+    """Handle a NotReadyError for Starlette."""
+    response = error_response(503, str(error), code="not_ready")
+    response.headers["retry-after"] = str(RETRY_AFTER_S)
     return response
 
 
 async def input_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler of InputError."""
+    """Handle an InputError for Starlette."""
     if isinstance(error, RequestError):
         more = f"; {error.more:,} more are not shown" if error.more else ""
-        return failure(422, f"the request has wrong fields{more}", error.violations)
+        return error_response(422, f"the request has wrong fields{more}", error.field_errors)
     if isinstance(error, UnknownTrackError):
-        return failure(404, str(error), [Violation(error.path, "unknown track")], "unknown_track")
+        return error_response(404, str(error), [FieldError(error.path, "unknown track")], "unknown_track")
     raise error

@@ -1,4 +1,4 @@
-"""The server of a process of our own: uvicorn around the application, with one worker or several."""
+"""One worker process of `musix serve`: uvicorn with the application and our protocol."""
 
 import ctypes
 import gc
@@ -16,53 +16,58 @@ from starlette.applications import Starlette
 from musix_runtime.engine import Engine
 from musix_runtime.serving.app import create_app
 from musix_runtime.serving.connection_limits import fit_descriptors
-from musix_runtime.serving.load_shedding import Door
-from musix_runtime.serving.model_manager import Live
+from musix_runtime.serving.load_shedding import LoadSheddingProtocol
+from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.settings import Settings
 
 logger = logging.getLogger("uvicorn.error")  # which uvicorn sets up
-STOP_SECONDS = 10  # for requests under way, once the server was told to stop
-BACKLOG = 1024  # connections that wait to be accepted: more would wait too long, fewer would be lost in a burst
+STOP_TIMEOUT_S = 10  # for requests under way when the server stops
+BACKLOG = 1024  # connections that wait to be accepted: enough for a burst, few enough to be answered in time
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
-LARGE = 128 * 1024  # bytes; its default, which would grow with the blocks that are asked for
+MMAP_THRESHOLD_BYTES = 128 * 1024  # the default, which would grow with the size of freed blocks
 
 
 def run(path: Path, trust: Path | None, sockets: list[socket.socket], access_log: bool) -> None:
-    """Serve the bundle or store at `path` in this process until told to stop. Raises InputError, StoreError or
-    BundleError at once. Requests that were taken are finished first, within `STOP_SECONDS`.
+    """Serve the bundle or registry at `path` in this process until a signal stops it.
+
+    Requests under way are finished within `STOP_TIMEOUT_S`. Raises InputError, StoreError or BundleError before the
+    first request.
     """
-    found = Settings.from_environment()
-    found = replace(found, access_log=found.access_log or access_log)
-    app = _application(Live.open(path, partial(Engine.open, trust=trust)), found)
+    settings = Settings.from_environment()
+    settings = replace(settings, access_log=settings.access_log or access_log)
+    app = _application(ModelManager.open(path, partial(Engine.open, trust=trust)), settings)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(_config(app)).run(sockets)
 
 
 def _config(app: Starlette) -> uvicorn.Config:
-    """Uvicorn's configuration. Its limits are not used: the protocol has its own."""
+    """Return uvicorn's configuration. Its own limits are off, as the protocol has others."""
     return uvicorn.Config(
         app,
-        http=Door,
+        http=LoadSheddingProtocol,
         ws="none",
         backlog=BACKLOG,
         access_log=False,
-        proxy_headers=False,  # nothing here depends on where a request comes from
+        proxy_headers=False,  # no answer depends on the client's address
         server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,
     )
 
 
-def _application(live: Live, found: Settings) -> Starlette:
-    app = create_app(live, replace(found, max_connections=fit_descriptors(found)))
-    _settle()
+def _application(manager: ModelManager, settings: Settings) -> Starlette:
+    app = create_app(manager, replace(settings, max_connections=fit_descriptors(settings)))
+    _freeze_heap()
     return app
 
 
-def _settle() -> None:
-    """After loading: what is there stays, so no collection need look at it again. What was freed is given back, as
-    large blocks will be from now on: glibc keeps what ONNX Runtime needed to read its graphs, and what a batch took."""
+def _freeze_heap() -> None:
+    """Exclude all objects from garbage collection, and return freed memory to the system, from now on as well.
+
+    What was loaded stays until the process ends. glibc would keep the memory that ONNX Runtime needed to read its
+    graphs, and that of large batches.
+    """
     gc.collect()
     gc.freeze()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)

@@ -7,7 +7,7 @@ INTERVAL_S = 60.0
 
 
 class ThrottledLog:
-    """Warnings by kind. The first is written at once, later ones at most once in `INTERVAL_S` with their number."""
+    """Writes warnings by kind: the first at once, later ones at most every `INTERVAL_S` with their number."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
+from musix_runtime.cli.main import musix as cli
 from tests.runtime.test_schemas import FEATURES
 from tests.variants import NAMES, variant
 
@@ -98,3 +100,13 @@ def test_wrong_input_is_one_sentence_and_an_exit_code(
     assert found.returncode == code
     assert message in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_every_command_has_a_help_text_that_is_not_cut_off() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command, name
+        assert command.help, name
+    shown = musix("--help").stdout
+    assert "..." not in shown.partition("Commands:")[2]

@@ -8,7 +8,7 @@ import pytest
 
 from musix_exporter import export
 from musix_runtime import Engine, RecommendRequest
-from musix_runtime.timing import RECOMMEND, Stages
+from musix_runtime.timing import RECOMMEND_STAGES, StageTimer
 from musix_trainer import recipe
 from musix_trainer.run import Run
 
@@ -61,7 +61,7 @@ def test_answers_do_not_depend_on_the_batch(kind: str, engine: Engine, engine_of
 
 
 def test_every_answer_is_told_how_the_time_divides(engine: Engine) -> None:
-    stages = [Stages(), Stages()]
+    stages = [StageTimer(), StageTimer()]
     engine.recommend_batch([RecommendRequest(user_id="nobody"), RecommendRequest(user_id="listener-001")], stages)
-    assert [tuple(each.seconds) for each in stages] == [RECOMMEND, RECOMMEND]
+    assert [tuple(each.seconds) for each in stages] == [RECOMMEND_STAGES, RECOMMEND_STAGES]
     assert engine.recommend_batch([]) == []

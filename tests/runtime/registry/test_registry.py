@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from musix_runtime import Engine, Store
+from musix_runtime import Engine, Registry
 from musix_runtime.bundle import manifest as manifests
 from musix_runtime.bundle.archive import stamp
 from musix_runtime.bundle.manifest import GOLDEN, MANIFEST
@@ -47,20 +47,20 @@ def make(demo_bundle: Path, tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def store(make: Make, tmp_path: Path) -> Store:
+def store(make: Make, tmp_path: Path) -> Registry:
     """A store with 1.0.0 and 1.9.0, the live one."""
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     store.publish(make("1.0.0"))
     store.publish(make("1.9.0"))
     return store
 
 
-def published(store: Store) -> list[str]:
+def published(store: Registry) -> list[str]:
     return sorted(each.name for each in (store.path / "demo").iterdir() if not each.name.startswith("."))
 
 
 def test_a_published_bundle_is_live_and_whole(make: Make, tmp_path: Path) -> None:
-    bundle, store = make("1.0.0"), Store(tmp_path / "deep" / "store")
+    bundle, store = make("1.0.0"), Registry(tmp_path / "deep" / "store")
     path = store.publish(bundle)
     assert path == store.live("demo") == store.path / "demo" / "1.0.0"
     assert Engine.open(path).bundle.digest == Engine.open(bundle).bundle.digest
@@ -68,7 +68,7 @@ def test_a_published_bundle_is_live_and_whole(make: Make, tmp_path: Path) -> Non
     assert (store.path / "demo" / "live").read_text() == "1.0.0\n"
 
 
-def test_versions_are_compared_as_numbers_and_lower_ones_refused(store: Store, make: Make) -> None:
+def test_versions_are_compared_as_numbers_and_lower_ones_refused(store: Registry, make: Make) -> None:
     assert store.publish(make("1.10.0")).name == "1.10.0"
     with pytest.raises(VersionError, match=r"demo: expected 1.10.0, which is live, or later, found 1.9.1"):
         store.publish(make("1.9.1"))
@@ -76,19 +76,19 @@ def test_versions_are_compared_as_numbers_and_lower_ones_refused(store: Store, m
     assert store.live("demo").name == "1.10.0"
 
 
-def test_publishing_again_changes_nothing(store: Store, make: Make) -> None:
+def test_publishing_again_changes_nothing(store: Registry, make: Make) -> None:
     before = stamp(store.live("demo"))
     assert store.publish(store.live("demo")) == store.live("demo")
     assert stamp(store.live("demo")) == before
     assert store.history("demo") == ["1.9.0", "1.0.0"]
 
 
-def test_a_version_cannot_get_other_content(store: Store, make: Make) -> None:
+def test_a_version_cannot_get_other_content(store: Registry, make: Make) -> None:
     with pytest.raises(VersionError, match=r"1.9.0: expected digest [0-9a-f]{64}, published already, found [0-9a-f]"):
         store.publish(make("1.9.0", "X"))
 
 
-def test_a_bundle_that_cannot_be_served_is_not_published(store: Store, make: Make) -> None:
+def test_a_bundle_that_cannot_be_served_is_not_published(store: Registry, make: Make) -> None:
     bundle = make("2.0.0")
     flip(bundle / "mood" / "model.onnx")
     with pytest.raises(HashError):
@@ -96,7 +96,7 @@ def test_a_bundle_that_cannot_be_served_is_not_published(store: Store, make: Mak
     assert published(store) == ["1.0.0", "1.9.0", "live"]
 
 
-def test_a_name_that_leads_elsewhere_is_refused(store: Store, make: Make) -> None:
+def test_a_name_that_leads_elsewhere_is_refused(store: Registry, make: Make) -> None:
     bundle = make("2.0.0")
     manifest = bundle / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"name": "demo"', b'"name": "../../demo"'))
@@ -104,7 +104,7 @@ def test_a_name_that_leads_elsewhere_is_refused(store: Store, make: Make) -> Non
         store.publish(bundle)
 
 
-def test_rollback_goes_back_and_publish_forward_again(store: Store, make: Make) -> None:
+def test_rollback_goes_back_and_publish_forward_again(store: Registry, make: Make) -> None:
     assert store.rollback("demo") == store.live("demo") == store.path / "demo" / "1.0.0"
     with pytest.raises(StoreError, match=r"demo: expected a version that was live before 1.0.0, found none"):
         store.rollback("demo")
@@ -113,14 +113,14 @@ def test_rollback_goes_back_and_publish_forward_again(store: Store, make: Make) 
     assert store.history("demo") == ["1.9.0", "1.5.0", "1.0.0"]
 
 
-def test_rollback_to_a_broken_bundle_is_refused(store: Store) -> None:
+def test_rollback_to_a_broken_bundle_is_refused(store: Registry) -> None:
     flip(store.path / "demo" / "1.0.0" / "mood" / "model.onnx")
     with pytest.raises(HashError):
         store.rollback("demo")
     assert store.live("demo").name == "1.9.0"
 
 
-def test_gc_keeps_the_live_one_and_those_before_it(store: Store, make: Make) -> None:
+def test_gc_keeps_the_live_one_and_those_before_it(store: Registry, make: Make) -> None:
     store.publish(make("1.10.0"))
     store.publish(make("2.0.0"))
     store.rollback("demo")
@@ -132,14 +132,14 @@ def test_gc_keeps_the_live_one_and_those_before_it(store: Store, make: Make) -> 
     assert Engine.open(store.live("demo")).bundle.manifest.version == "1.10.0"
 
 
-def test_an_engine_that_is_open_survives_gc(store: Store) -> None:
+def test_an_engine_that_is_open_survives_gc(store: Registry) -> None:
     engine = Engine.open(store.path / "demo" / "1.0.0")
     store.gc("demo", keep=0)
     assert not (store.path / "demo" / "1.0.0").exists()
     assert engine.catalog.names[0]
 
 
-def test_a_store_is_found_by_its_name_or_when_it_has_one(store: Store, demo_bundle: Path) -> None:
+def test_a_store_is_found_by_its_name_or_when_it_has_one(store: Registry, demo_bundle: Path) -> None:
     assert find(store.path) == find(store.path / "demo") == (store, "demo")
     assert find(demo_bundle) is None
     assert find(store.path / "nothing") is None
@@ -152,13 +152,13 @@ def test_a_store_is_found_by_its_name_or_when_it_has_one(store: Store, demo_bund
 
 
 @pytest.mark.parametrize("content", ["", "..\n", "1.0.0\n../../etc\n", "1.0\n"])
-def test_a_pointer_that_is_none_is_refused(store: Store, content: str) -> None:
+def test_a_pointer_that_is_none_is_refused(store: Registry, content: str) -> None:
     (store.path / "demo" / "live").write_text(content)
     with pytest.raises(StoreError, match=r"demo/live: expected versions, one a line, found "):
         store.live("demo")
 
 
-def test_what_is_in_another_place_than_it_says_is_refused(store: Store) -> None:
+def test_what_is_in_another_place_than_it_says_is_refused(store: Registry) -> None:
     (store.path / "demo" / "1.9.0").rename(store.path / "demo" / "1.9.1")
     with pytest.raises(ManifestError, match=r"1.9.1: expected demo 1.9.1, found demo 1.9.0"):
         store.open("demo", "1.9.1")
@@ -167,13 +167,13 @@ def test_what_is_in_another_place_than_it_says_is_refused(store: Store) -> None:
 def test_a_store_that_cannot_be_written_is_named(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file/demo: expected a folder to write into, found"):
-        Store(tmp_path / "file").publish(make("1.0.0"))
+        Registry(tmp_path / "file").publish(make("1.0.0"))
     with pytest.raises(StoreError, match="expected 'nope' in this store, found nothing"):
-        Store(tmp_path / "nothing").gc("nope")
+        Registry(tmp_path / "nothing").gc("nope")
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Store, make: Make) -> None:
+def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Registry, make: Make) -> None:
     open_bundle(make("1.10.0")).pack(store.path / "demo.musix")
     store.publish(store.path / "demo.musix")
     store.publish(make("1.11.0"))
@@ -195,7 +195,7 @@ def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Store, make: M
     assert published(store) == ["1.11.0", "live"]
 
 
-def collect_as_nobody(store: Store) -> None:
+def collect_as_nobody(store: Registry) -> None:
     """Without root's rights, for which nothing is read-only."""
     if os.getuid() == 0:
         os.setuid(65534)
@@ -203,13 +203,13 @@ def collect_as_nobody(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["../demo", "..", ".", "", "demo/1.0.0", "Demo", "/etc"])
-def test_a_name_of_no_bundle_is_refused(store: Store, name: str) -> None:
+def test_a_name_of_no_bundle_is_refused(store: Registry, name: str) -> None:
     for act in (store.gc, store.rollback, store.history, store.live):
         with pytest.raises(StoreError, match=f"expected a bundle's name, of a-z, 0-9, _ and -, found {name!r}"):
             act(name)
 
 
-def test_a_pipe_or_link_in_place_of_the_pointer_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_pipe_or_link_in_place_of_the_pointer_is_refused(store: Registry, tmp_path: Path) -> None:
     pointer = store.path / "demo" / "live"
     pointer.rename(tmp_path / "live")
     os.mkfifo(pointer)
@@ -222,7 +222,7 @@ def test_a_pipe_or_link_in_place_of_the_pointer_is_refused(store: Store, tmp_pat
         store.live("demo")
 
 
-def test_a_lock_that_is_a_link_is_not_followed(store: Store, make: Make, tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_is_not_followed(store: Registry, make: Make, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (store.path / "demo" / ".lock").unlink()
     (store.path / "demo" / ".lock").symlink_to(tmp_path / "victim")
@@ -231,7 +231,7 @@ def test_a_lock_that_is_a_link_is_not_followed(store: Store, make: Make, tmp_pat
     assert (tmp_path / "victim").read_text() == "mine"
 
 
-def test_every_golden_case_is_asked_before_a_bundle_is_live(store: Store, demo_bundle: Path, tmp_path: Path) -> None:
+def test_every_golden_case_is_asked_before_a_bundle_is_live(store: Registry, demo_bundle: Path, tmp_path: Path) -> None:
     bundle = variant(demo_bundle, tmp_path / "wrong", "2.0.0")
     file = bundle / GOLDEN
     cases = json.loads(file.read_bytes())
@@ -247,7 +247,7 @@ def test_every_golden_case_is_asked_before_a_bundle_is_live(store: Store, demo_b
     assert published(store) == ["1.0.0", "1.9.0", "live"]
 
 
-def test_two_that_publish_at_once_take_turns(store: Store, make: Make) -> None:
+def test_two_that_publish_at_once_take_turns(store: Registry, make: Make) -> None:
     bundles = [make(f"2.{i}.0") for i in range(4)]
     started = [subprocess.Popen([MUSIX, "publish", each, store.path], stderr=subprocess.PIPE) for each in bundles]
     for process in started:
@@ -259,7 +259,7 @@ def test_two_that_publish_at_once_take_turns(store: Store, make: Make) -> None:
     assert not list((store.path / "demo").glob(".*.partial"))
 
 
-def test_a_publisher_killed_at_any_point_leaves_a_store_that_serves(store: Store, make: Make) -> None:
+def test_a_publisher_killed_at_any_point_leaves_a_store_that_serves(store: Registry, make: Make) -> None:
     ended = dict.fromkeys(("before", "while copying", "before it was live", "after"), 0)
     chance = random.Random(0)
     whole = publish_and_kill(store, make("2.0.0"), None)
@@ -277,7 +277,7 @@ def test_a_publisher_killed_at_any_point_leaves_a_store_that_serves(store: Store
     assert not list((store.path / "demo").glob(".*.partial"))
 
 
-def publish_and_kill(store: Store, bundle: Path, seconds: float | None) -> float:
+def publish_and_kill(store: Registry, bundle: Path, seconds: float | None) -> float:
     """Publish in a process of its own, killed that long after its start, if it still runs; how long it lived."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(
@@ -295,7 +295,9 @@ def publish_and_kill(store: Store, bundle: Path, seconds: float | None) -> float
 
 
 @pytest.mark.parametrize(("rename", "ended"), [(1, "while copying"), (2, "before it was live")])
-def test_a_publisher_killed_before_a_rename_can_start_again(store: Store, make: Make, rename: int, ended: str) -> None:
+def test_a_publisher_killed_before_a_rename_can_start_again(
+    store: Registry, make: Make, rename: int, ended: str
+) -> None:
     bundle = make("2.0.0")
     process = multiprocessing.get_context("forkserver").Process(target=publish_until, args=(rename, store, bundle))
     process.start()
@@ -307,7 +309,7 @@ def test_a_publisher_killed_before_a_rename_can_start_again(store: Store, make: 
     assert published(store) == ["1.0.0", "1.9.0", "2.0.0", "live"]
 
 
-def publish_until(rename: int, store: Store, bundle: Path) -> None:
+def publish_until(rename: int, store: Registry, bundle: Path) -> None:
     """Publish, and die on the spot when the `rename`-th rename is about to be made."""
     left = itertools.count(1 - rename)
 
@@ -319,12 +321,12 @@ def publish_until(rename: int, store: Store, bundle: Path) -> None:
     store.publish(bundle)
 
 
-def publish(begun: Event, store: Store, bundle: Path) -> None:
+def publish(begun: Event, store: Registry, bundle: Path) -> None:
     begun.set()
     store.publish(bundle)
 
 
-def how_it_ended(store: Store, version: str) -> str:
+def how_it_ended(store: Registry, version: str) -> str:
     if store.live("demo").name == version:
         return "after"
     if (store.path / "demo" / version).exists():

@@ -8,8 +8,9 @@ from starlette.testclient import TestClient
 
 from musix_runtime import Engine, create_app
 from musix_runtime.serving import openapi
+from musix_runtime.serving.routes import routes_of
 from musix_runtime.settings import Settings
-from musix_runtime.timing import RECOMMEND
+from musix_runtime.timing import RECOMMEND_STAGES
 from tests.runtime.test_schemas import FEATURES
 
 TRACK = "simulated0000000000001"
@@ -70,9 +71,11 @@ def test_recommend_and_similar(client: TestClient) -> None:
 
 
 def test_health_readiness_and_headers(client: TestClient, engine: Engine) -> None:
-    assert client.get("/health").json() == {"status": "healthy", "models_loaded": 5}
+    health = {"status": "healthy", "models_loaded": 5}
+    assert client.get("/health").json() == {"success": True, "data": health, **health}
     ready = client.get("/ready")
-    assert ready.json() == {"status": "ready", "name": "demo", "version": "1.0.0", "digest": engine.bundle.digest}
+    identity = {"status": "ready", "name": "demo", "version": "1.0.0", "digest": engine.bundle.digest}
+    assert ready.json() == {"success": True, "data": identity, **identity}
     for response in (ready, client.get("/nowhere"), client.post("/api/ml/similar", json={})):
         assert response.headers["x-bundle"] == f"demo-1.0.0@{engine.bundle.digest}"
         assert response.headers["server-timing"].startswith("total;dur=")
@@ -81,13 +84,18 @@ def test_health_readiness_and_headers(client: TestClient, engine: Engine) -> Non
 def test_timing_tells_the_stages(client: TestClient) -> None:
     timing = client.post("/api/ml/recommend", json={"userId": "listener-001"}).headers["server-timing"]
     names = [each.strip().partition(";")[0] for each in timing.split(",")]
-    assert names == ["total", "HTTP", *RECOMMEND, "JSON"]
+    assert names == ["total", "HTTP", *RECOMMEND_STAGES, "JSON"]
 
 
 def test_the_document_and_the_page_need_nothing_from_elsewhere(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"] == "3.1.0"
-    assert set(document["components"]["schemas"]) >= {"RecommendRequest", "Recommendation", "AudioFeatures", "Failure"}
+    assert set(document["components"]["schemas"]) >= {
+        "RecommendRequest",
+        "Recommendation",
+        "AudioFeatures",
+        "ErrorResponse",
+    }
     assert document["components"]["schemas"]["RecommendRequest"]["properties"]["limit"]["maximum"] == 100
     assert "gzip" in document["paths"]["/api/ml/classify"]["post"]["requestBody"]["description"]
     page = client.get("/docs").text
@@ -95,9 +103,36 @@ def test_the_document_and_the_page_need_nothing_from_elsewhere(client: TestClien
     assert re.findall(r"https?://", page) == []
 
 
-def test_admin_routes_are_documented_where_there_are_any() -> None:
-    assert "/api/ml/reload" in openapi.document(admin=True)["paths"]
-    assert "/api/ml/reload" not in openapi.document(admin=False)["paths"]
+@pytest.mark.parametrize("admin", [True, False])
+def test_every_route_is_documented_and_nothing_else(engine: Engine, admin: bool) -> None:
+    routes = routes_of(admin)
+    document = openapi.document(routes, openapi.Examples.of(engine))
+    documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert documented == {(route.method, route.path) for route in routes}
+    assert ("/api/ml/reload" in document["paths"]) is admin
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    assert {tag for operation in operations for tag in operation["tags"]} == {tag["name"] for tag in document["tags"]}
+
+
+def test_the_examples_of_the_document_are_answered(client: TestClient) -> None:
+    sources = set()
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        if "post" in methods:
+            example = methods["post"]["requestBody"]["content"]["application/json"]["example"]
+            response = client.post(path, json=example)
+            assert response.status_code == 200, response.text
+            sources.add(response.json()["data"].get("source") if isinstance(response.json()["data"], dict) else None)
+    assert "hybrid" in sources  # the user of the example is known
+
+
+def test_the_index_links_to_every_page_where_the_app_is_mounted(engine: Engine) -> None:
+    client = TestClient(Starlette(routes=[Mount("/music", create_app(engine))]))
+    page = client.get("/music/")
+    assert page.headers["content-type"].startswith("text/html")
+    links = re.findall(r'href="([^"]+)"', page.text)
+    assert set(links) == {"health", "ready", "metrics", "openapi.json", "docs"}
+    assert all(client.get(f"/music/{link}").status_code == 200 for link in links)
 
 
 def test_two_applications_count_apart(engine: Engine) -> None:
@@ -137,7 +172,7 @@ def test_failures_have_their_status_and_code(
 
 
 def test_a_body_over_the_limit_is_refused(engine: Engine) -> None:
-    client = TestClient(create_app(engine, Settings(body_limit=100)))
+    client = TestClient(create_app(engine, Settings(max_body_bytes=100)))
     response = client.post("/api/ml/recommend", json={"userId": "a" * 200})
     assert response.status_code == 413
     assert failure(response)["message"] == "body: expected at most 100 bytes, found more"

@@ -1,136 +1,154 @@
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.serving.batching import FEW, WINDOW, Turns
+from musix_runtime.serving.batching import SHED_QUEUE_LIMIT, SHED_WINDOW_S, DynamicBatcher
 
 
-async def same(asked: list) -> list:
-    return asked
+class Handler:
+    """An endpoint that answers batches by a function."""
+
+    def __init__(self, answer: Callable[[list], list], max_batch_size: int = 1) -> None:
+        self.handle_batch = answer
+        self.max_batch_size = max_batch_size
 
 
-def test_answers_are_given_first_come_first_served() -> None:
-    async def main() -> list[int]:
-        turns, order = Turns(10), []
-
-        async def note(asked: list[int]) -> list[None]:
-            return [order.extend(asked)]
-
-        await asyncio.gather(*(turns.take(note, i) for i in range(10)))
-        return order
-
-    assert asyncio.run(main()) == list(range(10))
+SAME = Handler(lambda requests: requests)
 
 
-def test_who_comes_when_all_places_are_taken_is_sent_away() -> None:
+def test_requests_are_answered_in_order_of_arrival() -> None:
+    order: list[int] = []
+    note = Handler(lambda requests: [order.extend(requests)])
+
+    async def main() -> None:
+        batcher = DynamicBatcher(10)
+        await asyncio.gather(*(batcher.submit(note, i) for i in range(10)))
+
+    asyncio.run(main())
+    assert order == list(range(10))
+
+
+def test_requests_beyond_the_queue_are_rejected() -> None:
     async def main() -> list[object]:
-        turns = Turns(3)
-        return await asyncio.gather(*(turns.take(same, i) for i in range(8)), return_exceptions=True)
+        batcher = DynamicBatcher(3)
+        return await asyncio.gather(*(batcher.submit(SAME, i) for i in range(8)), return_exceptions=True)
 
     found = asyncio.run(main())
-    assert found[:4] == [0, 1, 2, 3]  # one is answered, three wait
+    assert found[:4] == [0, 1, 2, 3]  # one is answered at once, three wait
     assert [each.status_code for each in found[4:]] == [503] * 4
     assert found[4].headers == {"retry-after": "1"}
-    assert len({id(each) for each in found[4:]}) == 4  # one that is raised again keeps all its tracebacks
+    assert len({id(each) for each in found[4:]}) == 4  # an error that is raised again keeps all its tracebacks
 
 
-def test_an_answer_that_fails_gives_the_turn_on() -> None:
-    async def fail(asked: list[int]) -> list[int]:
+def test_the_queue_continues_after_an_error() -> None:
+    def fail(requests: list[int]) -> list[int]:
         raise ValueError("no answer")
 
     async def main() -> list[object]:
-        turns = Turns(10)
-        first = await asyncio.gather(turns.take(fail, 0), turns.take(same, 1), return_exceptions=True)
-        return [*first, await turns.take(same, 2)]
+        batcher = DynamicBatcher(10)
+        first = await asyncio.gather(batcher.submit(Handler(fail), 0), batcher.submit(SAME, 1), return_exceptions=True)
+        return [*first, await batcher.submit(SAME, 2)]
 
-    failed, *others = asyncio.run(main())
-    assert isinstance(failed, ValueError)
+    error, *others = asyncio.run(main())
+    assert isinstance(error, ValueError)
     assert others == [1, 2]
 
 
-def test_who_leaves_while_waiting_holds_nobody_up() -> None:
+def test_a_cancelled_request_leaves_the_queue() -> None:
     async def main() -> int:
-        turns = Turns(2)
-        tasks = [asyncio.create_task(turns.take(same, 0)) for _ in range(3)]
+        batcher = DynamicBatcher(2)
+        tasks = [asyncio.create_task(batcher.submit(SAME, 0)) for _ in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         tasks[2].cancel()
         await asyncio.sleep(0)
-        return await turns.take(same, 7)
+        return await batcher.submit(SAME, 7)
 
     assert asyncio.run(main()) == 7
 
 
-def test_a_host_may_go_on_with_another_event_loop() -> None:
-    turns = Turns(1)
+def test_a_cancelled_request_does_not_delay_the_others_of_its_batch() -> None:
+    async def main() -> list[int]:
+        batcher, handler = DynamicBatcher(10), Handler(lambda requests: requests, 4)
+        tasks = [asyncio.create_task(batcher.submit(handler, i)) for i in range(5)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        tasks[3].cancel()
+        return [await tasks[i] for i in (0, 2, 4)]
+
+    assert asyncio.run(main()) == [0, 2, 4]
+
+
+def test_a_host_may_replace_its_event_loop() -> None:
+    batcher = DynamicBatcher(1)
     for _ in range(3):
-        assert asyncio.run(turns.take(same, 1)) == 1
+        assert asyncio.run(batcher.submit(SAME, 1)) == 1
 
 
-def test_a_full_queue_says_what_is_expected() -> None:
+def test_the_message_of_a_rejection_says_what_is_expected() -> None:
     async def main() -> None:
-        turns = Turns(1)
-        await asyncio.gather(*(turns.take(same, None) for _ in range(3)))
+        batcher = DynamicBatcher(1)
+        await asyncio.gather(*(batcher.submit(SAME, None) for _ in range(3)))
 
     with pytest.raises(HTTPException, match="expected fewer requests at a time, found as many waiting as may"):
         asyncio.run(main())
 
 
-def test_who_was_let_in_has_a_place_until_the_loop_goes_on() -> None:
+def test_an_admitted_request_keeps_its_place_for_one_iteration_of_the_loop() -> None:
     async def main() -> list[bool]:
-        turns = Turns(2)
-        first = [turns.enter() for _ in range(4)]
+        batcher = DynamicBatcher(2)
+        first = [batcher.try_admit() for _ in range(4)]
         await asyncio.sleep(0)
-        return [*first, turns.enter()]
+        return [*first, batcher.try_admit()]
 
     assert asyncio.run(main()) == [True, True, False, False, True]
 
 
-def test_while_many_are_sent_away_few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_is_shorter_while_many_requests_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> list[int]:
-        turns, now, answered = Turns(10), 1000.0, []
+        batcher, now, answered = DynamicBatcher(10), 1000.0, []
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
         for count, later in [(12, 0), (50, 1.1), (50, 1.1), (50, 1.1), (5, 1.1), (50, 1.1), (1, 1.1), (50, 5)]:
-            now += later * WINDOW
-            found = await asyncio.gather(*(turns.take(same, i) for i in range(count)), return_exceptions=True)
+            now += later * SHED_WINDOW_S
+            found = await asyncio.gather(*(batcher.submit(SAME, i) for i in range(count)), return_exceptions=True)
             answered.append(sum(isinstance(each, int) for each in found))
         return answered
 
-    most, few = 11, 1 + FEW  # with the one that is answered at once
+    most, few = 11, 1 + SHED_QUEUE_LIMIT  # with the one that is answered at once
     assert asyncio.run(main()) == [most, most, few, few, few, most, 1, most]
 
 
-def test_those_of_a_kind_and_answer_are_answered_together_in_the_turn_of_the_first() -> None:
+def test_requests_of_one_endpoint_and_key_share_a_batch() -> None:
     order: list[list[int]] = []
-    kind, other = object(), object()
+    key, other = object(), object()
 
-    async def answer(asked: list[int]) -> list[int]:
-        order.append(asked)
-        return asked
+    def answer(requests: list[int]) -> list[int]:
+        order.append(requests)
+        return requests
 
-    async def opposite(asked: list[int]) -> list[int]:
-        order.append(asked)
-        return [-each for each in asked]
+    def negate(requests: list[int]) -> list[int]:
+        order.append(requests)
+        return [-each for each in requests]
 
     async def main() -> list[int]:
-        turns = Turns(50)
-        first = [turns.take(answer, i, kind if i % 2 else other, 4) for i in range(6)]
-        others = [turns.take(opposite, 6, kind, 4), turns.take(answer, 7, kind, 4), turns.take(answer, 8, kind, 4)]
+        batcher, positive, negative = DynamicBatcher(50), Handler(answer, 4), Handler(negate, 4)
+        first = [batcher.submit(positive, i, key if i % 2 else other) for i in range(6)]
+        others = [batcher.submit(negative, 6, key), batcher.submit(positive, 7, key), batcher.submit(positive, 8, key)]
         return await asyncio.gather(*first, *others)
 
     assert asyncio.run(main()) == [0, 1, 2, 3, 4, 5, -6, 7, 8]
     assert order == [[0], [1, 3, 5, 7], [2, 4], [6], [8]]
 
 
-def test_one_that_fails_among_others_fails_alone() -> None:
-    async def answer(asked: list[int]) -> list[float]:
-        return [1 / each for each in asked]
+def test_an_error_of_one_request_does_not_fail_the_others_of_its_batch() -> None:
+    handler = Handler(lambda requests: [1 / each for each in requests], 4)
 
     async def main() -> list[object]:
-        turns, kind = Turns(10), object()
-        return await asyncio.gather(*(turns.take(answer, i, kind, 4) for i in (1, 2, 0, 4)), return_exceptions=True)
+        batcher, key = DynamicBatcher(10), object()
+        return await asyncio.gather(*(batcher.submit(handler, i, key) for i in (1, 2, 0, 4)), return_exceptions=True)
 
     found = asyncio.run(main())
     assert [found[0], found[1], found[3]] == [1, 0.5, 0.25]
@@ -139,35 +157,9 @@ def test_one_that_fails_among_others_fails_alone() -> None:
 
 def test_no_thread_is_started() -> None:
     async def main() -> None:
-        turns = Turns(10)
-        await asyncio.gather(*(turns.take(same, i, None, 8) for i in range(8)))
+        batcher, handler = DynamicBatcher(10), Handler(lambda requests: requests, 8)
+        await asyncio.gather(*(batcher.submit(handler, i) for i in range(8)))
 
     before = threading.active_count()
     asyncio.run(main())
     assert threading.active_count() == before
-
-
-def test_who_leaves_while_it_is_answered_holds_nobody_up() -> None:
-    begun, passed = asyncio.Event(), asyncio.Event()
-
-    async def slow(asked: list[int]) -> list[bool]:
-        begun.set()
-        return [await passed.wait()] * len(asked)
-
-    async def main() -> list[bool]:
-        turns = Turns(10)
-        tasks = [
-            asyncio.create_task(each)
-            for each in [
-                turns.take(same, 0),
-                *(turns.take(slow, 1, None, 2) for _ in "12"),
-                *(turns.take(same, True) for _ in "34"),
-            ]
-        ]
-        await begun.wait()
-        tasks[1].cancel()
-        await asyncio.sleep(0)
-        passed.set()
-        return [await tasks[2], await turns.take(same, True)]
-
-    assert asyncio.run(main()) == [True, True]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from musix_runtime import Engine, Live, RecommendRequest, Store, create_app
+from musix_runtime import Engine, ModelManager, RecommendRequest, Registry, create_app
 from musix_runtime.errors import HashError, NotReadyError
 from musix_runtime.models import catalog
 from musix_runtime.models.parts import MODELS, open_bundle
@@ -47,7 +47,7 @@ def served(request: pytest.FixtureRequest, copy: Path, tmp_path: Path) -> tuple[
     if request.param == "packed":
         open_bundle(copy).pack(tmp_path / "demo.musix")
         return tmp_path / "demo.musix", tmp_path / "demo.musix"
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     return store.path, store.publish(copy)
 
 
@@ -63,68 +63,67 @@ def test_nothing_is_answered_from_changed_files_until_they_are_good(
     served: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     path, bundle = served
-    live = Live.open(path)
+    live = ModelManager.open(path)
     file = spoil(bundle)
-    live.check()
+    live.refresh()
     assert live.unready
-    assert str(bundle) in live.unready
     with pytest.raises(NotReadyError, match="expected nobody to write to them, found them changed"):
         live.engine.recommend(ASK)
-    live.check()
+    live.refresh()
     assert len(caplog.records) == 2  # changed, and refused; each is told once
-    assert live.failed
-    assert "expected SHA-256" in live.failed.error
+    assert live.last_error
+    assert "expected SHA-256" in live.last_error.message
     flip(file)
-    live.check()
-    assert (live.unready, live.failed) == (None, None)
+    live.refresh()
+    assert (live.unready, live.last_error) == (None, None)
     assert live.engine.recommend(ASK).recommendations
 
 
 def test_another_good_bundle_in_the_same_files_is_taken(copy: Path, other: Path) -> None:
-    live = Live.open(copy)
+    live = ModelManager.open(copy)
     digest = live.engine.bundle.digest
     copy_over(other, copy)
-    live.check()
+    live.refresh()
     assert live.engine.bundle.digest == open_bundle(other).digest != digest
     assert all(each.name.startswith("Z") for each in live.engine.recommend(ASK).recommendations)
 
 
 def test_a_store_goes_back_to_the_last_good_version(demo_bundle: Path, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     for version in ("1.0.0", "1.1.0"):
         store.publish(variant(demo_bundle, tmp_path / version, version))
-    live = Live.open(store.path)
+    live = ModelManager.open(store.path)
     spoil(store.live("demo"))
-    live.check()
+    live.refresh()
     assert live.engine.bundle.manifest.version == "1.0.0"
-    assert live.failed
-    assert live.failed.version == "1.1.0"
+    assert live.last_error
+    assert live.last_error.version == "1.1.0"
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "signature.json", "catalog/popular.npy"])
 def test_every_file_is_watched(copy: Path, name: str) -> None:
-    live = Live.open(copy)
+    live = ModelManager.open(copy)
     file = copy / name
     if file.exists():
         os.utime(file, ns=(0, 0))
     else:
         file.write_bytes(b"")
     before = live.engine
-    live.check()
+    live.refresh()
     assert live.engine is not before  # opened anew, and found to be good
     (copy / ".DS_Store").touch()  # of no file that is mapped
     before = live.engine
-    live.check()
+    live.refresh()
     assert live.engine is before
 
 
 def test_a_bundle_that_is_replaced_by_a_rename_is_taken(copy: Path, other: Path) -> None:
-    live = Live.open(copy)
+    live = ModelManager.open(copy)
     copy.rename(copy.with_name("away"))
-    live.check()
+    live.refresh()
     assert live.unready
     other.rename(copy)
-    live.check()
+    live.refresh()
     assert live.engine.bundle.digest == open_bundle(copy).digest
 
 
@@ -133,17 +132,17 @@ def test_an_engine_that_had_to_be_signed_is_never_reopened_unsigned(copy: Path, 
 
     private, public = signature.generate(tmp_path / "ours")
     (copy / "signature.json").write_bytes(signature.sign(open_bundle(copy).digest, private))
-    live = Live(Engine.open(copy, public))
+    live = ModelManager(Engine.open(copy, public))
     (copy / "signature.json").unlink()
-    live.check()
+    live.refresh()
     assert live.unready
-    assert live.failed
-    assert "expected a signature by" in live.failed.error
+    assert live.last_error
+    assert "expected a signature by" in live.last_error.message
 
 
 @pytest.fixture
 def client(served: tuple[Path, Path]) -> Iterator[TestClient]:
-    with TestClient(create_app(Live.open(served[0]), Settings(poll=0.05))) as client:
+    with TestClient(create_app(ModelManager.open(served[0]), Settings(poll_interval_s=0.05))) as client:
         yield client
 
 

@@ -26,7 +26,7 @@ from musix_runtime.serving.connection_limits import (
     _network,
     fit_descriptors,
 )
-from musix_runtime.serving.load_shedding import Door
+from musix_runtime.serving.load_shedding import LoadSheddingProtocol, Rejecter
 from musix_runtime.serving.throttled_log import ThrottledLog
 from musix_runtime.settings import Settings
 
@@ -50,7 +50,7 @@ class Server:
                 Route("/large", self.large),
             ]
         )
-        self.app.state.away = lambda path: None
+        self.app.state.rejecter = Rejecter([], None)
         self.app.state.connection_limiter = self.limiter
         self.listener = socket.create_server(("127.0.0.1", 0))
 
@@ -83,7 +83,9 @@ class Server:
 def serve(**settings: object) -> Iterator[Server]:
     with ExitStack() as stack:
         server = Server(Settings(**settings), stack)  # type: ignore[arg-type]
-        config = uvicorn.Config(server.app, http=Door, ws="none", proxy_headers=False, log_level="warning")
+        config = uvicorn.Config(
+            server.app, http=LoadSheddingProtocol, ws="none", proxy_headers=False, log_level="warning"
+        )
         uvicorn_server = uvicorn.Server(config)
         thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [server.listener]}, daemon=True)
         thread.start()
@@ -183,7 +185,7 @@ def _trickle(connection: socket.socket, data: bytes) -> None:
 
 
 def test_an_unfinished_body_is_cut_before_and_after_the_answer() -> None:
-    with serve(body_seconds=0.5) as server:
+    with serve(body_timeout_s=0.5) as server:
         body = server.connect(POST % 10 + b"abc")
         assert read(body)[0] == 408
         answered = server.connect(POST.replace(b"/echo", b"/nothing") % 10 + b"abc")
@@ -195,7 +197,7 @@ def test_an_unfinished_body_is_cut_before_and_after_the_answer() -> None:
 
 def test_the_rest_of_an_answered_body_is_thrown_away_within_the_limit() -> None:
     request = POST.replace(b"/echo", b"/nothing") % 100_000
-    with serve(body_limit=150_000) as server:
+    with serve(max_body_bytes=150_000) as server:
         connection = server.connect(request + b"a")
         assert read(connection)[0] == 404
         connection.sendall(b"a" * 99_999 + GET)
@@ -338,7 +340,7 @@ def test_a_throttled_log_counts_what_it_left_out(
 
 
 def test_nothing_is_left_of_connections_that_are_gone() -> None:
-    with serve(head_timeout_s=0.5, body_seconds=0.5, keep_alive_s=0.5, send_timeout_s=0.5) as server:
+    with serve(head_timeout_s=0.5, body_timeout_s=0.5, keep_alive_s=0.5, send_timeout_s=0.5) as server:
         starts = (b"", GET, GET[:9], POST % 9, POST % 99_999 + b"a" * 50_000, b"HELLO\r\n\r\n", GET * 40)
         every = [server.connect(each) for each in starts for _ in range(5)]
         assert all(closed(each) for each in every)
@@ -352,7 +354,9 @@ def test_nothing_is_left_of_connections_that_are_gone() -> None:
 
 def test_connections_are_never_more_than_the_process_can_hold() -> None:
     command = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (300, int(sys.argv[1])))\n"
-    command += "from musix_runtime.settings import Settings\nfrom musix_runtime import connection_limits as limits\n"
+    command += (
+        "from musix_runtime.settings import Settings\nfrom musix_runtime.serving import connection_limits as limits\n"
+    )
     command += "print(limits.fit_descriptors(Settings(max_connections=1000)))"
     for hard, fitting in ((500, 500 - RESERVED_DESCRIPTORS), (2000, 1000)):
         done = subprocess.run([sys.executable, "-c", command, str(hard)], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The door of a real uvicorn on a real port, before an application that tells who is sent away by the path."""
+"""The load-shedding protocol in a real uvicorn on a real port; a stand-in rejecter decides by the path."""
 
 import socket
 import threading
@@ -12,11 +12,16 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from musix_runtime.serving.connection_limits import ConnectionLimiter
-from musix_runtime.serving.load_shedding import Door
+from musix_runtime.serving.load_shedding import LoadSheddingProtocol
 from musix_runtime.settings import Settings
 
-AWAY = b"POST /away HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
-TAKEN = b"POST /taken HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
+REJECTED = b"POST /rejected HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
+ADMITTED = b"POST /admitted HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody"
+
+
+class RejectByPath:
+    def reject(self, path: bytes) -> bytes | None:
+        return b"content-length: 4\r\nx: y\r\n\r\nfull" if path == b"/rejected" else None
 
 
 async def echo(request: Request) -> PlainTextResponse:
@@ -25,11 +30,11 @@ async def echo(request: Request) -> PlainTextResponse:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
-    app = Starlette(routes=[Route(path, echo, methods=["GET", "POST"]) for path in ("/away", "/taken")])
-    app.state.connection_limiter = ConnectionLimiter(Settings(keep_alive_s=1, body_seconds=1), lambda reason: None)
-    app.state.away = {b"/away": b"content-length: 4\r\nx: y\r\n\r\nfull"}.get
+    app = Starlette(routes=[Route(path, echo, methods=["GET", "POST"]) for path in ("/rejected", "/admitted")])
+    app.state.connection_limiter = ConnectionLimiter(Settings(keep_alive_s=1, body_timeout_s=1), lambda reason: None)
+    app.state.rejecter = RejectByPath()
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=Door, proxy_headers=False, log_level="warning")
+    config = uvicorn.Config(app, http=LoadSheddingProtocol, proxy_headers=False, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -45,7 +50,7 @@ def connection(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 
 def read(connection: socket.socket, count: int = 1) -> list[tuple[int, bytes]]:
-    """Status and body of so many answers, each body of four bytes."""
+    """Return status and body of `count` responses, each with a body of four bytes."""
     data, found = b"", []
     while len(found) < count:
         head, _, rest = data.partition(b"\r\n\r\n")
@@ -60,64 +65,64 @@ def read(connection: socket.socket, count: int = 1) -> list[tuple[int, bytes]]:
     return found
 
 
-def test_who_is_sent_away_has_the_whole_answer_and_keeps_the_connection(connection: socket.socket) -> None:
-    connection.sendall(AWAY)
+def test_a_rejected_request_gets_a_whole_response_and_keeps_its_connection(connection: socket.socket) -> None:
+    connection.sendall(REJECTED)
     head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
     status, *headers = head.split(b"\r\n")
     assert (status, body) == (b"HTTP/1.1 503 Service Unavailable", b"full")
     assert [each.partition(b":")[0] for each in headers] == [b"date", b"server", b"content-length", b"x"]
-    connection.sendall(TAKEN)
+    connection.sendall(ADMITTED)
     assert read(connection) == [(200, b"body")]
 
 
-def test_a_body_that_comes_later_is_not_taken_for_a_request(connection: socket.socket) -> None:
-    connection.sendall(AWAY[:-3])
+def test_the_late_body_of_a_rejected_request_is_ignored(connection: socket.socket) -> None:
+    connection.sendall(REJECTED[:-3])
     assert read(connection) == [(503, b"full")]
-    connection.sendall(AWAY[-3:] + TAKEN)
+    connection.sendall(REJECTED[-3:] + ADMITTED)
     assert read(connection) == [(200, b"body")]
 
 
-def test_requests_that_come_together_are_answered_in_their_order(connection: socket.socket) -> None:
-    connection.sendall(AWAY + TAKEN + AWAY + TAKEN + AWAY)
+def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> None:
+    connection.sendall(REJECTED + ADMITTED + REJECTED + ADMITTED + REJECTED)
     first, *others = read(connection, 5)
     assert first == (503, b"full")
-    assert others == [(200, b"body")] * 4  # which came while another one was under way
+    assert others == [(200, b"body")] * 4  # pipelined behind another request
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        AWAY.replace(b"POST", b"GET"),
-        AWAY.replace(b"host", b"connection: close\r\nhost"),
-        AWAY.replace(b"1.1", b"1.0"),
-        AWAY.replace(b"/away", b"/away?x"),
+        REJECTED.replace(b"POST", b"GET"),
+        REJECTED.replace(b"host", b"connection: close\r\nhost"),
+        REJECTED.replace(b"1.1", b"1.0"),
+        REJECTED.replace(b"/rejected", b"/rejected?x"),
     ],
     ids=["another method", "the last of its connection", "HTTP/1.0", "a query"],
 )
-def test_what_is_not_plain_goes_on_to_the_application(connection: socket.socket, request_: bytes) -> None:
+def test_a_request_that_is_not_plain_goes_to_the_application(connection: socket.socket, request_: bytes) -> None:
     connection.sendall(request_)
     assert read(connection) == [(200, b"body")]
 
 
-def test_who_waits_to_be_told_to_go_on_is_told_so(connection: socket.socket) -> None:
-    connection.sendall(AWAY[:-4].replace(b"host", b"expect: 100-continue\r\nhost"))
+def test_a_request_that_expects_100_continue_gets_it(connection: socket.socket) -> None:
+    connection.sendall(REJECTED[:-4].replace(b"host", b"expect: 100-continue\r\nhost"))
     assert connection.recv(65536).startswith(b"HTTP/1.1 100")
     connection.sendall(b"body")
     assert read(connection) == [(200, b"body")]
 
 
-def test_who_was_sent_away_and_says_no_more_is_disconnected(connection: socket.socket) -> None:
-    connection.sendall(AWAY)
+def test_an_idle_connection_is_closed_after_a_rejection(connection: socket.socket) -> None:
+    connection.sendall(REJECTED)
     assert read(connection) == [(503, b"full")]
     assert connection.recv(65536) == b""
 
 
-def test_a_body_that_never_comes_or_comes_late_does_not_hold_the_connection_for_ever(
+def test_a_missing_or_late_body_does_not_hold_the_connection_forever(
     connection: socket.socket, address: tuple[str, int]
 ) -> None:
     with socket.create_connection(address, timeout=20) as late:
         for each in (connection, late):
-            each.sendall(AWAY[:-4])
+            each.sendall(REJECTED[:-4])
             assert read(each) == [(503, b"full")]
         late.sendall(b"body")
         assert late.recv(65536) == b""

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from musix_runtime import Engine, Live, RecommendRequest, Store, create_app
+from musix_runtime import Engine, ModelManager, RecommendRequest, Registry, create_app
 from musix_runtime.errors import BundleError, InputError
-from musix_runtime.settings import Settings
+from musix_runtime.settings import RENAMED, Settings
 from tests.variants import flip, plant, variant
 
 TOKEN = "a token of the admin"
@@ -26,14 +26,14 @@ def make(demo_bundle: Path, tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def store(make: Make, tmp_path: Path) -> Store:
+def store(make: Make, tmp_path: Path) -> Registry:
     """A store whose live bundle is 1.0.0."""
-    store = Store(tmp_path / "store")
+    store = Registry(tmp_path / "store")
     store.publish(make("1.0.0"))
     return store
 
 
-def version(live: Live) -> str:
+def version(live: ModelManager) -> str:
     return live.engine.bundle.manifest.version
 
 
@@ -42,11 +42,11 @@ def mapped(path: Path) -> bool:
     return f"{path}/" in Path("/proc/self/maps").read_text()
 
 
-def test_the_live_bundle_is_taken_and_the_old_one_closed_after_its_last_request(store: Store, make: Make) -> None:
-    live = Live.open(store.path)
+def test_the_live_bundle_is_taken_and_the_old_one_closed_after_its_last_request(store: Registry, make: Make) -> None:
+    live = ModelManager.open(store.path)
     engine, old = live.engine, store.live("demo")
     store.publish(make("1.1.0"))
-    live.check()
+    live.refresh()
     assert version(live) == "1.1.0"
     assert engine.recommend(RecommendRequest(user_id="listener-001")).recommendations  # of a request that is not over
     assert mapped(old)
@@ -61,61 +61,63 @@ def test_the_live_bundle_is_taken_and_the_old_one_closed_after_its_last_request(
 
 
 def test_a_broken_bundle_is_told_once_and_the_last_good_one_answers(
-    store: Store, make: Make, caplog: pytest.LogCaptureFixture
+    store: Registry, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    live = Live.open(store.path / "demo")
+    live = ModelManager.open(store.path / "demo")
     plant(make("1.1.0"), store.path, "demo", broken="mood/model.onnx")
     for _ in range(3):
-        live.check()
+        live.refresh()
     assert version(live) == "1.0.0"
-    assert live.failed
-    assert live.failed.version == "1.1.0"
-    assert "mood/model.onnx: expected SHA-256" in live.failed.error
-    assert [each.message for each in caplog.records] == [f"demo 1.1.0 is refused: {live.failed.error}"]
+    assert live.last_error
+    assert live.last_error.version == "1.1.0"
+    assert "mood/model.onnx: expected SHA-256" in live.last_error.message
+    assert [each.message for each in caplog.records] == [f"demo 1.1.0 is refused: {live.last_error.message}"]
     store.rollback("demo")
-    live.check()
-    assert (version(live), live.failed) == ("1.0.0", None)
+    live.refresh()
+    assert (version(live), live.last_error) == ("1.0.0", None)
 
 
-def test_a_bundle_that_was_repaired_is_taken(store: Store, make: Make) -> None:
-    live = Live.open(store.path)
+def test_a_bundle_that_was_repaired_is_taken(store: Registry, make: Make) -> None:
+    live = ModelManager.open(store.path)
     plant(make("1.1.0"), store.path, "demo", broken="mood/model.onnx")
-    live.check()
+    live.refresh()
     assert version(live) == "1.0.0"
     flip(store.live("demo") / "mood" / "model.onnx")
-    live.check()
-    assert (version(live), live.failed) == ("1.1.0", None)
+    live.refresh()
+    assert (version(live), live.last_error) == ("1.1.0", None)
 
 
-def test_a_pointer_that_cannot_be_read_is_told_and_read_again(store: Store) -> None:
-    live = Live.open(store.path)
+def test_a_pointer_that_cannot_be_read_is_told_and_read_again(store: Registry) -> None:
+    live = ModelManager.open(store.path)
     pointer = store.path / "demo" / "live"
     pointer.rename(pointer.with_name("away"))
-    live.check()
-    assert live.failed
-    assert live.failed.version is None
+    live.refresh()
+    assert live.last_error
+    assert live.last_error.version is None
     pointer.with_name("away").rename(pointer)
-    live.check()
-    assert live.failed is None
+    live.refresh()
+    assert live.last_error is None
 
 
-def test_a_server_starts_with_the_last_good_bundle(store: Store, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_starts_with_the_last_good_bundle(
+    store: Registry, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     plant(make("1.1.0"), store.path, "demo", broken="mood/model.onnx")
     plant(make("1.2.0"), store.path, "demo", broken="ranker/model.onnx")
-    live = Live.open(store.path)
+    live = ModelManager.open(store.path)
     assert version(live) == "1.0.0"
-    assert live.failed
-    assert live.failed.version == "1.2.0"
+    assert live.last_error
+    assert live.last_error.version == "1.2.0"
     assert len(caplog.records) == 2
     flip(store.path / "demo" / "1.0.0" / "mood" / "model.onnx")
     with pytest.raises(BundleError, match=r"demo: expected a good bundle among 1.2.0, 1.1.0, 1.0.0, found none"):
-        Live.open(store.path)
+        ModelManager.open(store.path)
 
 
-def test_it_follows_until_told_to_stop(store: Store, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_follows_until_told_to_stop(store: Registry, make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    live, before = Live.open(store.path), threading.active_count()
-    with live.following(0.01):
+    live, before = ModelManager.open(store.path), threading.active_count()
+    with live.polling(0.01):
         store.publish(make("1.1.0"))
         deadline = threading.Event()
         for _ in range(3000):
@@ -127,15 +129,15 @@ def test_it_follows_until_told_to_stop(store: Store, make: Make, caplog: pytest.
 
 
 def test_a_bundle_alone_has_nothing_to_follow(engine: Engine) -> None:
-    live = Live(engine)
-    with live.following(0.01):
-        live.check()
+    live = ModelManager(engine)
+    with live.polling(0.01):
+        live.refresh()
     assert live.engine is engine
 
 
 @pytest.fixture
-def client(store: Store) -> TestClient:
-    return TestClient(create_app(Live.open(store.path), Settings(admin_token=TOKEN)))
+def client(store: Registry) -> TestClient:
+    return TestClient(create_app(ModelManager.open(store.path), Settings(admin_token=TOKEN)))
 
 
 def act(client: TestClient, action: str, authorization: str | None = f"Bearer {TOKEN}") -> tuple[int, dict]:
@@ -144,7 +146,7 @@ def act(client: TestClient, action: str, authorization: str | None = f"Bearer {T
     return response.status_code, response.json()
 
 
-def test_the_admin_reloads_and_rolls_back(client: TestClient, store: Store, make: Make) -> None:
+def test_the_admin_reloads_and_rolls_back(client: TestClient, store: Registry, make: Make) -> None:
     store.publish(make("1.1.0"))
     assert client.get("/ready").json()["version"] == "1.0.0"
     status, body = act(client, "reload")
@@ -157,7 +159,7 @@ def test_the_admin_reloads_and_rolls_back(client: TestClient, store: Store, make
     assert "expected a version that was live before 1.0.0, found none" in body["error"]["message"]
 
 
-def test_a_reload_that_is_refused_is_a_conflict(client: TestClient, store: Store, make: Make) -> None:
+def test_a_reload_that_is_refused_is_a_conflict(client: TestClient, store: Registry, make: Make) -> None:
     plant(make("1.1.0"), store.path, "demo", broken="mood/model.onnx")
     status, body = act(client, "reload")
     assert (status, body["error"]["code"]) == (409, "conflict")
@@ -169,7 +171,7 @@ def test_a_reload_that_is_refused_is_a_conflict(client: TestClient, store: Store
 
 
 @pytest.mark.parametrize("action", ["reload", "rollback"])
-def test_only_the_admin_may(client: TestClient, store: Store, action: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_admin_may(client: TestClient, store: Registry, action: str, caplog: pytest.LogCaptureFixture) -> None:
     for none in (None, "", "Bearer", "Bearer ", f"Basic {TOKEN}"):
         status, body = act(client, action, none)
         assert (status, body["error"]["code"]) == (401, "unauthorized")
@@ -182,13 +184,13 @@ def test_only_the_admin_may(client: TestClient, store: Store, action: str, caplo
 
 
 @pytest.mark.parametrize("action", ["reload", "rollback"])
-def test_without_a_token_or_a_store_there_is_no_admin(store: Store, engine: Engine, action: str) -> None:
-    assert act(TestClient(create_app(Live.open(store.path))), action)[0] == 404
+def test_without_a_token_or_a_store_there_is_no_admin(store: Registry, engine: Engine, action: str) -> None:
+    assert act(TestClient(create_app(ModelManager.open(store.path))), action)[0] == 404
     assert act(TestClient(create_app(engine, Settings(admin_token=TOKEN))), action)[0] == 404
 
 
-def test_an_application_follows_for_its_lifespan(store: Store, make: Make) -> None:
-    with TestClient(create_app(Live.open(store.path), Settings(poll=0.01))) as client:
+def test_an_application_follows_for_its_lifespan(store: Registry, make: Make) -> None:
+    with TestClient(create_app(ModelManager.open(store.path), Settings(poll_interval_s=0.01))) as client:
         store.publish(make("1.1.0"))
         pause = threading.Event()
         for _ in range(3000):
@@ -197,9 +199,9 @@ def test_an_application_follows_for_its_lifespan(store: Store, make: Make) -> No
         assert client.get("/ready").json()["version"] == "1.1.0"
 
 
-def test_the_scope_of_a_request_that_is_over_holds_no_engine(store: Store, make: Make) -> None:
+def test_the_scope_of_a_request_that_is_over_holds_no_engine(store: Registry, make: Make) -> None:
     """A server keeps the last scope of an idle connection for as long as the client stays."""
-    live = Live.open(store.path)
+    live = ModelManager.open(store.path)
     scope = {"type": "http", "method": "GET", "path": "/ready", "headers": [], "query_string": b""}
     sent: list[Any] = []
 
@@ -213,17 +215,26 @@ def test_the_scope_of_a_request_that_is_over_holds_no_engine(store: Store, make:
     assert sent[0]["status"] == 200
     gone = weakref.ref(live.engine)
     store.publish(make("1.1.0"))
-    live.check()
+    live.refresh()
     assert gone() is None
 
 
 def test_settings_of_a_store_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUSIX_POLL", "0.5")
+    monkeypatch.setenv("MUSIX_POLL_INTERVAL_S", "0.5")
     monkeypatch.setenv("MUSIX_ADMIN_TOKEN", TOKEN)
     settings = Settings.from_environment()
-    assert (settings.poll, settings.admin_token) == (0.5, TOKEN)
+    assert (settings.poll_interval_s, settings.admin_token) == (0.5, TOKEN)
     assert TOKEN not in repr(settings)
     for wrong in ("0", "-1", "nan", "inf", "soon", ""):
-        monkeypatch.setenv("MUSIX_POLL", wrong)
-        with pytest.raises(InputError, match="MUSIX_POLL: expected a number of seconds above 0, found"):
+        monkeypatch.setenv("MUSIX_POLL_INTERVAL_S", wrong)
+        with pytest.raises(InputError, match="MUSIX_POLL_INTERVAL_S: expected a number of seconds above 0, found"):
             Settings.from_environment()
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_the_old_name_of_a_setting_is_refused_with_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    monkeypatch.setenv(old, "1")
+    with pytest.raises(InputError, match=f"{old}: expected {new}, found the name that it had before"):
+        Settings.from_environment()

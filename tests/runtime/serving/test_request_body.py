@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
-from musix_runtime.errors import MAX_VIOLATIONS, RequestError
+from musix_runtime.errors import MAX_FIELD_ERRORS, RequestError
 from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest
 from musix_runtime.serving.request_body import MAX_VALUES, NAMED_BYTES, BatchDecoder, Decoder, read_body
 from musix_runtime.settings import Settings
@@ -32,7 +32,7 @@ def read(*parts: bytes, kind: bytes = JSON, encoding: bytes | None = None, limit
     async def receive() -> Any:
         return messages.pop(0)
 
-    return asyncio.run(read_body({"type": "http", "headers": headers}, receive, Settings(body_limit=limit)))
+    return asyncio.run(read_body({"type": "http", "headers": headers}, receive, Settings(max_body_bytes=limit)))
 
 
 def refusal(*parts: bytes, **options: Any) -> tuple[int, str]:
@@ -159,22 +159,22 @@ def test_a_batch_has_at_most_a_thousand_tracks() -> None:
 
 def test_at_most_twenty_wrong_fields_are_named_and_the_others_counted() -> None:
     error = wrong(BatchDecoder(), b"[" + b"0," * 999 + b"0]")
-    assert (len(error.violations), error.more) == (MAX_VIOLATIONS, BATCH_LIMIT - MAX_VIOLATIONS)
+    assert (len(error.field_errors), error.more) == (MAX_FIELD_ERRORS, BATCH_LIMIT - MAX_FIELD_ERRORS)
     assert str(error).endswith("; and 980 more")
     fields = ",".join(f'"{i}":0' for i in range(1000))
-    assert wrong(Decoder(SimilarRequest), b"{%b}" % fields.encode()).more == 1001 - MAX_VIOLATIONS
+    assert wrong(Decoder(SimilarRequest), b"{%b}" % fields.encode()).more == 1001 - MAX_FIELD_ERRORS
 
 
 def test_of_a_large_body_the_first_wrong_field_is_named() -> None:
     body = json.dumps({"audioFeatures": FEATURES | {"energy": 7}, "artists": ["a" * 500] * 40, "x": 1}).encode()
     assert len(body) > NAMED_BYTES
-    (found,) = wrong(Decoder(ClassifyRequest), body).violations
+    (found,) = wrong(Decoder(ClassifyRequest), body).field_errors
     assert (found.path, found.message) == ("audioFeatures.energy", "expected float <= 1.0")
 
 
 @pytest.mark.parametrize("digits", [5_000, 100_000])
 def test_numbers_without_end_are_wrong_fields(digits: int) -> None:
-    (found,) = wrong(Decoder(SimilarRequest), b'{"trackId":"a","limit":%b}' % (b"9" * digits)).violations
+    (found,) = wrong(Decoder(SimilarRequest), b'{"trackId":"a","limit":%b}' % (b"9" * digits)).field_errors
     assert (found.path, found.message) == ("limit", "integer value out of range")
 
 
@@ -186,7 +186,7 @@ def test_nothing_long_is_repeated_in_a_message(form: str, size: int) -> None:
     refused = refused_by(Decoder(RecommendRequest), (form % ("x" * size)).encode())
     assert (refused is None) == (size == 500 and 'userId":"%' in form)  # which an id may have
     if isinstance(refused, RequestError):
-        assert all(len(each.path) + len(each.message) < 500 for each in refused.violations)
+        assert all(len(each.path) + len(each.message) < 500 for each in refused.field_errors)
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
@@ -204,8 +204,8 @@ def test_whatever_is_sent_becomes_a_message_or_a_short_refusal(body: bytes) -> N
     for decoder in DECODERS:
         refused = refused_by(decoder, body)
         if isinstance(refused, RequestError):
-            assert 1 <= len(refused.violations) <= MAX_VIOLATIONS
-            assert len(msgspec.json.encode(refused.violations)) < 20_000
+            assert 1 <= len(refused.field_errors) <= MAX_FIELD_ERRORS
+            assert len(msgspec.json.encode(refused.field_errors)) < 20_000
         elif refused:
             assert (refused.status_code, len(refused.detail) < 300) == (400, True)
 

@@ -1,0 +1,47 @@
+"""The context of one request, from its first byte to the last byte of its response."""
+
+from time import perf_counter
+from typing import Any
+
+from musix_runtime.engine import Engine
+from musix_runtime.errors import NotReadyError
+from musix_runtime.timing import StageTimer
+
+SCOPE_KEY = "musix.request_context"  # in the ASGI scope
+UNMATCHED = "other"  # the route of requests to no route, whose paths may be anything
+
+
+class RequestContext:
+    """What is known about a request while it is answered."""
+
+    __slots__ = ("_engine", "bundle", "method", "path", "request", "route", "source", "start", "timer", "unready")
+
+    def __init__(self, engine: Engine, method: str, path: str, unready: str | None = None) -> None:
+        self.start = perf_counter()
+        self._engine = engine
+        self.bundle = engine.bundle
+        self.unready = unready
+        self.method = method
+        self.path = path
+        self.route = UNMATCHED
+        self.request: Any = None  # the decoded body
+        self.source = ""
+        self.timer = StageTimer()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that answers this request. Raises NotReadyError when the files of its bundle have changed."""
+        if self.unready:
+            raise NotReadyError(self.unready)
+        return self._engine
+
+    @property
+    def seconds(self) -> float:
+        """Time since the request began."""
+        return perf_counter() - self.start
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers of every response: the bundle, and in Server-Timing the time of each stage in ms."""
+        timing = f"total;dur={1000 * self.seconds:.3f}"
+        stages = "".join([f", {name};dur={1000 * seconds:.3f}" for name, seconds in self.timer.seconds.items()])
+        return [(b"x-bundle", self.bundle.label.encode()), (b"server-timing", (timing + stages).encode())]

@@ -1,0 +1,164 @@
+"""The table of routes: every path that the server answers, declared once.
+
+Starlette's routes and the OpenAPI document are both made from `ROUTES`. To add a route, write its endpoint and one
+entry. A request to a model goes this way: `ROUTES` -> endpoint (`endpoints.py`) -> `DynamicBatcher.submit`
+(`batching.py`) -> `handle_batch` of the endpoint -> `Engine` -> JSON.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from starlette.routing import Route as StarletteRoute
+
+from musix_runtime.schemas import (
+    BATCH_LIMIT,
+    BundleIdentity,
+    ClassifyRequest,
+    ClassifyResponse,
+    HealthResponse,
+    ReadyResponse,
+    RecommendRequest,
+    RecommendResponse,
+    SimilarRequest,
+    SimilarResponse,
+)
+from musix_runtime.serving.endpoints import Classify, ClassifyMany, ModelEndpoint, Recommend, Resources, Similar
+from musix_runtime.serving.server_endpoints import (
+    Health,
+    Ready,
+    Reload,
+    Rollback,
+    ServerEndpoint,
+    ServerState,
+    ShowDocs,
+    ShowDocument,
+    ShowIndex,
+    ShowMetrics,
+)
+
+# In examples, these stand for a track of the catalogue and a user of the collab part of the bundle that is served.
+TRACK_ID, USER_ID = "{trackId}", "{userId}"
+BODY_ERRORS = (400, 408, 413, 415, 422, 503)  # of every route with a request body
+ADMIN_ERRORS = (401, 403, 409, 503)
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route. `request` and `response` are types of `schemas.py`; a response that is not JSON has a `media_type`."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    endpoint: type[ModelEndpoint] | type[ServerEndpoint]
+    operation_id: str
+    tag: str
+    summary: str
+    request: Any = None
+    response: Any = None
+    media_type: str = "application/json"
+    errors: tuple[int, ...] = ()
+    max_batch_size: int = 1  # requests that one call of the engine answers
+    example: Any = None  # of a request
+    admin: bool = False  # only with a registry, and for the administrator
+    enveloped: bool = True  # whether a JSON response has the form {"success": true, "data": ...}
+
+
+MODELS, SERVER, ADMIN = "models", "server", "admin"
+ROUTES = (
+    Route(
+        *("POST", "/api/ml/classify", Classify, "classify", MODELS),
+        summary="Predict genre and mood of one track.",
+        request=ClassifyRequest,
+        response=ClassifyResponse,
+        errors=(*BODY_ERRORS, 404),
+        max_batch_size=16,
+        example={"trackId": TRACK_ID},
+    ),
+    Route(
+        *("POST", "/api/ml/classify/batch", ClassifyMany, "classifyBatch", MODELS),
+        summary=f"Predict genre and mood of up to {BATCH_LIMIT:,} tracks, in order.",
+        request=list[ClassifyRequest],
+        response=list[ClassifyResponse],
+        errors=(*BODY_ERRORS, 404),
+        example=[{"trackId": TRACK_ID}],
+    ),
+    Route(
+        *("POST", "/api/ml/recommend", Recommend, "recommend", MODELS),
+        summary="Recommend the next tracks to a listener, with reasons.",
+        request=RecommendRequest,
+        response=RecommendResponse,
+        errors=BODY_ERRORS,
+        max_batch_size=16,
+        example={"userId": USER_ID, "limit": 5},
+    ),
+    Route(
+        *("POST", "/api/ml/similar", Similar, "similar", MODELS),
+        summary="Find the tracks nearest to a track.",
+        request=SimilarRequest,
+        response=SimilarResponse,
+        errors=(*BODY_ERRORS, 404),
+        max_batch_size=8,
+        example={"trackId": TRACK_ID, "limit": 5},
+    ),
+    Route(
+        *("GET", "/health", Health, "health", SERVER),
+        summary="Tell whether the process is alive.",
+        response=HealthResponse,
+    ),
+    Route(
+        *("GET", "/ready", Ready, "ready", SERVER),
+        summary="Tell which bundle is served: verified, with its golden cases checked.",
+        response=ReadyResponse,
+        errors=(503,),
+    ),
+    Route(
+        *("GET", "/metrics", ShowMetrics, "metrics", SERVER),
+        summary="Show the metrics in Prometheus' text format.",
+        media_type="text/plain",
+    ),
+    Route(
+        *("GET", "/openapi.json", ShowDocument, "openapi", SERVER),
+        summary="Show this document.",
+        response=dict[str, Any],
+        enveloped=False,
+    ),
+    Route(
+        *("GET", "/docs", ShowDocs, "docs", SERVER),
+        summary="Show this document as a page.",
+        media_type="text/html",
+    ),
+    Route(
+        *("GET", "/", ShowIndex, "index", SERVER),
+        summary="Show a page of links.",
+        media_type="text/html",
+    ),
+    Route(
+        *("POST", "/api/ml/reload", Reload, "reload", ADMIN),
+        summary="Read the registry's live pointer now, and open its bundle again if it was refused.",
+        response=BundleIdentity,
+        errors=ADMIN_ERRORS,
+        admin=True,
+    ),
+    Route(
+        *("POST", "/api/ml/rollback", Rollback, "rollback", ADMIN),
+        summary="Make the previous version live again.",
+        response=BundleIdentity,
+        errors=ADMIN_ERRORS,
+        admin=True,
+    ),
+)
+
+
+def routes_of(admin: bool) -> list[Route]:
+    """Return the routes of a server, with those of the administrator if it has one."""
+    return [route for route in ROUTES if admin or not route.admin]
+
+
+def starlette_routes(routes: list[Route], resources: Resources, state: ServerState) -> list[StarletteRoute]:
+    """Return the routes as Starlette takes them, each with an endpoint of its own."""
+    return [StarletteRoute(route.path, _endpoint(route, resources, state), methods=[route.method]) for route in routes]
+
+
+def _endpoint(route: Route, resources: Resources, state: ServerState) -> ModelEndpoint | ServerEndpoint:
+    if issubclass(route.endpoint, ModelEndpoint):
+        return route.endpoint(route, resources)
+    return route.endpoint(route, state)

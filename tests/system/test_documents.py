@@ -1,0 +1,125 @@
+"""The documents are true: their commands run, their Python runs, their links lead somewhere.
+
+A `console` block is run line by line (`$ ` starts a command); the output below a command is compared without its
+numbers. A `python` block is run as a program. A comment `<!-- not run: REASON -->` just before a block leaves it out; a
+`sh` block must have one. All blocks of a page share a folder with the demo bundle, its training run, the recipes and
+the examples.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from musix_trainer.run import Run
+from tests.conftest import ROOT
+from tests.system.documents import Block, Command, blocks, commands, dead_links, missing_lines
+from tests.system.servers import free_port, running
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bundles/*.md"), *ROOT.glob("perf/*.md")]
+PORT = "8000"  # in the documents; a free one in the test
+TIMEOUT_S = 300
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def saved_run(demo_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / demo_run.recipe.label
+    demo_run.save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, demo_bundle: Path, saved_run: Path) -> Path:
+    """A folder as the documents expect it: recipes, examples, and what `make demo` leaves in build/."""
+    shutil.copytree(demo_bundle, tmp_path / "build" / demo_bundle.name)
+    shutil.copytree(saved_run, tmp_path / "build" / "runs" / saved_run.name)
+    for name in ("bundles", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=name_of)
+def test_the_commands_and_snippets_of_a_page_run(page: Path, folder: Path) -> None:
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    port = str(free_port())
+    with Runner(folder, port, environment) as runner:
+        for block in blocks(page.read_text()):
+            if not block.not_run:
+                runner.run_block(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_page_says_why_a_shell_block_is_not_run(page: Path) -> None:
+    assert [block.text for block in blocks(page.read_text()) if block.language == "sh" and not block.not_run] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    assert dead_links(page) == []
+
+
+class Runner:
+    """Runs the blocks of one page in a folder. A server runs in the background until the next server or the end."""
+
+    def __init__(self, folder: Path, port: str, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.port = port
+        self.environment = environment
+        self.server = ExitStack()
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.close()
+
+    def run_block(self, block: Block) -> None:
+        """Run a `console` or `python` block; leave blocks of other languages alone."""
+        text = block.text.replace(PORT, self.port)
+        if block.language == "python":
+            self._run_program([sys.executable, "-c", text])
+        elif block.language == "console":
+            for command in commands(Block(block.language, text, block.not_run)):
+                self._run_command(command)
+
+    def _run_command(self, command: Command) -> None:
+        if "musix serve " in command.text:
+            self._serve(command)
+            return
+        code, printed = self._run_program(["bash", "-o", "pipefail", "-c", command.text], check=False)
+        fails = any(line.startswith("error: ") for line in command.output)
+        assert (code != 0) == fails, f"$ {command.text}\n{printed}"
+        assert missing_lines(command.output, printed) == [], f"$ {command.text}\n{printed}"
+
+    def _serve(self, command: Command) -> None:
+        self.server.close()
+        shell = ["bash", "-c", f"cd {self.folder} && {_with_exec(command.text)} --port {self.port}"]
+        self.server.enter_context(running(shell, f"http://127.0.0.1:{self.port}/ready", **self.environment))
+
+    def _run_program(self, arguments: list[str], check: bool = True) -> tuple[int, str]:
+        """Return the exit code and all that was printed."""
+        done = subprocess.run(
+            arguments,
+            cwd=self.folder,
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{arguments[-1]}\n{done.stdout}"
+        return done.returncode, done.stdout
+
+
+def _with_exec(command: str) -> str:
+    """Return the command so that the shell becomes the server, which then receives the signal that ends it."""
+    return command.replace("musix serve", "exec musix serve", 1)
