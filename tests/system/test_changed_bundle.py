@@ -36,7 +36,7 @@ def copy_over(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-r", f"{source}/." if source.is_dir() else source, target], check=True)
 
 
-@pytest.mark.parametrize("form", ["folder", "packed", "store"])
+@pytest.mark.parametrize("form", ["folder", "packed"])
 def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path: Path, form: str) -> None:
     """First by bytes that are no bundle, of the same size; then by another good one, of the same size as well."""
     bundles = {mark: variant(demo_bundle, tmp_path / mark, "1.0.0", mark) for mark in "AB"}
@@ -46,9 +46,6 @@ def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path:
             open_bundle(folder).pack(tmp_path / f"{mark}.musix")
             bundles[mark] = tmp_path / f"{mark}.musix"
         path = served = Path(shutil.copyfile(bundles["A"], tmp_path / "served.musix"))
-    if form == "store":
-        path = tmp_path / "store"
-        served = Registry(path).publish(bundles["A"])
     files = [each for each in (served, *served.rglob("*")) if each.is_file()]
     with serve(path, tmp_path) as server:
         status, good = ask(server)

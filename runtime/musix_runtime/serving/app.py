@@ -14,10 +14,10 @@ from musix_runtime.serving.authorization import AdminAuthorization
 from musix_runtime.serving.connection_limits import ConnectionLimiter
 from musix_runtime.serving.docs import DocumentCache
 from musix_runtime.serving.endpoints import BatchedEndpoint, Resources
-from musix_runtime.serving.load_shedding import Rejecter
 from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.middleware import RequestContextMiddleware, RequestHooks
 from musix_runtime.serving.model_manager import ModelManager
+from musix_runtime.serving.rejecter import Rejecter
 from musix_runtime.serving.responses import http_error, input_error, not_ready
 from musix_runtime.serving.routes import routes_of, starlette_routes
 from musix_runtime.serving.server_endpoints import ServerState

@@ -26,7 +26,8 @@ from musix_runtime.serving.connection_limits import (
     _network,
     fit_descriptors,
 )
-from musix_runtime.serving.load_shedding import LoadSheddingProtocol, Rejecter
+from musix_runtime.serving.load_shedding import LoadSheddingProtocol
+from musix_runtime.serving.rejecter import Rejecter
 from musix_runtime.serving.throttled_log import ThrottledLog
 from musix_runtime.settings import Settings
 

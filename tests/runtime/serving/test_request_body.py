@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from musix_runtime.errors import MAX_FIELD_ERRORS, RequestError
 from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest
-from musix_runtime.serving.request_body import MAX_VALUES, NAMED_BYTES, BatchDecoder, Decoder, read_body
+from musix_runtime.serving.request_body import MAX_FULLY_CHECKED_BYTES, MAX_VALUES, BatchDecoder, Decoder, read_body
 from musix_runtime.settings import Settings
 from tests.runtime.test_schemas import FEATURES
 
@@ -167,7 +167,7 @@ def test_at_most_twenty_wrong_fields_are_named_and_the_others_counted() -> None:
 
 def test_of_a_large_body_the_first_wrong_field_is_named() -> None:
     body = json.dumps({"audioFeatures": FEATURES | {"energy": 7}, "artists": ["a" * 500] * 40, "x": 1}).encode()
-    assert len(body) > NAMED_BYTES
+    assert len(body) > MAX_FULLY_CHECKED_BYTES
     (found,) = wrong(Decoder(ClassifyRequest), body).field_errors
     assert (found.path, found.message) == ("audioFeatures.energy", "expected float <= 1.0")
 
