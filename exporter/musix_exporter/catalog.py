@@ -4,11 +4,11 @@ import numpy as np
 
 from musix_exporter.bundle_writer import Files
 from musix_runtime.models.arrays import Strings
-from musix_trainer.data.tracks import Catalogue
-from musix_trainer.models.item_stats import CatalogModel
+from musix_trainer.data.tracks import Tracks
+from musix_trainer.models.item_stats import ItemStats
 
 
-def convert(catalogue: Catalogue, model: CatalogModel, files: Files) -> None:
+def convert(catalogue: Tracks, model: ItemStats, files: Files) -> None:
     """Add the catalog folder to a bundle's files."""
     ids = catalogue.ids
     files.add_array("catalog/ids.npy", np.array([each.encode() for each in ids["track_id"]]))

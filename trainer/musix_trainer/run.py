@@ -17,17 +17,16 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from musix_runtime.atomic import new_folder
-from musix_runtime.bundle.manifest import Provenance, Serving
-from musix_runtime.bundle.manifest import Source as SourceCard
+from musix_runtime.bundle.manifest import Provenance, Serving, Source
 from musix_runtime.errors import InputError
 from musix_runtime.models.features import AUDIO
 from musix_runtime.models.retrieval import Retriever
 from musix_trainer import progress, recipe
 from musix_trainer.data import split, synthetic, tables
-from musix_trainer.data.impressions import Feedback, feedback
-from musix_trainer.data.interactions import Listening, listening
-from musix_trainer.data.tables import Source
-from musix_trainer.data.tracks import Catalogue, catalogue
+from musix_trainer.data.impressions import Impressions, read_impressions
+from musix_trainer.data.interactions import Interactions, read_interactions
+from musix_trainer.data.tables import Table
+from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
 from musix_trainer.recipe import Recipe, RecipeFile
 
@@ -40,9 +39,9 @@ class Run:
     """Everything that one training gave."""
 
     recipe_file: RecipeFile
-    catalogue: Catalogue
-    listening: Listening
-    catalog: item_stats.CatalogModel
+    catalogue: Tracks
+    interactions: Interactions
+    catalog: item_stats.ItemStats
     genre: genre.GenreModel
     mood: mood.MoodModel
     collab: collab.CollabModel
@@ -65,7 +64,7 @@ class Run:
             (target / "recipe.toml").write_bytes(self.recipe_file.text)
             tables.write(target / "tracks.parquet", self.catalogue.frame)
             tables.write(target / "ids.parquet", self.catalogue.ids)
-            self.listening.save(target / "listening")
+            self.interactions.save(target / "listening")
             np.save(target / "inputs.npy", self.catalogue.inputs)
             np.save(target / "families.npy", self.catalogue.families)
             for part in ("catalog", "genre", "mood", "collab", "content", "ranker"):
@@ -92,15 +91,15 @@ class Run:
         origin = check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance))
         return cls(
             recipe_file,
-            Catalogue(
+            Tracks(
                 tables.read(path / "tracks.parquet").frame,
                 tables.read(path / "ids.parquet").frame,
                 np.load(path / "inputs.npy"),
                 card["labels"],
                 np.load(path / "families.npy"),
             ),
-            Listening.load(path / "listening"),
-            item_stats.CatalogModel.load(path / "catalog"),
+            Interactions.load(path / "listening"),
+            item_stats.ItemStats.load(path / "catalog"),
             genre.GenreModel.load(path / "genre"),
             mood.MoodModel.load(path / "mood", recipe_file.recipe.mood),
             collab.CollabModel.load(path / "collab"),
@@ -137,7 +136,7 @@ def evaluation(path: Path) -> dict[str, Any]:
 def make_retriever(
     collab_model: collab.CollabModel,
     content_model: content.ContentModel,
-    catalog_model: item_stats.CatalogModel,
+    catalog_model: item_stats.ItemStats,
     settings: recipe.Ranker,
 ) -> Retriever:
     """The runtime's retriever over trained arrays."""
@@ -159,30 +158,30 @@ def train(recipe_file: RecipeFile, data: Path | None) -> Run:
     """
     settings, seed = recipe_file.recipe, recipe_file.recipe.seed
     sources = _sources(settings, data)
-    tracks = catalogue(sources["tracks"])
-    heard = listening(sources["listening"], tracks)
-    given = feedback(sources["feedback"], tracks, heard) if "feedback" in sources else None
+    tracks = read_tracks(sources["tracks"])
+    heard = read_interactions(sources["listening"], tracks)
+    given = read_impressions(sources["feedback"], tracks, heard) if "feedback" in sources else None
     for name, source in sources.items():
         progress.say(
             f"{name}: {source.rows:,} rows; "
             + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
         )
-    with one_thread():
+    with deterministic():
         parts, quality = _train_parts(settings, tracks, heard, given, seed)
     return Run(recipe_file, tracks, heard, **parts, quality=quality, provenance=provenance(recipe_file, sources))
 
 
-def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Catalogue, Listening]:
+def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Interactions]:
     """The recipe's catalogue and listening, read and checked."""
     sources = _sources(recipe_file.recipe, data)
-    tracks = catalogue(sources["tracks"])
-    return tracks, listening(sources["listening"], tracks)
+    tracks = read_tracks(sources["tracks"])
+    return tracks, read_interactions(sources["listening"], tracks)
 
 
 def _train_parts(
-    settings: Recipe, tracks: Catalogue, heard: Listening, given: Feedback | None, seed: int
+    settings: Recipe, tracks: Tracks, heard: Interactions, given: Impressions | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    parts = split.listening(heard, tracks.primary_artists(), settings.split, seed)
+    parts = split.split_interactions(heard, tracks.primary_artists(), settings.split, seed)
     trained, validation, test = (heard.select(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST))
     genre_model, genre_card = genre.train(tracks, settings.genre, seed)
     audio = np.ascontiguousarray(tracks.inputs[:, : len(AUDIO)])
@@ -196,10 +195,10 @@ def _train_parts(
     ranker_model, ranker_card = ranker.train(retriever, collab_model, given, validation, settings.ranker, seed)
     quality = {
         "split": {
-            "listening held out by": settings.split.by,
-            "pairs in training": len(trained),
-            "pairs in validation": len(validation),
-            "pairs in test": len(test),
+            "by": settings.split.by,
+            "train_pairs": len(trained),
+            "validation_pairs": len(validation),
+            "test_pairs": len(test),
         },
         "genre": genre_card,
         "mood": mood_card,
@@ -219,10 +218,10 @@ def _train_parts(
     return models, quality
 
 
-def _sources(settings: Recipe, data: Path | None) -> dict[str, Source]:
+def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
     if settings.source == "synthetic":
         progress.say("the data is simulated: it shows that all works, and nothing about real listeners")
-        return synthetic.sources(settings.synthetic, settings.seed)
+        return synthetic.generate_tables(settings.synthetic, settings.seed)
     if settings.source == "lastfm":
         raise InputError(
             f"{settings.name}: expected a recipe with tracks, found one of listening alone: for `musix train` and"
@@ -243,7 +242,7 @@ def _shown(note: int | str) -> str:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Linear algebra and PyTorch on one thread, and PyTorch by its deterministic kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -256,14 +255,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenance:
+def provenance(recipe_file: RecipeFile, sources: dict[str, Table]) -> Provenance:
     """What a run was made of, and by what."""
     return Provenance(
         recipe_sha256=recipe_file.sha256,
         recipe=recipe_file.text.decode(),
-        sources={
-            name: SourceCard(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
-        },
+        sources={name: Source(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()},
         packages={name: version(name) for name in ("musix-edge", *PACKAGES)} | {"python": platform.python_version()},
         git_commit=_git_commit(recipe_file),
     )
