@@ -12,7 +12,7 @@ from musix_trainer.data.interactions import Interactions
 from musix_trainer.data.synthetic import World, taken
 from musix_trainer.models import item_stats
 from musix_trainer.models.ranker import TrainingExamples, _lists, _loss, candidates, features_of, known, train
-from musix_trainer.recipe import Catalog
+from musix_trainer.recipe import CatalogSection
 from musix_trainer.run import Run
 
 
@@ -83,7 +83,7 @@ def test_feedback_of_one_kind_teaches_nothing(demo_run: Run, taken_: bool) -> No
 
 def test_freshness_halves_with_every_half_life(demo_run: Run) -> None:
     dates = demo_run.catalogue.frame["release_date"].to_numpy()
-    half_life = Catalog().freshness_half_life
+    half_life = CatalogSection().freshness_half_life
     expected = 0.5 ** ((dates.max() - dates) / 86_400 / half_life)
     np.testing.assert_allclose(demo_run.catalog.freshness, expected, rtol=1e-5)
     assert item_stats.DAY == 86_400
