@@ -14,7 +14,7 @@ from musix_runtime.bundle.manifest import Provenance, SourceInfo
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO
 from musix_trainer import progress, recipe, run
-from musix_trainer.data.interactions import Listening
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.models import content, item_stats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.run import Run
@@ -54,11 +54,11 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
     moods = _moods(small.mood, world.catalogue.inputs)
     vectors, card = content.train(world.catalogue, moods, settings.content)
     nothing = np.empty(0, np.int64)
-    plays = Listening([], nothing, heard.rows.astype(np.int64), nothing.astype(np.float64), nothing)
+    plays = Interactions([], nothing, heard.rows.astype(np.int64), nothing.astype(np.float64), nothing)
     return replace(
         small,
         catalogue=world.catalogue,
-        listening=plays,
+        interactions=plays,
         models={
             **small.models,
             "catalog": item_stats.train(world.catalogue, moods, plays, settings.catalog),

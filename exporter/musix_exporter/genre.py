@@ -17,7 +17,7 @@ from musix_exporter import onnx_graphs
 from musix_exporter.bundle_writer import PartWriter
 from musix_exporter.part import ParityInputs, Part, max_abs_error
 from musix_runtime.models import genre
-from musix_trainer.models.genre import ENERGY, FLOOR, LEAN, LOUDNESS, TEMPO, TITLE_LEAN, VALENCE, GenreModel
+from musix_trainer.models.genre import ENERGY, FLOOR, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE, GenreModel
 from musix_trainer.run import Run
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
@@ -127,8 +127,8 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "one": np.float32(1),
         "floor": np.float32(FLOOR),
         "ceiling": np.float32(1 - FLOOR),
-        "leans": np.array(LEAN, np.float32)[:, None],
-        "title_lean": np.float32(TITLE_LEAN),
+        "leans": np.array(PRIOR_MARGIN, np.float32)[:, None],
+        "title_lean": np.float32(TITLE_MARGIN),
         "edges": model.edges,
         "first_bin": np.arange(inputs) * (cuts + 1),
         "bin_factors": (bin_factors * model.bin_weight).astype(np.float32),

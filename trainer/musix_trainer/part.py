@@ -10,9 +10,9 @@ import numpy as np
 
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO
-from musix_trainer.data.impressions import Feedback
-from musix_trainer.data.interactions import Listening
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.impressions import Impressions
+from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.tracks import Tracks
 from musix_trainer.recipe import Recipe
 
 
@@ -30,11 +30,11 @@ class Training:
     """What a part is trained on. `models` holds those of the parts before it, by name."""
 
     recipe: Recipe
-    catalogue: Catalogue
-    train: Listening
-    validation: Listening
-    test: Listening
-    feedback: Feedback | None
+    catalogue: Tracks
+    train: Interactions
+    validation: Interactions
+    test: Interactions
+    impressions: Impressions | None
     models: Mapping[str, Any]
 
     @cached_property

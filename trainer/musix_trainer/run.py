@@ -22,15 +22,15 @@ from musix_runtime.errors import InputError
 from musix_runtime.models.retrieval import Retriever
 from musix_trainer import progress, recipe
 from musix_trainer.data import split, synthetic, tables
-from musix_trainer.data.impressions import Feedback, feedback
-from musix_trainer.data.interactions import Listening, listening
-from musix_trainer.data.tables import Source
-from musix_trainer.data.tracks import Catalogue, catalogue
+from musix_trainer.data.impressions import Impressions, read_impressions
+from musix_trainer.data.interactions import Interactions, read_interactions
+from musix_trainer.data.tables import Table
+from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
 from musix_trainer.models.collab import CollabModel
 from musix_trainer.models.content import ContentModel
 from musix_trainer.models.genre import GenreModel
-from musix_trainer.models.item_stats import CatalogModel
+from musix_trainer.models.item_stats import ItemStats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.models.parts import PARTS
 from musix_trainer.models.ranker import RankerModel
@@ -47,8 +47,8 @@ class Run:
     """The result of one training: its data, the models of its parts, its quality card and its provenance."""
 
     recipe_file: RecipeFile
-    catalogue: Catalogue
-    listening: Listening
+    catalogue: Tracks
+    interactions: Interactions
     models: Mapping[str, Any]  # of the parts, by name
     quality: dict[str, Any]
     provenance: Provenance
@@ -66,7 +66,7 @@ class Run:
         return replace(self, models={**self.models, **models})
 
     @property
-    def catalog(self) -> CatalogModel:
+    def catalog(self) -> ItemStats:
         return self.model(item_stats.PART)
 
     @property
@@ -99,7 +99,7 @@ class Run:
             (target / "recipe.toml").write_bytes(self.recipe_file.text)
             tables.write(target / "tracks.parquet", self.catalogue.frame)
             tables.write(target / "ids.parquet", self.catalogue.ids)
-            self.listening.save(target / "listening")
+            self.interactions.save(target / "listening")
             np.save(target / "inputs.npy", self.catalogue.inputs)
             np.save(target / "families.npy", self.catalogue.families)
             for name, model in self.models.items():
@@ -126,14 +126,14 @@ class Run:
         origin = check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance))
         return cls(
             recipe_file,
-            Catalogue(
+            Tracks(
                 tables.read(path / "tracks.parquet").frame,
                 tables.read(path / "ids.parquet").frame,
                 np.load(path / "inputs.npy"),
                 card["labels"],
                 np.load(path / "families.npy"),
             ),
-            Listening.load(path / "listening"),
+            Interactions.load(path / "listening"),
             {part.name: part.load(path / part.name, recipe_file.recipe) for part in parts},
             card["quality"] | ({"evaluation": found} if (found := evaluation(path)) else {}),
             origin,
@@ -170,39 +170,39 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
     """
     settings = recipe_file.recipe
     sources = _sources(settings, data)
-    tracks = catalogue(sources["tracks"])
-    heard = listening(sources["listening"], tracks)
-    given = feedback(sources["feedback"], tracks, heard) if "feedback" in sources else None
+    tracks = read_tracks(sources["tracks"])
+    heard = read_interactions(sources["listening"], tracks)
+    given = read_impressions(sources["feedback"], tracks, heard) if "feedback" in sources else None
     for name, source in sources.items():
         progress.say(
             f"{name}: {source.rows:,} rows; "
             + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
         )
-    with one_thread():
+    with deterministic():
         models, quality = _train_parts(settings, tracks, heard, given, parts)
     return Run(recipe_file, tracks, heard, models, quality, provenance(recipe_file, sources))
 
 
-def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Catalogue, Listening]:
+def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Interactions]:
     """The recipe's catalogue and listening, read and checked."""
     sources = _sources(recipe_file.recipe, data)
-    tracks = catalogue(sources["tracks"])
-    return tracks, listening(sources["listening"], tracks)
+    tracks = read_tracks(sources["tracks"])
+    return tracks, read_interactions(sources["listening"], tracks)
 
 
 def _train_parts(
-    settings: Recipe, tracks: Catalogue, heard: Listening, given: Feedback | None, parts: Sequence[Part[Any]]
+    settings: Recipe, tracks: Tracks, heard: Interactions, given: Impressions | None, parts: Sequence[Part[Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the models by name, and the quality card."""
-    assigned = split.listening(heard, tracks.primary_artists(), settings.split, settings.seed)
+    assigned = split.split_interactions(heard, tracks.primary_artists(), settings.split, settings.seed)
     trained, validation, test = (heard.select(assigned == each) for each in (split.TRAIN, split.VALIDATION, split.TEST))
     given = given.without(heard.select(assigned != split.VALIDATION)) if given else None
     quality: dict[str, Any] = {
         "split": {
-            "listening held out by": settings.split.by,
-            "pairs in training": len(trained),
-            "pairs in validation": len(validation),
-            "pairs in test": len(test),
+            "by": settings.split.by,
+            "train_pairs": len(trained),
+            "validation_pairs": len(validation),
+            "test_pairs": len(test),
         }
     }
     models: dict[str, Any] = {}
@@ -213,10 +213,10 @@ def _train_parts(
     return models, quality
 
 
-def _sources(settings: Recipe, data: Path | None) -> dict[str, Source]:
+def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
     if settings.source == "synthetic":
         progress.say("the data is simulated: it shows that all works, and nothing about real listeners")
-        return synthetic.sources(settings.synthetic, settings.seed)
+        return synthetic.generate_tables(settings.synthetic, settings.seed)
     if settings.source == "lastfm":
         raise InputError(
             f"{settings.name}: expected a recipe with tracks, found one of listening alone: for `musix train` and"
@@ -237,7 +237,7 @@ def _shown(note: int | str) -> str:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Linear algebra and PyTorch on one thread, and PyTorch by its deterministic kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -250,7 +250,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenance:
+def provenance(recipe_file: RecipeFile, sources: dict[str, Table]) -> Provenance:
     """What a run was made of, and by what."""
     return Provenance(
         recipe_sha256=recipe_file.sha256,

@@ -85,7 +85,7 @@ def test_two_builds_are_told_apart_on_the_terminal(demo_bundle: Path, small_bund
     assert found["counts"]["tracks"] == [800, 3000]
     assert found["data"]["tracks: recordings"] == [800, 3000]
     assert "total" in found["bytes"]
-    assert found["quality"]["split.pairs in training"][0] < found["quality"]["split.pairs in training"][1]
+    assert found["quality"]["split.train_pairs"][0] < found["quality"]["split.train_pairs"][1]
     assert found["outputs"]["recommend"]["listeners"] == 64
     assert 0 < found["outputs"]["genre"]["largest difference of confidence"] <= 1
 

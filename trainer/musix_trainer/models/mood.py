@@ -114,12 +114,12 @@ def _measure(model: MoodModel, audio: Floats, moods: metrics.Truth, best: int, w
     right = moods[np.arange(len(moods)), chosen]
     of_each = {mood: float(right[chosen == i].mean()) if (chosen == i).any() else None for i, mood in enumerate(MOODS)}
     return {
-        "left out: the rule gives no mood": without,
-        "validation recordings, which chose the epoch": len(audio),
-        "agreement with the rule": float(right.mean()),
-        "macro_f1 against the rule": metrics.macro_f1(found, moods),
-        "agreement where it says": of_each,
-        "best epoch": best,
+        "recordings_without_rule_mood": without,
+        "validation_recordings": len(audio),
+        "rule_agreement": float(right.mean()),
+        "rule_macro_f1": metrics.macro_f1(found, moods),
+        "rule_agreement_by_mood": of_each,
+        "best_epoch": best,
     }
 
 

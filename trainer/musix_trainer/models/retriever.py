@@ -5,13 +5,13 @@ from musix_runtime.models.retrieval import Retriever
 from musix_trainer import recipe
 from musix_trainer.models.collab import CollabModel
 from musix_trainer.models.content import ContentModel
-from musix_trainer.models.item_stats import CatalogModel
+from musix_trainer.models.item_stats import ItemStats
 
 
 def make_retriever(
     collab_model: CollabModel,
     content_model: ContentModel,
-    catalog_model: CatalogModel,
+    catalog_model: ItemStats,
     settings: recipe.Ranker,
 ) -> Retriever:
     """Return the runtime's retriever over trained arrays."""
