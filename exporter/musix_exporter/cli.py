@@ -56,6 +56,7 @@ def build(
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
+    run.check_gates(recipe_file)
     path = out / recipe_file.recipe.label
     run_path = out / "runs" / path.name
     if replace:

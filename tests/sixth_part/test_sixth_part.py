@@ -18,6 +18,7 @@ from tests.conftest import SMALL
 from tests.runtime.hostile.build import change_array, replace_array
 from tests.sixth_part import exporter, runtime, trainer
 
+GATE = '[gates.at_least]\n"tempo.families" = 2\n'
 PARTS = (*RUNTIME_PARTS, runtime.PART)
 
 
@@ -25,7 +26,7 @@ PARTS = (*RUNTIME_PARTS, runtime.PART)
 def tempo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with the sixth part, read from its folder."""
     folder = tmp_path_factory.mktemp("tempo")
-    (folder / "small.toml").write_text(SMALL)
+    (folder / "small.toml").write_text(SMALL + GATE)
     parts = (*TRAINER_PARTS, trainer.PART)
     train(recipe.read(folder / "small.toml"), None, parts).save(folder / "run")
     return Run.load(folder / "run", parts)

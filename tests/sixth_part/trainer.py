@@ -10,6 +10,7 @@ from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_trainer import array_store
 from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,4 @@ def train(training: Training) -> tuple[TempoModel, dict[str, Any]]:
     return TempoModel(means), {"tempo": {"families": len(means)}}
 
 
-PART = Part("tempo", train, lambda path, recipe: TempoModel(**array_store.load(path)))
+PART = Part("tempo", train, lambda path, recipe: TempoModel(**array_store.load(path)), keys("tempo", "families"))

@@ -48,9 +48,11 @@ class Part(Generic[M]):
     """A part of a run, which has the name of the bundle's part.
 
     `train` returns the model and the sections that it adds to the quality card. `load` reads what `save` of the model
-    wrote into the part's folder of the run.
+    wrote into the part's folder of the run. `quality_keys` are the keys of the figures in these sections: gates may
+    name them.
     """
 
     name: str
     train: Callable[[Training], tuple[M, dict[str, Any]]]
     load: Callable[[Path, Recipe], M]
+    quality_keys: frozenset[str] = frozenset()

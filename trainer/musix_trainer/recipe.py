@@ -13,7 +13,6 @@ from msgspec import Meta, Struct
 from musix_runtime.bundle.manifest import NAME, VERSION
 from musix_runtime.errors import RecipeError
 from musix_runtime.models.ranker import COMPONENTS
-from musix_trainer import quality
 
 Positive = Annotated[int, Meta(ge=1)]
 UnitInterval = Annotated[float, Meta(ge=0, le=1)]
@@ -266,7 +265,6 @@ def parse(text: bytes, path: Path) -> RecipeFile:
         raise RecipeError(
             f"{path}: ranker.blend: expected {', '.join(COMPONENTS)}, found {', '.join(recipe.ranker.blend)}"
         )
-    _check_gates(recipe.gates, path)
     for section in ("split", "genre"):
         shares = getattr(recipe, section)
         if shares.validation + shares.test >= 1:
@@ -274,17 +272,6 @@ def parse(text: bytes, path: Path) -> RecipeFile:
                 f"{path}: {section}: expected validation + test below 1, found {shares.validation + shares.test:g}"
             )
     return RecipeFile(path, recipe, text)
-
-
-def _check_gates(gates: Gates, path: Path) -> None:
-    """Raise RecipeError for a gate on a figure that no training reports."""
-    for bound in ("at_least", "at_most"):
-        for key in getattr(gates, bound):
-            if key not in quality.KEYS:
-                raise RecipeError(
-                    f"{path}: gates.{bound}: {key!r}: expected a key of the quality card; the nearest are"
-                    f" {quality.nearest(key, quality.KEYS)}"
-                )
 
 
 def _check_finite(raw: dict[str, Any], where: str) -> None:

@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from musix_runtime.atomic import new_folder
 from musix_runtime.bundle.manifest import Provenance, SourceInfo
-from musix_runtime.errors import InputError
+from musix_runtime.errors import InputError, RecipeError
 from musix_runtime.models.retrieval import Retriever
-from musix_trainer import progress, recipe
+from musix_trainer import progress, quality, recipe
 from musix_trainer.data import split, synthetic, tables
 from musix_trainer.data.impressions import Impressions, read_impressions
 from musix_trainer.data.interactions import Interactions, read_interactions
@@ -39,6 +39,7 @@ from musix_trainer.part import M, Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile
 
 EVALUATION = "evaluation"  # folder in the run's, written by `musix evaluate`
+SPLIT_KEYS = ("train_pairs", "validation_pairs", "test_pairs")  # of the quality card's section `split`
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
 
 
@@ -167,7 +168,9 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
     """Train the parts, in this order. `data` is the folder of the recipe's tables; not needed for a synthetic source.
 
     Linear algebra runs on one thread, so that the same recipe and data give the same bytes on every machine alike.
+    Raises RecipeError for a gate on a figure that no part reports.
     """
+    check_gates(recipe_file, parts)
     settings = recipe_file.recipe
     sources = _sources(settings, data)
     tracks = read_tracks(sources["tracks"])
@@ -179,8 +182,25 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
             + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
         )
     with deterministic():
-        models, quality = _train_parts(settings, tracks, heard, given, parts)
-    return Run(recipe_file, tracks, heard, models, quality, provenance(recipe_file, sources))
+        models, card = _train_parts(settings, tracks, heard, given, parts)
+    return Run(recipe_file, tracks, heard, models, card, provenance(recipe_file, sources))
+
+
+def quality_keys(parts: Sequence[Part[Any]] = PARTS) -> frozenset[str]:
+    """Return the keys of all figures that a training of these parts reports."""
+    return quality.keys("split", SPLIT_KEYS).union(*(part.quality_keys for part in parts))
+
+
+def check_gates(recipe_file: RecipeFile, parts: Sequence[Part[Any]] = PARTS) -> None:
+    """Raise RecipeError for a gate on a figure that no training of these parts reports."""
+    known, gates = quality_keys(parts), recipe_file.recipe.gates
+    for bound, limits in (("at_least", gates.at_least), ("at_most", gates.at_most)):
+        for key in limits:
+            if key not in known:
+                raise RecipeError(
+                    f"{recipe_file.path}: gates.{bound}: {key!r}: expected a key of the quality card; the nearest are"
+                    f" {quality.nearest(key, known)}"
+                )
 
 
 def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Interactions]:
@@ -197,20 +217,14 @@ def _train_parts(
     assigned = split.split_interactions(heard, tracks.primary_artists(), settings.split, settings.seed)
     trained, validation, test = (heard.select(assigned == each) for each in (split.TRAIN, split.VALIDATION, split.TEST))
     given = given.without(heard.select(assigned != split.VALIDATION)) if given else None
-    quality: dict[str, Any] = {
-        "split": {
-            "by": settings.split.by,
-            "train_pairs": len(trained),
-            "validation_pairs": len(validation),
-            "test_pairs": len(test),
-        }
-    }
+    sizes = zip(SPLIT_KEYS, map(len, (trained, validation, test)), strict=True)
+    card: dict[str, Any] = {"split": {"by": settings.split.by, **dict(sizes)}}
     models: dict[str, Any] = {}
     training = Training(settings, tracks, trained, validation, test, given, models)
     for part in parts:
-        models[part.name], card = part.train(training)
-        quality |= card
-    return models, quality
+        models[part.name], sections = part.train(training)
+        card |= sections
+    return models, card
 
 
 def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:

@@ -18,6 +18,7 @@ from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import metrics
 from musix_trainer.models.lightfm import lightfm
 from musix_trainer.part import Part, Training
+from musix_trainer.quality import RANKING, keys
 
 DAY = 86_400  # seconds
 POWERS = 10  # of the randomised decomposition: what it finds then recommends as well as the exact one
@@ -207,4 +208,9 @@ def _train_part(training: Training) -> tuple[CollabModel, dict[str, Any]]:
     return model, {"collab": measure(model, training.test)}
 
 
-PART = Part("collab", _train_part, lambda path, recipe: CollabModel.load(path))
+QUALITY_KEYS = (
+    keys("collab", "users")
+    | keys("collab", ("known_users", "popularity"), RANKING)
+    | keys("collab.new_users", (f"history_{size}" for size in SHORT_HISTORIES), RANKING)
+)
+PART = Part("collab", _train_part, lambda path, recipe: CollabModel.load(path), QUALITY_KEYS)

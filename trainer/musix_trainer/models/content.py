@@ -15,6 +15,7 @@ from musix_runtime.models.index import Index
 from musix_trainer import array_store, recipe
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 GENRE_WIDTH = 10
 
@@ -104,4 +105,5 @@ def _train_part(training: Training) -> tuple[ContentModel, dict[str, Any]]:
     return model, {"content": card}
 
 
-PART = Part("content", _train_part, lambda path, recipe: ContentModel.load(path))
+QUALITY_KEYS = keys("content", ("dim", "shared_genre_at_10", "shared_genre_random"))
+PART = Part("content", _train_part, lambda path, recipe: ContentModel.load(path), QUALITY_KEYS)

@@ -25,6 +25,7 @@ from musix_trainer.evaluation import metrics
 from musix_trainer.models import ngrams
 from musix_trainer.models.lightfm import lightfm
 from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 # Clipped are the inputs without a natural bound; a share of 0..1 has no outliers, however skewed it is.
 CLIPPED = ("loudness", "tempo", "duration_ms")
@@ -44,6 +45,7 @@ FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
 BASE_MODELS = ("lightfm", "xgboost", "artist_prior", "title")
+ARTIST_GROUPS = ("known_artists", "unknown_artists")  # of the quality card
 Scores = Sequence[Floats]  # of the BASE_MODELS; each (n, families)
 UNKNOWN, KNOWN, TITLED = range(3)  # how a track is met: an artist is known; none is, but its title says something
 
@@ -521,4 +523,10 @@ def _train_part(training: Training) -> tuple[GenreModel, dict[str, Any]]:
     return model, {"genre": card}
 
 
-PART = Part("genre", _train_part, lambda path, recipe: GenreModel.load(path))
+QUALITY_KEYS = (
+    keys("genre", ("macro_f1", "ece", "hit_at_1", "hit_at_3", "hit_at_5"))
+    | keys("genre", ("all_artists", *ARTIST_GROUPS), ("recordings", "macro_f1"))
+    | keys("genre", ("all_artists", *ARTIST_GROUPS), "baselines", ("artist_lookup", "xgboost_alone", "lightfm_alone"))
+    | keys("genre.weights", (*ARTIST_GROUPS, "unknown_artists_with_title"), BASE_MODELS)
+)
+PART = Part("genre", _train_part, lambda path, recipe: GenreModel.load(path), QUALITY_KEYS)

@@ -18,6 +18,7 @@ from musix_trainer.data import split
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import networks
 from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 
 def rule(audio: Floats) -> NDArray[np.bool_]:
@@ -128,4 +129,9 @@ def _train_part(training: Training) -> tuple[MoodModel, dict[str, Any]]:
     return model, {"mood": card}
 
 
-PART = Part("mood", _train_part, lambda path, recipe: MoodModel.load(path, recipe.mood))
+QUALITY_KEYS = (
+    keys("mood", ("recordings_without_rule_mood", "validation_recordings", "best_epoch"))
+    | keys("mood", ("rule_agreement", "rule_macro_f1"))
+    | keys("mood.rule_agreement_by_mood", MOODS)
+)
+PART = Part("mood", _train_part, lambda path, recipe: MoodModel.load(path, recipe.mood), QUALITY_KEYS)

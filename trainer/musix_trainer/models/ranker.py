@@ -32,6 +32,7 @@ from musix_trainer.models import networks
 from musix_trainer.models.collab import CollabModel, relevant_rows
 from musix_trainer.models.retriever import make_retriever
 from musix_trainer.part import Part, Training
+from musix_trainer.quality import RANKING, keys
 
 LIST_SIZE = 10  # impressions that are seen together, and make each other more or less diverse
 MIN_USERS = 20  # listeners, so that training and validation both get some
@@ -374,4 +375,10 @@ def _train_part(training: Training) -> tuple[RankerModel, dict[str, Any]]:
     return model, {"ranker": card, "hybrid": measure(retriever, models["collab"], model, training.test)}
 
 
-PART = Part("ranker", _train_part, lambda path, recipe: RankerModel.load(path, recipe.ranker))
+QUALITY_KEYS = (
+    keys("ranker", ("impressions", "positives", "best_epoch"))
+    | keys("ranker.validation_auc", ("network", "blend", *COMPONENTS))
+    | keys("hybrid", "users")
+    | keys("hybrid", ("hybrid", "collab_alone", "content_alone", "popularity_alone"), RANKING)
+)
+PART = Part("ranker", _train_part, lambda path, recipe: RankerModel.load(path, recipe.ranker), QUALITY_KEYS)
