@@ -8,12 +8,12 @@ import pytest
 from musix_exporter import export
 from musix_exporter.parts import PARTS as EXPORTER_PARTS
 from musix_runtime import Engine
-from musix_runtime.errors import LayoutError, ManifestError
+from musix_runtime.errors import LayoutError, ManifestError, RecipeError
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.models.parts import PARTS as RUNTIME_PARTS
 from musix_trainer import recipe
 from musix_trainer.models.parts import PARTS as TRAINER_PARTS
-from musix_trainer.run import Run, train
+from musix_trainer.run import Run, check_gates, train
 from tests.conftest import SMALL
 from tests.runtime.hostile.build import change_array, replace_array
 from tests.sixth_part import exporter, runtime, trainer
@@ -55,6 +55,12 @@ def test_a_new_part_goes_from_training_to_the_engine(tempo_run: Run, bundle: Pat
     replace_array(bundle, "tempo/means.npy", wrong[1:])
     with pytest.raises(LayoutError, match=r"tempo/means\.npy: expected \(dtype, shape"):
         Engine.open(bundle, parts=PARTS)
+
+
+def test_a_gate_on_a_figure_of_an_unregistered_part_is_refused(tempo_run: Run) -> None:
+    check_gates(tempo_run.recipe_file, (*TRAINER_PARTS, trainer.PART))
+    with pytest.raises(RecipeError, match=r"gates\.at_least: 'tempo\.families': expected a key of the quality card"):
+        check_gates(tempo_run.recipe_file)
 
 
 def test_a_bundle_with_an_unregistered_part_is_refused(bundle: Path, small_bundle: Path) -> None:

@@ -48,7 +48,7 @@ def test_without_feedback_it_learns_from_held_out_listening(demo_run: Run) -> No
     held_out = Interactions(names, number, rows, np.ones(len(rows)), np.zeros(len(rows), np.int64))
     settings = recipe.Ranker(epochs=2, negatives=4)
     model, card = train(retriever, demo_run.collab, None, held_out, settings, 1)
-    assert card["feedback"].startswith("derived")
+    assert card["impressions_source"] == "derived"
     assert card["impressions"] == 5 * card["positives"]
     scores = model.runtime().scores(rng.random((1, 10, 5), np.float32), np.array([[3, np.nan]], np.float32))
     assert ((scores > 0) & (scores < 1)).all()
