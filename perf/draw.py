@@ -16,7 +16,7 @@ from musix_runtime.models import features
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.models.genre import artist_key
 from musix_trainer.data.synthetic import NEWEST, OLDEST
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.tracks import Tracks
 from musix_trainer.models import collab
 from musix_trainer.models.collab import DAY, CollabModel
 from musix_trainer.models.genre import GenreModel
@@ -39,7 +39,7 @@ FOLD_IN_LISTENERS = 5_000  # listeners that the fold-in is fitted on
 class World:
     """What is drawn, a row a track; `home` are the rows of the small catalogue that the clusters are made around."""
 
-    catalogue: Catalogue
+    catalogue: Tracks
     artist: Rows
     cluster: Rows
     home: Rows
@@ -55,7 +55,7 @@ class Histories:
     recent: NDArray[np.int32]
 
 
-def world(small: Catalogue, tracks: int, rng: np.random.Generator) -> World:
+def world(small: Tracks, tracks: int, rng: np.random.Generator) -> World:
     """A catalogue of so many tracks by long-tailed artists, each artist at home in a cluster."""
     clusters, artists = max(tracks // PER_CLUSTER, 1), max(tracks // PER_ARTIST, 1)
     home = rng.integers(0, len(small), clusters)
@@ -76,11 +76,11 @@ def world(small: Catalogue, tracks: int, rng: np.random.Generator) -> World:
         }
     )
     ids = pl.DataFrame({"track_id": frame["track_id"], "row": number})
-    drawn = Catalogue(frame, ids, inputs, small.labels, small.families[home[cluster]])
+    drawn = Tracks(frame, ids, inputs, small.labels, small.families[home[cluster]])
     return World(drawn, artist, cluster, home[place], np.exp(appeal))
 
 
-def genre_model(model: GenreModel, small: Catalogue, drawn: World) -> GenreModel:
+def genre_model(model: GenreModel, small: Tracks, drawn: World) -> GenreModel:
     """The trained ensemble, knowing the drawn artists: each by the factors of the artist whom its cluster is around."""
     names = drawn.catalogue.frame["artists"].unique().sort().to_list()
     artist = np.array([int(each.rpartition(" ")[2]) for each in names])
@@ -161,7 +161,7 @@ def _numbered(prefix: str, number: pl.Series, digits: int) -> pl.Series:
     return prefix + number.cast(pl.String).str.zfill(digits)
 
 
-def _inputs(small: Catalogue, around: Rows, appeal: NDArray[np.float64], rng: np.random.Generator) -> Floats:
+def _inputs(small: Tracks, around: Rows, appeal: NDArray[np.float64], rng: np.random.Generator) -> Floats:
     """Inputs near those of the recordings `around`; popularity from the appeal. Shape (n, 15)."""
     low, high = (np.array([getattr(each, end) for each in features.INPUTS], np.float32) for end in ("low", "high"))
     whole = np.isin(features.INPUT_NAMES, ("key", "mode", "time_signature", "explicit"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from locust import FastHttpUser, between, events, task
 
-from musix_runtime.bundle.reader import Bundle
+from musix_runtime.models.parts import open_bundle
 
 FOLLOW_UPS = 3
 
@@ -33,7 +33,7 @@ def _gate(environment: Any, **_: Any) -> None:
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def _learn(environment: Any, **_: Any) -> None:
-    bundle = Bundle.open(Path(environment.parsed_options.bundle))
+    bundle = open_bundle(Path(environment.parsed_options.bundle))
     Listener.tracks = bundle.array("catalog/track_ids.npy")
     Listener.listeners = bundle.array("collab/listeners.npy")
 

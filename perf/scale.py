@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 
 from musix_exporter import export
-from musix_runtime.bundle.manifest import Provenance, Source
+from musix_runtime.bundle.manifest import Provenance, SourceInfo
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO
 from musix_trainer import progress, recipe, run
-from musix_trainer.data.interactions import Listening
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.models import content, item_stats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.run import Run
@@ -54,15 +54,18 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
     moods = _moods(small.mood, world.catalogue.inputs)
     vectors, card = content.train(world.catalogue, moods, settings.content)
     nothing = np.empty(0, np.int64)
-    plays = Listening([], nothing, heard.rows.astype(np.int64), nothing.astype(np.float64), nothing)
+    plays = Interactions([], nothing, heard.rows.astype(np.int64), nothing.astype(np.float64), nothing)
     return replace(
         small,
         catalogue=world.catalogue,
-        listening=plays,
-        catalog=item_stats.train(world.catalogue, moods, plays, settings.catalog),
-        genre=draw.genre_model(small.genre, small.catalogue, world),
-        collab=collab,
-        content=vectors,
+        interactions=plays,
+        models={
+            **small.models,
+            "catalog": item_stats.train(world.catalogue, moods, plays, settings.catalog),
+            "genre": draw.genre_model(small.genre, small.catalogue, world),
+            "collab": collab,
+            "content": vectors,
+        },
         quality={"genre": small.quality["genre"], "mood": small.quality["mood"], "content": card},
         provenance=_provenance(small, tracks, listeners, homes, len(heard.rows)),
     )
@@ -88,7 +91,7 @@ def _provenance(small: Run, tracks: int, listeners: int, homes: int, plays: int)
         "seed": SEED,
     }
     sha256 = hashlib.sha256(msgspec.json.encode(notes, order="sorted")).hexdigest()
-    drawn = Source(sha256, tracks, simulated=True, notes=notes)
+    drawn = SourceInfo(sha256, tracks, simulated=True, notes=notes)
     return msgspec.structs.replace(small.provenance, sources=small.provenance.sources | {"catalogue": drawn})
 
 

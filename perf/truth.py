@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 
 from musix_runtime import Engine
-from musix_runtime.bundle import golden
+from musix_runtime.models.genre import confidence_error
 from musix_runtime.models.index import Index
+from musix_runtime.models.mood import probability_error
 from musix_runtime.schemas import ClassifyResponse, RecommendResponse
 from perf.stream import Stream
 
@@ -47,7 +48,7 @@ class Truth:
         worst = 0.0
         for exact, body in zip(self.classify, answers, strict=False):
             found = _data(body, ClassifyResponse)
-            worst = max(worst, golden.genre_error(exact, found), golden.mood_error(exact, found))
+            worst = max(worst, confidence_error(exact, found), probability_error(exact, found))
         return worst
 
 
@@ -56,7 +57,7 @@ def exact(engine: Engine) -> Engine:
     retriever = engine.retriever
     collab = replace(retriever.collab, index=Index(retriever.collab.index.matrix))
     content = replace(retriever.content, index=Index(retriever.content.index.matrix))
-    return replace(engine, retriever=replace(retriever, collab=collab, content=content))
+    return engine.with_models(collab=collab, content=content)
 
 
 def answers(bundle: Path, stream: Stream, count: int) -> Truth:

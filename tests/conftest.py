@@ -58,7 +58,7 @@ def engine(demo_bundle: Path) -> Engine:
 @pytest.fixture(scope="session")
 def world() -> synthetic.World:
     settings = recipe.read(DEMO).recipe
-    return synthetic.world(settings.synthetic, settings.seed)
+    return synthetic.generate(settings.synthetic, settings.seed)
 
 
 @pytest.fixture

@@ -1,23 +1,30 @@
-"""Files of a bundle in the making: each in its place, arrays in the format's dtype and order."""
+"""Writer of a bundle's files: each in its place, arrays in the format's dtype, their sizes as counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.bundle.manifest import ARRAYS, LAYOUT
+from musix_runtime.bundle.manifest import Dim, IndexInfo
+from musix_runtime.bundle.part import Layout
 
 
 @dataclass(frozen=True)
-class Files:
-    """Writes below `root` what the format's layout names, and nothing else."""
+class BundleWriter:
+    """Writes below `root` the files of the layout, and nothing else.
+
+    `counts` are the sizes of the named dimensions of the arrays written so far, `indexes` the infos of the indexes.
+    """
 
     root: Path
+    layout: Layout
+    counts: dict[str, int] = field(default_factory=dict)
+    indexes: dict[str, IndexInfo] = field(default_factory=dict)
 
-    def place(self, name: str) -> Path:
-        """The path of a file of the layout, its folder made. Raises KeyError for a name that the format has not."""
-        if name not in LAYOUT:
+    def path(self, name: str) -> Path:
+        """Return the path of a file, its folder made. Raises KeyError for a name that is not in the layout."""
+        if name not in self.layout.files:
             raise KeyError(f"{name} is not a file of the bundle format")
         path = self.root / name
         path.parent.mkdir(exist_ok=True)
@@ -25,12 +32,44 @@ class Files:
 
     def add_bytes(self, name: str, content: bytes) -> None:
         """Write a file."""
-        self.place(name).write_bytes(content)
+        self.path(name).write_bytes(content)
 
     def add_array(self, name: str, array: NDArray[np.generic]) -> None:
-        """Write an array, which must have the format's dtype already: a silent cast would hide a mistake."""
-        path = self.place(name)
-        expected = ARRAYS[name].dtype
-        if expected not in (array.dtype.str, array.dtype.kind):
-            raise TypeError(f"{name}: expected {expected}, found {array.dtype.str}")
+        """Write an array. Raises TypeError unless it has the declared dtype: a silent cast would hide a mistake.
+
+        Raises ValueError when a dimension has another size than in an array before it.
+        """
+        path = self.path(name)
+        expected = self.layout.arrays[name]
+        if expected.dtype not in (array.dtype.str, array.dtype.kind):
+            raise TypeError(f"{name}: expected {expected.dtype}, found {array.dtype.str}")
+        for dim, size in zip(expected.shape, array.shape, strict=True):
+            self._count(name, dim, size)
         np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+
+    def _count(self, name: str, dim: Dim, size: int) -> None:
+        """Note the size of a dimension. The number of families is not among the counts."""
+        if isinstance(dim, int):
+            return
+        count, _, plus = dim.partition("+")
+        if count not in self.layout.counts:
+            return
+        size -= int(plus or 0)
+        if self.counts.setdefault(count, size) != size:
+            raise ValueError(f"{name}: expected {count} to be {self.counts[count]:,}, found {size:,}")
+
+
+@dataclass(frozen=True)
+class PartWriter:
+    """Writes the files of the part `part`, by their names in its folder."""
+
+    part: str
+    bundle: BundleWriter
+
+    def add_bytes(self, name: str, content: bytes) -> None:
+        """Write a file."""
+        self.bundle.add_bytes(f"{self.part}/{name}", content)
+
+    def add_array(self, name: str, array: NDArray[np.generic]) -> None:
+        """Write the array `name`.npy: see `BundleWriter.add_array`."""
+        self.bundle.add_array(f"{self.part}/{name}.npy", array)

@@ -1,23 +1,27 @@
-"""Catalog: ids, metadata and per-track numbers as arrays that stay on disk until asked for."""
+"""Catalog: ids, metadata and per-track numbers as arrays that are mapped, not loaded."""
 
 import numpy as np
 
-from musix_exporter.bundle_writer import Files
+from musix_exporter.bundle_writer import PartWriter
+from musix_exporter.part import Part
+from musix_runtime.models import catalog
 from musix_runtime.models.arrays import Strings
-from musix_trainer.data.tracks import Catalogue
-from musix_trainer.models.item_stats import CatalogModel
+from musix_trainer.run import Run
 
 
-def convert(catalogue: Catalogue, model: CatalogModel, files: Files) -> None:
-    """Add the catalog folder to a bundle's files."""
-    ids = catalogue.ids
-    files.add_array("catalog/ids.npy", np.array([each.encode() for each in ids["track_id"]]))
-    files.add_array("catalog/id_rows.npy", ids["row"].to_numpy().astype(np.int32))
-    files.add_array("catalog/track_ids.npy", np.array([each.encode() for each in catalogue.frame["track_id"]]))
+def convert(run: Run, writer: PartWriter) -> None:
+    """Write the catalog part."""
+    frame, ids = run.catalogue.frame, run.catalogue.ids
+    writer.add_array("ids", np.array([each.encode() for each in ids["track_id"]]))
+    writer.add_array("id_rows", ids["row"].to_numpy().astype(np.int32))
+    writer.add_array("track_ids", np.array([each.encode() for each in frame["track_id"]]))
     for column, name in (("track_name", "name"), ("artists", "artist")):
-        offsets, data = Strings.pack(catalogue.frame[column].to_list())
-        files.add_array(f"catalog/{name}_offsets.npy", offsets)
-        files.add_array(f"catalog/{name}_data.npy", data)
-    files.add_array("catalog/inputs.npy", catalogue.inputs)
-    for name, array in vars(model).items():
-        files.add_array(f"catalog/{name}.npy", array)
+        offsets, data = Strings.pack(frame[column].to_list())
+        writer.add_array(f"{name}_offsets", offsets)
+        writer.add_array(f"{name}_data", data)
+    writer.add_array("inputs", run.catalogue.inputs)
+    for name, array in vars(run.catalog).items():
+        writer.add_array(name, array)
+
+
+PART = Part(catalog.PART, convert)

@@ -56,6 +56,7 @@ def build(
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
+    run.check_gates(recipe_file)
     path = out / recipe_file.recipe.label
     run_path = out / "runs" / path.name
     if replace:
@@ -90,9 +91,9 @@ def build(
 def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
     """Build BUNDLE again from its provenance, and say whether it is equal, or which files differ and why."""
     from musix_exporter.rebuild import rebuild as rebuild_bundle
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    found = rebuild_bundle(Bundle.open(bundle), data)
+    found = rebuild_bundle(open_bundle(bundle), data)
     click.echo(found.json() if as_json else found.text())
     found.check()
 

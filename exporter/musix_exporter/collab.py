@@ -1,19 +1,44 @@
-"""Collab: factors as raw arrays and an index, histories as arrays."""
+"""Collab: factors and histories as arrays, the factors of tracks with an index."""
 
 import numpy as np
 
 from musix_exporter import index
-from musix_exporter.bundle_writer import Files
-from musix_runtime.bundle.manifest import Search
-from musix_trainer import recipe
-from musix_trainer.models.collab import CollabModel
+from musix_exporter.bundle_writer import PartWriter
+from musix_exporter.part import PARITY_CASES, ParityInputs, Part, max_abs_error
+from musix_runtime.models import collab
+from musix_trainer.run import Run
+
+TRACK_FACTORS = "track_factors"
 
 
-def convert(model: CollabModel, at: int, settings: recipe.Index, files: Files) -> Search:
-    """Add the collab part to a bundle's files: every array of the model under its own name, the tracks' as an index."""
+def convert(run: Run, writer: PartWriter) -> None:
+    """Write the collab part: every array of the model under its own name, and the index of the tracks' factors."""
+    model = run.collab
     for name, array in vars(model).items():
-        if name != "track_factors":  # written with its index
-            files.add_array(f"collab/{name}.npy", array)
+        if name != TRACK_FACTORS:  # written with its index
+            writer.add_array(name, array)
     queries = np.array(model.listener_factors[index.sample(len(model.listeners))])
     queries[:, -1] = 1
-    return index.add("collab/index.faiss", model.track_factors, queries, at, settings, files)
+    index.add("index", TRACK_FACTORS, model.track_factors, queries, run.recipe, writer)
+
+
+def _parity(inputs: ParityInputs) -> float:
+    """Compare LightFM's own scores with products of the listener's factors with those in the index."""
+    model, rng = inputs.engine.retriever.collab, inputs.rng
+    positions = rng.integers(0, len(model.rows), PARITY_CASES)
+    worst = 0.0
+    for listener in rng.integers(0, len(model.listener_factors), 16):
+        factors = model.listener_factors[listener]
+        scores = model.index.vectors(positions) @ np.append(factors[:-1], np.float32(1)) + factors[-1]
+        native = inputs.run.collab.native_scores(np.full(PARITY_CASES, listener), positions)
+        worst = max(worst, max_abs_error(native, scores))
+    return worst
+
+
+PART = Part(
+    collab.PART,
+    convert,
+    parity=_parity,
+    native=lambda run: run.collab.runtime(),
+    golden_tolerance=1e-5,  # scores carry 6 digits: the change by rounding alone, and little more
+)

@@ -1,21 +1,43 @@
-"""Content: the vectors as an index."""
+"""Content: vectors with an index."""
 
 import numpy as np
 
 from musix_exporter import index
-from musix_exporter.bundle_writer import Files
-from musix_runtime.bundle.manifest import Search
+from musix_exporter.bundle_writer import PartWriter
+from musix_exporter.part import ParityInputs, Part, max_abs_error
+from musix_runtime.models import content
 from musix_runtime.models.arrays import unit
-from musix_trainer import recipe
-from musix_trainer.models.collab import CollabModel
-from musix_trainer.models.content import ContentModel
+from musix_trainer.run import Run
 
 
-def convert(model: ContentModel, collab: CollabModel, at: int, settings: recipe.Index, files: Files) -> Search:
-    """Add the content part to a bundle's files. It is asked for tracks, and for what listeners heard."""
-    playing = model.vectors[index.sample(len(model.vectors))]
+def convert(run: Run, writer: PartWriter) -> None:
+    """Write the content part. Recall is measured for tracks, and for profiles of listeners."""
+    vectors, collab = run.content.vectors, run.collab
+    playing = vectors[index.sample(len(vectors))]
     listeners = index.sample(len(collab.listeners))
-    heard = [collab.history_rows[slice(*collab.history_offsets[i : i + 2])] for i in listeners]
-    profiles = unit(np.array([model.vectors[rows].mean(axis=0) for rows in heard]))
+    histories = [collab.history_rows[slice(*collab.history_offsets[i : i + 2])] for i in listeners]
+    profiles = unit(np.array([vectors[rows].mean(axis=0) for rows in histories]))
     queries = np.concatenate([playing[::2], profiles[::2]])
-    return index.add("content/index.faiss", model.vectors, queries, at, settings, files)
+    index.add("index", "vectors", vectors, queries, run.recipe, writer)
+
+
+def _parity(inputs: ParityInputs) -> float:
+    """Compare cosines by numpy with those of the index; where it is exact, its rows must be the nearest ones."""
+    exact = inputs.engine.bundle.manifest.indexes["content/index.faiss"].kind == "flat"
+    vectors, worst = inputs.run.content.vectors, 0.0
+    for row in inputs.rng.integers(0, len(vectors), 32):
+        native = vectors @ vectors[row]
+        rows, cosines = inputs.engine.retriever.content.nearest(vectors[row], 50)
+        worst = max(worst, max_abs_error(native[rows], cosines))
+        if exact:
+            worst = max(worst, max_abs_error(np.sort(native)[::-1][: len(rows)], cosines))
+    return worst
+
+
+PART = Part(
+    content.PART,
+    convert,
+    parity=_parity,
+    native=lambda run: run.content.runtime(),
+    golden_tolerance=1e-5,  # scores carry 6 digits: the change by rounding alone, and little more
+)

@@ -1,4 +1,4 @@
-"""Gates: the recipe's quality floors and budgets, each measured on the bundle and held against what is allowed."""
+"""Gates: the recipe's quality limits and resource budgets, measured on the bundle and compared with their limits."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,14 @@ from musix_runtime.bundle.manifest import Manifest
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.errors import GateError, RecipeError
+from musix_trainer.quality import nearest
 from musix_trainer.recipe import Gates, Section
 
 Bound = Literal["at least", "at most"]
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """One figure against its limit. `found` is None where this host cannot measure it; that passes, and is said."""
+    """A figure and its limit. `found` is None where the host cannot measure it: such a gate passes."""
 
     name: str
     found: float | None
@@ -27,7 +28,7 @@ class Gate(msgspec.Struct, frozen=True):
 
 
 def measure(bundle: Bundle, gates: Gates) -> list[Gate]:
-    """Measure every gate of the recipe. Raises RecipeError for a path that the quality card does not have."""
+    """Measure every gate of the recipe. Raises RecipeError for a key that the bundle's quality card does not have."""
     manifest = bundle.manifest
     return [
         *_quality(manifest, gates.at_least, "at least"),
@@ -62,22 +63,14 @@ def _gate(name: str, found: float | None, bound: Bound, allowed: float) -> Gate:
 
 
 def _quality(manifest: Manifest, limits: dict[str, float], bound: Bound) -> Iterator[Gate]:
-    figures = manifest.figures()
+    figures = manifest.metrics()
     for path, allowed in limits.items():
         if path not in figures:
             where = f"{manifest.name}-{manifest.version}: gates.{bound.replace(' ', '_')}: {path!r}"
-            raise RecipeError(f"{where}: expected a figure of the quality card; there are {_near(path, figures)}")
+            raise RecipeError(
+                f"{where}: expected a figure of this run's quality card; the nearest are {nearest(path, figures)}"
+            )
         yield _gate(path, figures[path], bound, allowed)
-
-
-def _near(path: str, figures: dict[str, float]) -> str:
-    """The paths under the longest start that the path shares with any; all of them when it shares none."""
-    while path:
-        path = path.rpartition(".")[0]
-        near = [each for each in figures if each.startswith(f"{path}.")]
-        if near:
-            return ", ".join(near)
-    return ", ".join(figures)
 
 
 def _bytes(manifest: Manifest, gates: Gates) -> Iterator[Gate]:

@@ -14,8 +14,11 @@ from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_
 from xgboost import XGBClassifier
 
 from musix_exporter import onnx_graphs
-from musix_exporter.bundle_writer import Files
-from musix_trainer.models.genre import ENERGY, FLOOR, LEAN, LOUDNESS, TEMPO, TITLE_LEAN, VALENCE, GenreModel
+from musix_exporter.bundle_writer import PartWriter
+from musix_exporter.part import ParityInputs, Part, max_abs_error
+from musix_runtime.models import genre
+from musix_trainer.models.genre import ENERGY, FLOOR, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE, GenreModel
+from musix_trainer.run import Run
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
 
@@ -89,18 +92,23 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] tit
 """
 
 
-def convert(model: GenreModel, files: Files) -> None:
-    """Add the genre part to a bundle's files."""
+def convert(run: Run, writer: PartWriter) -> None:
+    """Write the genre part."""
+    model = run.genre
     artists = len(model.artists)
     factors = np.column_stack([model.item_factors, model.item_biases]).astype(np.float32)
-    files.add_bytes("genre/model.onnx", onnx_graphs.to_bytes(_graph(model, factors[artists + 1 :])))
-    files.add_array("genre/artists.npy", model.artists)
-    nobody = np.zeros((1, model.artist_prior.shape[1]), np.float32)
-    files.add_array(
-        "genre/artist_factors.npy", np.column_stack([factors[: artists + 1], np.vstack([nobody, model.artist_prior])])
-    )
-    files.add_array("genre/grams.npy", model.grams)
-    files.add_array("genre/gram_weights.npy", model.gram_weights)
+    writer.add_bytes("model.onnx", onnx_graphs.to_bytes(_graph(model, factors[artists + 1 :])))
+    writer.add_array("artists", model.artists)
+    no_prior = np.zeros((1, model.artist_prior.shape[1]), np.float32)  # of the unknown artist
+    prior = np.vstack([no_prior, model.artist_prior])
+    writer.add_array("artist_factors", np.column_stack([factors[: artists + 1], prior]))
+    writer.add_array("grams", model.grams)
+    writer.add_array("gram_weights", model.gram_weights)
+
+
+def _parity(inputs: ParityInputs) -> float:
+    tracks = inputs.tracks
+    return max_abs_error(inputs.run.genre.confidence(*tracks), inputs.engine.genre.confidence(*tracks))
 
 
 def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
@@ -119,8 +127,8 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "one": np.float32(1),
         "floor": np.float32(FLOOR),
         "ceiling": np.float32(1 - FLOOR),
-        "leans": np.array(LEAN, np.float32)[:, None],
-        "title_lean": np.float32(TITLE_LEAN),
+        "leans": np.array(PRIOR_MARGIN, np.float32)[:, None],
+        "title_lean": np.float32(TITLE_MARGIN),
         "edges": model.edges,
         "first_bin": np.arange(inputs) * (cuts + 1),
         "bin_factors": (bin_factors * model.bin_weight).astype(np.float32),
@@ -215,3 +223,12 @@ def _vector_trees(trees: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _finite(bounds: np.ndarray) -> np.ndarray:
     return np.clip(bounds, np.finfo(np.float32).min, np.finfo(np.float32).max)
+
+
+PART = Part(
+    genre.PART,
+    convert,
+    parity=_parity,
+    native=lambda run: run.genre,
+    golden_tolerance=2e-4,  # confidences carry 4 digits: the change by rounding alone, and little more
+)

@@ -1,61 +1,63 @@
 """Golden cases: the runtime's engine with the native models in it answers questions that reach every path."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar, get_args
 
 import msgspec
 import numpy as np
 
-from musix_runtime.bundle.golden import ClassifyCase, Golden, RecommendCase, replay
+from musix_exporter.part import Part
+from musix_exporter.parts import PARTS
 from musix_runtime.engine import Engine
 from musix_runtime.errors import GoldenError
-from musix_runtime.models.collab import TimeRange
+from musix_runtime.golden import ClassifyCase, Golden, RecommendCase, replay
 from musix_runtime.models.features import AUDIO
 from musix_runtime.models.ranker import Ranker
-from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, RecommendRequest
+from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, RecommendRequest, TimeRange
 from musix_trainer.run import Run
 
 T = TypeVar("T", bound=msgspec.Struct)
 CASES = 64
-# Confidences carry 4 digits and scores 6: what rounding alone may change, and little more.
-TOLERANCE = {"genre": 2e-4, "mood": 2e-4, "collab": 1e-5, "content": 1e-5, "ranker": 1e-5}
-
-
-STABLE = {part: allowed / 2 for part, allowed in TOLERANCE.items()}  # what a case may be off by on this host
+STABLE_SHARE = 0.5  # of the tolerance: what a case may be off by on this host
 SHAKE = 1e-6  # of a score: as much as another host's rounding may change
 DRAWS = 20  # requests of one kind that are tried before none is stable
 
 
-def cases(run: Run, engine: Engine) -> Golden:
-    """Questions, and their answers by PyTorch, XGBoost and LightFM in place of the bundle's graphs and arrays.
+def cases(run: Run, engine: Engine, parts: Sequence[Part] = PARTS) -> Golden:
+    """Return requests, and responses by PyTorch, XGBoost and LightFM in place of the bundle's graphs and arrays.
 
-    A question whose answer hangs on a near tie is drawn anew: it would fail on another host, or already here. Raises
-    GoldenError when `DRAWS` questions of a kind are like that: then it is not chance.
+    A request whose response hangs on a near tie is drawn anew: it would fail on another host, or already here. Raises
+    GoldenError when `DRAWS` requests of a kind are like that: then it is not chance.
     """
-    parts: dict[str, Any] = {"genre": run.genre, "mood": run.mood, "ranker": run.ranker.runtime()}
-    if all(search.kind == "flat" for search in engine.bundle.manifest.indexes.values()):
-        parts["retriever"] = (
-            run.retriever()
-        )  # else another search would find other candidates: its recall is in the manifest
-    native = replace(engine, **parts)
-    shaken = [replace(engine, ranker=Ranker(_Shaken(engine.ranker.session, sign))) for sign in (-1, 1)]
+    native = engine.with_models(**_native_models(run, engine, parts))
+    session = engine.ranker.session
+    shaken = [engine.with_models(ranker=Ranker(_Shaken(session, sign))) for sign in (-1, 1)]
+    tolerance = {part.name: part.golden_tolerance for part in parts if part.golden_tolerance is not None}
+    stable = {part: allowed * STABLE_SHARE for part, allowed in tolerance.items()}
     rng = np.random.default_rng(0)
 
     def classify(number: int) -> Golden:
         request = _classify(run, rng, number)
-        return Golden(STABLE, [ClassifyCase(request, _timeless(native.classify(request), "timestamp"))], [])
+        return Golden(stable, [ClassifyCase(request, _timeless(native.classify(request), "timestamp"))], [])
 
     def recommend(number: int) -> Golden:
         request = _recommend(run, rng, number)
-        return Golden(STABLE, [], [RecommendCase(request, _timeless(native.recommend(request), "generated_at"))])
+        return Golden(stable, [], [RecommendCase(request, _timeless(native.recommend(request), "generated_at"))])
 
     return Golden(
-        TOLERANCE,
+        tolerance,
         [_stable(classify, number, [engine]).classify[0] for number in range(CASES)],
         [_stable(recommend, number, [engine, *shaken]).recommend[0] for number in range(CASES)],
     )
+
+
+def _native_models(run: Run, engine: Engine, parts: Sequence[Part]) -> dict[str, Any]:
+    """Return the native models of the parts. A part with an index keeps the bundle's unless all are exact: another
+    search would find other candidates, and its recall is in the manifest."""
+    exact = all(info.kind == "flat" for info in engine.bundle.manifest.indexes.values())
+    return {part.name: part.native(run) for part in parts if part.native and (exact or not part.runtime.indexes)}
 
 
 def _stable(draw: Callable[[int], Golden], number: int, engines: Sequence[Engine]) -> Golden:

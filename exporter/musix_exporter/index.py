@@ -6,38 +6,41 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from musix_exporter.bundle_writer import Files
-from musix_runtime.bundle.manifest import INDEXES, Search
+from musix_exporter.bundle_writer import PartWriter
+from musix_runtime.bundle.manifest import IndexInfo
 from musix_runtime.errors import GateError
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.index import Index
-from musix_trainer import progress, recipe
+from musix_trainer import progress
+from musix_trainer.recipe import Recipe
 
 QUERIES = 256
 NLIST_FACTOR = 8  # times the root of the vectors: many short lists hold the nearest in fewer vectors than few long ones
 PER_LIST = 64  # vectors that a list's centroid is learned from
 KMEANS_ITERATIONS = 10
-MIN_NPROBE, MAX_PROBE_SHARE = (
-    4,
-    4,
-)  # lists searched at least, and at most one in so many: exact search is no slower then
-NPROBE_GROWTH = 4  # a search that finds too little goes on with more lists: by one in so many
+MIN_NPROBE = 4
+MAX_PROBE_SHARE = 4  # at most one list in so many is searched: exact search is no slower then
+NPROBE_GROWTH = 4  # while the recall is too low, more lists are searched: by one in so many
 
 
-def add(name: str, vectors: Floats, queries: Floats, at: int, settings: recipe.Index, files: Files) -> Search:
-    """Write `vectors` (n, width) and their index; how well it finds the `at` nearest of the `queries` (m, width).
+def add(name: str, array: str, vectors: Floats, queries: Floats, recipe: Recipe, writer: PartWriter) -> IndexInfo:
+    """Write `vectors` (n, width) as `array`.npy and their index as `name`.faiss, and measure its recall.
 
-    Raises GateError when even the most lists that may be searched do not reach the recipe's recall.
+    Recall is the share of the exact nearest of the `queries` (m, width) that are found, as many as the retriever asks
+    for. Raises GateError when even the most lists that may be searched do not reach the recipe's recall.
     """
-    files.add_array(INDEXES[name].vectors, vectors)
+    at, settings, file = recipe.ranker.candidates, recipe.index, f"{writer.part}/{name}.faiss"
+    writer.add_array(array, vectors)
     if vectors.size > settings.exact:
         index = _inverted_lists(vectors)
-        recall = _tune_nprobe(name, vectors, index, queries, at, settings.recall)
+        recall = _tune_nprobe(file, vectors, index, queries, at, settings.recall)
     else:
         index, recall = _flat(vectors), 1.0
-    files.add_bytes(name, faiss.serialize_index(index).tobytes())
-    found = Index(vectors, index).description
-    return Search(found.kind, found.nlist, found.nprobe, recall, at, len(queries))
+    writer.add_bytes(f"{name}.faiss", faiss.serialize_index(index).tobytes())
+    kind = Index(vectors, index).description
+    info = IndexInfo(kind.kind, kind.nlist, kind.nprobe, recall, at, len(queries))
+    writer.bundle.indexes[file] = info
+    return info
 
 
 def sample(rows: int) -> Rows:

@@ -3,13 +3,29 @@
 import torch
 
 from musix_exporter import onnx_graphs
-from musix_exporter.bundle_writer import Files
+from musix_exporter.bundle_writer import PartWriter
+from musix_exporter.part import ParityInputs, Part, max_abs_error
+from musix_runtime.models import mood
 from musix_runtime.models.features import AUDIO
-from musix_trainer.models.mood import MoodModel
+from musix_trainer.run import Run
 
 
-def convert(model: MoodModel, files: Files) -> None:
-    """Add the mood part to a bundle's files."""
-    module = torch.nn.Sequential(model.network, torch.nn.Softmax(dim=1))
+def convert(run: Run, writer: PartWriter) -> None:
+    """Write the mood part."""
+    module = torch.nn.Sequential(run.mood.network, torch.nn.Softmax(dim=1))
     graph = onnx_graphs.from_torch(module, {"features": torch.zeros(2, len(AUDIO))}, "probabilities")
-    files.add_bytes("mood/model.onnx", onnx_graphs.to_bytes(graph))
+    writer.add_bytes("model.onnx", onnx_graphs.to_bytes(graph))
+
+
+def _parity(inputs: ParityInputs) -> float:
+    audio = inputs.audio
+    return max_abs_error(inputs.run.mood.probabilities(audio), inputs.engine.mood.probabilities(audio))
+
+
+PART = Part(
+    mood.PART,
+    convert,
+    parity=_parity,
+    native=lambda run: run.mood,
+    golden_tolerance=2e-4,  # probabilities carry 4 digits: the change by rounding alone, and little more
+)

@@ -1,12 +1,16 @@
 """Ranker: the network with its preprocessing of the context as one ONNX graph."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from musix_exporter import onnx_graphs
-from musix_exporter.bundle_writer import Files
+from musix_exporter.bundle_writer import PartWriter
+from musix_exporter.part import PARITY_CASES, ParityInputs, Part, max_abs_error
+from musix_runtime.models import ranker
 from musix_runtime.models.ranker import COMPONENTS
-from musix_trainer.models.ranker import RankerModel, RankerNetwork
+from musix_trainer.models.ranker import RankerNetwork
+from musix_trainer.run import Run
 
 
 class _Score(nn.Module):
@@ -20,8 +24,29 @@ class _Score(nn.Module):
         return torch.sigmoid(self.network.rows(components, context))
 
 
-def convert(model: RankerModel, files: Files) -> None:
-    """Add the ranker part to a bundle's files."""
+def convert(run: Run, writer: PartWriter) -> None:
+    """Write the ranker part."""
     ports = {"components": torch.zeros(2, 3, len(COMPONENTS)), "context": torch.zeros(2, 2)}
-    graph = onnx_graphs.from_torch(_Score(model.network), ports, "score")
-    files.add_bytes("ranker/model.onnx", onnx_graphs.to_bytes(graph))
+    graph = onnx_graphs.from_torch(_Score(run.ranker.network), ports, "score")
+    writer.add_bytes("model.onnx", onnx_graphs.to_bytes(graph))
+
+
+def _parity(inputs: ParityInputs) -> float:
+    """Compare scores of random components, at every hour and at none."""
+    rng, worst = inputs.rng, 0.0
+    for hour in (*range(24), np.nan):
+        components = rng.random((1, PARITY_CASES // 8, len(COMPONENTS)), np.float32)
+        context = np.array([[rng.integers(0, 500), hour]], np.float32)
+        models = inputs.run.ranker.runtime(), inputs.engine.ranker
+        native, converted = (each.scores(components, context) for each in models)
+        worst = max(worst, max_abs_error(native, converted))
+    return worst
+
+
+PART = Part(
+    ranker.PART,
+    convert,
+    parity=_parity,
+    native=lambda run: run.ranker.runtime(),
+    golden_tolerance=1e-5,  # scores carry 6 digits: the change by rounding alone, and little more
+)

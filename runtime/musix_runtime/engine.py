@@ -1,27 +1,28 @@
 """The engine: a bundle's answers. No HTTP in it; safe to call from many threads at once."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from musix_runtime.bundle import golden
+from musix_runtime import golden
+from musix_runtime.bundle.part import Part
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, refusing
-from musix_runtime.models import explanation
-from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows, Scores, Strings, gather
+from musix_runtime.models import catalog, collab, content, explanation, genre, mood, ranker
+from musix_runtime.models.arrays import ABSENT, Floats, Rows, Scores, gather
 from musix_runtime.models.candidate_features import prefilter_by_blend
 from musix_runtime.models.catalog import Catalog
-from musix_runtime.models.collab import Collab
-from musix_runtime.models.content import Content
 from musix_runtime.models.explanation import ReasonWriter
 from musix_runtime.models.features import AUDIO_NAMES, INPUT_NAMES
 from musix_runtime.models.genre import MAX_BATCH_TEXT, MAX_TRACK_TEXT, Genre, text_length
 from musix_runtime.models.mood import MOODS, Mood
+from musix_runtime.models.parts import PARTS, open_bundle
 from musix_runtime.models.ranker import COMPONENTS, MICRO, Ranker
 from musix_runtime.models.resolve import resolve
 from musix_runtime.models.retrieval import Retriever
@@ -39,6 +40,7 @@ from musix_runtime.schemas import (
 )
 from musix_runtime.timing import StageTimer, mark_all
 
+T = TypeVar("T")
 TOP_GENRES = 5
 DIGITS = 4  # of a confidence or probability: the sixth already depends on host and batch
 # What the components are called in a reason.
@@ -49,78 +51,83 @@ CONTRIBUTIONS = ("base", *COMPONENTS)
 
 @dataclass(frozen=True)
 class Engine:
-    """All five parts of one bundle, ready to answer. Make one with `Engine.open`."""
+    """The loaded models of a bundle's parts, by name, and the responses that they give together.
+
+    Make one with `Engine.open`. `with_models` puts other models in their place.
+    """
 
     bundle: Bundle
-    catalog: Catalog
-    genre: Genre
-    mood: Mood
-    retriever: Retriever
-    ranker: Ranker
+    models: Mapping[str, Any]
 
     @classmethod
-    def open(cls, path: str | Path, trust: str | Path | None = None) -> "Engine":
-        """Open and verify the bundle folder or packed file at `path`, and ask it a few golden cases.
+    def open(cls, path: str | Path, trust: str | Path | None = None, parts: tuple[Part[Any], ...] = PARTS) -> "Engine":
+        """Open and verify the bundle folder or packed file at `path`, and replay a few golden cases.
 
-        With `trust`, the file of a public key, it must be signed by that key. Raises BundleError when the bundle is not
-        what it claims to be.
+        With `trust`, the file of a public key, it must be signed by that key. `parts` are those that it must hold.
+        Raises BundleError when the bundle is not what it claims to be.
         """
-        bundle = Bundle.open(path, trust)
+        bundle = open_bundle(path, trust, parts)
         with refusing(path):
-            engine = cls.unproven(bundle)
-            golden.replay(engine, engine.golden(), golden.FEW)
+            engine = cls.from_bundle(bundle)
+            golden.replay(engine, engine.golden(), golden.OPENING_CASES)
             return engine
 
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> "Engine":
+        """Load every part of a verified bundle, without replaying golden cases. Raises LayoutError."""
+        return cls(bundle, bundle.load())
+
     def golden(self) -> golden.Golden:
-        """The bundle's golden cases. Raises LayoutError when there are too few, or they would prove nothing."""
+        """Return the bundle's golden cases. Raises LayoutError when they are too few or their tolerance too large."""
         cases = self.bundle.golden(golden.Golden)
-        golden.check(cases, self.bundle.path)
+        golden.check(cases, self.bundle.layout, self.bundle.path)
         return cases
 
-    @classmethod
-    def unproven(cls, bundle: Bundle) -> "Engine":
-        """The engine over a verified bundle that was not asked its golden cases yet."""
-        array = bundle.array
-        catalog = Catalog(
-            ids=Keys(array("catalog/ids.npy")),
-            id_rows=array("catalog/id_rows.npy"),
-            track_ids=Keys(array("catalog/track_ids.npy")),
-            names=Strings(array("catalog/name_offsets.npy"), array("catalog/name_data.npy")),
-            artists=Strings(array("catalog/artist_offsets.npy"), array("catalog/artist_data.npy")),
-            inputs=array("catalog/inputs.npy"),
-            families=array("catalog/families.npy"),
-            moods=array("catalog/moods.npy"),
+    @property
+    def parts(self) -> tuple[Part[Any], ...]:
+        """The declarations of the parts."""
+        return self.bundle.layout.parts
+
+    def model(self, part: Part[T]) -> T:
+        """Return the model of a part."""
+        return cast(T, self.models[part.name])
+
+    def with_models(self, **models: Any) -> "Engine":
+        """Return an engine with other models of the parts that are named."""
+        return replace(self, models={**self.models, **models})
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalogue."""
+        return self.model(catalog.PART)
+
+    @cached_property
+    def genre(self) -> Genre:
+        """The genre model."""
+        return self.model(genre.PART)
+
+    @cached_property
+    def mood(self) -> Mood:
+        """The mood model."""
+        return self.model(mood.PART)
+
+    @cached_property
+    def ranker(self) -> Ranker:
+        """The ranker."""
+        return self.model(ranker.PART)
+
+    @cached_property
+    def retriever(self) -> Retriever:
+        """Candidate retrieval by the collab and content parts."""
+        return Retriever(
+            collab=self.model(collab.PART),
+            content=self.model(content.PART),
+            families=self.catalog.families,
+            freshness=self.catalog.freshness,
+            popularity=self.catalog.popularity,
+            popular=self.catalog.popular,
+            serving=self.bundle.manifest.serving,
         )
-        collab = Collab(
-            listeners=Keys(array("collab/listeners.npy")),
-            listener_factors=array("collab/listener_factors.npy"),
-            rows=array("collab/rows.npy"),
-            index=bundle.index("collab/index.faiss"),
-            track_mean=array("collab/track_mean.npy"),
-            tastes=array("collab/tastes.npy"),
-            fold_in_map=array("collab/fold_in.npy"),
-            history_offsets=array("collab/history_offsets.npy"),
-            history_rows=array("collab/history_rows.npy"),
-            recent=array("collab/history_recent.npy"),
-        )
-        retriever = Retriever(
-            collab=collab,
-            content=Content(bundle.index("content/index.faiss")),
-            families=catalog.families,
-            freshness=array("catalog/freshness.npy"),
-            popularity=array("catalog/popularity.npy"),
-            popular=array("catalog/popular.npy"),
-            serving=bundle.manifest.serving,
-        )
-        genre = Genre(
-            bundle.session("genre/model.onnx"),
-            Keys(array("genre/artists.npy")),
-            array("genre/artist_factors.npy"),
-            Keys(array("genre/grams.npy")),
-            array("genre/gram_weights.npy"),
-        )
-        ranker = Ranker(bundle.session("ranker/model.onnx"))
-        return cls(bundle, catalog, genre, Mood(bundle.session("mood/model.onnx")), retriever, ranker)
 
     def classify(self, request: ClassifyRequest) -> ClassifyResponse:
         """Genre and mood of one track. Raises UnknownTrackError when neither features nor catalogue give them."""

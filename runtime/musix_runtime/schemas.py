@@ -1,25 +1,26 @@
 """Types of requests and responses. The library, the command line and HTTP use the same ones."""
 
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from musix_runtime.bundle.manifest import Feature
 from musix_runtime.errors import FieldError, RequestError, shorten
 from musix_runtime.models import features
-from musix_runtime.models.collab import TimeRange
 
 BATCH_LIMIT = 1000
 TEXT_LIMIT = 1000
 LIST_LIMIT = 10_000
 
+TimeRange = Literal["short_term", "medium_term", "long_term"]
 TIME_RANGES = get_args(TimeRange)
 
 Id = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
 Limit = Annotated[int, Meta(ge=1, le=100)]
 
 
-def _number(feature: features.Feature) -> Any:
+def _number(feature: Feature) -> Any:
     return Annotated[float, Meta(ge=feature.low, le=feature.high, description=feature.unit)]
 
 

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from musix_exporter import cli, export, genre, golden, onnx_graphs, parity
-from musix_exporter.bundle_writer import Files
+from musix_exporter.bundle_writer import BundleWriter, PartWriter
+from musix_exporter.part import PARITY_TOLERANCE
 from musix_runtime import Engine
 from musix_runtime.atomic import sole_writer
-from musix_runtime.bundle.golden import replay
-from musix_runtime.bundle.manifest import LAYOUT
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import GoldenError, InputError, OutputError, ParityError
+from musix_runtime.golden import replay
+from musix_runtime.models.parts import LAYOUT, open_bundle
 from musix_runtime.models.ranker import Ranker
 from musix_runtime.schemas import GenreConfidence
 from musix_trainer.run import Run
@@ -33,7 +33,7 @@ def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> Non
     found = parity.measure(demo_run, engine)
     assert found == engine.bundle.manifest.parity
     assert set(found) == {"genre", "mood", "collab", "content", "ranker"}
-    assert max(found.values()) <= parity.TOLERANCE
+    assert max(found.values()) <= PARITY_TOLERANCE
 
 
 def test_a_wrong_graph_is_never_packed(demo_run: Run, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_wrong_graph_is_never_packed(demo_run: Run, tmp_path: Path) -> None:
             return super().probabilities(audio) * np.float32(0.99)
 
     with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'mood': 0.00"):
-        export.export(replace(demo_run, mood=Liar(demo_run.mood.network)), tmp_path / "demo-1.0.0")
+        export.export(demo_run.with_models(mood=Liar(demo_run.mood.network)), tmp_path / "demo-1.0.0")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,7 +64,7 @@ def test_a_converter_that_is_silently_wrong_is_caught_twice(
     monkeypatch.setattr(genre, "_trees", wrong)
     with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'genre'"):
         export.export(demo_run, tmp_path / "demo-1.0.0")
-    monkeypatch.setattr(parity, "measure", lambda run, engine: {})
+    monkeypatch.setattr(parity, "measure", lambda run, engine, parts: {})
     with pytest.raises(GoldenError, match=r"golden classify case \d+: genre: expected the native models' answer"):
         export.export(demo_run, tmp_path / "demo-1.0.0")
     assert list(tmp_path.iterdir()) == []
@@ -84,8 +84,8 @@ def test_every_golden_case_is_asked_before_a_bundle_is_left(
     """A case beyond the few that opening asks: the build fails, and not some host of the bundle."""
     honest = golden.cases
 
-    def wrong(run: Run, engine: Engine) -> golden.Golden:
-        found = honest(run, engine)
+    def wrong(run: Run, engine: Engine, parts: object) -> golden.Golden:
+        found = honest(run, engine, parts)
         found.classify[-1].expected.mood.probabilities["happy"] += 0.01
         return found
 
@@ -99,7 +99,7 @@ def test_a_question_that_hangs_on_a_near_tie_is_no_golden_case(small_bundle: Pat
     """Every golden case has the same answer when all scores are off by a rounding, up or down."""
     engine = Engine.open(small_bundle)
     for sign in (-1, 1):
-        replay(replace(engine, ranker=Ranker(golden._Shaken(engine.ranker.session, sign))), engine.golden())
+        replay(engine.with_models(ranker=Ranker(golden._Shaken(engine.ranker.session, sign))), engine.golden())
 
 
 def test_what_is_never_stable_is_an_error(engine: Engine) -> None:
@@ -110,7 +110,7 @@ def test_what_is_never_stable_is_an_error(engine: Engine) -> None:
 
     def draw(number: int) -> golden.Golden:
         draws.append(number)
-        return golden.Golden(golden.STABLE, [golden.ClassifyCase(case.request, other)], [])
+        return golden.Golden(engine.golden().tolerance, [golden.ClassifyCase(case.request, other)], [])
 
     with pytest.raises(GoldenError, match="genre: expected the native models' answer"):
         golden._stable(draw, 7, [engine])
@@ -131,7 +131,10 @@ def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path
     booster = type(demo_run.genre.booster)(n_estimators=2, objective="binary:logistic")
     booster.fit(np.random.default_rng(0).random((20, 17)), np.arange(20) % 2)
     with pytest.raises(ValueError, match="expected gbtree with multi:softprob, found None with binary:logistic"):
-        genre.convert(replace(demo_run.genre, booster=booster), Files(tmp_path))
+        genre.convert(
+            demo_run.with_models(genre=replace(demo_run.genre, booster=booster)),
+            PartWriter("genre", BundleWriter(tmp_path, LAYOUT)),
+        )
 
 
 def test_a_bundle_is_not_written_over(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
@@ -168,17 +171,17 @@ def test_the_manifest_holds_no_path_clock_or_host(demo_bundle: Path) -> None:
     text = (demo_bundle / "manifest.json").read_text()
     assert str(demo_bundle.parent) not in text
     assert str(Path.cwd()) not in text
-    assert set(json.loads(text)["files"]) == set(LAYOUT)
+    assert set(json.loads(text)["files"]) == set(LAYOUT.files)
 
 
 def test_the_provenance_holds_the_recipe_to_the_byte(demo_bundle: Path) -> None:
-    provenance = Bundle.open(demo_bundle).manifest.provenance
+    provenance = open_bundle(demo_bundle).manifest.provenance
     assert provenance.recipe.encode() == DEMO.read_bytes()
     assert provenance.recipe_sha256 == hashlib.sha256(DEMO.read_bytes()).hexdigest()
 
 
 def test_files_take_only_what_the_format_names(tmp_path: Path) -> None:
-    files = Files(tmp_path)
+    files = BundleWriter(tmp_path, LAYOUT)
     with pytest.raises(KeyError, match="not a file of the bundle format"):
         files.add_bytes("genre/other.onnx", b"")
     with pytest.raises(TypeError, match=r"catalog/moods.npy: expected \|u1, found <i8"):

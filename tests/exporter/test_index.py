@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from musix_exporter import export, index
-from musix_exporter.bundle_writer import Files
+from musix_exporter.bundle_writer import BundleWriter, PartWriter
 from musix_runtime import Engine, RecommendRequest
+from musix_runtime.bundle.manifest import IndexInfo
 from musix_runtime.errors import GateError
 from musix_runtime.models.index import Description, Index
+from musix_runtime.models.parts import LAYOUT
 from musix_trainer import recipe
 from musix_trainer.run import Run
 
@@ -22,17 +24,24 @@ def clusters(rows: int, width: int, count: int) -> np.ndarray:
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
+def add(folder: Path, vectors: np.ndarray, queries: np.ndarray, at: int, **settings: float) -> IndexInfo:
+    fields = {"name": "demo", "version": "1.0.0", "source": "synthetic", "ranker": recipe.Ranker(candidates=at)}
+    writer = PartWriter("content", BundleWriter(folder, LAYOUT))
+    return index.add(
+        "index", "vectors", vectors, queries, recipe.Recipe(**fields, index=recipe.Index(**settings)), writer
+    )
+
+
 def test_vectors_that_fit_the_time_are_searched_exactly(tmp_path: Path) -> None:
     vectors = clusters(500, 28, 10)
-    search = index.add("content/index.faiss", vectors, vectors[:5], 10, recipe.Index(), Files(tmp_path))
+    search = add(tmp_path, vectors, vectors[:5], 10)
     assert (search.kind, search.recall) == ("flat", 1.0)
 
 
 def test_more_vectors_are_searched_by_lists_and_the_recall_is_measured(tmp_path: Path) -> None:
     vectors = clusters(20_000, 28, 100)
     queries = clusters(200, 28, 100)
-    settings = recipe.Index(exact=1, recall=0.9)
-    search = index.add("content/index.faiss", vectors, queries, 50, settings, Files(tmp_path))
+    search = add(tmp_path, vectors, queries, 50, exact=1, recall=0.9)
     assert (search.kind, search.queries, search.at) == ("ivf", 200, 50)
     assert 0.9 <= search.recall <= 1
     found = Index.read(vectors, np.fromfile(tmp_path / "content" / "index.faiss", np.uint8))

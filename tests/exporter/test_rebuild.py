@@ -11,15 +11,16 @@ from musix_exporter import cli, rebuild
 from musix_runtime.bundle import manifest as manifests
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import ManifestError, RebuildError
+from musix_runtime.models.parts import open_bundle
 
 
 def changed(bundle: Path, **provenance: object) -> Bundle:
     """The bundle with another origin written into its manifest."""
-    manifest = Bundle.open(bundle).manifest
+    manifest = open_bundle(bundle).manifest
     other = msgspec.structs.replace(manifest.provenance, **provenance)
     encoded = manifests.encode(msgspec.structs.replace(manifest, provenance=other))
     (bundle / "manifest.json").write_bytes(encoded)
-    return Bundle.open(bundle)
+    return open_bundle(bundle)
 
 
 def test_a_bundle_is_built_again_from_itself(
@@ -29,13 +30,13 @@ def test_a_bundle_is_built_again_from_itself(
     found = CliRunner().invoke(cli.rebuild, [str(small_bundle), "--json"], catch_exceptions=False)
     result = json.loads(found.stdout)
     assert result["equal"] is True
-    assert result["rebuilt"] == Bundle.open(small_bundle).digest
+    assert result["rebuilt"] == open_bundle(small_bundle).digest
     assert found.exit_code == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_cause_is_named(demo_bundle: Path, copy: Path) -> None:
-    first = Bundle.open(demo_bundle)
+    first = open_bundle(demo_bundle)
     origin = first.manifest.provenance
     listening = msgspec.structs.replace(origin.sources["listening"], sha256="0" * 64)
     sources = origin.sources | {"listening": listening}
@@ -57,7 +58,7 @@ def test_every_cause_is_named(demo_bundle: Path, copy: Path) -> None:
 
 
 def test_files_that_differ_without_a_cause_are_said_to(demo_bundle: Path) -> None:
-    first = Bundle.open(demo_bundle)
+    first = open_bundle(demo_bundle)
     files = first.manifest.files | {"mood/model.onnx": manifests.File(1, "0" * 64)}
     other = replace(first, manifest=msgspec.structs.replace(first.manifest, files=files), digest="another")
     found = rebuild.compare(first, other)

@@ -5,12 +5,12 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.bundle.manifest import ARRAYS
+from musix_runtime.models.parts import LAYOUT
 from tests.fuzz.draft import Draft
 
 FLOATS = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -1.0, 0.0, 1.0, 2.0, 1e6, -1e6, 999_999.0)
-KEYS = [name for name, array in ARRAYS.items() if array.dtype == "S"]
-NUMBERS = [name for name in ARRAYS if name not in KEYS]
+KEYS = [name for name, array in LAYOUT.arrays.items() if array.dtype == "S"]
+NUMBERS = [name for name in LAYOUT.arrays if name not in KEYS]
 OFFSETS = [name for name in NUMBERS if name.endswith("offsets.npy")]
 Rng = np.random.Generator
 
@@ -46,7 +46,7 @@ def _extreme(array: NDArray, draft: Draft, rng: Rng) -> object:
 
 def order(draft: Draft, rng: Rng) -> str:
     """The same values elsewhere: shuffled, reversed, sorted, neighbours swapped or made equal, one of them for all."""
-    name = str(rng.choice(list(ARRAYS)))
+    name = str(rng.choice(list(LAYOUT.arrays)))
     array = draft.array(name)
     if len(array) < 2:
         return f"{name}: too short"
@@ -105,7 +105,7 @@ def keys(draft: Draft, rng: Rng) -> str:
 
 def header(draft: Draft, rng: Rng) -> str:
     """Another header before the same data, its length right or not."""
-    name = str(rng.choice(list(ARRAYS)))
+    name = str(rng.choice(list(LAYOUT.arrays)))
     content = draft[name]
     size = int.from_bytes(content[8:10], "little")
     text, data = content[10 : 10 + size].decode("latin-1").rstrip(), content[10 + size :]
@@ -131,10 +131,10 @@ def header(draft: Draft, rng: Rng) -> str:
 
 def contents(draft: Draft, rng: Rng) -> str:
     """The file cut, grown, emptied, with random bytes, or another array's."""
-    name = str(rng.choice(list(ARRAYS)))
+    name = str(rng.choice(list(LAYOUT.arrays)))
     content, how = draft[name], str(rng.choice(["cut", "grow", "empty", "bytes", "other"]))
     place = int(rng.integers(len(content)))
-    other = str(rng.choice(list(ARRAYS)))
+    other = str(rng.choice(list(LAYOUT.arrays)))
     draft[name] = {
         "cut": content[:place],
         "grow": content + bytes(int(rng.choice([1, 4, 4096]))),

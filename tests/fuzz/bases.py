@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from musix_runtime import Engine
-from musix_runtime.bundle.manifest import FORMAT_VERSION, LAYOUT, MANIFEST
+from musix_runtime.bundle.manifest import FORMAT_VERSION, MANIFEST
 from musix_runtime.errors import MusixError
+from musix_runtime.models.parts import LAYOUT
 
 CACHE = Path(__file__).parents[2] / "build" / "fuzz"
 RECIPE = """
@@ -50,7 +51,7 @@ class Base:
     @cached_property
     def files(self) -> dict[str, bytes]:
         """The bytes of each listed file."""
-        return {name: (self.folder / name).read_bytes() for name in LAYOUT}
+        return {name: (self.folder / name).read_bytes() for name in LAYOUT.files}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import cache
 import faiss
 import numpy as np
 
-from musix_runtime.bundle.manifest import INDEXES
+from musix_runtime.models.parts import LAYOUT
 from tests.fuzz.draft import Draft
 
 Rng = np.random.Generator
@@ -186,7 +186,7 @@ def kind(draft: Draft, rng: Rng) -> str:
     name = _name(rng)
     what = "Flat" if rng.random() < 0.1 else str(rng.choice(OTHERS))
     metric = faiss.METRIC_L2 if rng.random() < 0.4 else faiss.METRIC_INNER_PRODUCT
-    rows, width = draft.array(INDEXES[name].vectors).shape
+    rows, width = draft.array(LAYOUT.indexes[name].vectors).shape
     try:
         draft[name] = _other(what, metric, rows, width)
     except RuntimeError:
@@ -216,14 +216,14 @@ def contents(draft: Draft, rng: Rng) -> str:
         "empty": b"",
         "bytes": content[:place] + rng.bytes(8) + content[place + 8 :],
         "head": content[:near] + rng.bytes(int(rng.choice([1, 4]))) + content[near + 4 :],
-        "other": draft.base.files[next(each for each in INDEXES if each != name)],
+        "other": draft.base.files[next(each for each in LAYOUT.indexes if each != name)],
         "repeat": content[:place] + content,
     }[how]
     return f"{name}: {how} at {place} or {near}"
 
 
 def _name(rng: Rng) -> str:
-    return str(rng.choice(list(INDEXES)))
+    return str(rng.choice(list(LAYOUT.indexes)))
 
 
 MUTATIONS = (fields, fields, fields, fields, magic, kind, nested, contents)

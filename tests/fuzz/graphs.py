@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, numpy_helper
 
-from musix_runtime.bundle.manifest import GRAPHS
+from musix_runtime.models.parts import LAYOUT
 from tests.fuzz.draft import Draft
 
 Rng = np.random.Generator
@@ -19,7 +19,7 @@ INTS = (0, 1, -1, 2, 7, 10_000, 2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63 
 
 def edit(draft: Draft, rng: Rng, change: Callable[[onnx.ModelProto], str]) -> str:
     """Change a graph; returns which, and what `change` says."""
-    name = str(rng.choice(list(GRAPHS)))
+    name = str(rng.choice(list(LAYOUT.graphs)))
     model = onnx.load_from_string(draft[name])
     what = change(model)
     draft[name] = model.SerializeToString()

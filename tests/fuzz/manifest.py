@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from musix_runtime.bundle.manifest import ARRAYS, INDEXES
+from musix_runtime.models.parts import LAYOUT
 from tests.fuzz import documents
 from tests.fuzz.draft import Draft
 
@@ -160,15 +160,15 @@ def wrapping(draft: Draft, rng: Rng) -> str:
 
 def claims(draft: Draft, rng: Rng) -> str:
     """A huge count in the manifest and in one array's header, without the data."""
-    name = str(rng.choice(list(ARRAYS)))
-    dimension = next((each for each in ARRAYS[name].shape if isinstance(each, str)), None)
+    name = str(rng.choice(list(LAYOUT.arrays)))
+    dimension = next((each for each in LAYOUT.arrays[name].shape if isinstance(each, str)), None)
     if dimension is None or dimension == "families":
         return f"{name}: no count"
     size = int(rng.choice([2**20, 2**31, 2**32, 2**40, 2**47, 2**48 - 1]))
     count = dimension.partition("+")[0]
     draft.manifest["counts"][count] = size
-    shape = tuple(_size(draft, each) for each in ARRAYS[name].shape)
-    kind = "|S0" if ARRAYS[name].dtype == "S" and rng.random() < 0.5 else draft.array(name).dtype.str
+    shape = tuple(_size(draft, each) for each in LAYOUT.arrays[name].shape)
+    kind = "|S0" if LAYOUT.arrays[name].dtype == "S" and rng.random() < 0.5 else draft.array(name).dtype.str
     head = str({"descr": kind, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
     draft[name] = b"\x93NUMPY\1\0" + len(head).to_bytes(2, "little") + head
     return f"{name}: {kind} {shape} without data"
@@ -200,7 +200,7 @@ def numbered(size: int) -> NDArray[np.bytes_]:
 def set_count(draft: Draft, count: str, size: int) -> None:
     """Set a count, and cut or lengthen all that it is a size of."""
     draft.manifest["counts"][count] = size
-    for name, array in ARRAYS.items():
+    for name, array in LAYOUT.arrays.items():
         if any(str(each).partition("+")[0] == count for each in array.shape):
             shape = tuple(_size(draft, each) for each in array.shape)
             draft.set_array(name, _fitted(name, draft.array(name), shape))
@@ -239,7 +239,7 @@ def _mend(draft: Draft) -> None:
         draft.array("collab/history_recent.npy"), np.diff(draft.array("collab/history_offsets.npy"))[:, None]
     )
     draft.set_array("collab/history_recent.npy", recent)
-    for name, index in INDEXES.items():
+    for name, index in LAYOUT.indexes.items():
         _reindex(draft, name, draft.array(index.vectors))
 
 

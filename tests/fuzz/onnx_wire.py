@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from musix_runtime.bundle.manifest import GRAPHS
+from musix_runtime.models.parts import LAYOUT
 from tests.fuzz.draft import Draft
 from tests.fuzz.graphs import Rng, pick
 
 
 def random_bytes(draft: Draft, rng: Rng) -> str:
     """The file's bytes: bits flipped, cut, grown, repeated."""
-    name = str(rng.choice(list(GRAPHS)))
+    name = str(rng.choice(list(LAYOUT.graphs)))
     content = bytearray(draft[name])
     how, place = pick(rng, ("flip", "flip", "cut", "bytes", "repeat")), int(rng.integers(len(content)))
     if rng.random() < 0.3:
@@ -29,7 +29,7 @@ def random_bytes(draft: Draft, rng: Rng) -> str:
 def wire(draft: Draft, rng: Rng) -> str:
     """A field somewhere in the nested messages, as on the wire: twice, gone, longer than its parent, another number or
     wire type, a group, a varint of ten bytes."""
-    name = str(rng.choice(list(GRAPHS)))
+    name = str(rng.choice(list(LAYOUT.graphs)))
     done: list[str] = []
     draft[name] = _rewired(draft[name], rng, done, 0)
     return f"{name}: {', '.join(done)}"

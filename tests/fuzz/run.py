@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musix_runtime import Engine
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.cli import main
 from musix_runtime.errors import BundleError, GoldenError
+from musix_runtime.models.parts import open_bundle
 from tests.fuzz.ask import Asker, WrongAnswerError
 
 OPEN_BYTES, ANSWER_BYTES = 200 * 2**20, 64 * 2**20  # beside the bundle's own size; for all answers together
@@ -115,7 +115,7 @@ class Runner:
         except GoldenError as error:
             # Whoever changes a model can record its golden cases anew: what comes of it must be well-formed, too.
             refusal = error
-            engine = Engine.unproven(Bundle.open(folder, trust))
+            engine = Engine.from_bundle(open_bundle(folder, trust))
         _limit(ANSWER_BYTES, ANSWER_S)
         self.asker.ask(engine)
         main.print_card(engine.bundle)

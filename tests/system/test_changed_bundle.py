@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from musix_runtime import Registry
-from musix_runtime.bundle.reader import Bundle
+from musix_runtime.models.parts import open_bundle
 from tests.system.test_swap import MUSIX, Server, serve, until
 from tests.variants import variant
 
@@ -43,7 +43,7 @@ def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path:
     path = served = Path(shutil.copytree(bundles["A"], tmp_path / "served"))
     if form == "packed":
         for mark, folder in bundles.items():
-            Bundle.open(folder).pack(tmp_path / f"{mark}.musix")
+            open_bundle(folder).pack(tmp_path / f"{mark}.musix")
             bundles[mark] = tmp_path / f"{mark}.musix"
         path = served = Path(shutil.copyfile(bundles["A"], tmp_path / "served.musix"))
     if form == "store":
@@ -82,7 +82,7 @@ def test_a_snapshot_serves_on_and_is_removed(
         assert ask(server)[0] == status == 200
         assert tracks(ask(server)[1]) == tracks(good)
         (private,) = (tmp_path / "tmp").glob("musix-snapshot-*")
-        assert Bundle.open(next(private.iterdir())).digest == Bundle.open(demo_bundle).digest
+        assert open_bundle(next(private.iterdir())).digest == open_bundle(demo_bundle).digest
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

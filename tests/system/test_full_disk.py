@@ -10,8 +10,8 @@ import pytest
 
 from musix_exporter import export
 from musix_runtime.bundle import signature
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import OutputError
+from musix_runtime.models.parts import open_bundle
 from musix_trainer.run import Run
 from tests.runtime.test_atomic import full_disk
 
@@ -49,7 +49,7 @@ def tree(folder: Path) -> list[Path]:
     ],
 )
 def test_commands_of_the_runtime(copy: Path, tmp_path: Path, command: str, place: str, size: int) -> None:
-    Bundle.open(copy).pack(tmp_path / "demo.musix")
+    open_bundle(copy).pack(tmp_path / "demo.musix")
     signature.generate(tmp_path / "mine")
     (tmp_path / "store" / "demo").mkdir(parents=True)
     (tmp_path / "store" / "demo" / ".lock").touch()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from musix_runtime.bundle.reader import Bundle
+from musix_runtime.models.parts import open_bundle
 from tests.conftest import SMALL
 
 MUSIX = Path(sys.executable).with_name("musix")
@@ -31,6 +31,6 @@ def test_two_builds_have_one_digest(tmp_path: Path) -> None:
             )
         )
     assert [each.wait() for each in building] == [0, 0]
-    one, another = (Bundle.open(tmp_path / name / "build" / "small-1.0.0") for name in WORLDS)
+    one, another = (open_bundle(tmp_path / name / "build" / "small-1.0.0") for name in WORLDS)
     assert one.manifest.files == another.manifest.files
     assert one.digest == another.digest

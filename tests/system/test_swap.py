@@ -19,7 +19,7 @@ from string import ascii_uppercase
 import pytest
 
 from musix_runtime import Registry
-from musix_runtime.bundle.reader import Bundle
+from musix_runtime.models.parts import open_bundle
 from tests.system.servers import worker_pid
 from tests.variants import plant, variant
 
@@ -163,7 +163,7 @@ def bundles(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 def marks(bundles: list[Path]) -> dict[str, str]:
-    return {Bundle.open(path).label: letter for path, letter in zip(bundles, ascii_uppercase, strict=False)}
+    return {open_bundle(path).label: letter for path, letter in zip(bundles, ascii_uppercase, strict=False)}
 
 
 BROKEN = {7: "mood/model.onnx", 14: "content/index.faiss"}
@@ -183,7 +183,7 @@ def test_twenty_swaps_under_load_lose_nothing(bundles: list[Path], tmp_path: Pat
         total = load.answered.total() + len(load.failures)
         print(f"\n{len(load.failures)} of {total:,} requests failed; {len(load.answered)} bundles answered")
         assert load.failures == []
-        assert set(load.answered) == {Bundle.open(path).label for path in good}
+        assert set(load.answered) == {open_bundle(path).label for path in good}
         until(lambda: server.files() <= files, "open files are back to what they were")
         print(f"open files: {files} before, {server.files()} after")
         print("memory of its own after each swap, MB:", *(f"{each / 1e6:.1f}" for each in memory))
@@ -219,9 +219,9 @@ def test_several_workers_swap_under_load(bundles: list[Path], tmp_path: Path) ->
                 if bundle == bundles[2]:
                     plant(bundle, store.path, "demo", "ranker/model.onnx")
                     until(lambda: server.ready().get("failed"), "the broken bundle is refused")
-                    assert set(load.latest.values()) == {Bundle.open(bundles[1]).label}
+                    assert set(load.latest.values()) == {open_bundle(bundles[1]).label}
                     continue
-                label = Bundle.open(store.publish(bundle)).label
+                label = open_bundle(store.publish(bundle)).label
                 until(lambda label=label: set(load.latest.values()) == {label}, f"every connection has {label}")
         assert load.failures == []
         assert len(load.answered) == 4
@@ -242,7 +242,7 @@ def test_a_request_is_answered_by_the_bundle_that_it_began_with(bundles: list[Pa
         assert f"{old}/" in server.maps()
         slow.send(body[5:])
         response = slow.getresponse()
-        assert response.headers["x-bundle"] == Bundle.open(bundles[0]).label
+        assert response.headers["x-bundle"] == open_bundle(bundles[0]).label
         assert {each["name"][0] for each in json.loads(response.read())["data"]["tracks"]} == {"A"}
         until(lambda: f"{old}/" not in server.maps(), "the old bundle is closed")
         slow.close()

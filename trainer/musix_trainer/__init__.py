@@ -1,1 +1,1 @@
-"""The musix-edge trainer: from a recipe and tables to a run folder of five trained parts."""
+"""The musix-edge trainer: from a recipe and tables to a run folder of trained parts."""

@@ -17,7 +17,7 @@ OUT = click.option(
 @DATA
 @OUT
 def train(recipe_path: Path, data: Path | None, out: Path) -> None:
-    """Train the five parts of RECIPE into the run folder OUT/runs/NAME-VERSION, in place of an older run."""
+    """Train all parts of RECIPE into the run folder OUT/runs/NAME-VERSION, in place of an older run."""
     from musix_runtime.atomic import check_writable
     from musix_trainer import recipe, run
     from musix_trainer.evaluation import benchmark

@@ -15,10 +15,10 @@ from musix_runtime.errors import RecipeError
 from musix_runtime.models.ranker import COMPONENTS
 
 Positive = Annotated[int, Meta(ge=1)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Held = Annotated[float, Meta(gt=0, lt=1)]
-Sampled = Annotated[float, Meta(gt=0, le=1)]
-Rate = Annotated[float, Meta(gt=0)]
+UnitInterval = Annotated[float, Meta(ge=0, le=1)]
+OpenUnit = Annotated[float, Meta(gt=0, lt=1)]
+HalfOpenUnit = Annotated[float, Meta(gt=0, le=1)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,10 +54,10 @@ class Tuned(Section, frozen=True):
     baselines: dict[str, dict[str, float]] = {}  # values found for them
 
 
-class Catalog(Section, frozen=True):
+class CatalogSection(Section, frozen=True):
     """What the catalogue itself computes."""
 
-    freshness_half_life: Rate = 730.0  # days after which a release counts half as fresh
+    freshness_half_life: PositiveFloat = 730.0  # days after which a release counts half as fresh
     popular: Positive = 1000  # tracks, one an artist, from which listeners of whom nothing is known are served
 
 
@@ -66,9 +66,9 @@ class Split(Section, frozen=True):
     was derived from artists, since each track would give its siblings away. By one: of every listener one entry for
     validation and one for test (leave one out), whatever the shares say."""
 
-    by: Literal["track", "artist", "one"] = "track"
-    validation: Held = 0.1
-    test: Held = 0.1
+    by: Literal["track", "artist", "leave_one_out"] = "track"
+    validation: OpenUnit = 0.1
+    test: OpenUnit = 0.1
 
 
 class Genre(Section, frozen=True):
@@ -80,35 +80,39 @@ class Genre(Section, frozen=True):
     loss: Literal["bpr", "warp", "logistic"] = "bpr"
     k: Positive = 5
     epochs: Positive = 40
-    artist_mask: Share = 0.2  # share of training tracks that LightFM sees once more without their artist
-    stranger: Share = 0.5  # share of training tracks that XGBoost sees once more as of an artist whom nobody has met
+    artist_mask: UnitInterval = 0.2  # share of training tracks that LightFM sees once more without their artist
+    stranger: UnitInterval = (
+        0.5  # share of training tracks that XGBoost sees once more as of an artist whom nobody has met
+    )
     bins: Positive = 20  # quantile bins of each input
-    bin_weight: Rate = 0.01  # of a bin, beside the artists' 1: sound is XGBoost's task, and drowns the artist here
-    artist_prior: Rate = 0.4  # tracks that an artist's name counts for, beside those that it has
-    letter_alpha: Rate = 3e-5  # regularisation of the logistic regression over the letters of names and titles
+    bin_weight: PositiveFloat = (
+        0.01  # of a bin, beside the artists' 1: sound is XGBoost's task, and drowns the artist here
+    )
+    artist_prior: PositiveFloat = 0.4  # tracks that an artist's name counts for, beside those that it has
+    letter_alpha: PositiveFloat = 3e-5  # regularisation of the logistic regression over the letters of names and titles
     max_depth: Positive = 7
     max_bin: Positive = 64  # of each feature in XGBoost: as good as 256, in half the time
-    learning_rate: Rate = 0.1
+    learning_rate: PositiveFloat = 0.1
     n_estimators: Positive = 200
-    subsample: Sampled = 0.8
-    colsample_bytree: Sampled = 0.8
+    subsample: HalfOpenUnit = 0.8
+    colsample_bytree: HalfOpenUnit = 0.8
     # One tree a round for all families, its leaves vectors: as good as one a family and round, and 16 times smaller.
     multi_strategy: Literal["multi_output_tree", "one_output_per_tree"] = "multi_output_tree"
-    iqr: Rate = 1.5  # inputs are clipped this many interquartile ranges beyond the quartiles
-    validation: Held = 0.1
-    test: Held = 0.1
+    iqr: PositiveFloat = 1.5  # inputs are clipped this many interquartile ranges beyond the quartiles
+    validation: OpenUnit = 0.1
+    test: OpenUnit = 0.1
 
 
 class Mood(Section, frozen=True):
     """The mood network."""
 
     hidden: tuple[Positive, Positive] = (64, 32)
-    dropout: tuple[Share, Share] = (0.3, 0.2)
-    learning_rate: Rate = 0.001
+    dropout: tuple[UnitInterval, UnitInterval] = (0.3, 0.2)
+    learning_rate: PositiveFloat = 0.001
     batch: Positive = 32
     epochs: Positive = 50
     patience: Positive = 8
-    validation: Held = 0.2
+    validation: OpenUnit = 0.2
 
 
 class Collab(Section, frozen=True):
@@ -117,44 +121,44 @@ class Collab(Section, frozen=True):
     no_components: Positive = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
     loss: Literal["bpr", "warp", "logistic"] = "bpr"
-    learning_rate: Rate = 0.05  # adagrad only
+    learning_rate: PositiveFloat = 0.05  # adagrad only
     item_alpha: Annotated[float, Meta(ge=0)] = 0.0
     user_alpha: Annotated[float, Meta(ge=0)] = 0.0
     epochs: Positive = 100
-    fold_in_ridge: Rate = 1.0
+    fold_in_ridge: PositiveFloat = 1.0
     taste_width: Positive = 48
-    taste_damping: Share = 0.25  # how far tracks heard by many are held back in what listeners have in common
+    taste_damping: UnitInterval = 0.25  # how far tracks heard by many are held back in what listeners have in common
 
 
 class Content(Section, frozen=True):
     """Weight of each block of the content vector, before the vector is scaled to length 1."""
 
-    audio: Rate = 1.0
-    genre: Rate = 1.0
-    mood: Rate = 0.5
-    popularity: Rate = 0.25
+    audio: PositiveFloat = 1.0
+    genre: PositiveFloat = 1.0
+    mood: PositiveFloat = 0.5
+    popularity: PositiveFloat = 0.25
 
 
 class Index(Section, frozen=True):
     """How vectors are searched: exactly where that fits the time, else only the clusters next to the query."""
 
     exact: Positive = 300_000  # numbers (vectors x width) up to which all are compared: some 0.03 ms
-    recall: Share = 0.98  # of the exact nearest must be found; as many clusters are searched as that takes
+    recall: UnitInterval = 0.98  # of the exact nearest must be found; as many clusters are searched as that takes
 
 
 class Ranker(Section, frozen=True):
     """The ranker network, and what the runtime does around it."""
 
     hidden: tuple[Positive, Positive] = (32, 16)
-    learning_rate: Rate = 0.001
+    learning_rate: PositiveFloat = 0.001
     batch: Positive = 64  # lists
     epochs: Positive = 50
     patience: Positive = 10
-    validation: Held = 0.2
+    validation: OpenUnit = 0.2
     negatives: Positive = 20  # impressions not taken up, for each that was, when feedback has to be derived
     candidates: Positive = 50
     pool: Positive = 60
-    blend: dict[str, Share] = msgspec.field(
+    blend: dict[str, UnitInterval] = msgspec.field(
         default_factory=lambda: {"collab": 0.5, "content": 0.3, "preference": 0.0, "freshness": 0.1, "diversity": 0.1}
     )
 
@@ -175,19 +179,19 @@ class Bytes(Section, frozen=True):
 class Memory(Section, frozen=True):
     """The most private memory that a process may hold once it has opened the bundle."""
 
-    load_mb: Rate | None = None  # private, anonymous pages; those of mapped files are shared
+    load_mb: PositiveFloat | None = None  # private, anonymous pages; those of mapped files are shared
 
 
 class Time(Section, frozen=True):
     """The most that an answer may take, as a multiple of the bare kernels behind it, timed in the same run."""
 
-    classify: Rate | None = None
-    recommend: Rate | None = None
-    similar: Rate | None = None
+    classify: PositiveFloat | None = None
+    recommend: PositiveFloat | None = None
+    similar: PositiveFloat | None = None
 
 
 class Gates(Section, frozen=True):
-    """What a bundle must reach to be built. Keys of `at_least` and `at_most` are paths into the quality card."""
+    """What a bundle must reach to be built. Keys of `at_least` and `at_most` are those of the quality card."""
 
     at_least: dict[str, float] = msgspec.field(default_factory=dict)
     at_most: dict[str, float] = msgspec.field(default_factory=dict)
@@ -205,7 +209,7 @@ class Recipe(Section, frozen=True):
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     tables: Tables = Tables()
     synthetic: Synthetic = Synthetic()
-    catalog: Catalog = Catalog()
+    catalog: CatalogSection = CatalogSection()
     benchmark: Benchmark = Benchmark()
     split: Split = Split()
     genre: Genre = Genre()

@@ -1,15 +1,15 @@
-"""The run: one training from recipe to five parts, and the folder that keeps it."""
+"""The run: one training from a recipe to the models of all parts, and the folder that keeps it."""
 
 import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -17,43 +17,78 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from musix_runtime.atomic import new_folder
-from musix_runtime.bundle.manifest import Provenance, Serving
-from musix_runtime.bundle.manifest import Source as SourceCard
-from musix_runtime.errors import InputError
-from musix_runtime.models.features import AUDIO
+from musix_runtime.bundle.manifest import Provenance, SourceInfo
+from musix_runtime.errors import InputError, RecipeError
 from musix_runtime.models.retrieval import Retriever
-from musix_trainer import progress, recipe
+from musix_trainer import progress, quality, recipe
 from musix_trainer.data import split, synthetic, tables
-from musix_trainer.data.impressions import Feedback, feedback
-from musix_trainer.data.interactions import Listening, listening
-from musix_trainer.data.tables import Source
-from musix_trainer.data.tracks import Catalogue, catalogue
+from musix_trainer.data.impressions import Impressions, read_impressions
+from musix_trainer.data.interactions import Interactions, read_interactions
+from musix_trainer.data.tables import Table
+from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
+from musix_trainer.models.collab import CollabModel
+from musix_trainer.models.content import ContentModel
+from musix_trainer.models.genre import GenreModel
+from musix_trainer.models.item_stats import ItemStats
+from musix_trainer.models.mood import MoodModel
+from musix_trainer.models.parts import PARTS
+from musix_trainer.models.ranker import RankerModel
+from musix_trainer.models.retriever import make_retriever
+from musix_trainer.part import M, Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile
 
 EVALUATION = "evaluation"  # folder in the run's, written by `musix evaluate`
+SPLIT_KEYS = ("train_pairs", "validation_pairs", "test_pairs")  # of the quality card's section `split`
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that one training gave."""
+    """The result of one training: its data, the models of its parts, its quality card and its provenance."""
 
     recipe_file: RecipeFile
-    catalogue: Catalogue
-    listening: Listening
-    catalog: item_stats.CatalogModel
-    genre: genre.GenreModel
-    mood: mood.MoodModel
-    collab: collab.CollabModel
-    content: content.ContentModel
-    ranker: ranker.RankerModel
+    catalogue: Tracks
+    interactions: Interactions
+    models: Mapping[str, Any]  # of the parts, by name
     quality: dict[str, Any]
     provenance: Provenance
 
     @property
     def recipe(self) -> Recipe:
         return self.recipe_file.recipe
+
+    def model(self, part: Part[M]) -> M:
+        """Return the model of a part."""
+        return cast(M, self.models[part.name])
+
+    def with_models(self, **models: Any) -> "Run":
+        """Return the run with other models of the parts that are named."""
+        return replace(self, models={**self.models, **models})
+
+    @property
+    def catalog(self) -> ItemStats:
+        return self.model(item_stats.PART)
+
+    @property
+    def genre(self) -> GenreModel:
+        return self.model(genre.PART)
+
+    @property
+    def mood(self) -> MoodModel:
+        return self.model(mood.PART)
+
+    @property
+    def collab(self) -> CollabModel:
+        return self.model(collab.PART)
+
+    @property
+    def content(self) -> ContentModel:
+        return self.model(content.PART)
+
+    @property
+    def ranker(self) -> RankerModel:
+        return self.model(ranker.PART)
 
     def retriever(self) -> Retriever:
         """The runtime's retriever over this run's own arrays."""
@@ -65,47 +100,42 @@ class Run:
             (target / "recipe.toml").write_bytes(self.recipe_file.text)
             tables.write(target / "tracks.parquet", self.catalogue.frame)
             tables.write(target / "ids.parquet", self.catalogue.ids)
-            self.listening.save(target / "listening")
+            self.interactions.save(target / "listening")
             np.save(target / "inputs.npy", self.catalogue.inputs)
             np.save(target / "families.npy", self.catalogue.families)
-            for part in ("catalog", "genre", "mood", "collab", "content", "ranker"):
-                getattr(self, part).save(target / part)
+            for name, model in self.models.items():
+                model.save(target / name)
             card = {"labels": self.catalogue.labels, "quality": self.quality, "provenance": self.provenance}
             (target / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2))
 
     @classmethod
-    def load(cls, path: Path) -> "Run":
-        """Read a run that `save` wrote. Raises InputError when `path` is not one."""
+    def load(cls, path: Path, parts: Sequence[Part[Any]] = PARTS) -> "Run":
+        """Read a run of these parts that `save` wrote. Raises InputError when `path` is not one."""
         if not (path / "run.json").is_file():
             raise InputError(f"{path}: expected a run folder with run.json, found none")
         try:
-            return cls._read(path)
+            return cls._read(path, parts)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
             raise InputError(f"{path}: expected a whole run folder of this version, found: {error}") from error
 
     @classmethod
-    def _read(cls, path: Path) -> "Run":
+    def _read(cls, path: Path, parts: Sequence[Part[Any]]) -> "Run":
         recipe_file = recipe.read(path / "recipe.toml")
         if recipe_file.recipe.source == "lastfm":
-            raise InputError(f"{path}: expected a run of all five parts, found one of listening alone")
+            raise InputError(f"{path}: expected a run of all parts, found one of listening alone")
         card = json.loads((path / "run.json").read_bytes())
         origin = check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance))
         return cls(
             recipe_file,
-            Catalogue(
+            Tracks(
                 tables.read(path / "tracks.parquet").frame,
                 tables.read(path / "ids.parquet").frame,
                 np.load(path / "inputs.npy"),
                 card["labels"],
                 np.load(path / "families.npy"),
             ),
-            Listening.load(path / "listening"),
-            item_stats.CatalogModel.load(path / "catalog"),
-            genre.GenreModel.load(path / "genre"),
-            mood.MoodModel.load(path / "mood", recipe_file.recipe.mood),
-            collab.CollabModel.load(path / "collab"),
-            content.ContentModel.load(path / "content"),
-            ranker.RankerModel.load(path / "ranker", recipe_file.recipe.ranker),
+            Interactions.load(path / "listening"),
+            {part.name: part.load(path / part.name, recipe_file.recipe) for part in parts},
             card["quality"] | ({"evaluation": found} if (found := evaluation(path)) else {}),
             origin,
         )
@@ -134,95 +164,73 @@ def evaluation(path: Path) -> dict[str, Any]:
     return found
 
 
-def make_retriever(
-    collab_model: collab.CollabModel,
-    content_model: content.ContentModel,
-    catalog_model: item_stats.CatalogModel,
-    settings: recipe.Ranker,
-) -> Retriever:
-    """The runtime's retriever over trained arrays."""
-    return Retriever(
-        collab_model.runtime(),
-        content_model.runtime(),
-        catalog_model.families,
-        catalog_model.freshness,
-        catalog_model.popularity,
-        catalog_model.popular,
-        Serving(settings.candidates, settings.pool, settings.blend),
-    )
-
-
-def train(recipe_file: RecipeFile, data: Path | None) -> Run:
-    """Train all five parts. `data` is the folder of the recipe's tables; not needed for a synthetic source.
+def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]] = PARTS) -> Run:
+    """Train the parts, in this order. `data` is the folder of the recipe's tables; not needed for a synthetic source.
 
     Linear algebra runs on one thread, so that the same recipe and data give the same bytes on every machine alike.
+    Raises RecipeError for a gate on a figure that no part reports.
     """
-    settings, seed = recipe_file.recipe, recipe_file.recipe.seed
+    check_gates(recipe_file, parts)
+    settings = recipe_file.recipe
     sources = _sources(settings, data)
-    tracks = catalogue(sources["tracks"])
-    heard = listening(sources["listening"], tracks)
-    given = feedback(sources["feedback"], tracks, heard) if "feedback" in sources else None
+    tracks = read_tracks(sources["tracks"])
+    heard = read_interactions(sources["listening"], tracks)
+    given = read_impressions(sources["feedback"], tracks, heard) if "feedback" in sources else None
     for name, source in sources.items():
         progress.say(
             f"{name}: {source.rows:,} rows; "
             + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
         )
-    with one_thread():
-        parts, quality = _train_parts(settings, tracks, heard, given, seed)
-    return Run(recipe_file, tracks, heard, **parts, quality=quality, provenance=provenance(recipe_file, sources))
+    with deterministic():
+        models, card = _train_parts(settings, tracks, heard, given, parts)
+    return Run(recipe_file, tracks, heard, models, card, provenance(recipe_file, sources))
 
 
-def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Catalogue, Listening]:
+def quality_keys(parts: Sequence[Part[Any]] = PARTS) -> frozenset[str]:
+    """Return the keys of all figures that a training of these parts reports."""
+    return quality.keys("split", SPLIT_KEYS).union(*(part.quality_keys for part in parts))
+
+
+def check_gates(recipe_file: RecipeFile, parts: Sequence[Part[Any]] = PARTS) -> None:
+    """Raise RecipeError for a gate on a figure that no training of these parts reports."""
+    known, gates = quality_keys(parts), recipe_file.recipe.gates
+    for bound, limits in (("at_least", gates.at_least), ("at_most", gates.at_most)):
+        for key in limits:
+            if key not in known:
+                raise RecipeError(
+                    f"{recipe_file.path}: gates.{bound}: {key!r}: expected a key of the quality card; the nearest are"
+                    f" {quality.nearest(key, known)}"
+                )
+
+
+def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Interactions]:
     """The recipe's catalogue and listening, read and checked."""
     sources = _sources(recipe_file.recipe, data)
-    tracks = catalogue(sources["tracks"])
-    return tracks, listening(sources["listening"], tracks)
+    tracks = read_tracks(sources["tracks"])
+    return tracks, read_interactions(sources["listening"], tracks)
 
 
 def _train_parts(
-    settings: Recipe, tracks: Catalogue, heard: Listening, given: Feedback | None, seed: int
+    settings: Recipe, tracks: Tracks, heard: Interactions, given: Impressions | None, parts: Sequence[Part[Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    parts = split.listening(heard, tracks.primary_artists(), settings.split, seed)
-    trained, validation, test = (heard.select(parts == part) for part in (split.TRAIN, split.VALIDATION, split.TEST))
-    genre_model, genre_card = genre.train(tracks, settings.genre, seed)
-    audio = np.ascontiguousarray(tracks.inputs[:, : len(AUDIO)])
-    mood_model, mood_card = mood.train(audio, settings.mood, seed)
-    moods = mood_model.probabilities(audio)
-    collab_model = collab.train(trained, settings.collab, seed)
-    content_model, content_card = content.train(tracks, moods, settings.content)
-    catalog_model = item_stats.train(tracks, moods, trained, settings.catalog)
-    retriever = make_retriever(collab_model, content_model, catalog_model, settings.ranker)
-    given = given.without(heard.select(parts != split.VALIDATION)) if given else None
-    ranker_model, ranker_card = ranker.train(retriever, collab_model, given, validation, settings.ranker, seed)
-    quality = {
-        "split": {
-            "listening held out by": settings.split.by,
-            "pairs in training": len(trained),
-            "pairs in validation": len(validation),
-            "pairs in test": len(test),
-        },
-        "genre": genre_card,
-        "mood": mood_card,
-        "collab": collab.measure(collab_model, test),
-        "content": content_card,
-        "ranker": ranker_card,
-        "hybrid": ranker.measure(retriever, collab_model, ranker_model, test),
-    }
-    models = {
-        "catalog": catalog_model,
-        "genre": genre_model,
-        "mood": mood_model,
-        "collab": collab_model,
-        "content": content_model,
-        "ranker": ranker_model,
-    }
-    return models, quality
+    """Return the models by name, and the quality card."""
+    assigned = split.split_interactions(heard, tracks.primary_artists(), settings.split, settings.seed)
+    trained, validation, test = (heard.select(assigned == each) for each in (split.TRAIN, split.VALIDATION, split.TEST))
+    given = given.without(heard.select(assigned != split.VALIDATION)) if given else None
+    sizes = zip(SPLIT_KEYS, map(len, (trained, validation, test)), strict=True)
+    card: dict[str, Any] = {"split": {"by": settings.split.by, **dict(sizes)}}
+    models: dict[str, Any] = {}
+    training = Training(settings, tracks, trained, validation, test, given, models)
+    for part in parts:
+        models[part.name], sections = part.train(training)
+        card |= sections
+    return models, card
 
 
-def _sources(settings: Recipe, data: Path | None) -> dict[str, Source]:
+def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
     if settings.source == "synthetic":
         progress.say("the data is simulated: it shows that all works, and nothing about real listeners")
-        return synthetic.sources(settings.synthetic, settings.seed)
+        return synthetic.generate_tables(settings.synthetic, settings.seed)
     if settings.source == "lastfm":
         raise InputError(
             f"{settings.name}: expected a recipe with tracks, found one of listening alone: for `musix train` and"
@@ -243,7 +251,7 @@ def _shown(note: int | str) -> str:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Linear algebra and PyTorch on one thread, and PyTorch by its deterministic kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -256,13 +264,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def provenance(recipe_file: RecipeFile, sources: dict[str, Source]) -> Provenance:
+def provenance(recipe_file: RecipeFile, sources: dict[str, Table]) -> Provenance:
     """What a run was made of, and by what."""
     return Provenance(
         recipe_sha256=recipe_file.sha256,
         recipe=recipe_file.text.decode(),
         sources={
-            name: SourceCard(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
+            name: SourceInfo(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
         },
         packages={name: version(name) for name in ("musix-edge", *PACKAGES)} | {"python": platform.python_version()},
         git_commit=_git_commit(recipe_file),

@@ -8,7 +8,7 @@ the next multiple of 64, and so does the end; between are zeros. The manifest's 
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musix_runtime.atomic import PLAIN, create
-from musix_runtime.bundle.manifest import LAYOUT, MANIFEST, MANIFEST_LIMIT, SIGNATURE, SIGNATURE_LIMIT, Manifest
+from musix_runtime.bundle.manifest import MANIFEST, MANIFEST_LIMIT, SIGNATURE, SIGNATURE_LIMIT, Manifest
 from musix_runtime.errors import (
     BundleError,
     ExtraFileError,
@@ -93,13 +93,17 @@ class Container:
         return views
 
 
-def stamp(path: Path) -> Stamp:
-    """Device, inode, size and time of change in ns of every file of the bundle at `path`, None for one that is missing.
+def stamp(path: Path, files: Iterable[str] | None = None) -> Stamp:
+    """Return device, inode, size and time of change in ns of the files of the bundle at `path`, None for a missing one.
 
-    Another stamp than before means that what was mapped may hold other bytes now, or none.
+    `files` are names in a bundle folder, besides manifest and signature; by default all that the folder holds. A stamp
+    that differs from an earlier one means that what was mapped may hold other bytes now, or none.
     """
-    names = (MANIFEST, SIGNATURE, *LAYOUT) if path.is_dir() else ("",)
-    return tuple(_file_stamp(path / name) for name in names)
+    if not path.is_dir():
+        return (_file_stamp(path),)
+    if files is None:
+        files = sorted(str(each.relative_to(path)) for each in path.rglob("*"))
+    return tuple(_file_stamp(path / name) for name in (MANIFEST, SIGNATURE, *files))
 
 
 def write_packed(container: Container, manifest: Manifest, views: dict[str, View], path: Path) -> None:

@@ -1,8 +1,9 @@
-"""A bundle, verified before anything of it is parsed: trust first, then sizes and hashes, then form and content."""
+"""A bundle, verified before anything in it is parsed: signature, then sizes and hashes, then form and content."""
 
 import hashlib
 import io
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,28 +17,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from musix_runtime.atomic import new_path
-from musix_runtime.bundle import faiss_check, onnx_check, signature, validation
+from musix_runtime.bundle import faiss_check, manifest_check, onnx_check, signature
 from musix_runtime.bundle import manifest as manifests
 from musix_runtime.bundle.archive import Container, Stamp, View, stamp, write_folder, write_packed
-from musix_runtime.bundle.manifest import (
-    ARRAYS,
-    COUNTS,
-    GOLDEN,
-    GRAPHS,
-    INDEXES,
-    LAYOUT,
-    MAX_DEPTH,
-    MAX_FAMILIES,
-    MAX_GOLDEN_BYTES,
-    MAX_KEY_BYTES,
-    Dimension,
-    Manifest,
-)
-from musix_runtime.errors import HashError, LayoutError, ManifestError, refusing
-from musix_runtime.models import features
-from musix_runtime.models.index import Description, Index
-from musix_runtime.models.mood import MOODS
-from musix_runtime.models.ranker import COMPONENTS
+from musix_runtime.bundle.manifest import GOLDEN, MAX_GOLDEN_BYTES, MAX_KEY_BYTES, Dim, Manifest
+from musix_runtime.bundle.part import Layout, Part
+from musix_runtime.bundle.part_files import PartFiles
+from musix_runtime.bundle.validation import Checks
+from musix_runtime.errors import HashError, LayoutError, refusing
 
 T = TypeVar("T")
 
@@ -49,6 +36,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     digest: str
+    layout: Layout
     container: Container
     views: dict[str, View]  # every listed file, mapped: what was verified is what is used
     stamp: Stamp  # of the files that are mapped; once it is another, they may hold anything
@@ -65,31 +53,45 @@ class Bundle:
         return f"{self.name}@{self.digest}"
 
     @classmethod
-    def open(cls, path: str | Path, trust: str | Path | None = None) -> "Bundle":
-        """Verify the bundle folder or packed file at `path`. With `trust`, the file of a public key, it must be signed
-        with that key's other half, which is checked before anything is parsed.
+    def open(cls, path: str | Path, parts: Sequence[Part[Any]], trust: str | Path | None = None) -> "Bundle":
+        """Verify the bundle folder or packed file at `path`, which must hold exactly these parts.
+
+        With `trust`, the file of a public key, the bundle must be signed with the private key of the pair; that is
+        checked before anything is parsed.
 
         Raises a BundleError that names the file, what was expected and what was found; InputError for a wrong key.
         """
         path = Path(path)
+        layout = Layout(tuple(parts))
         key = None if trust is None else signature.read_key(Path(trust))
         with refusing(path):
-            before = stamp(path)
+            before = stamp(path, layout.files)
             container = Container.open(path)
             digest = manifests.digest(container.manifest)
             if key is not None:
                 signature.check(digest, container.signature, key, path)
             manifest = manifests.decode(container.manifest, str(path))
-            _check_manifest(manifest, path)
+            manifest_check.check(manifest, layout, path)
             views = container.views(manifest)
             _check_hashes(path, manifest, views)
-            bundle = cls(path, manifest, digest, container, views, before, None if trust is None else Path(trust))
-            validation.check(bundle)
-            if stamp(path) != before:
+            trusted = None if trust is None else Path(trust)
+            bundle = cls(path, manifest, digest, layout, container, views, before, trusted)
+            bundle._validate()
+            if stamp(path, layout.files) != before:
                 raise HashError(
                     f"{path}: expected files that nobody writes to, found them changed while they were verified"
                 )
             return bundle
+
+    def _validate(self) -> None:
+        for part in self.layout.parts:
+            part.validate(Checks(part.name, self))
+        for name in self.layout.indexes:
+            self.index(name)
+
+    def load(self) -> dict[str, Any]:
+        """Return the model of each part, by name. Raises LayoutError."""
+        return {part.name: part.load(PartFiles(part.name, self)) for part in self.layout.parts}
 
     def pack(self, path: Path) -> None:
         """Write the bundle as the one file `path`; whole or not at all. Raises OutputError when the name is taken."""
@@ -110,7 +112,7 @@ class Bundle:
 
     def array(self, name: str) -> NDArray[Any]:
         """A mapped array; LayoutError when dtype, order, shape or length are not the format's."""
-        expected = ARRAYS[name]
+        expected = self.layout.arrays[name]
         view = self.views[name]
         head = io.BytesIO(view[:512].tobytes())
         try:
@@ -134,40 +136,37 @@ class Bundle:
 
     def session(self, name: str) -> ort.InferenceSession:
         """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
-        expected, arena = GRAPHS[name], name == "ranker/model.onnx"  # which runs twice a recommendation, on few rows
-        shapes = {port: tuple(map(self.manifest.size, axes)) for port, axes in expected.inputs.items()}
+        expected = self.layout.graphs[name]
+        shapes = {port: tuple(map(self.manifest.size, axes)) for port, axes in expected.input_shapes.items()}
         data = self.views[name].tobytes()
         try:
-            onnx_check.check(data, shapes, list(expected.outputs))
-            session = ort.InferenceSession(data, _session_options(arena), ["CPUExecutionProvider"])
+            onnx_check.check(data, shapes, list(expected.output_widths))
+            session = ort.InferenceSession(data, _session_options(expected.arena), ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
-        widths = {port: axes[-1] for port, axes in expected.inputs.items()}
+        widths = {port: axes[-1] for port, axes in expected.input_shapes.items()}
         self._check_ports(name, "inputs", widths, session.get_inputs())
-        self._check_ports(name, "outputs", expected.outputs, session.get_outputs())
+        self._check_ports(name, "outputs", expected.output_widths, session.get_outputs())
         return session
 
-    def index(self, name: str) -> Index:
-        """The mapped FAISS index of a file; LayoutError when its kind or size are not what the manifest says."""
+    def index(self, name: str) -> Any:
+        """The index of a file, as its part reads it; LayoutError when it is not what the manifest says."""
         return self._indexes[name]
 
     @cached_property
-    def _indexes(self) -> dict[str, Index]:
-        return {name: self._index(name) for name in INDEXES}
+    def _indexes(self) -> dict[str, Any]:
+        return {name: self._index(name) for name in self.layout.indexes}
 
-    def _index(self, name: str) -> Index:
-        matrix, search = self.array(INDEXES[name].vectors), self.manifest.indexes[name]
+    def _index(self, name: str) -> Any:
+        file, info = self.layout.indexes[name], self.manifest.indexes[name]
+        vectors = self.array(file.vectors)
         try:
-            faiss_check.check(self.views[name], search.kind, len(matrix), matrix.shape[1], search.nlist)
-            index = Index.read(matrix, self.views[name])
+            faiss_check.check(self.views[name], info.kind, len(vectors), vectors.shape[1], info.nlist)
+            return file.read(vectors, self.views[name], info)
         except RuntimeError as error:
             raise LayoutError(f"{self.path}: {name}: expected a FAISS index, found: {error}") from error
         except ValueError as error:
             raise LayoutError(f"{self.path}: {name}: {error}") from error
-        wanted = Description(search.kind, search.nlist, search.nprobe)
-        if index.description != wanted:
-            raise LayoutError(f"{self.path}: {name}: expected {wanted}, found {index.description}")
-        return index
 
     def golden(self, type_: type[T]) -> T:
         """The golden cases, as `type_`; LayoutError when they are not."""
@@ -178,7 +177,7 @@ class Bundle:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise LayoutError(f"{self.path}: {GOLDEN}: expected golden cases, found: {error}") from error
 
-    def _check_ports(self, name: str, what: str, expected: dict[str, Dimension], ports: list[Any]) -> None:
+    def _check_ports(self, name: str, what: str, expected: dict[str, Dim], ports: list[Any]) -> None:
         wanted = {port: ("tensor(float)", self.manifest.size(width)) for port, width in expected.items()}
         found = {port.name: (port.type, port.shape[-1] if port.shape else None) for port in ports}
         if found != wanted:
@@ -194,46 +193,6 @@ def _session_options(arena: bool) -> ort.SessionOptions:
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
     return options
-
-
-def _check_manifest(manifest: Manifest, path: Path) -> None:
-    expected = {"features": list(features.INPUTS), "moods": list(MOODS), "components": list(COMPONENTS)}
-    for key, value in expected.items():
-        if getattr(manifest, key) != value:
-            raise ManifestError(f"{path}: {key}: expected {value}, found {getattr(manifest, key)}")
-    if set(manifest.indexes) != set(INDEXES):
-        raise ManifestError(f"{path}: indexes: expected {sorted(INDEXES)}, found {sorted(manifest.indexes)}")
-    if set(manifest.serving.blend) != set(COMPONENTS):
-        raise ManifestError(f"{path}: serving.blend: expected {COMPONENTS}, found {tuple(manifest.serving.blend)}")
-    families = set(filter(str.isprintable, filter(None, manifest.families)))
-    if len(families) != len(manifest.families) or not 0 < len(families) <= MAX_FAMILIES:
-        found = str(manifest.families)[:1000]
-        raise ManifestError(f"{path}: families: expected 1 to {MAX_FAMILIES} different names, found {found}")
-    for name, allowed in COUNTS.items():
-        if manifest.size(name) not in allowed:
-            raise ManifestError(f"{path}: counts: {name}: expected {allowed}, found {manifest.size(name):,}")
-    if set(manifest.counts) != set(COUNTS):
-        raise ManifestError(f"{path}: counts: expected {sorted(COUNTS)}, found {sorted(manifest.counts)}")
-    for name, search in manifest.indexes.items():
-        if not (0 < search.nprobe <= search.nlist if search.kind == "ivf" else search.nlist == search.nprobe == 0):
-            raise ManifestError(
-                f"{path}: indexes: {name}: expected at most as many lists searched as there are, found {search}"
-            )
-    if _depth(manifest.quality) > MAX_DEPTH:
-        raise ManifestError(f"{path}: quality: expected a depth of at most {MAX_DEPTH}, found more")
-    if set(manifest.files) != set(LAYOUT):
-        lacking, unknown = sorted(set(LAYOUT) - set(manifest.files)), sorted(set(manifest.files) - set(LAYOUT))
-        raise ManifestError(f"{path}: files: lacks {lacking or 'none'}, has unknown {unknown or 'none'}")
-
-
-def _depth(value: Any) -> int:
-    """How deep lists and objects of decoded JSON are nested; not further than `MAX_DEPTH` + 1."""
-    level, depth = [value], 0
-    while level and depth <= MAX_DEPTH:
-        level = [each for each in level if isinstance(each, dict | list)]
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
-        depth += bool(level)
-    return depth
 
 
 def _check_hashes(path: Path, manifest: Manifest, views: dict[str, View]) -> None:

@@ -101,7 +101,7 @@ for _command in (registry.publish, registry.rollback, registry.gc):
 @TRUST
 def verify(bundle: Path, trust: Path | None) -> None:
     """Verify every file of BUNDLE and replay all golden cases."""
-    from musix_runtime.bundle import golden
+    from musix_runtime import golden
 
     engine = _open(bundle, trust)
     manifest, cases = engine.bundle.manifest, engine.golden()
@@ -121,9 +121,9 @@ def pack(bundle: Path, file: Path | None) -> None:
 
     The default is NAME-VERSION.musix beside BUNDLE. A packed file can be served as it is.
     """
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     target = file or bundle.with_name(f"{opened.name}.musix")
     opened.pack(target)
     click.echo(target)
@@ -137,9 +137,9 @@ def unpack(file: Path, folder: Path | None) -> None:
 
     The default is NAME-VERSION beside FILE.
     """
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(file)
+    opened = open_bundle(file)
     target = folder or file.with_name(opened.name)
     opened.unpack(target)
     click.echo(target)
@@ -166,9 +166,9 @@ def sign(bundle: Path, key: Path) -> None:
     from musix_runtime.atomic import write_file
     from musix_runtime.bundle import signature
     from musix_runtime.bundle.manifest import SIGNATURE
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     if not bundle.is_dir():
         raise InputError(f"{bundle}: expected a bundle folder to sign, found a file; sign first, then pack")
     content = signature.sign(opened.digest, key)
@@ -181,9 +181,9 @@ def sign(bundle: Path, key: Path) -> None:
 @AS_JSON
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show counts, sizes, quality and origin of BUNDLE."""
-    from musix_runtime.bundle.reader import Bundle
+    from musix_runtime.models.parts import open_bundle
 
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle)
     if as_json:
         _print_json({"digest": opened.digest, "manifest": opened.manifest})
         return
@@ -200,7 +200,7 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
 
     Compares versions, data, labels, sizes, quality, and the answers of FIRST and SECOND to the same requests.
     """
-    from musix_runtime.bundle.diff import diff as compare
+    from musix_runtime.inspection.diff import diff as compare
 
     found = compare(_open(first), _open(second))
     if as_json:

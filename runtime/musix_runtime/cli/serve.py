@@ -53,13 +53,13 @@ def _run(path: Path, trust: Path | None, sockets: list[Any], access_log: bool) -
 
 
 def _copy(path: Path, trust: Path | None, folder: Path) -> None:
-    from musix_runtime.bundle.reader import Bundle
     from musix_runtime.errors import InputError
+    from musix_runtime.models.parts import open_bundle
     from musix_runtime.registry import registry
 
     if registry.find(path):
         raise InputError(f"{path}: expected a bundle to copy, found a store, whose versions are never written over")
-    bundle = Bundle.open(path, trust)
+    bundle = open_bundle(path, trust)
     copy = folder / bundle.name
     with writing(copy):
         bundle.copy(copy)

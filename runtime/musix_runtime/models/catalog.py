@@ -1,4 +1,4 @@
-"""Catalog: from track ids to rows and back, and what is known of each track. Nothing is read until asked for."""
+"""Catalog: from track ids to rows and back, and the metadata of each track, read from mapped files on demand."""
 
 import re
 from collections.abc import Sequence, Set
@@ -8,7 +8,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from musix_runtime.bundle.manifest import MAX_ROWS
+from musix_runtime.bundle.part import Array, Part
+from musix_runtime.bundle.part_files import PartFiles
+from musix_runtime.bundle.validation import Checks, chunks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows, Strings, gather
+from musix_runtime.models.features import INPUTS
+from musix_runtime.models.mood import MOODS
 
 SHARED = ("spotify:", "http", "HTTP", "open.", "play.")  # how a track that was shared, not named by its id, begins
 _SHARED_TRACK = re.compile(
@@ -29,7 +35,10 @@ def bare(track_id: str) -> str:
 
 @dataclass(frozen=True)
 class Catalog:
-    """One row a recording, in the order of track ids; a recording may be known by several ids."""
+    """One row for each recording, in the order of track ids; a recording may have several ids.
+
+    `popular` are the rows of the most popular recordings, best first.
+    """
 
     ids: Keys
     id_rows: NDArray[np.int32]
@@ -39,6 +48,9 @@ class Catalog:
     inputs: Floats
     families: NDArray[np.uint32]
     moods: NDArray[np.uint8]
+    freshness: Floats
+    popularity: Floats
+    popular: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.track_ids.sorted)
@@ -85,3 +97,89 @@ class Catalog:
         """Id, name and artists of each row, as they are shown."""
         artists = [each.replace(";", ", ") for each in self.artists.take(rows)]
         return list(zip(self.track_ids.take(rows), self.names.take(rows), artists, strict=True))
+
+
+def _load(files: PartFiles) -> Catalog:
+    array = files.array
+    return Catalog(
+        ids=Keys(array("ids")),
+        id_rows=array("id_rows"),
+        track_ids=Keys(array("track_ids")),
+        names=Strings(array("name_offsets"), array("name_data")),
+        artists=Strings(array("artist_offsets"), array("artist_data")),
+        inputs=array("inputs"),
+        families=array("families"),
+        moods=array("moods"),
+        freshness=array("freshness"),
+        popularity=array("popularity"),
+        popular=array("popular"),
+    )
+
+
+def _validate(checks: Checks) -> None:
+    checks.sorted_keys("ids")
+    checks.sorted_keys("track_ids")
+    checks.rows("id_rows", "tracks")
+    _check_own_ids(checks)
+    checks.rows("popular", "tracks")
+    checks.within("moods", 0, len(MOODS) - 1)
+    checks.within("families", 0, 2 ** len(checks.manifest.families) - 1)
+    checks.within("freshness", 0, 1)
+    checks.within("popularity", 0, 1)
+    _check_inputs(checks)
+    for name in ("name", "artist"):
+        checks.offsets(f"{name}_offsets", checks.manifest.size(f"{name}_bytes"))
+        checks.text(f"{name}_offsets", f"{name}_data")
+
+
+def _check_own_ids(checks: Checks) -> None:
+    """Check that the id of every recording leads to its row. Ids and recordings are in the same order."""
+    ids, rows, own = (checks.array(name) for name in ("ids", "id_rows", "track_ids"))
+    count, start = 0, 0
+    for chunk in chunks(ids):
+        chunk_rows = rows[start : start + len(chunk)]
+        named = chunk_rows[chunk == own[chunk_rows]]
+        if not np.array_equal(named, np.arange(count, count + len(named))):
+            raise checks.error("id_rows", "the row of each track's own id", "another")
+        count, start = count + len(named), start + len(chunk)
+    if count != checks.manifest.size("tracks"):
+        raise checks.error("ids", "every id of catalog/track_ids", "fewer")
+
+
+def _check_inputs(checks: Checks) -> None:
+    """Check that every input is in its range, or NaN."""
+    array = checks.array("inputs")
+    smallest, largest = (function.reduce(array, axis=0) for function in (np.fmin, np.fmax))
+    for feature, low, high in zip(INPUTS, smallest.tolist(), largest.tolist(), strict=True):
+        if low < feature.low or high > feature.high:
+            raise checks.error("inputs", f"{feature.name} in {feature.low:g}..{feature.high:g}", f"{low:g}..{high:g}")
+
+
+PART = Part(
+    name="catalog",
+    load=_load,
+    validate=_validate,
+    labels={"features": list(INPUTS)},
+    arrays={
+        "ids.npy": Array("S", ("ids",)),
+        "id_rows.npy": Array("<i4", ("ids",)),
+        "track_ids.npy": Array("S", ("tracks",)),
+        "name_offsets.npy": Array("<i8", ("tracks+1",)),
+        "name_data.npy": Array("|u1", ("name_bytes",)),
+        "artist_offsets.npy": Array("<i8", ("tracks+1",)),
+        "artist_data.npy": Array("|u1", ("artist_bytes",)),
+        "inputs.npy": Array("<f4", ("tracks", len(INPUTS))),
+        "families.npy": Array("<u4", ("tracks",)),
+        "moods.npy": Array("|u1", ("tracks",)),
+        "freshness.npy": Array("<f4", ("tracks",)),
+        "popularity.npy": Array("<f4", ("tracks",)),
+        "popular.npy": Array("<i4", ("popular",)),
+    },
+    counts={
+        "tracks": range(1, MAX_ROWS),
+        "ids": range(1, MAX_ROWS),
+        "name_bytes": range(2**40),
+        "artist_bytes": range(2**40),
+        "popular": range(10_001),
+    },
+)

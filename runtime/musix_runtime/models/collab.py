@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from musix_runtime.bundle.manifest import MAX_HISTORY, MAX_ROWS
+from musix_runtime.bundle.part import Array, Part
+from musix_runtime.bundle.part_files import PartFiles
+from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, RaggedRows, Rows, gather
+from musix_runtime.models.comparison import contribution_error
 from musix_runtime.models.index import Index
+from musix_runtime.models.index_file import index_file
+from musix_runtime.schemas import TIME_RANGES, TimeRange
 
-TimeRange = Literal["short_term", "medium_term", "long_term"]
-RANGES = get_args(TimeRange)
 # Days before the newest play of the data that each range spans; long_term is everything.
 RANGE_DAYS = {"short_term": 28, "medium_term": 182}
 
@@ -45,8 +50,8 @@ class Collab:
 
     def count(self, listener: int, time_range: TimeRange) -> int:
         """How many of a listener's history are of the range; of the next longer one, when there are none."""
-        if time_range in RANGES[:-1]:
-            for count in self.recent[listener, RANGES.index(time_range) :].tolist():
+        if time_range in TIME_RANGES[:-1]:
+            for count in self.recent[listener, TIME_RANGES.index(time_range) :].tolist():
                 if count:
                     return count
         start, stop = self.history_offsets[listener : listener + 2].tolist()
@@ -133,3 +138,59 @@ class AffinityScorer:
         """Score of each catalogue row, 0 for tracks that nobody has heard. Shape (n,)."""
         positions = self._collab.places(np.asarray(rows, np.int64))
         return self._collab.affinities(positions[None], self.query[None], self.best)[0]
+
+
+def _load(files: PartFiles) -> Collab:
+    array = files.array
+    return Collab(
+        listeners=Keys(array("listeners")),
+        listener_factors=array("listener_factors"),
+        rows=array("rows"),
+        index=files.index("index"),
+        track_mean=array("track_mean"),
+        tastes=array("tastes"),
+        fold_in_map=array("fold_in"),
+        history_offsets=array("history_offsets"),
+        history_rows=array("history_rows"),
+        recent=array("history_recent"),
+    )
+
+
+def _validate(checks: Checks) -> None:
+    checks.sorted_keys("listeners")
+    checks.factors("listener_factors", "track_factors", "track_mean", "tastes", "fold_in")
+    checks.rows("rows", "tracks")
+    checks.ascending("rows")
+    checks.rows("history_rows", "tracks")
+    checks.offsets("history_offsets", checks.manifest.size("plays"), MAX_HISTORY)
+    recent, lengths = checks.array("history_recent"), np.diff(checks.array("history_offsets"))
+    if (recent < 0).any() or (recent[:, 0] > recent[:, 1]).any() or (recent[:, 1] > lengths).any():
+        raise checks.error("history_recent", "short term <= medium term <= history", "others")
+
+
+PART = Part(
+    name="collab",
+    load=_load,
+    validate=_validate,
+    recommend_error=contribution_error("collab"),
+    arrays={
+        "listeners.npy": Array("S", ("listeners",)),
+        "listener_factors.npy": Array("<f4", ("listeners", "collab_width")),
+        "rows.npy": Array("<i4", ("heard",)),
+        "track_factors.npy": Array("<f4", ("heard", "collab_width")),
+        "track_mean.npy": Array("<f4", ("collab_width",)),
+        "tastes.npy": Array("<f4", ("heard", "taste_width")),
+        "fold_in.npy": Array("<f4", ("collab_width+1", "collab_width")),
+        "history_offsets.npy": Array("<i8", ("listeners+1",)),
+        "history_rows.npy": Array("<i4", ("plays",)),
+        "history_recent.npy": Array("<i4", ("listeners", 2)),
+    },
+    indexes={"index.faiss": index_file("track_factors.npy")},
+    counts={
+        "listeners": range(MAX_ROWS),
+        "heard": range(MAX_ROWS),
+        "collab_width": range(2, 257),
+        "taste_width": range(1, 257),
+        "plays": range(2**40),
+    },
+)

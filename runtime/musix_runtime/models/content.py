@@ -4,8 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from musix_runtime.bundle.part import Array, Part
+from musix_runtime.bundle.part_files import PartFiles
+from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import Floats, RaggedRows, Rows
+from musix_runtime.models.comparison import contribution_error
 from musix_runtime.models.index import Index
+from musix_runtime.models.index_file import index_file
+
+CONTENT_DIM = 28  # 12 audio + 10 genre + 5 mood + 1 artist popularity
 
 
 @dataclass(frozen=True)
@@ -38,3 +45,21 @@ class Content:
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
         """The `count` tracks of greatest cosine with the query (28,): rows and cosines, best first."""
         return self.index.nearest(query, count)
+
+
+def _load(files: PartFiles) -> Content:
+    return Content(files.index("index"))
+
+
+def _validate(checks: Checks) -> None:
+    checks.unit_vectors("vectors")
+
+
+PART = Part(
+    name="content",
+    load=_load,
+    validate=_validate,
+    recommend_error=contribution_error("content"),
+    arrays={"vectors.npy": Array("<f4", ("tracks", CONTENT_DIM))},
+    indexes={"index.faiss": index_file("vectors.npy")},
+)

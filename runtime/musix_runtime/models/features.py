@@ -1,17 +1,6 @@
 """The inputs of a track: names, order, units and ranges. The one place where they are defined."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One number that describes a track, valid in the closed range `low`..`high`."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-
+from musix_runtime.bundle.manifest import Feature
 
 # Spotify's audio features under Spotify's names, in the order of every matrix of features.
 AUDIO = (

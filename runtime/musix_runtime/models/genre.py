@@ -10,8 +10,14 @@ from operator import add
 import numpy as np
 import onnxruntime as ort
 
+from musix_runtime.bundle.manifest import MAX_ROWS
+from musix_runtime.bundle.part import Array, Graph, Part
+from musix_runtime.bundle.part_files import PartFiles
+from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.models.features import INPUTS
 from musix_runtime.models.inference import probabilities
+from musix_runtime.schemas import ClassifyResponse
 
 MAX_GRAM = 4
 MAX_TRACK_TEXT = 1_500  # characters that the artists and the name of one track have in all: at most some 5 ms of work
@@ -139,3 +145,55 @@ class Genre:
                 title[row] = spelt(self.grams, self.gram_weights, [title_grams(titles[row])])
                 case[row] = 2 * title[row].any()
         return {"artist": mean, "title": title, "case": case}
+
+
+def confidence_error(expected: ClassifyResponse, found: ClassifyResponse, tolerance: float = 0) -> float:
+    """Return the largest difference of confidence.
+
+    A family that only one of the responses has among its five counts, too: with the lowest confidence of the other.
+    """
+    ours, theirs = ({each.name: each.confidence for each in response.genres} for response in (found, expected))
+    least = min(theirs.values())
+    return max(abs(ours.get(name, least) - theirs.get(name, least)) for name in ours | theirs)
+
+
+def _load(files: PartFiles) -> Genre:
+    return Genre(
+        files.session("model"),
+        Keys(files.array("artists")),
+        files.array("artist_factors"),
+        Keys(files.array("grams")),
+        files.array("gram_weights"),
+    )
+
+
+def _validate(checks: Checks) -> None:
+    checks.sorted_keys("artists")
+    checks.sorted_keys("grams")
+    checks.factors("artist_factors", "gram_weights")
+
+
+PART = Part(
+    name="genre",
+    load=_load,
+    validate=_validate,
+    classify_error=confidence_error,
+    arrays={
+        "artists.npy": Array("S", ("artists",)),
+        "artist_factors.npy": Array("<f4", ("artists+1", "genre_width")),
+        "grams.npy": Array("S", ("grams",)),
+        "gram_weights.npy": Array("<f4", ("grams", "families")),
+    },
+    graphs={
+        "model.onnx": Graph(
+            {
+                "features": (1000, len(INPUTS)),
+                "artist": (1000, "genre_width"),
+                "title": (1000, "families"),
+                "case": (1000, 1),
+            },
+            {"confidence": "families"},
+        )
+    },
+    counts={"artists": range(MAX_ROWS), "genre_width": range(1, 1024), "grams": range(MAX_ROWS)},
+)

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musix_runtime.bundle.part import Graph, Part
+from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.models import explanation, selection
 from musix_runtime.models.arrays import Floats, Rows, Scores
 from musix_runtime.models.inference import probabilities
 from musix_runtime.models.selection import LEVELS
+from musix_runtime.schemas import RecommendResponse
 
 if TYPE_CHECKING:
     from musix_runtime.models.candidate_features import CandidateFeatures
@@ -60,3 +63,34 @@ class Ranker:
         coalitions = components[:, :, None] * explanation.COALITIONS
         scores = self._whole_scores(coalitions.reshape(batch, -1, len(COMPONENTS)), context).reshape(batch, n, -1)
         return scores[..., 0] / MICRO, explanation.shapley_values(scores) / MICRO
+
+
+def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance: float) -> float:
+    """Return the largest difference of score at the same position; infinite for another list.
+
+    Neighbours whose scores differ by at most `tolerance` may change places.
+    """
+    ours, theirs = found.recommendations, expected.recommendations
+    if len(ours) != len(theirs) or found.source != expected.source:
+        return float("inf")
+    ids, worst = {each.id for each in theirs}, 0.0
+    for mine, wanted in zip(ours, theirs, strict=True):
+        if mine.id not in ids and mine.score - theirs[-1].score > tolerance:
+            return float("inf")
+        worst = max(worst, abs(mine.score - wanted.score))
+    return worst
+
+
+def _load(files: PartFiles) -> Ranker:
+    return Ranker(files.session("model"))
+
+
+PART = Part(
+    name="ranker",
+    load=_load,
+    recommend_error=score_error,
+    labels={"components": list(COMPONENTS)},
+    graphs={  # which runs twice for each recommendation, on few rows
+        "model.onnx": Graph({"components": (16, 1100, len(COMPONENTS)), "context": (16, 2)}, {"score": 1}, arena=True)
+    },
+)

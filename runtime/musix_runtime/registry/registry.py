@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from musix_runtime import golden
 from musix_runtime.atomic import check_writable, lock, new_path, remove, write_file, writing
-from musix_runtime.bundle import golden
 from musix_runtime.bundle.archive import read_small
 from musix_runtime.bundle.manifest import MANIFEST, NAME, VERSION
 from musix_runtime.bundle.reader import Bundle

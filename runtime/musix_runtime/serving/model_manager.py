@@ -98,7 +98,7 @@ class ModelManager:
                     logger.error("%s cannot be polled: %s", self._path, error, exc_info=unexpected)
 
     def _open_wanted(self, force: bool) -> None:
-        changed = bool(self.unready) or stamp(self._path) != self.latest.bundle.stamp
+        changed = bool(self.unready) or self._files_changed()
         if changed and not self.unready:
             self.unready = CHANGED
             logger.error("%s: %s", self._path, CHANGED)
@@ -111,6 +111,10 @@ class ModelManager:
             self.unready = None
             logger.info("%s %s is live", engine.bundle.manifest.name, engine.bundle.manifest.version)
         self.last_error = _error(wanted, self._refused)
+
+    def _files_changed(self) -> bool:
+        bundle = self.latest.bundle
+        return stamp(self._path, bundle.layout.files) != bundle.stamp
 
     def _wanted(self) -> list[Path]:
         """Return the bundles that may be served, best first: the only one, or all that were live."""

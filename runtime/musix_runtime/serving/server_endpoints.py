@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from musix_runtime.bundle.manifest import PARTS
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, OutputError, StoreError
+from musix_runtime.models.parts import MODELS
 from musix_runtime.schemas import BundleIdentity, HealthResponse, LoadFailure, ReadyResponse
 from musix_runtime.serving.authorization import AdminAuthorization
 from musix_runtime.serving.docs import DocumentCache
@@ -58,7 +58,7 @@ class Health(ServerEndpoint):
 
     async def respond(self, context: RequestContext, request: Request) -> Response:
         """Return status 200."""
-        return probe_response(HealthResponse("healthy", len(PARTS)))
+        return probe_response(HealthResponse("healthy", len(MODELS)))
 
 
 class Ready(ServerEndpoint):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from musix_runtime.bundle import drift
+from musix_runtime.inspection import drift
 from musix_runtime.models.features import AUDIO_NAMES
 
 

@@ -5,8 +5,8 @@ import pytest
 from musix_runtime import Engine
 from musix_runtime.bundle import signature
 from musix_runtime.bundle.manifest import SIGNATURE
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import BundleError, InputError, SignatureError
+from musix_runtime.models.parts import open_bundle
 
 
 @pytest.fixture
@@ -15,17 +15,17 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def signed(bundle: Path, private: Path) -> Path:
-    (bundle / SIGNATURE).write_bytes(signature.sign(Bundle.open(bundle).digest, private))
+    (bundle / SIGNATURE).write_bytes(signature.sign(open_bundle(bundle).digest, private))
     return bundle
 
 
 def test_a_signed_bundle_is_trusted_as_folder_and_file(copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
-    bundle = Bundle.open(signed(copy, private), public)
+    bundle = open_bundle(signed(copy, private), public)
     bundle.pack(tmp_path / "demo.musix")
     Engine.open(tmp_path / "demo.musix", public)
-    Bundle.open(tmp_path / "demo.musix").unpack(tmp_path / "again")
-    assert Bundle.open(tmp_path / "again", public).digest == bundle.digest
+    open_bundle(tmp_path / "demo.musix").unpack(tmp_path / "again")
+    assert open_bundle(tmp_path / "again", public).digest == bundle.digest
     assert private.stat().st_mode & 0o077 == 0
 
 
@@ -34,18 +34,18 @@ def test_trust_refuses_what_is_unsigned_or_signed_by_another(
 ) -> None:
     private, public = keys
     with pytest.raises(SignatureError, match="expected a signature by the trusted key, found none"):
-        Bundle.open(copy, public)
+        open_bundle(copy, public)
     _, other = signature.generate(tmp_path / "theirs")
     with pytest.raises(SignatureError, match="expected an ed25519 signature by"):
-        Bundle.open(signed(copy, private), other)
-    Bundle.open(copy)  # not asked for, a signature is not looked at
+        open_bundle(signed(copy, private), other)
+    open_bundle(copy)  # not asked for, a signature is not looked at
 
 
 def test_trust_comes_before_parsing(copy: Path, keys: tuple[Path, Path]) -> None:
     signed(copy, keys[0])
     (copy / "manifest.json").write_bytes(b"[" * 1000)
     with pytest.raises(SignatureError):
-        Bundle.open(copy, keys[1])
+        open_bundle(copy, keys[1])
 
 
 @pytest.mark.parametrize(
@@ -65,29 +65,29 @@ def test_a_good_signature_in_another_form_is_refused(
     assert old in content
     (copy / SIGNATURE).write_bytes(content.replace(old, new))
     with pytest.raises(SignatureError):
-        Bundle.open(copy, keys[1])
+        open_bundle(copy, keys[1])
 
 
 def test_a_signature_of_another_bundle_is_refused(copy: Path, keys: tuple[Path, Path]) -> None:
     (copy / SIGNATURE).write_bytes(signature.sign("0" * 64, keys[0]))
     with pytest.raises(SignatureError, match="found one that is not by it"):
-        Bundle.open(copy, keys[1])
+        open_bundle(copy, keys[1])
 
 
 @pytest.mark.parametrize("content", [b"{}", b"\xff", b'{"algorithm":"ed25519","key":"","signature":"zz"}', b"[" * 4000])
 def test_a_broken_signature_is_refused(copy: Path, keys: tuple[Path, Path], content: bytes) -> None:
     (copy / SIGNATURE).write_bytes(content)
     with pytest.raises(SignatureError):
-        Bundle.open(copy, keys[1])
+        open_bundle(copy, keys[1])
     (copy / SIGNATURE).write_bytes(b" " * 5000)
     with pytest.raises(BundleError, match="expected at most 4,096 bytes"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_wrong_keys_are_said_to_be_wrong(copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
     with pytest.raises(InputError, match="expected an Ed25519 public key in PEM"):
-        Bundle.open(copy, private)
+        open_bundle(copy, private)
     with pytest.raises(InputError, match="expected an Ed25519 private key in PEM"):
         signature.sign("0" * 64, public)
     with pytest.raises(InputError, match="expected a free name"):

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from musix_runtime import Engine
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import BundleError, GoldenError, LayoutError
+from musix_runtime.models.parts import open_bundle
 from tests.runtime.hostile.build import agree, change_array, edit, replace_array
 
 
@@ -56,7 +56,7 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
 def test_wrong_content(copy: Path, name: str, change: Callable[[np.ndarray], object], message: str) -> None:
     change_array(copy, name, change)
     with pytest.raises(LayoutError, match=message):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_wrong_content(copy: Path, name: str, change: Callable[[np.ndarray], obj
 def test_wrong_dtype_shape_or_order(copy: Path, array: np.ndarray) -> None:
     replace_array(copy, "catalog/inputs.npy", array)
     with pytest.raises(LayoutError, match=r"catalog/inputs.npy: expected \(dtype, shape, Fortran order, version\)"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{", b"\x80\x04pickled"])
@@ -82,7 +82,7 @@ def test_what_is_no_array(copy: Path, content: bytes) -> None:
     (copy / "catalog" / "inputs.npy").write_bytes(content)
     agree(copy, "catalog/inputs.npy")
     with pytest.raises(LayoutError, match=r"catalog/inputs.npy: expected a .npy file of version 1.0"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_bytes_behind_an_array(copy: Path) -> None:
@@ -90,7 +90,7 @@ def test_bytes_behind_an_array(copy: Path) -> None:
         file.write(b"more")
     agree(copy, "catalog/moods.npy")
     with pytest.raises(LayoutError, match="and no more"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize("kind", ["IDMap,Flat", "IVF4,SQ8", "HNSW8", "SQ8"])
@@ -105,7 +105,7 @@ def test_an_index_of_another_kind(copy: Path, kind: str) -> None:
     faiss.write_index(index, str(copy / "content" / "index.faiss"))
     agree(copy, "content/index.faiss")
     with pytest.raises(LayoutError, match=r"content/index\.faiss: expected an index of the kind"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def put_lists(
@@ -134,7 +134,7 @@ def put_lists(
 
 def test_an_index_of_inverted_lists_is_read(copy: Path) -> None:
     put_lists(copy, np.arange(3000))
-    index = Bundle.open(copy).index("content/index.faiss")
+    index = open_bundle(copy).index("content/index.faiss")
     rows, cosines = index.nearest(index.vectors(np.array([77]))[0], 5)
     assert rows[0] == 77
     np.testing.assert_allclose(cosines[0], 1, atol=1e-5)
@@ -153,21 +153,21 @@ def test_an_index_of_inverted_lists_is_read(copy: Path) -> None:
 def test_rows_that_inverted_lists_have_twice_or_not(copy: Path, ids: np.ndarray, message: str) -> None:
     put_lists(copy, ids.astype(np.int64))
     with pytest.raises(LayoutError, match=message):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_other_lists_than_the_manifest_says(copy: Path) -> None:
     put_lists(copy, np.arange(3000))
     edit(copy, lambda m: m["indexes"]["content/index.faiss"].update(nprobe=8))
     with pytest.raises(LayoutError, match=r"nlist=16, nprobe=8\), found .*nlist=16, nprobe=4\)"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize("nprobe", [0, 17])
 def test_no_lists_or_more_than_there_are_to_search(copy: Path, nprobe: int) -> None:
     put_lists(copy, np.arange(3000), nprobe=nprobe)
     with pytest.raises(BundleError, match="expected at most as many lists searched as there are"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_fewer_centroids_than_lists(copy: Path) -> None:
@@ -175,7 +175,7 @@ def test_fewer_centroids_than_lists(copy: Path) -> None:
     centroids.add(np.eye(28, dtype=np.float32)[:8])
     put_lists(copy, np.arange(3000), centroids)
     with pytest.raises(LayoutError, match=r"index\.faiss: vectors: expected 16, found 8"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_centroids_in_a_graph(copy: Path) -> None:
@@ -184,13 +184,13 @@ def test_centroids_in_a_graph(copy: Path) -> None:
     centroids.add(np.eye(28, dtype=np.float32)[:16])
     put_lists(copy, np.arange(3000), centroids)
     with pytest.raises(LayoutError, match=r"index\.faiss: expected an index of the kind 'IxFI'"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_an_index_that_measures_otherwise(copy: Path) -> None:
     put_lists(copy, np.arange(3000), metric=faiss.METRIC_L2)
     with pytest.raises(LayoutError, match=r"index\.faiss: metric: expected 0, found 1"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_a_centroid_that_is_no_number(copy: Path) -> None:
@@ -198,13 +198,13 @@ def test_a_centroid_that_is_no_number(copy: Path) -> None:
     centroids.add(np.full((16, 28), np.nan, np.float32))
     put_lists(copy, np.arange(3000), centroids)
     with pytest.raises(LayoutError, match="expected finite centroids"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_content_vectors_of_another_length(copy: Path) -> None:
     change_array(copy, "content/vectors.npy", lambda array: array.__imul__(2))
     with pytest.raises(LayoutError, match="content/vectors: expected vectors of length 1"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"IxFI" + b"\xff" * 40])
@@ -238,7 +238,7 @@ def test_a_graph_that_answers_wrongly_is_caught_by_its_golden_cases(copy: Path, 
             initializer.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.2), initializer.name))
     path.write_bytes(model.SerializeToString())
     agree(copy, f"{part}/model.onnx")
-    Bundle.open(copy)
+    open_bundle(copy)
     with pytest.raises(
         GoldenError, match=rf"golden \w+ case \d+: {part}: expected the native models' answer to within"
     ):
@@ -259,7 +259,7 @@ def test_nothing_is_ever_unpickled(copy: Path, monkeypatch: pytest.MonkeyPatch) 
     (copy / "catalog" / "moods.npy").write_bytes(buffer.getvalue())
     agree(copy, "catalog/moods.npy")
     with pytest.raises(LayoutError):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def change_golden(copy: Path, change: Callable[[dict], object]) -> None:

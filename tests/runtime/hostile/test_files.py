@@ -7,8 +7,6 @@ import pytest
 
 from musix_runtime import Engine
 from musix_runtime.bundle.archive import ALIGNMENT
-from musix_runtime.bundle.manifest import LAYOUT
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import (
     BundleError,
     ExtraFileError,
@@ -19,11 +17,12 @@ from musix_runtime.errors import (
     OutputError,
     SizeError,
 )
+from musix_runtime.models.parts import LAYOUT, open_bundle
 
 
 @pytest.fixture
 def packed(demo_bundle: Path, tmp_path: Path) -> Path:
-    Bundle.open(demo_bundle).pack(tmp_path / "demo.musix")
+    open_bundle(demo_bundle).pack(tmp_path / "demo.musix")
     return tmp_path / "demo.musix"
 
 
@@ -33,11 +32,11 @@ def flip(path: Path, place: int | None = None) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", sorted(LAYOUT))
+@pytest.mark.parametrize("name", sorted(LAYOUT.files))
 def test_a_flipped_byte(copy: Path, name: str) -> None:
     flip(copy / name)
     with pytest.raises(HashError, match=f"{name}: expected SHA-256 [0-9a-f]+, found [0-9a-f]+"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: b""])
@@ -45,20 +44,20 @@ def test_a_truncated_or_grown_file(copy: Path, change) -> None:
     file = copy / "mood" / "model.onnx"
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(SizeError, match=r"mood/model.onnx: expected [\d,]+ bytes, found [\d,]+"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_a_missing_file(copy: Path) -> None:
     (copy / "mood" / "model.onnx").unlink()
     with pytest.raises(MissingFileError, match=r"mood/model.onnx: expected a file, found nothing"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize("name", ["extra", "mood/extra.onnx", "mood/MODEL.ONNX", "catalog/ids.npy.bak", ".hidden"])
 def test_an_extra_file(copy: Path, name: str) -> None:
     (copy / name).touch()
     with pytest.raises(ExtraFileError, match=name):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 @pytest.mark.parametrize("name", [".gitattributes", ".git/HEAD", "lost+found/", ".DS_Store", "README.md"])
@@ -70,7 +69,7 @@ def test_what_other_tools_leave_is_refused_with_what_to_do(copy: Path, name: str
     else:
         path.touch()
     with pytest.raises(ExtraFileError, match=r"found this one; remove it, or give the bundle a folder"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_a_snapshot_of_links_is_refused_with_what_to_do(copy: Path, tmp_path: Path) -> None:
@@ -82,10 +81,10 @@ def test_a_snapshot_of_links_is_refused_with_what_to_do(copy: Path, tmp_path: Pa
     with pytest.raises(
         FileKindError, match=r"manifest.json: expected a plain file or folder, found a link; copy .* cp -rL"
     ):
-        Bundle.open(tmp_path / "snapshot")
-    Bundle.open(copy).pack(tmp_path / "one.musix")
+        open_bundle(tmp_path / "snapshot")
+    open_bundle(copy).pack(tmp_path / "one.musix")
     (tmp_path / "link.musix").symlink_to(tmp_path / "one.musix")
-    Bundle.open(tmp_path / "link.musix")
+    open_bundle(tmp_path / "link.musix")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "signature.json", "mood/model.onnx"])
@@ -93,13 +92,13 @@ def test_a_pipe_is_not_waited_for(copy: Path, name: str) -> None:
     (copy / name).unlink(missing_ok=True)
     os.mkfifo(copy / name)
     with pytest.raises(FileKindError, match=f"{name}: expected a plain file, found a folder, pipe or device"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_an_extra_folder(copy: Path) -> None:
     (copy / "more").mkdir()
     with pytest.raises(ExtraFileError, match="more"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_links_and_devices(copy: Path, tmp_path: Path) -> None:
@@ -107,47 +106,47 @@ def test_links_and_devices(copy: Path, tmp_path: Path) -> None:
     file.rename(tmp_path / "model.onnx")
     file.symlink_to(tmp_path / "model.onnx")
     with pytest.raises(FileKindError, match=r"mood/model.onnx: expected a plain file or folder, found a link"):
-        Bundle.open(copy)
+        open_bundle(copy)
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(FileKindError, match=r"mood/model.onnx: expected a plain file"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_a_folder_that_is_a_link(copy: Path, tmp_path: Path) -> None:
     (copy / "mood").rename(tmp_path / "mood")
     (copy / "mood").symlink_to(tmp_path / "mood")
     with pytest.raises(FileKindError, match="mood: expected a plain file or folder, found a link"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_a_manifest_that_is_a_link(copy: Path, tmp_path: Path) -> None:
     (copy / "manifest.json").rename(tmp_path / "manifest.json")
     (copy / "manifest.json").symlink_to(tmp_path / "manifest.json")
     with pytest.raises(FileKindError, match=r"manifest.json: expected a plain file"):
-        Bundle.open(copy)
+        open_bundle(copy)
 
 
 def test_what_is_no_bundle_at_all(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected a bundle folder or file, found nothing"):
-        Bundle.open(tmp_path / "none")
+        open_bundle(tmp_path / "none")
     with pytest.raises(MissingFileError, match=r"manifest.json: expected a file, found nothing"):
-        Bundle.open(tmp_path)
+        open_bundle(tmp_path)
     for content in (b"", b"PK", b"x" * 1000):
         (tmp_path / "file").write_bytes(content)
         with pytest.raises(BundleError, match="found another file"):
-            Bundle.open(tmp_path / "file")
+            open_bundle(tmp_path / "file")
 
 
 def test_a_packed_bundle_answers_like_its_folder(demo_bundle: Path, packed: Path, tmp_path: Path) -> None:
-    folder, file = Bundle.open(demo_bundle), Bundle.open(packed)
+    folder, file = open_bundle(demo_bundle), open_bundle(packed)
     assert folder.digest == file.digest
     assert {name: view.tobytes() for name, view in folder.views.items()} == {
         n: v.tobytes() for n, v in file.views.items()
     }
     assert all(view.ctypes.data % ALIGNMENT == 0 for view in file.views.values())
     file.unpack(tmp_path / "again")
-    again = Bundle.open(tmp_path / "again")
+    again = open_bundle(tmp_path / "again")
     assert again.digest == folder.digest
     again.pack(tmp_path / "again.musix")
     assert (tmp_path / "again.musix").read_bytes() == packed.read_bytes()
@@ -160,7 +159,7 @@ def test_a_truncated_or_padded_packed_file(packed: Path, cut: int) -> None:
     for changed in (content[:-cut], content + bytes(cut)):
         packed.write_bytes(changed)
         with pytest.raises(SizeError, match=r"expected [\d,]+ bytes, found [\d,]+"):
-            Bundle.open(packed)
+            open_bundle(packed)
 
 
 def test_a_packed_file_cut_within_its_head(packed: Path) -> None:
@@ -168,16 +167,16 @@ def test_a_packed_file_cut_within_its_head(packed: Path) -> None:
     for length in (1, 8, 23, 24, 500):
         packed.write_bytes(content[:length])
         with pytest.raises(BundleError):
-            Bundle.open(packed)
+            open_bundle(packed)
 
 
 def test_something_hidden_between_the_files_of_a_packed_one(packed: Path) -> None:
-    bundle = Bundle.open(packed)
+    bundle = open_bundle(packed)
     head = 24 + len(bundle.container.manifest)
     assert head % ALIGNMENT
     flip(packed, head)
     with pytest.raises(BundleError, match="expected zeros in bytes"):
-        Bundle.open(packed)
+        open_bundle(packed)
 
 
 def test_a_packed_file_of_absurd_lengths(packed: Path) -> None:
@@ -185,9 +184,9 @@ def test_a_packed_file_of_absurd_lengths(packed: Path) -> None:
     content[8:16] = b"\xff" * 8
     packed.write_bytes(content)
     with pytest.raises(ManifestError, match="expected a manifest of at most"):
-        Bundle.open(packed)
+        open_bundle(packed)
 
 
 def test_packing_writes_over_nothing(demo_bundle: Path, packed: Path) -> None:
     with pytest.raises(OutputError, match="expected a free name"):
-        Bundle.open(demo_bundle).pack(packed)
+        open_bundle(demo_bundle).pack(packed)

@@ -19,7 +19,6 @@ from musix_runtime import Engine, Registry
 from musix_runtime.bundle import manifest as manifests
 from musix_runtime.bundle.archive import stamp
 from musix_runtime.bundle.manifest import GOLDEN, MANIFEST
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import (
     GoldenError,
     HashError,
@@ -29,6 +28,7 @@ from musix_runtime.errors import (
     StoreError,
     VersionError,
 )
+from musix_runtime.models.parts import open_bundle
 from musix_runtime.registry.registry import find
 from tests.variants import flip, plant, variant
 
@@ -174,7 +174,7 @@ def test_a_store_that_cannot_be_written_is_named(make: Make, tmp_path: Path) -> 
 
 
 def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Registry, make: Make) -> None:
-    Bundle.open(make("1.10.0")).pack(store.path / "demo.musix")
+    open_bundle(make("1.10.0")).pack(store.path / "demo.musix")
     store.publish(store.path / "demo.musix")
     store.publish(make("1.11.0"))
     paths = [store.path / "demo" / each for each in store.history("demo")]

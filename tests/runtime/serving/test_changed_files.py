@@ -3,14 +3,16 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from musix_runtime import Engine, ModelManager, RecommendRequest, Registry, create_app
-from musix_runtime.bundle.reader import Bundle
-from musix_runtime.errors import NotReadyError
+from musix_runtime.errors import HashError, NotReadyError
+from musix_runtime.models import catalog
+from musix_runtime.models.parts import MODELS, open_bundle
 from musix_runtime.settings import Settings
 from tests.variants import flip, variant
 
@@ -43,7 +45,7 @@ def served(request: pytest.FixtureRequest, copy: Path, tmp_path: Path) -> tuple[
     if request.param == "folder":
         return copy, copy
     if request.param == "packed":
-        Bundle.open(copy).pack(tmp_path / "demo.musix")
+        open_bundle(copy).pack(tmp_path / "demo.musix")
         return tmp_path / "demo.musix", tmp_path / "demo.musix"
     store = Registry(tmp_path / "store")
     return store.path, store.publish(copy)
@@ -82,7 +84,7 @@ def test_another_good_bundle_in_the_same_files_is_taken(copy: Path, other: Path)
     digest = live.engine.bundle.digest
     copy_over(other, copy)
     live.refresh()
-    assert live.engine.bundle.digest == Bundle.open(other).digest != digest
+    assert live.engine.bundle.digest == open_bundle(other).digest != digest
     assert all(each.name.startswith("Z") for each in live.engine.recommend(ASK).recommendations)
 
 
@@ -122,14 +124,14 @@ def test_a_bundle_that_is_replaced_by_a_rename_is_taken(copy: Path, other: Path)
     assert live.unready
     other.rename(copy)
     live.refresh()
-    assert live.engine.bundle.digest == Bundle.open(copy).digest
+    assert live.engine.bundle.digest == open_bundle(copy).digest
 
 
 def test_an_engine_that_had_to_be_signed_is_never_reopened_unsigned(copy: Path, tmp_path: Path) -> None:
     from musix_runtime.bundle import signature
 
     private, public = signature.generate(tmp_path / "ours")
-    (copy / "signature.json").write_bytes(signature.sign(Bundle.open(copy).digest, private))
+    (copy / "signature.json").write_bytes(signature.sign(open_bundle(copy).digest, private))
     live = ModelManager(Engine.open(copy, public))
     (copy / "signature.json").unlink()
     live.refresh()
@@ -172,16 +174,7 @@ def test_a_server_is_not_ready_meanwhile(client: TestClient, served: tuple[Path,
     assert client.post("/api/ml/recommend", json=question).json()["data"]["recommendations"] == good
 
 
-def test_files_that_change_while_they_are_read_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from musix_runtime.bundle import validation
-    from musix_runtime.errors import HashError
-
-    check = validation.check
-
-    def slow(bundle: Bundle) -> None:
-        check(bundle)
-        os.utime(copy / MODEL, ns=(0, 0))
-
-    monkeypatch.setattr(validation, "check", slow)
+def test_files_that_change_while_they_are_read_are_refused(copy: Path) -> None:
+    parts = *MODELS, replace(catalog.PART, validate=lambda checks: os.utime(copy / MODEL, ns=(0, 0)))
     with pytest.raises(HashError, match="found them changed while they were verified"):
-        Bundle.open(copy)
+        open_bundle(copy, parts=parts)

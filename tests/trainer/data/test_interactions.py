@@ -7,20 +7,20 @@ import pytest
 
 from musix_runtime.errors import TableError
 from musix_trainer.data import split, synthetic, tables
-from musix_trainer.data.impressions import Feedback, feedback
-from musix_trainer.data.interactions import Listening, listening
-from musix_trainer.data.tables import Source
-from musix_trainer.data.tracks import catalogue
+from musix_trainer.data.impressions import Impressions, read_impressions
+from musix_trainer.data.interactions import Interactions, read_interactions
+from musix_trainer.data.tables import Table
+from musix_trainer.data.tracks import read_tracks
 from musix_trainer.recipe import Split, Synthetic
 
-WORLD = synthetic.world(Synthetic(tracks=600, listeners=20), 1)
-CATALOGUE = catalogue(Source(WORLD.tracks, "tracks", ""))
+WORLD = synthetic.generate(Synthetic(tracks=600, listeners=20), 1)
+CATALOGUE = read_tracks(Table(WORLD.tracks, "tracks", ""))
 TRACK = synthetic.track_id
 
 
-def made(**columns: list[object]) -> tuple[Listening, Source]:
-    source = Source(pl.DataFrame(columns), "listening.csv", "")
-    return listening(source, CATALOGUE), source
+def made(**columns: list[object]) -> tuple[Interactions, Table]:
+    source = Table(pl.DataFrame(columns), "listening.csv", "")
+    return read_interactions(source, CATALOGUE), source
 
 
 def test_plays_of_all_ids_of_a_recording_are_summed() -> None:
@@ -93,9 +93,9 @@ def test_wrong_listening_is_refused(columns: dict[str, list[object]], message: s
 
 
 def test_held_out_listening_never_cuts_an_artist_and_leaves_everyone_something() -> None:
-    data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
+    data = read_interactions(Table(WORLD.listening, "listening", ""), CATALOGUE)
     artists = CATALOGUE.primary_artists()
-    parts = split.listening(data, artists, Split(by="artist", validation=0.2, test=0.2), 1)
+    parts = split.split_interactions(data, artists, Split(by="artist", validation=0.2, test=0.2), 1)
     place: dict[tuple[int, str], int] = {}
     for listener, row, part in zip(data.listener, data.row, parts, strict=True):
         assert place.setdefault((listener, artists[row]), part) == part
@@ -109,29 +109,29 @@ def test_assign_gives_exact_shares() -> None:
 
 def test_ids_of_digits_in_a_csv_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "listening.csv").write_text(f"user_id,track_id,plays\n001,{TRACK(1)},2\n1,{TRACK(1)},3\n")
-    data = listening(tables.read(tmp_path / "listening.csv"), CATALOGUE)
+    data = read_interactions(tables.read(tmp_path / "listening.csv"), CATALOGUE)
     assert data.names == ["001", "1"]
     assert data.plays.tolist() == [2, 3]
 
 
 def test_feedback_on_what_collab_learned_is_left_out() -> None:
     data, _ = made(user_id=["a", "b"], track_id=[TRACK(1), TRACK(2)], plays=[1, 1])
-    shown = Feedback(np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, np.float32), np.ones(3, bool))
+    shown = Impressions(np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, np.float32), np.ones(3, bool))
     assert shown.without(data).row.tolist() == [2]
 
 
 def test_feedback_is_joined_to_listeners_and_recordings() -> None:
-    data = listening(Source(WORLD.listening, "listening", ""), CATALOGUE)
+    data = read_interactions(Table(WORLD.listening, "listening", ""), CATALOGUE)
     rows = [
         ("listener-000", TRACK(3), 1714572000, "skipped"),
         ("listener-000", TRACK(1), 1714568400, "saved"),
         ("x", TRACK(1), 1714568400, "played"),
     ]
     frame = pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event"], orient="row")
-    source = Source(frame, "feedback.csv", "")
-    found = feedback(source, CATALOGUE, data)
+    source = Table(frame, "feedback.csv", "")
+    found = read_impressions(source, CATALOGUE, data)
     assert found.taken.tolist() == [True, False]
     assert found.hour.tolist() == [13, 14]
     assert source.notes["dropped: listener without listening"] == 1
     with pytest.raises(TableError, match="event: expected played, saved, clicked, skipped, found liked"):
-        feedback(Source(frame.with_columns(event=pl.lit("liked")), "feedback.csv", ""), CATALOGUE, data)
+        read_impressions(Table(frame.with_columns(event=pl.lit("liked")), "feedback.csv", ""), CATALOGUE, data)

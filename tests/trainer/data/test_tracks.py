@@ -7,16 +7,16 @@ import pytest
 from musix_runtime.errors import TableError
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_trainer.data import synthetic, tables
-from musix_trainer.data.tables import Source
-from musix_trainer.data.tracks import Catalogue, catalogue, families, title_key
+from musix_trainer.data.tables import Table
+from musix_trainer.data.tracks import Tracks, families, read_tracks, title_key
 from musix_trainer.recipe import Synthetic
 
-TABLE = synthetic.world(Synthetic(tracks=600, listeners=10), 1).tracks
+TABLE = synthetic.generate(Synthetic(tracks=600, listeners=10), 1).tracks
 
 
-def made(frame: pl.DataFrame) -> tuple[Catalogue, Source]:
-    source = Source(frame, "tracks.csv", "")
-    return catalogue(source), source
+def made(frame: pl.DataFrame) -> tuple[Tracks, Table]:
+    source = Table(frame, "tracks.csv", "")
+    return read_tracks(source), source
 
 
 def changed(**columns: object) -> pl.DataFrame:
@@ -124,8 +124,8 @@ def test_a_family_needs_enough_recordings() -> None:
 def test_bare_years_are_years(tmp_path: Path) -> None:
     years = TABLE.with_columns(release_date=pl.lit("2024"))
     years.write_csv(tmp_path / "tracks.csv")
-    for source in (tables.read(tmp_path / "tracks.csv"), Source(years.with_columns(release_date=2024), "tracks", "")):
-        assert catalogue(source).frame["release_date"].unique().to_list() == [1_704_067_200]
+    for source in (tables.read(tmp_path / "tracks.csv"), Table(years.with_columns(release_date=2024), "tracks", "")):
+        assert read_tracks(source).frame["release_date"].unique().to_list() == [1_704_067_200]
 
 
 def test_too_few_families_are_refused() -> None:
@@ -137,7 +137,7 @@ def test_too_few_families_are_refused() -> None:
 def test_csv_as_downloaded_is_read_like_parquet(tmp_path: Path) -> None:
     TABLE.with_row_index("").write_csv(tmp_path / "dataset.csv")
     TABLE.write_parquet(tmp_path / "tracks.parquet")
-    csv, parquet = (catalogue(tables.read(tmp_path / name)) for name in ("dataset.csv", "tracks.parquet"))
+    csv, parquet = (read_tracks(tables.read(tmp_path / name)) for name in ("dataset.csv", "tracks.parquet"))
     assert csv.frame.equals(parquet.frame)
     np.testing.assert_allclose(csv.inputs, parquet.inputs, rtol=1e-6)
     assert len(AUDIO_NAMES) == 12

@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 
 from musix_runtime.errors import EvaluationError, LeakError
-from musix_trainer.data.interactions import Listening
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import leakage
 from musix_trainer.run import Run
 
-HEARD = Listening(["a", "b"], np.array([0, 0, 1, 1]), np.array([1, 2, 2, 3]), np.ones(4), np.zeros(4, np.int64))
+HEARD = Interactions(["a", "b"], np.array([0, 0, 1, 1]), np.array([1, 2, 2, 3]), np.ones(4), np.zeros(4, np.int64))
 TRAIN, TEST = (HEARD.select(np.array(kept)) for kept in ([True, False, True, False], [False, True, False, True]))
 
 

@@ -11,7 +11,7 @@ from musix_trainer.recipe import Synthetic
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    tracks = synthetic.world(Synthetic(tracks=600, listeners=10), 1).tracks
+    tracks = synthetic.generate(Synthetic(tracks=600, listeners=10), 1).tracks
     tracks.write_parquet(tmp_path / "tracks.parquet")
     artists = {"id": [1, 2, 3], "name": ["simulated artist 0001", "The Simulated Artist 0002", "Unheard Of"]}
     pl.DataFrame(artists).write_parquet(tmp_path / "lastfm2k_artists.parquet")

@@ -1,18 +1,18 @@
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from musix_trainer.data.interactions import Listening
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.models import collab
 from musix_trainer.recipe import Collab
 from musix_trainer.run import Run
 
 
-def checkerboard(size: int = 40) -> Listening:
+def checkerboard(size: int = 40) -> Interactions:
     """Even listeners hear even tracks, odd ones odd tracks; each misses the track of its own number."""
     pairs = [(i, j) for i in range(size) for j in range(size) if i % 2 == j % 2 and i != j]
     listener, row = (np.array(each) for each in zip(*pairs, strict=True))
     ones = np.ones(len(pairs))
-    return Listening([f"{i:02d}" for i in range(size)], listener, row, ones, np.zeros(len(pairs), np.int64))
+    return Interactions([f"{i:02d}" for i in range(size)], listener, row, ones, np.zeros(len(pairs), np.int64))
 
 
 def test_the_missing_square_of_a_checkerboard_is_recommended() -> None:
@@ -41,7 +41,7 @@ def test_scores_are_lightfms_own(demo_run: Run) -> None:
 
 def test_histories_are_newest_first_then_most_played() -> None:
     day = collab.DAY
-    data = Listening(
+    data = Interactions(
         ["a"],
         np.zeros(4, np.int64),
         np.arange(4),

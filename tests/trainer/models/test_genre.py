@@ -45,7 +45,7 @@ def test_an_artist_is_known_by_the_tracks_it_leads_not_by_those_it_is_a_guest_on
     share = np.array([[1.0, 0]] * 2 + [[0, 1.0]] * 3)
     credited = genre._credits(Keys(np.array([b"ann", b"bob"])), names)
     ann, bob = np.exp(genre._artist_prior(credited, share, np.zeros((2, 2)), 0.4))
-    guest = 3 * genre.GUEST
+    guest = 3 * genre.FEATURED_ARTIST_WEIGHT
     np.testing.assert_allclose(ann, np.array([2 + 0.2, guest + 0.2]) / (2 + guest + 0.4), rtol=1e-6)
     np.testing.assert_allclose(bob, np.array([0.2, 3.2]) / 3.4, rtol=1e-6)
 
@@ -57,7 +57,7 @@ def test_the_prior_of_a_training_track_is_the_one_of_all_others() -> None:
     texts = ["ann", "ann bob", "bob cid", "cid ann", "bob", "nobody ann", "dan", "dan ann", "nobody", "", "eve dan"]
     names = [text.split() for text in texts]
     share, said = rng.dirichlet(np.ones(3), len(names)), rng.standard_normal((len(names), 3))
-    prior, known = genre._others_prior(genre._credits(keys, names), share, said, strength)
+    prior, known = genre._leave_one_out_prior(genre._credits(keys, names), share, said, strength)
     for row, artists in enumerate(names):
         rest = [each if other != row else [] for other, each in enumerate(names)]
         places = [int(keys.find([name])[0]) for name in artists if any(name in each for each in rest)]
@@ -79,10 +79,10 @@ def test_letters_of_a_name_that_was_met_are_not_what_the_booster_learns_from() -
     family = rng.integers(0, 4, 200)[artist]
     names = [[words[each]] if row % 3 else [words[each], words[(each + 1) % 200]] for row, each in enumerate(artist)]
     truth, weight = np.eye(4, dtype=bool)[family], np.ones(600, np.float32)
-    grams = Keys(ngrams.known(words[:200], words))
+    grams = Keys(ngrams.vocabulary(words[:200], words))
     given, primary = ngrams.read(grams, names, [words[each] for each in artist + 200]), [each[0] for each in names]
     met = given[0] @ ngrams.weights(given, truth, weight, 1e-5, seed=1)
-    unmet, titles = ngrams.unmet(given, names, primary, truth, weight, 1e-5, seed=1)
+    unmet, titles = ngrams.out_of_fold_logits(given, names, primary, truth, weight, 1e-5, seed=1)
     assert (met.argmax(axis=1) == family).mean() > 0.8
     assert (unmet.argmax(axis=1) == family).mean() < 0.4
     assert (titles.argmax(axis=1) == family).mean() < 0.4

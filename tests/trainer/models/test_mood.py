@@ -27,7 +27,7 @@ def test_the_rule() -> None:
 
 
 def test_the_network_learns_the_rule(demo_run: Run) -> None:
-    assert demo_run.quality["mood"]["agreement with the rule"] > 0.95
+    assert demo_run.quality["mood"]["rule_agreement"] > 0.95
     found = demo_run.mood.probabilities(audio(valence=0.1, energy=0.3))
     assert MOODS[found[0].argmax()] == "sad"
 

@@ -1,4 +1,4 @@
-"""Feedback: what listeners did with what they were shown."""
+"""Impressions: what listeners did with what they were shown."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from musix_runtime.errors import TableError
-from musix_trainer.data.interactions import Listening, in_catalogue
-from musix_trainer.data.tables import Column, Source, check
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.interactions import Interactions, in_catalogue
+from musix_trainer.data.tables import Column, Table, check
+from musix_trainer.data.tracks import Tracks
 
 TAKEN = {"played": True, "saved": True, "clicked": True, "skipped": False}
 SCHEMA = [
@@ -22,7 +22,7 @@ SCHEMA = [
 
 
 @dataclass(frozen=True)
-class Feedback:
+class Impressions:
     """Impressions in the order of listener and time: who, which recording, at which hour (UTC), taken or not."""
 
     listener: NDArray[np.int64]
@@ -30,19 +30,19 @@ class Feedback:
     hour: NDArray[np.float32]
     taken: NDArray[np.bool_]
 
-    def without(self, data: Listening) -> "Feedback":
+    def without(self, data: Interactions) -> "Impressions":
         """The impressions of what is not in `data`: collab has learned these by heart, or is measured on them."""
         size = int(max(self.row.max(initial=0), data.row.max(initial=0))) + 1
         kept = ~np.isin(self.listener * size + self.row, data.listener * size + data.row)
-        return Feedback(self.listener[kept], self.row[kept], self.hour[kept], self.taken[kept])
+        return Impressions(self.listener[kept], self.row[kept], self.hour[kept], self.taken[kept])
 
 
-def feedback(source: Source, catalogue: Catalogue, listening: Listening) -> Feedback:
+def read_impressions(source: Table, catalogue: Tracks, listening: Interactions) -> Impressions:
     """Check the table and bring it to recordings and listeners. Raises TableError."""
     check(source, SCHEMA, "user_id")
     unknown = sorted(set(source.frame["event"]) - set(TAKEN))
     if unknown:
-        raise TableError(f"{source.where}: event: expected {', '.join(TAKEN)}, found {', '.join(unknown[:5])}")
+        raise TableError(f"{source.name}: event: expected {', '.join(TAKEN)}, found {', '.join(unknown[:5])}")
     number = pl.DataFrame({"user_id": listening.names, "listener": range(len(listening.names))})
     source.frame = in_catalogue(source.frame, catalogue).join(number, on="user_id", how="left", maintain_order="left")
     source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
@@ -50,7 +50,7 @@ def feedback(source: Source, catalogue: Catalogue, listening: Listening) -> Feed
     frame = source.frame.sort("listener", "timestamp", "row")
     source.notes["impressions taken"] = frame.filter(pl.col("event") != "skipped").height
     hours = pl.from_epoch(frame["timestamp"], "s").dt.hour()
-    return Feedback(
+    return Impressions(
         frame["listener"].to_numpy(),
         frame["row"].cast(pl.Int64).to_numpy(),
         hours.cast(pl.Float32).to_numpy(),

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from musix_runtime.errors import TableError
 from musix_runtime.models.catalog import bare
 from musix_trainer import array_store
-from musix_trainer.data.tables import Column, Source, check
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.tables import Column, Table, check
+from musix_trainer.data.tracks import Tracks
 
 SCHEMA = [
     Column("user_id", "text"),
@@ -22,7 +22,7 @@ SCHEMA = [
 
 
 @dataclass(frozen=True)
-class Listening:
+class Interactions:
     """One entry for each pair of listener and recording, in the order of both.
 
     `names` are the listeners' ids, sorted; `listener` and `row` number listener and recording; `last` is the time of
@@ -43,22 +43,22 @@ class Listening:
         array_store.save(path, vars(self) | {"names": np.array([name.encode() for name in self.names])})
 
     @classmethod
-    def load(cls, path: Path) -> "Listening":
+    def load(cls, path: Path) -> "Interactions":
         """Read what `save` wrote."""
         arrays = array_store.load(path)
         return cls(**arrays | {"names": [name.decode() for name in arrays["names"].tolist()]})
 
-    def select(self, kept: NDArray[np.bool_]) -> "Listening":
+    def select(self, kept: NDArray[np.bool_]) -> "Interactions":
         """The entries marked True; listeners keep their numbers."""
-        return Listening(self.names, self.listener[kept], self.row[kept], self.plays[kept], self.last[kept])
+        return Interactions(self.names, self.listener[kept], self.row[kept], self.plays[kept], self.last[kept])
 
 
-def listening(source: Source, catalogue: Catalogue) -> Listening:
+def read_interactions(source: Table, catalogue: Tracks) -> Interactions:
     """Check the table and bring it to recordings. A row without plays is one play. Raises TableError."""
     check(source, SCHEMA, "user_id")
     columns = source.frame.columns
     if "plays" not in columns and "timestamp" not in columns:
-        raise TableError(f"{source.where}: expected a column plays or timestamp, found only {', '.join(columns)}")
+        raise TableError(f"{source.name}: expected a column plays or timestamp, found only {', '.join(columns)}")
     plays = pl.col("plays").fill_null(1.0) if "plays" in columns else pl.lit(1.0)
     last = pl.col("timestamp").fill_null(0) if "timestamp" in columns else pl.lit(0, pl.Int64)
     source.frame = in_catalogue(source.frame.with_columns(plays=plays, timestamp=last), catalogue)
@@ -69,7 +69,7 @@ def listening(source: Source, catalogue: Catalogue) -> Listening:
     names = pairs["user_id"].unique().sort().to_list()
     source.notes |= {"listeners": len(names), "pairs of listener and recording": pairs.height}
     source.notes["times"] = "yes" if "timestamp" in columns else "none: all time ranges are the same"
-    return Listening(
+    return Interactions(
         names,
         (pairs["user_id"].rank("dense").cast(pl.Int64) - 1).to_numpy(),
         pairs["row"].cast(pl.Int64).to_numpy(),
@@ -78,7 +78,7 @@ def listening(source: Source, catalogue: Catalogue) -> Listening:
     )
 
 
-def in_catalogue(frame: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+def in_catalogue(frame: pl.DataFrame, catalogue: Tracks) -> pl.DataFrame:
     """The frame with a column `row`: the catalogue row of each track_id, null when there is none."""
     stripped = frame.with_columns(pl.col("track_id").map_elements(bare, return_dtype=pl.String))
     return stripped.join(catalogue.ids, on="track_id", how="left", maintain_order="left")

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_trainer.data.interactions import Listening
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.recipe import Split
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -19,13 +19,13 @@ def assign(count: int, validation: float, test: float, seed: int) -> NDArray[np.
     return parts
 
 
-def listening(data: Listening, artists: list[str], split: Split, seed: int) -> NDArray[np.int8]:
+def split_interactions(data: Interactions, artists: list[str], split: Split, seed: int) -> NDArray[np.int8]:
     """Part of each entry. A listener's tracks of one artist stay together when the split goes by artist.
 
     Nobody is left without training entries: of a listener who would be, all go to TRAIN. Shape (len(data),).
     """
-    if split.by == "one":
-        return _one_each(data, seed)
+    if split.by == "leave_one_out":
+        return _leave_one_out(data, seed)
     units = data.row
     if split.by == "artist":
         units = np.unique(artists, return_inverse=True)[1][data.row]
@@ -37,7 +37,7 @@ def listening(data: Listening, artists: list[str], split: Split, seed: int) -> N
     return parts
 
 
-def _one_each(data: Listening, seed: int) -> NDArray[np.int8]:
+def _leave_one_out(data: Interactions, seed: int) -> NDArray[np.int8]:
     """Of every listener a random entry for TEST, and another one for VALIDATION where two are left."""
     order = np.lexsort((np.random.default_rng(seed).random(len(data)), data.listener))
     _, starts, counts = np.unique(data.listener[order], return_index=True, return_counts=True)

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from musix_trainer.data.tables import Source
+from musix_trainer.data.tables import Table
 from musix_trainer.data.tracks import families
 from musix_trainer.recipe import Synthetic
 
@@ -43,17 +43,17 @@ def taken(favourite: NDArray[np.bool_], fresh: NDArray[np.float64]) -> NDArray[n
     return np.where(favourite, 0.55 + 0.4 * fresh, 0.05 + 0.1 * fresh)
 
 
-def sources(settings: Synthetic, seed: int) -> dict[str, Source]:
+def generate_tables(settings: Synthetic, seed: int) -> dict[str, Table]:
     """The three tables, as if they had been read from files."""
-    made = world(settings, seed)
+    made = generate(settings, seed)
     frames = {"tracks": made.tracks, "listening": made.listening, "feedback": made.feedback}
     return {
-        name: Source(frame, f"simulated {name}", hashlib.sha256(frame.write_csv().encode()).hexdigest(), simulated=True)
+        name: Table(frame, f"simulated {name}", hashlib.sha256(frame.write_csv().encode()).hexdigest(), simulated=True)
         for name, frame in frames.items()
     }
 
 
-def world(settings: Synthetic, seed: int) -> World:
+def generate(settings: Synthetic, seed: int) -> World:
     """Draw the whole world."""
     rng = np.random.default_rng(seed)
     tracks, family, released = _tracks(settings.tracks, rng)

@@ -27,11 +27,11 @@ class Column:
 
 
 @dataclass
-class Source:
+class Table:
     """A table with its name for messages, its identity, and notes on what became of its rows."""
 
     frame: pl.DataFrame
-    where: str
+    name: str
     sha256: str
     simulated: bool = False
     notes: dict[str, int | str] = field(default_factory=dict)
@@ -46,11 +46,11 @@ class Source:
         if kept.height < self.frame.height:
             self.notes[f"dropped: {reason}"] = self.frame.height - kept.height
         if not kept.height:
-            raise TableError(f"{self.where}: expected rows, found none after dropping: {self.notes}")
+            raise TableError(f"{self.name}: expected rows, found none after dropping: {self.notes}")
         self.frame = kept
 
 
-def read(path: Path) -> Source:
+def read(path: Path) -> Table:
     """Read a `.csv` or `.parquet` file. Raises TableError when it is missing, unreadable or empty."""
     try:
         content = path.read_bytes()
@@ -70,7 +70,7 @@ def read(path: Path) -> Source:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         first_line = str(error).partition("\n")[0]
         raise TableError(f"{path}: expected a readable table with a header, found: {first_line}") from error
-    return Source(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
+    return Table(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
 
 
 def write(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:
@@ -97,12 +97,12 @@ def _check_parquet(path: Path) -> None:
         raise TableError(f"{path}: expected a readable table, found: {told or 'a damaged one'}")
 
 
-def check(source: Source, schema: list[Column], key: str) -> None:
+def check(source: Table, schema: list[Column], key: str) -> None:
     """Bring the columns to the schema's types and check them; rows with nulls are dropped and noted.
 
     Raises TableError that names table, column, row, what was expected and what was found.
     """
-    frame, where = source.frame, source.where
+    frame, where = source.frame, source.name
     missing = [each.name for each in schema if not each.optional and each.name not in frame.columns]
     if missing:
         raise TableError(f"{where}: expected the columns {', '.join(missing)}, found only {', '.join(frame.columns)}")

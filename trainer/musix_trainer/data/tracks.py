@@ -17,7 +17,7 @@ from musix_runtime.models import features
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.catalog import bare
 from musix_runtime.models.genre import artist_key, plain
-from musix_trainer.data.tables import Column, Source, check
+from musix_trainer.data.tables import Column, Table, check
 
 SCHEMA = [
     Column("track_id", "text"),
@@ -31,14 +31,14 @@ SCHEMA = [
     Column("release_date", "time", optional=True),
 ]
 
-FEWEST = 20  # recordings of a family, so that training, validation and test all get some
+MIN_GENRE_SIZE = 20  # recordings of a family, so that training, validation and test all get some
 
 _BRACKETS = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 _SUFFIX = re.compile(r" - .*$|\bfeat\b.*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Tracks:
     """Recordings in the order of their track ids.
 
     `frame` has track_id, track_name, artists, release_date (seconds, null when unknown); `ids` maps every track_id to
@@ -79,7 +79,7 @@ def title_key(title: str) -> str:
     return plain(_SUFFIX.sub("", _BRACKETS.sub(" ", title))) or plain(title) or title
 
 
-def catalogue(source: Source) -> Catalogue:
+def read_tracks(source: Table) -> Tracks:
     """Check the table and merge its rows: first to one row a track id, then to one row a recording.
 
     Two ids are one recording when title and primary artist have the same key, or all 12 audio features are equal.
@@ -108,26 +108,26 @@ def catalogue(source: Source) -> Catalogue:
     frame = best.select("track_id", "track_name", "artists", "release_date")
     hot = _multi_hot(labels, best.height)
     sizes = dict(zip(families(), hot.sum(axis=0).tolist(), strict=True))
-    small = [f"{name} ({size})" for name, size in sizes.items() if 0 < size < FEWEST]
+    small = [f"{name} ({size})" for name, size in sizes.items() if 0 < size < MIN_GENRE_SIZE]
     if small:
         raise TableError(
-            f"{source.where}: track_genre: expected at least {FEWEST} recordings of each family that occurs,"
+            f"{source.name}: track_genre: expected at least {MIN_GENRE_SIZE} recordings of each family that occurs,"
             f" found fewer of {', '.join(small)}"
         )
     if np.count_nonzero(hot.any(axis=0)) < 3:
-        raise TableError(f"{source.where}: track_genre: expected labels of at least 3 families, found fewer")
+        raise TableError(f"{source.name}: track_genre: expected labels of at least 3 families, found fewer")
     present = [name for name, size in sizes.items() if size]
-    return Catalogue(frame, ids, np.ascontiguousarray(inputs), present, hot[:, hot.any(axis=0)])
+    return Tracks(frame, ids, np.ascontiguousarray(inputs), present, hot[:, hot.any(axis=0)])
 
 
-def _one_row_an_id(source: Source) -> pl.DataFrame:
+def _one_row_an_id(source: Table) -> pl.DataFrame:
     frame = source.frame
     if "release_date" not in frame.columns:
         frame = frame.with_columns(release_date=pl.lit(None, pl.Int64))
     unknown = sorted(set(frame["track_genre"]) - {label for labels in families().values() for label in labels})
     if unknown:
         raise TableError(
-            f"{source.where}: track_genre: expected labels of families.toml, found {', '.join(unknown[:5])}"
+            f"{source.name}: track_genre: expected labels of families.toml, found {', '.join(unknown[:5])}"
         )
     repeated = frame.height - frame.unique(["track_id", "track_genre"]).height
     if repeated:
@@ -143,7 +143,7 @@ def _one_row_an_id(source: Source) -> pl.DataFrame:
     conflicts = by_id.filter(pl.col("variants") > 1).sort("track_id")
     if conflicts.height:
         raise TableError(
-            f"{source.where}: track_id: expected rows of one id to differ in label and popularity only, found"
+            f"{source.name}: track_id: expected rows of one id to differ in label and popularity only, found"
             f" {conflicts['track_id'][0]!r} with other values too ({conflicts.height:,} such ids)"
         )
     varying = by_id.filter(pl.col("popularities") > 1).height

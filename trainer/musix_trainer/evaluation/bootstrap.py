@@ -16,14 +16,14 @@ Sums = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Tally:
+class ClusteredMetric:
     """What a metric is made of: sums for each cluster (clusters, k), and the value of such sums added up."""
 
     sums: Sums
     value: Callable[[Sums], Sums]  # (..., k) -> (...)
 
     @classmethod
-    def mean(cls, values: NDArray[Any], clusters: NDArray[np.int64]) -> "Tally":
+    def mean(cls, values: NDArray[Any], clusters: NDArray[np.int64]) -> "ClusteredMetric":
         """The mean of values (n,), each of a cluster. Raises EvaluationError when there are none."""
         _expect_some(len(values))
         size = int(clusters.max()) + 1
@@ -31,7 +31,9 @@ class Tally:
         return cls(sums.astype(np.float64), _share)
 
     @classmethod
-    def macro_f1(cls, chosen: NDArray[np.int64], labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> "Tally":
+    def macro_f1(
+        cls, chosen: NDArray[np.int64], labels: NDArray[np.int64], clusters: NDArray[np.int64]
+    ) -> "ClusteredMetric":
         """Macro-F1 of chosen labels (n,) against the right ones, over the labels that occur among these."""
         _expect_some(len(labels))
         width, size = int(max(chosen.max(), labels.max())) + 1, int(clusters.max()) + 1
@@ -46,7 +48,7 @@ class Tally:
     @classmethod
     def calibration(
         cls, top: NDArray[Any], right: NDArray[np.bool_], clusters: NDArray[np.int64], bins: int = 15
-    ) -> "Tally":
+    ) -> "ClusteredMetric":
         """Expected calibration error of the top choice over bins of equal width (Guo et al. 2017)."""
         _expect_some(len(top))
         size = int(clusters.max()) + 1
@@ -56,14 +58,14 @@ class Tally:
         return cls(np.hstack([gap, count]).astype(np.float64), _calibration)
 
     @classmethod
-    def joined(cls, tallies: list["Tally"]) -> "Tally":
+    def merge(cls, metrics: list["ClusteredMetric"]) -> "ClusteredMetric":
         """One metric over several seeds: the sums of each cluster together."""
-        size = max(len(each.sums) for each in tallies)
-        padded = [np.pad(each.sums, ((0, size - len(each.sums)), (0, 0))) for each in tallies]
-        return cls(np.sum(padded, axis=0), tallies[0].value)
+        size = max(len(each.sums) for each in metrics)
+        padded = [np.pad(each.sums, ((0, size - len(each.sums)), (0, 0))) for each in metrics]
+        return cls(np.sum(padded, axis=0), metrics[0].value)
 
 
-def figure(tally: Tally, baselines: Mapping[str, Tally]) -> dict[str, Any]:
+def estimate(tally: ClusteredMetric, baselines: Mapping[str, ClusteredMetric]) -> dict[str, Any]:
     """The metric with its 95 % interval, those of the baselines, and by how much it is better than each, on the same
     draws."""
     weights = _weights(len(tally.sums))
@@ -77,7 +79,7 @@ def figure(tally: Tally, baselines: Mapping[str, Tally]) -> dict[str, Any]:
     return found
 
 
-def _total(tally: Tally) -> float:
+def _total(tally: ClusteredMetric) -> float:
     return float(tally.value(tally.sums.sum(axis=0)))
 
 

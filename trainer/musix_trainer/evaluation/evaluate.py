@@ -16,15 +16,15 @@ from musix_runtime.atomic import check_writable, write_file
 from musix_runtime.errors import InputError
 from musix_trainer import progress, recipe
 from musix_trainer.evaluation.benchmark import Benchmark
-from musix_trainer.evaluation.protocols import Asked, Results, catalogue, collab, genre, hybrid, mood
-from musix_trainer.run import EVALUATION, Run, one_thread
+from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood
+from musix_trainer.run import EVALUATION, Run, deterministic
 
-VERSION = 2  # of the protocols: results of another one are measured again
+VERSION = 3  # of the protocols: results of another one are measured again
 
-Measure = Callable[[Asked], dict[str, Results]]
+Measure = Callable[[EvaluationContext], dict[str, Results]]
 # What is measured in one go, and kept in one file; by the start of the names of its protocols, PART/PROTOCOL.
 GROUPS: dict[str, Measure] = {
-    "catalogue": catalogue.measure,
+    "catalogue": drift.measure,
     "genre/known_artists": genre.known_artists,
     "genre/unseen_artists": genre.unseen_artists,
     "genre/five_fold": genre.five_fold,
@@ -40,16 +40,16 @@ def evaluate(path: Path, wanted: tuple[str, ...], seeds: int, perceived: Path | 
     Raises InputError for a run or protocol that is none, EvaluationError when a figure would deceive.
     """
     run = load(path)
-    asked = Asked(run, seeds, perceived)
+    context = EvaluationContext(run, seeds, perceived)
     groups = [name for name in GROUPS if not isinstance(run, Benchmark) or name == "collab"]
-    chosen = [name for name in groups if not wanted or any(_meets(name, each) for each in wanted)]
-    unknown = [each for each in wanted if not any(_meets(name, each) for name in groups)]
+    chosen = [name for name in groups if not wanted or any(_overlaps(name, each) for each in wanted)]
+    unknown = [each for each in wanted if not any(_overlaps(name, each) for name in groups)]
     if unknown:
         raise InputError(f"--protocol: expected one of {', '.join(groups)}, found {', '.join(unknown)}")
     found: dict[str, Any] = {}
-    with one_thread():
+    with deterministic():
         for name in chosen:
-            for protocol, results in _kept(path, name, asked).items():
+            for protocol, results in _cached_results(path, name, context).items():
                 part, _, of = protocol.partition("/")
                 found.setdefault(part, {})[of] = results
     if wanted:
@@ -57,7 +57,9 @@ def evaluate(path: Path, wanted: tuple[str, ...], seeds: int, perceived: Path | 
             part: kept
             for part, of in found.items()
             if (
-                kept := {name: value for name, value in of.items() if any(_covers(each, part, name) for each in wanted)}
+                kept := {
+                    name: value for name, value in of.items() if any(_selects(each, part, name) for each in wanted)
+                }
             )
         }
     return found
@@ -71,22 +73,22 @@ def load(path: Path) -> Run | Benchmark:
     return Benchmark.load(path) if source == "lastfm" else Run.load(path)
 
 
-def _meets(group: str, wanted: str) -> bool:
+def _overlaps(group: str, wanted: str) -> bool:
     return f"{group}/".startswith(f"{wanted}/") or f"{wanted}/".startswith(f"{group}/")
 
 
-def _covers(wanted: str, part: str, protocol: str) -> bool:
+def _selects(wanted: str, part: str, protocol: str) -> bool:
     return f"{part}/{protocol}/".startswith(f"{wanted}/")
 
 
-def _kept(path: Path, group: str, asked: Asked) -> dict[str, Results]:
+def _cached_results(path: Path, group: str, context: EvaluationContext) -> dict[str, Results]:
     """The group's results: those that are there, when they are of this very run and question; else measured now."""
     file = path / EVALUATION / f"{group.replace('/', '.')}.json"
     key = {
         "version": VERSION,
-        "seeds": asked.seeds,
+        "seeds": context.seeds,
         "run": hashlib.sha256((path / "run.json").read_bytes()).hexdigest(),
-        "perceived": asked.perceived_sha256 if group == "mood" else None,
+        "perceived": context.perceived_sha256 if group == "mood" else None,
     }
     if file.is_file():
         kept = _read(file)
@@ -94,7 +96,7 @@ def _kept(path: Path, group: str, asked: Asked) -> dict[str, Results]:
             progress.say(f"{group}: measured before")
             return kept["results"]
     progress.say(f"{group}: measuring")
-    results = GROUPS[group](asked)
+    results = GROUPS[group](context)
     check_writable(file.parent)
     write_file(file, msgspec.json.format(msgspec.json.encode({"key": key, "results": results}), indent=2))
     return results
@@ -114,27 +116,34 @@ def table(found: dict[str, Any]) -> str:
     for part, of in found.items():
         for protocol, metrics in of.items():
             for metric, each in metrics.items():
-                beside = ", ".join(f"{name} {shown(value)}" for name, value in each["baselines"].items())
-                interval = f"{shown(each['low'])} to {shown(each['high'])}"
-                lines.append(f"| {part}/{protocol} | {metric} | {shown(each['value'])} | {interval} | {beside} |")
+                beside = ", ".join(f"{name} {format_value(value)}" for name, value in each["baselines"].items())
+                interval = f"{format_value(each['low'])} to {format_value(each['high'])}"
+                lines.append(
+                    f"| {part}/{protocol} | {metric} | {format_value(each['value'])} | {interval} | {beside} |"
+                )
     lines += [
         "",
-        *(f"{part}/{protocol}: {told}" for part, of in found.items() for protocol in of for told in idle(of[protocol])),
+        *(
+            f"{part}/{protocol}: {told}"
+            for part, of in found.items()
+            for protocol in of
+            for told in redundant_components(of[protocol])
+        ),
     ]
     return "\n".join(lines)
 
 
-def idle(metrics: Results) -> list[str]:
+def redundant_components(metrics: Results) -> list[str]:
     """Which members and components add nothing that could be told from chance, in words."""
     told = []
     for metric in ("macro_f1", "ndcg_at_10"):
         for name, gap in metrics.get(metric, {"better_by": {}})["better_by"].items():
-            if name.startswith("without ") and gap["low"] <= 0:
+            if name.startswith("without_") and gap["low"] <= 0:
                 interval = f"{gap['low']:+.3f} to {gap['high']:+.3f}"
                 told.append(f"{metric}: {name} does as well: what it lacks adds {gap['value']:+.3f} ({interval})")
     return told
 
 
-def shown(value: float) -> str:
+def format_value(value: float) -> str:
     """A figure with three digits behind the point."""
     return f"{value:.3f}"

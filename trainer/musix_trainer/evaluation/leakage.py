@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from musix_runtime.errors import EvaluationError, LeakError
 from musix_runtime.models.arrays import Rows
-from musix_trainer.data.interactions import Listening
-from musix_trainer.data.tracks import Catalogue, recordings
+from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.tracks import Tracks, recordings
 
 
-def check_recordings(catalogue: Catalogue, train: Rows, test: Rows) -> None:
+def check_recordings(catalogue: Tracks, train: Rows, test: Rows) -> None:
     """No recording may stand on both sides, under whatever id: same title and artist, or same audio.
 
     Raises LeakError.
@@ -37,7 +37,7 @@ def _expect_apart(what: str, groups: NDArray[Any], train: Rows, test: Rows, name
         )
 
 
-def check_held_out(train: Listening, test: Listening) -> None:
+def check_held_out(train: Interactions, test: Interactions) -> None:
     """No pair of listener and track may be learned and measured. Raises LeakError, or EvaluationError without pairs."""
     if not len(test):
         raise EvaluationError("expected held-out listening, found none: a metric over nothing is no metric")
@@ -50,7 +50,7 @@ def check_held_out(train: Listening, test: Listening) -> None:
         )
 
 
-def check_relevance(relevant: Mapping[int, set[int]], test: Listening) -> None:
+def check_relevance(relevant: Mapping[int, set[int]], test: Interactions) -> None:
     """What counts as relevant must be what was heard in the test part, and nothing that a model said.
 
     `relevant`: for each listener's number in `test`, rows. Raises LeakError, or EvaluationError when a set is empty.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.models.mood import MOODS
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.tracks import Tracks
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import mood
 from musix_trainer.run import Run
@@ -22,7 +22,7 @@ SHOWN = 20_000  # recordings that a distribution is drawn from, at most
 COLOUR = sns.color_palette("deep")[0]
 
 
-def distributions(catalogue: Catalogue) -> Figure:
+def distributions(catalogue: Tracks) -> Figure:
     """Histogram of each of the 12 audio features."""
     figure, panels = plt.subplots(3, 4, figsize=(12, 7.5), layout="constrained")
     for panel, name, values in zip(panels.flat, AUDIO_NAMES, catalogue.inputs.T, strict=False):
@@ -33,7 +33,7 @@ def distributions(catalogue: Catalogue) -> Figure:
 
 
 def violins(
-    catalogue: Catalogue, names: tuple[str, ...] = ("energy", "valence", "danceability", "acousticness")
+    catalogue: Tracks, names: tuple[str, ...] = ("energy", "valence", "danceability", "acousticness")
 ) -> Figure:
     """How some audio features differ between families; a recording of several families counts in the first of them."""
     rows = _some(len(catalogue))
@@ -47,7 +47,7 @@ def violins(
     return _closed(figure)
 
 
-def correlations(catalogue: Catalogue) -> Figure:
+def correlations(catalogue: Tracks) -> Figure:
     """Pearson correlation of the audio features."""
     figure, panel = plt.subplots(figsize=(8.5, 7), layout="constrained")
     values = np.corrcoef(catalogue.inputs[:, : len(AUDIO_NAMES)].T)
@@ -67,7 +67,7 @@ def correlations(catalogue: Catalogue) -> Figure:
     return _closed(figure)
 
 
-def families(catalogue: Catalogue) -> Figure:
+def families(catalogue: Tracks) -> Figure:
     """Recordings of each family."""
     return _bars(catalogue.labels, catalogue.families.sum(axis=0), "recordings")
 
@@ -135,7 +135,7 @@ def reliability(confidence: Floats, truth: metrics.Truth, bins: int = 15) -> Fig
 
 def popularity(run: Run) -> Figure:
     """How listening spreads over tracks: the share of all plays that the most heard ones have."""
-    plays = np.sort(np.bincount(run.listening.row))[::-1]
+    plays = np.sort(np.bincount(run.interactions.row))[::-1]
     plays = plays[plays > 0]
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
     panel.plot(np.arange(1, len(plays) + 1) / len(plays), np.cumsum(plays) / plays.sum(), color=COLOUR)
@@ -163,20 +163,20 @@ def tradeoff(results: dict[str, Any]) -> Figure:
     """NDCG beside the diversity of lists and beside their coverage, as other wishes weigh more."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
     for panel, metric, wishes in (
-        (panels[0], "diversity", ("diversity weighs", "content weighs")),
-        (panels[1], "coverage_at_10", ("first time adds",)),
+        (panels[0], "diversity", ("diversity_weight", "content_weight")),
+        (panels[1], "coverage_at_10", ("novelty_bonus",)),
     ):
         for wish in wishes:
-            weights = sorted(float(name.rpartition(" ")[2]) for name in results if name.startswith(f"{metric}, {wish}"))
+            percents = sorted(int(name.split("_")[-2]) for name in results if name.startswith(f"{metric}_{wish}"))
             x, y = (
-                [results[f"{each}, {wish} {weight:g}"]["value"] for weight in weights]
+                [results[f"{each}_{wish}_{percent}_percent"]["value"] for percent in percents]
                 for each in (metric, "ndcg_at_10")
             )
             panel.plot(x, y, "o-", label=wish)
-            for weight, *place in zip(weights, x, y, strict=True):
-                panel.annotate(f"{weight:g}", place, textcoords="offset points", xytext=(4, 6), fontsize=9)
+            for percent, *place in zip(percents, x, y, strict=True):
+                panel.annotate(f"{percent} %", place, textcoords="offset points", xytext=(4, 6), fontsize=9)
         panel.set_xlabel(metric)
-    top = results["ndcg_at_10, first time adds 0"]["value"]
+    top = results["ndcg_at_10_novelty_bonus_0_percent"]["value"]
     panels[0].axvspan(0.45, 0.55, color="green", alpha=0.1, label="wanted")
     panels[1].axvspan(0.7, 1, color="green", alpha=0.1, label="wanted")
     panels[1].axhline(0.95 * top, color="grey", linestyle="--", label="5 % less than without")

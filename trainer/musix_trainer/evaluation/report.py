@@ -95,7 +95,7 @@ def _data(run: Run) -> str:
 def _genre(run: Run) -> str:
     """On the test part of the run's own split."""
     catalogue = run.catalogue
-    confidence, truth = genre.tested(run.genre, catalogue, run.recipe.genre, run.recipe.seed)
+    confidence, truth = genre.predict_test_split(run.genre, catalogue, run.recipe.genre, run.recipe.seed)
     chosen = confidence.argmax(axis=1)
     right = truth[np.arange(len(truth)), chosen]
     labels = np.where(right, chosen, truth.argmax(axis=1))
@@ -133,12 +133,12 @@ def _measured(found: dict[str, Any]) -> str:
             pieces.append(
                 _table(("metric", "value", "low", "high", "baselines"), [_row(*each) for each in metrics.items()])
             )
-            pieces += [f'<p class="note">{_text(each)}</p>' for each in evaluate.idle(metrics)]
+            pieces += [f'<p class="note">{_text(each)}</p>' for each in evaluate.redundant_components(metrics)]
     return "".join(pieces)
 
 
 def _row(metric: str, each: dict[str, Any]) -> tuple[Any, ...]:
-    beside = ", ".join(f"{name} {evaluate.shown(value)}" for name, value in each["baselines"].items())
+    beside = ", ".join(f"{name} {evaluate.format_value(value)}" for name, value in each["baselines"].items())
     return metric, each["value"], each["low"], each["high"], beside
 
 

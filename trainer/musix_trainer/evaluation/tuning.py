@@ -19,15 +19,15 @@ from optuna.storages.journal import JournalFileBackend
 from musix_runtime.errors import InputError
 from musix_trainer import progress, recipe
 from musix_trainer.data import split
-from musix_trainer.data.interactions import Listening
-from musix_trainer.data.tracks import Catalogue
-from musix_trainer.evaluation import benchmark, metrics, ranks
+from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.tracks import Tracks
+from musix_trainer.evaluation import benchmark, metrics
 from musix_trainer.evaluation.baselines import BASELINES, Scorer
-from musix_trainer.evaluation.protocols.collab import K, lightfm_scorer, matrices
+from musix_trainer.evaluation.protocols.collab import K, interaction_matrices, lightfm_scorer
 from musix_trainer.evaluation.protocols.genre import FOLDS
 from musix_trainer.models import collab, genre
 from musix_trainer.recipe import Recipe, RecipeFile
-from musix_trainer.run import one_thread, tables_of
+from musix_trainer.run import deterministic, tables_of
 
 Objective = Callable[[Trial], float]
 
@@ -52,7 +52,7 @@ def tune(recipe_file: RecipeFile, data: Path | None, part: str, trials: int, stu
     studies.mkdir(parents=True, exist_ok=True)
     backend = JournalFileBackend(str(studies / f"{settings.label}.{part}.{recipe_file.sha256[:12]}.journal"))
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    with one_thread():
+    with deterministic():
         found = {
             name: _search(name, of, trials, JournalStorage(backend), settings.seed) for name, of in objectives.items()
         }
@@ -74,19 +74,19 @@ def _search(name: str, objective: Objective, trials: int, storage: JournalStorag
     return study
 
 
-def _collab(catalogue: Catalogue | None, heard: Listening, settings: Recipe) -> dict[str, Objective]:
+def _collab(catalogue: Tracks | None, heard: Interactions, settings: Recipe) -> dict[str, Objective]:
     artists = catalogue.primary_artists() if catalogue else []
-    parts = split.listening(heard, artists, settings.split, settings.seed)
+    parts = split.split_interactions(heard, artists, settings.split, settings.seed)
     learned, wanted = heard.select(parts == split.TRAIN), heard.select(parts == split.VALIDATION)
-    plays, relevant, columns = matrices(learned, wanted)
+    plays, relevant, columns = interaction_matrices(learned, wanted)
     listeners = np.flatnonzero(np.diff(relevant.indptr))
 
     def reached(scorer: Scorer) -> float:
         places = []
-        for start in range(0, len(listeners), ranks.BATCH):
-            few = listeners[start : start + ranks.BATCH]
-            places += ranks.among_all(scorer(few), plays[few], relevant[few])
-        return float(ranks.ndcg(places, K).mean())
+        for start in range(0, len(listeners), metrics.USER_BATCH):
+            few = listeners[start : start + metrics.USER_BATCH]
+            places += metrics.full_ranks(scorer(few), plays[few], relevant[few])
+        return float(metrics.ndcg(places, K).mean())
 
     def lightfm(trial: Trial) -> float:
         values = msgspec.structs.replace(settings.collab, **_collab_values(trial))
@@ -134,7 +134,7 @@ def _bpr_values(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _genre(catalogue: Catalogue, settings: Recipe) -> Objective:
+def _genre(catalogue: Tracks, settings: Recipe) -> Objective:
     """Five folds of the recordings that are not of the test part."""
     own = settings.genre
     usable = np.flatnonzero(split.assign(len(catalogue), own.validation, own.test, settings.seed) != split.TEST)

@@ -8,8 +8,8 @@ from musix_runtime.atomic import new_folder
 from musix_runtime.errors import OutputError
 from musix_runtime.models.genre import artist_key
 from musix_trainer.data import tables
-from musix_trainer.data.tables import Column, Source, check
-from musix_trainer.data.tracks import catalogue
+from musix_trainer.data.tables import Column, Table, check
+from musix_trainer.data.tracks import read_tracks
 
 PLAYS = [Column("userID", "text"), Column("artistID", "text"), Column("weight", "number", 0)]
 ARTISTS = [Column("id", "text"), Column("name", "text")]
@@ -41,7 +41,7 @@ def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
     return notes
 
 
-def _derive(plays: Source, artists: Source, tracks: Source) -> tuple[pl.DataFrame, dict[str, int | str]]:
+def _derive(plays: Table, artists: Table, tracks: Table) -> tuple[pl.DataFrame, dict[str, int | str]]:
     recordings = _best_recordings(tracks)
     named = artists.frame.select(artistID="id", key=pl.col("name").map_elements(artist_key, return_dtype=pl.String))
     known = plays.frame.join(named.filter(pl.col("key") != ""), on="artistID").join(recordings, on="key", how="semi")
@@ -60,8 +60,8 @@ def _derive(plays: Source, artists: Source, tracks: Source) -> tuple[pl.DataFram
     }
 
 
-def _best_recordings(tracks: Source) -> pl.DataFrame:
-    merged = catalogue(tracks)
+def _best_recordings(tracks: Table) -> pl.DataFrame:
+    merged = read_tracks(tracks)
     frame = merged.frame.select("track_id", key=pl.Series(merged.primary_artists()))
     charted = tracks.frame.group_by("track_id").agg(pl.col("popularity").max())
     ranked = frame.join(charted, on="track_id").sort(["popularity", "track_id"], descending=[True, False])

@@ -14,9 +14,11 @@ from musix_runtime.models.arrays import Floats, Keys
 from musix_runtime.models.collab import RANGE_DAYS, Collab
 from musix_runtime.models.index import Index
 from musix_trainer import array_store, progress, recipe
-from musix_trainer.data.interactions import Listening
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import metrics
 from musix_trainer.models.lightfm import lightfm
+from musix_trainer.part import Part, Training
+from musix_trainer.quality import RANKING, keys
 
 DAY = 86_400  # seconds
 POWERS = 10  # of the randomised decomposition: what it finds then recommends as well as the exact one
@@ -77,7 +79,7 @@ class CollabModel:
         return cls(**array_store.load(path))
 
 
-def train(data: Listening, settings: recipe.Collab, seed: int) -> CollabModel:
+def train(data: Interactions, settings: recipe.Collab, seed: int) -> CollabModel:
     """Train on every entry of `data`; listeners and recordings without any get no factors."""
     kept, listener = np.unique(data.listener, return_inverse=True)
     rows, place = np.unique(data.row, return_inverse=True)
@@ -111,7 +113,9 @@ def train(data: Listening, settings: recipe.Collab, seed: int) -> CollabModel:
     )
 
 
-def _histories(data: Listening, listener: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _histories(
+    data: Interactions, listener: NDArray[Any], count: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Each listener's recordings, newest first (then most played), and how many of them are recent."""
     order = np.lexsort((data.row, -data.plays, -data.last, listener))
     owner, last = listener[order], data.last[order]
@@ -154,7 +158,7 @@ def fit_fold_in(
     return np.linalg.solve(x.T @ x + penalty, x.T @ y).astype(np.float32)
 
 
-def measure(model: CollabModel, test: Listening) -> dict[str, Any]:
+def measure(model: CollabModel, test: Interactions) -> dict[str, Any]:
     """Full ranking of all recordings with factors, heard ones apart, against held-out listening; popularity beside it.
 
     The same listeners, met as if new with 1, 3 or 10 of their recordings, show what fold-in keeps; its map was fitted
@@ -166,18 +170,19 @@ def measure(model: CollabModel, test: Listening) -> dict[str, Any]:
     popularity = np.bincount(np.searchsorted(model.rows, model.history_rows), minlength=len(model.rows))
     known = {i: model.scores(model.listener_factors[i]) for i in relevant}
     card: dict[str, Any] = {
-        "listeners measured": len(relevant),
-        "known listeners": _rank(model, known, heard, relevant),
+        "users": len(relevant),
+        "known_users": _rank(model, known, heard, relevant),
         "popularity": _rank(model, dict.fromkeys(relevant, popularity.astype(np.float32)), heard, relevant),
     }
+    new_users = {}
     for size in SHORT_HISTORIES:
         folded = {i: part.fold_in(heard[i][:size]) for i in relevant}
         scores = {i: model.scores(factors) for i, factors in folded.items() if factors is not None}
-        card[f"new listeners, history of {size}"] = _rank(model, scores, heard, relevant)
-    return card
+        new_users[f"history_{size}"] = _rank(model, scores, heard, relevant)
+    return card | {"new_users": new_users}
 
 
-def relevant_rows(model: CollabModel, held_out: Listening) -> dict[int, set[int]]:
+def relevant_rows(model: CollabModel, held_out: Interactions) -> dict[int, set[int]]:
     """For each listener with factors (by number in the model), the held-out catalogue rows. Nobody's is empty."""
     numbers = Keys(model.listeners).find(held_out.names)
     relevant: dict[int, set[int]] = {}
@@ -196,3 +201,16 @@ def _rank(
         free[np.searchsorted(model.rows, heard[i])] = -np.inf
         found.append(model.rows[np.argsort(-free, kind="stable")[:10]].astype(np.int64))
     return metrics.ranking(found, [relevant[i] for i in scores], 10)
+
+
+def _train_part(training: Training) -> tuple[CollabModel, dict[str, Any]]:
+    model = train(training.train, training.recipe.collab, training.recipe.seed)
+    return model, {"collab": measure(model, training.test)}
+
+
+QUALITY_KEYS = (
+    keys("collab", "users")
+    | keys("collab", ("known_users", "popularity"), RANKING)
+    | keys("collab.new_users", (f"history_{size}" for size in SHORT_HISTORIES), RANKING)
+)
+PART = Part("collab", _train_part, lambda path, recipe: CollabModel.load(path), QUALITY_KEYS)

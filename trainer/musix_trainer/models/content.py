@@ -13,7 +13,9 @@ from musix_runtime.models.content import Content
 from musix_runtime.models.features import AUDIO, INPUT_NAMES
 from musix_runtime.models.index import Index
 from musix_trainer import array_store, recipe
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.tracks import Tracks
+from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 GENRE_WIDTH = 10
 
@@ -38,7 +40,7 @@ class ContentModel:
         return cls(**array_store.load(path))
 
 
-def train(catalogue: Catalogue, moods: Floats, settings: recipe.Content) -> tuple[ContentModel, dict[str, Any]]:
+def train(catalogue: Tracks, moods: Floats, settings: recipe.Content) -> tuple[ContentModel, dict[str, Any]]:
     """Build the vectors; `moods` (n, 5) are the mood part's probabilities.
 
     Each block is centred and scaled so that its mean squared length is its weight squared, then the vector to length 1.
@@ -63,7 +65,7 @@ def _scaled(block: Floats, weight: float) -> Floats:
     return np.asarray(block * (weight / max(length, 1e-6)), np.float32)
 
 
-def _genre_block(catalogue: Catalogue) -> Floats:
+def _genre_block(catalogue: Tracks) -> Floats:
     """The families, equally shared by a recording's, in 10 principal components; zeros where there are fewer."""
     shares = catalogue.families / catalogue.families.sum(axis=1, keepdims=True)
     width = min(GENRE_WIDTH, shares.shape[1], len(shares))
@@ -72,14 +74,14 @@ def _genre_block(catalogue: Catalogue) -> Floats:
     return block
 
 
-def _artist_popularity(catalogue: Catalogue) -> Floats:
+def _artist_popularity(catalogue: Tracks) -> Floats:
     _, codes = np.unique(catalogue.primary_artists(), return_inverse=True)
     popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
     mean = np.bincount(codes, popularity) / np.bincount(codes)
     return _standard(mean[codes][:, None].astype(np.float32))[:, 0]
 
 
-def _measure(vectors: Floats, catalogue: Catalogue, sample: int = 1000) -> dict[str, Any]:
+def _measure(vectors: Floats, catalogue: Tracks, sample: int = 1000) -> dict[str, Any]:
     """How often a recording shares a family with its nearest neighbours, and with random recordings."""
     rng = np.random.default_rng(0)
     asked = rng.choice(len(vectors), min(sample, len(vectors)), replace=False)
@@ -87,11 +89,21 @@ def _measure(vectors: Floats, catalogue: Catalogue, sample: int = 1000) -> dict[
     near = np.array([part.nearest(vectors[row], 11)[0] for row in asked])
     others = np.array([[n for n in rows if n != row][:10] for row, rows in zip(asked, near, strict=True)])
     return {
-        "width": vectors.shape[1],
-        "family shared with the 10 nearest": _shared(catalogue.families, asked, others),
-        "family shared with random ones": _shared(catalogue.families, asked, rng.choice(len(vectors), others.shape)),
+        "dim": vectors.shape[1],
+        "shared_genre_at_10": _shared(catalogue.families, asked, others),
+        "shared_genre_random": _shared(catalogue.families, asked, rng.choice(len(vectors), others.shape)),
     }
 
 
 def _shared(families: NDArray[np.bool_], asked: NDArray[Any], others: NDArray[Any]) -> float:
     return float((families[asked][:, None] & families[others]).any(axis=2).mean())
+
+
+def _train_part(training: Training) -> tuple[ContentModel, dict[str, Any]]:
+    moods = training.models["mood"].probabilities(training.audio)
+    model, card = train(training.catalogue, moods, training.recipe.content)
+    return model, {"content": card}
+
+
+QUALITY_KEYS = keys("content", ("dim", "shared_genre_at_10", "shared_genre_random"))
+PART = Part("content", _train_part, lambda path, recipe: ContentModel.load(path), QUALITY_KEYS)

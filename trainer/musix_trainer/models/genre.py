@@ -20,26 +20,33 @@ from musix_runtime.models.features import INPUT_NAMES
 from musix_runtime.models.genre import artist_key, name_grams, spelt, title_grams
 from musix_trainer import array_store, progress, recipe
 from musix_trainer.data import split
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.tracks import Tracks
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import ngrams
 from musix_trainer.models.lightfm import lightfm
+from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 # Clipped are the inputs without a natural bound; a share of 0..1 has no outliers, however skewed it is.
 CLIPPED = ("loudness", "tempo", "duration_ms")
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
-START = (0.1, 0.9, 0.1, 0.1)  # weights of the members, from which they are fitted
-FEWEST = 50  # recordings that a calibration is fitted on
-GUEST = 0.2  # of a track: what it counts for its artists but the first, beside 1 for that one
-LEAN = (0.5, 1.0, 0.5)  # on the artist's prior, in each case: XGBoost starts from it, and from what the title says
-TITLE_LEAN = 0.5
-BARE = 0.2  # share, of the tracks that XGBoost sees once more as of strangers, of those without a title
+INITIAL_WEIGHTS = (0.1, 0.9, 0.1, 0.1)  # weights of the members, from which they are fitted
+MIN_CALIBRATION_ROWS = 50  # recordings that a calibration is fitted on
+FEATURED_ARTIST_WEIGHT = 0.2  # of a track: what it counts for its artists but the first, beside 1 for that one
+PRIOR_MARGIN = (
+    0.5,
+    1.0,
+    0.5,
+)  # on the artist's prior, in each case: XGBoost starts from it, and from what the title says
+TITLE_MARGIN = 0.5
+NO_TITLE_SHARE = 0.2  # share, of the tracks that XGBoost sees once more as of strangers, of those without a title
 FLOOR = 1e-6  # probabilities count as at least this far from 0 and 1
 
 
-MEMBERS = ("LightFM", "XGBoost", "artist prior", "title")
-Scores = Sequence[Floats]  # of the MEMBERS; each (n, families)
+BASE_MODELS = ("lightfm", "xgboost", "artist_prior", "title")
+ARTIST_GROUPS = ("known_artists", "unknown_artists")  # of the quality card
+Scores = Sequence[Floats]  # of the BASE_MODELS; each (n, families)
 UNKNOWN, KNOWN, TITLED = range(3)  # how a track is met: an artist is known; none is, but its title says something
 
 
@@ -65,7 +72,7 @@ class GenreModel:
     high: Floats
     edges: Floats
     bin_weight: Floats  # (), of a bin beside an artist's 1 in LightFM's features
-    weights: Floats  # (3, 4): of the MEMBERS in each case
+    weights: Floats  # (3, 4): of the BASE_MODELS in each case
     biases: Floats  # (3, families)
     platt: Floats  # (3, 2): slope, intercept
     grams: NDArray[np.bytes_]  # runs of letters in names and titles
@@ -80,11 +87,14 @@ class GenreModel:
     def scores(
         self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]
     ) -> tuple[Scores, NDArray[np.int64]]:
-        """What each of the MEMBERS says, and the case of each track (n,). A title is read where no artist is known."""
+        """Return the scores of the BASE_MODELS and the evidence kind of each track (n,).
+
+        A title is read only where no artist is known.
+        """
         features, known = self.item_features(inputs, artists)
         read = ["" if met else title for met, title in zip(known, titles, strict=True)]
         prior, said = self.prior_scores(artists), self.title_scores(read)
-        case = _case(known, said)
+        case = _evidence_kind(known, said)
         return (self.artist_scores(features), self.tree_scores(inputs, prior, said, case), prior, said), case
 
     def combine(self, scores: Scores, case: NDArray[np.int64]) -> Floats:
@@ -96,7 +106,9 @@ class GenreModel:
     def tree_scores(self, inputs: Floats, prior: Floats, said: Floats, case: NDArray[np.int64]) -> Floats:
         """XGBoost's log probabilities. Shape (n, families)."""
         features = self.tree_features(inputs, prior, said, case)
-        return np.log(np.maximum(self.booster.predict_proba(features, base_margin=_lean(prior, said, case)), FLOOR))
+        return np.log(
+            np.maximum(self.booster.predict_proba(features, base_margin=_base_margin(prior, said, case)), FLOOR)
+        )
 
     def tree_features(self, inputs: Floats, prior: Floats, said: Floats, case: NDArray[np.int64]) -> Floats:
         """What XGBoost sees: inputs clipped, energy * valence, tempo / (1 + |loudness|), the artist's `prior` and what
@@ -161,14 +173,14 @@ def log_odds(probability: Floats) -> Floats:
     return np.asarray(np.log(kept) - np.log(1 - kept))
 
 
-def train(catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[GenreModel, dict[str, Any]]:
+def train(catalogue: Tracks, settings: recipe.Genre, seed: int) -> tuple[GenreModel, dict[str, Any]]:
     """Train on 80 % of the recordings (by default), calibrate on 10 %, measure on the rest."""
     parts = split.assign(len(catalogue), settings.validation, settings.test, seed)
     model = fit(catalogue, parts, settings, seed)
     return model, _measure(model, catalogue, *(np.flatnonzero(parts == part) for part in (split.TRAIN, split.TEST)))
 
 
-def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, seed: int) -> GenreModel:
+def fit(catalogue: Tracks, parts: NDArray[np.int8], settings: recipe.Genre, seed: int) -> GenreModel:
     """Train on the recordings that are of TRAIN by `parts` (n,), calibrate on those of VALIDATION."""
     train_rows, validation = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.VALIDATION))
     inputs, truth = catalogue.inputs, catalogue.families
@@ -177,28 +189,30 @@ def fit(catalogue: Catalogue, parts: NDArray[np.int8], settings: recipe.Genre, s
     weight = _artist_weight(primary, parts != split.TEST)
     taught, worth, alpha = truth[train_rows], weight[train_rows], settings.letter_alpha
     names = _spellings(learned)
-    base = _untrained(inputs[train_rows], names, titles, settings)
+    base = _fit_preprocessing(inputs[train_rows], names, titles, settings)
     progress.say("genre: letters")
     grams, share = Keys(base["grams"]), taught / taught.sum(axis=1, keepdims=True)
     given = ngrams.read(grams, learned, titles)
     base["gram_weights"] = ngrams.weights(given, taught, worth, alpha, seed)
-    unmet = ngrams.unmet(given, learned, [primary[row] for row in train_rows], taught, worth, alpha, seed)
+    unmet = ngrams.out_of_fold_logits(given, learned, [primary[row] for row in train_rows], taught, worth, alpha, seed)
     credited = _credits(Keys(base["artists"]), learned)
     said = ngrams.features(grams, ngrams.of_names([[names[key.decode()]] for key in base["artists"].tolist()]))
     base["artist_prior"] = _artist_prior(credited, share, said @ base["gram_weights"], settings.artist_prior)
-    model = _with_lightfm(base, inputs[train_rows], learned, taught, settings, seed)
+    model = _fit_lightfm(base, inputs[train_rows], learned, taught, settings, seed)
     progress.say("genre: XGBoost")
-    prior, known = _others_prior(credited, share, unmet[0], settings.artist_prior)
+    prior, known = _leave_one_out_prior(credited, share, unmet[0], settings.artist_prior)
     _fit_booster(model, inputs[train_rows], prior, known, unmet, taught, worth, settings, seed)
     # The letters of a name that was learned from say more than those of others do: hidden ones must be others.
     asked = catalogue.texts(validation)
     met = {artist_key(name) for each in asked[0] for name in each}
     apart = np.flatnonzero([met.isdisjoint(artist_key(name) for name in each) for each in learned])
     others = ngrams.weights((given[0][apart], given[1][apart]), taught[apart], worth[apart], alpha, seed)
-    return _calibrated(model, others, inputs[validation], *asked, truth[validation], weight[validation])
+    return _calibrate(model, others, inputs[validation], *asked, truth[validation], weight[validation])
 
 
-def tested(model: GenreModel, catalogue: Catalogue, settings: recipe.Genre, seed: int) -> tuple[Floats, metrics.Truth]:
+def predict_test_split(
+    model: GenreModel, catalogue: Tracks, settings: recipe.Genre, seed: int
+) -> tuple[Floats, metrics.Truth]:
     """Confidence and families (n, families) of the recordings of the test part that `train` left out with this seed."""
     test = np.flatnonzero(split.assign(len(catalogue), settings.validation, settings.test, seed) == split.TEST)
     return model.confidence(catalogue.inputs[test], *catalogue.texts(test)), catalogue.families[test]
@@ -212,14 +226,14 @@ def _artist_weight(artists: list[str], learned: NDArray[np.bool_]) -> Floats:
     return np.asarray(1 / np.sqrt(np.maximum(counts, 1))[codes], np.float32)
 
 
-def _case(known: NDArray[np.bool_], said: Floats) -> NDArray[np.int64]:
+def _evidence_kind(known: NDArray[np.bool_], said: Floats) -> NDArray[np.int64]:
     """KNOWN where an artist is `known` (n,), else TITLED where the title `said` (n, families) something. Shape (n,)."""
     return np.where(known, KNOWN, np.where(said.any(axis=1), TITLED, UNKNOWN))
 
 
-def _lean(prior: Floats, said: Floats, case: NDArray[np.int64]) -> Floats:
+def _base_margin(prior: Floats, said: Floats, case: NDArray[np.int64]) -> Floats:
     """The margins that XGBoost's trees add to: the artist's `prior` and what the title `said`. Shape (n, families)."""
-    return np.asarray(np.array(LEAN)[case][:, None] * prior + TITLE_LEAN * said, np.float32)
+    return np.asarray(np.array(PRIOR_MARGIN)[case][:, None] * prior + TITLE_MARGIN * said, np.float32)
 
 
 def _spellings(names: list[list[str]]) -> dict[str, str]:
@@ -232,7 +246,9 @@ def _spellings(names: list[list[str]]) -> dict[str, str]:
     return found
 
 
-def _untrained(inputs: Floats, names: dict[str, str], titles: list[str], settings: recipe.Genre) -> dict[str, Any]:
+def _fit_preprocessing(
+    inputs: Floats, names: dict[str, str], titles: list[str], settings: recipe.Genre
+) -> dict[str, Any]:
     quarter, three = np.quantile(inputs, [0.25, 0.75], axis=0)
     clipped = np.isin(INPUT_NAMES, CLIPPED)
     reach = settings.iqr * (three - quarter)
@@ -242,7 +258,7 @@ def _untrained(inputs: Floats, names: dict[str, str], titles: list[str], setting
         edges[column, : len(cuts)] = cuts
     return {
         "artists": np.array([key.encode() for key in sorted(names)]),
-        "grams": ngrams.known(list(names.values()), titles),
+        "grams": ngrams.vocabulary(list(names.values()), titles),
         "low": np.where(clipped, quarter - reach, -np.inf).astype(np.float32),
         "high": np.where(clipped, three + reach, np.inf).astype(np.float32),
         "edges": edges,
@@ -251,29 +267,31 @@ def _untrained(inputs: Floats, names: dict[str, str], titles: list[str], setting
 
 
 @dataclass(frozen=True)
-class _Credits:
+class _ArtistCredits:
     """Which tracks are of which known artists, in the order of the tracks and of their names; each (credits,)."""
 
     tracks: NDArray[np.int64]
     artists: NDArray[np.int64]
-    parts: Floats  # what the track counts for the artist: 1 for its first, `GUEST` for others
+    parts: Floats  # what the track counts for the artist: 1 for its first, `FEATURED_ARTIST_WEIGHT` for others
     number: int  # of artists
 
 
-def _credits(keys: Keys, names: list[list[str]]) -> _Credits:
+def _credits(keys: Keys, names: list[list[str]]) -> _ArtistCredits:
     found = [keys.find([artist_key(name) for name in each]) for each in names]
     tracks, places = np.repeat(np.arange(len(names)), [len(each) for each in found]), np.concatenate(found)
-    parts, met = np.where(np.diff(tracks, prepend=-1) > 0, 1, GUEST), places != ABSENT
-    return _Credits(tracks[met], places[met], parts[met], len(keys.sorted))
+    parts, met = np.where(np.diff(tracks, prepend=-1) > 0, 1, FEATURED_ARTIST_WEIGHT), places != ABSENT
+    return _ArtistCredits(tracks[met], places[met], parts[met], len(keys.sorted))
 
 
-def _artist_prior(credited: _Credits, share: Floats, said: Floats, strength: float) -> Floats:
+def _artist_prior(credited: _ArtistCredits, share: Floats, said: Floats, strength: float) -> Floats:
     """Logarithm of the share of each family among an artist's training tracks, which have the `share` (n, families), as
     if there were `strength` more tracks, shared as the name `said` (artists, families). Shape (artists, families)."""
     return _log_share(_counts(credited, share), said, strength)
 
 
-def _others_prior(credited: _Credits, share: Floats, said: Floats, strength: float) -> tuple[Floats, NDArray[np.bool_]]:
+def _leave_one_out_prior(
+    credited: _ArtistCredits, share: Floats, said: Floats, strength: float
+) -> tuple[Floats, NDArray[np.bool_]]:
     """The prior of each training track as if it had not been learned from, and whether one of its artists would still
     be known. Where none would, it is what the names `said` (n, families) to one who never met them. Shapes
     (n, families) and (n,)."""
@@ -286,7 +304,7 @@ def _others_prior(credited: _Credits, share: Floats, said: Floats, strength: flo
     return prior, known
 
 
-def _counts(credited: _Credits, share: Floats) -> NDArray[np.float64]:
+def _counts(credited: _ArtistCredits, share: Floats) -> NDArray[np.float64]:
     counts = np.zeros((credited.number, share.shape[1]))
     np.add.at(counts, credited.artists, credited.parts[:, None] * share[credited.tracks])
     return counts
@@ -318,7 +336,7 @@ def _bin_features(edges: Floats, inputs: Floats, weight: float) -> csr_matrix:
     return csr_matrix((values, (rows, places[rows, columns])), shape=(len(inputs), bins * inputs.shape[1]))
 
 
-def _with_lightfm(
+def _fit_lightfm(
     base: dict[str, Any],
     inputs: Floats,
     names: list[list[str]],
@@ -348,7 +366,7 @@ def _with_lightfm(
         item_biases=model.item_biases,
         family_factors=model.user_embeddings,
         family_biases=model.user_biases,
-        weights=np.full((3, len(MEMBERS)), 0.5, np.float32),
+        weights=np.full((3, len(BASE_MODELS)), 0.5, np.float32),
         biases=np.zeros((3, families), np.float32),
         platt=np.tile(np.array([1, 0], np.float32), (3, 1)),
         **base,
@@ -373,12 +391,12 @@ def _fit_booster(
     wrong."""
     rng = np.random.default_rng(seed)
     again = np.flatnonzero(rng.random(len(inputs)) < settings.stranger)
-    bare = rng.random(len(again)) < BARE
+    bare = rng.random(len(again)) < NO_TITLE_SHARE
     said = np.vstack([np.where(known[:, None], 0, unmet[1]), np.where(bare[:, None], 0, unmet[1][again])])
     rows = np.concatenate([np.arange(len(inputs)), again])
-    case = _case(np.concatenate([known, np.zeros(len(again), bool)]), said)
+    case = _evidence_kind(np.concatenate([known, np.zeros(len(again), bool)]), said)
     prior = np.vstack([prior, unmet[0][again]])
-    features, lean = model.tree_features(inputs[rows], prior, said, case), _lean(prior, said, case)
+    features, lean = model.tree_features(inputs[rows], prior, said, case), _base_margin(prior, said, case)
     weights = np.concatenate([np.ones(len(inputs)), weight[again] / weight[again].mean() if len(again) else []])
     places, families = np.nonzero(truth[rows])
     model.booster.set_params(
@@ -398,7 +416,7 @@ def _fit_booster(
     model.booster.fit(features[places], families, sample_weight=shared, base_margin=lean[places])
 
 
-def _calibrated(
+def _calibrate(
     model: GenreModel,
     other_weights: Floats,
     inputs: Floats,
@@ -416,7 +434,7 @@ def _calibrated(
     nothing, strangers = np.zeros(truth.shape, np.float32), model.artist_scores(hidden)
 
     def scores(artists: Floats, met: bool, prior: Floats, said: Floats) -> Scores:
-        case = _case(np.full(len(inputs), met), said)
+        case = _evidence_kind(np.full(len(inputs), met), said)
         return artists, model.tree_scores(inputs, prior, said, case), prior, said
 
     cases: dict[int, Scores] = {
@@ -427,7 +445,7 @@ def _calibrated(
     share = truth / truth.sum(axis=1, keepdims=True)
     hidden_share = share * weight[:, None]
     targets = {UNKNOWN: hidden_share, KNOWN: share * known[:, None], TITLED: hidden_share}
-    if known.sum() < FEWEST:  # too few known artists to fit to: they are served like the others
+    if known.sum() < MIN_CALIBRATION_ROWS:  # too few known artists to fit to: they are served like the others
         cases[KNOWN], targets[KNOWN] = cases[UNKNOWN], targets[UNKNOWN]
     fitted = [_fit_calibration(cases[case], truth, targets[case]) for case in sorted(cases)]
     weights, biases, platt = (np.stack(each).astype(np.float32) for each in zip(*fitted, strict=True))
@@ -450,7 +468,7 @@ def _fit_calibration(scores: Scores, truth: metrics.Truth, target: Floats) -> tu
         slope[members:] += 2e-4 * x[members:]
         return float(-(target * logs).sum() + 1e-4 * (x[members:] ** 2).sum()), slope
 
-    start = np.concatenate([START, np.zeros(families)])
+    start = np.concatenate([INITIAL_WEIGHTS, np.zeros(families)])
     bounds = [*[(0, None)] * members, *[(None, None)] * families]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     odds = log_odds(softmax(sum(found[i] * each for i, each in enumerate(scores)) + found[members:], axis=1))
@@ -459,7 +477,7 @@ def _fit_calibration(scores: Scores, truth: metrics.Truth, target: Floats) -> tu
 
 
 def _measure(
-    model: GenreModel, catalogue: Catalogue, train_rows: NDArray[np.int64], test: NDArray[np.int64]
+    model: GenreModel, catalogue: Tracks, train_rows: NDArray[np.int64], test: NDArray[np.int64]
 ) -> dict[str, Any]:
     truth = catalogue.families[test]
     scores, case = model.scores(catalogue.inputs[test], *catalogue.texts(test))
@@ -469,20 +487,21 @@ def _measure(
     card: dict[str, Any] = {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
     card["ece"] = metrics.calibration_error(confidence, truth)
     card["macro_f1"] = metrics.macro_f1(confidence, truth)
-    for label, kept in (("all", known | True), ("known artists", known), ("artists unknown", ~known)):
+    answers = {"artist_lookup": lookup, "xgboost_alone": scores[1], "lightfm_alone": alone}
+    for label, kept in (("all_artists", known | True), ("known_artists", known), ("unknown_artists", ~known)):
         if kept.any():
-            answers = {
-                "ensemble": confidence,
-                "artist look-up": lookup,
-                "XGBoost alone": scores[1],
-                "LightFM alone": alone,
+            card[label] = {
+                "recordings": int(kept.sum()),
+                "macro_f1": metrics.macro_f1(confidence[kept], truth[kept]),
+                "baselines": {name: metrics.macro_f1(each[kept], truth[kept]) for name, each in answers.items()},
             }
-            figures = {name: metrics.macro_f1(each[kept], truth[kept]) for name, each in answers.items()}
-            card[f"macro_f1, {label}"] = {"recordings": int(kept.sum()), **figures}
-    card[f"weight of {', of '.join(MEMBERS)}"] = {
-        "known artists": model.weights[KNOWN].tolist(),
-        "artists unknown": model.weights[UNKNOWN].tolist(),
-        "artists unknown, with a title": model.weights[TITLED].tolist(),
+    card["weights"] = {
+        label: dict(zip(BASE_MODELS, model.weights[kind].tolist(), strict=True))
+        for label, kind in (
+            ("known_artists", KNOWN),
+            ("unknown_artists", UNKNOWN),
+            ("unknown_artists_with_title", TITLED),
+        )
     }
     return card
 
@@ -497,3 +516,17 @@ def artist_lookup(
     np.add.at(counts, codes[train_rows], families[train_rows].astype(np.float32))
     found = counts[codes[asked]]
     return np.where(found.any(axis=1, keepdims=True), found, counts.sum(axis=0))
+
+
+def _train_part(training: Training) -> tuple[GenreModel, dict[str, Any]]:
+    model, card = train(training.catalogue, training.recipe.genre, training.recipe.seed)
+    return model, {"genre": card}
+
+
+QUALITY_KEYS = (
+    keys("genre", ("macro_f1", "ece", "hit_at_1", "hit_at_3", "hit_at_5"))
+    | keys("genre", ("all_artists", *ARTIST_GROUPS), ("recordings", "macro_f1"))
+    | keys("genre", ("all_artists", *ARTIST_GROUPS), "baselines", ("artist_lookup", "xgboost_alone", "lightfm_alone"))
+    | keys("genre.weights", (*ARTIST_GROUPS, "unknown_artists_with_title"), BASE_MODELS)
+)
+PART = Part("genre", _train_part, lambda path, recipe: GenreModel.load(path), QUALITY_KEYS)

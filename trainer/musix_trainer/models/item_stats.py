@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +10,14 @@ from numpy.typing import NDArray
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import INPUT_NAMES
 from musix_trainer import array_store, recipe
-from musix_trainer.data.interactions import Listening
-from musix_trainer.data.tracks import Catalogue
+from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.tracks import Tracks
 from musix_trainer.models.collab import DAY
+from musix_trainer.part import Part, Training
 
 
 @dataclass(frozen=True)
-class CatalogModel:
+class ItemStats:
     """A row a recording, but for `popular`: the most popular rows, best first: one of
     every artist before any second one."""
 
@@ -30,12 +32,12 @@ class CatalogModel:
         array_store.save(path, vars(self))
 
     @classmethod
-    def load(cls, path: Path) -> "CatalogModel":
+    def load(cls, path: Path) -> "ItemStats":
         """Read a model that `save` wrote."""
         return cls(**array_store.load(path))
 
 
-def train(catalogue: Catalogue, moods: Floats, data: Listening, settings: recipe.Catalog) -> CatalogModel:
+def train(catalogue: Tracks, moods: Floats, data: Interactions, settings: recipe.CatalogSection) -> ItemStats:
     """Freshness halves with every half-life before the newest release, 0 when the date is unknown; popularity is the
     logarithm of the number of listeners, as a share of the greatest."""
     released = catalogue.frame["release_date"].to_numpy().astype(np.float64)
@@ -46,10 +48,18 @@ def train(catalogue: Catalogue, moods: Floats, data: Listening, settings: recipe
     _, firsts = np.unique(np.array(catalogue.primary_artists())[order], return_index=True)
     popular = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])[: settings.popular]
     bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)
-    return CatalogModel(
+    return ItemStats(
         families=bits.astype(np.uint32),
         moods=moods.argmax(axis=1).astype(np.uint8),
         freshness=np.nan_to_num(0.5 ** (age / settings.freshness_half_life)).astype(np.float32),
         popularity=(np.log1p(listeners) / np.log1p(listeners.max())).astype(np.float32),
         popular=popular.astype(np.int32),
     )
+
+
+def _train_part(training: Training) -> tuple[ItemStats, dict[str, Any]]:
+    moods = training.models["mood"].probabilities(training.audio)
+    return train(training.catalogue, moods, training.train, training.recipe.catalog), {}
+
+
+PART = Part("catalog", _train_part, lambda path, recipe: ItemStats.load(path))

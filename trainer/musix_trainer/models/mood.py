@@ -17,6 +17,8 @@ from musix_trainer import recipe
 from musix_trainer.data import split
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import networks
+from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 
 def rule(audio: Floats) -> NDArray[np.bool_]:
@@ -113,10 +115,23 @@ def _measure(model: MoodModel, audio: Floats, moods: metrics.Truth, best: int, w
     right = moods[np.arange(len(moods)), chosen]
     of_each = {mood: float(right[chosen == i].mean()) if (chosen == i).any() else None for i, mood in enumerate(MOODS)}
     return {
-        "left out: the rule gives no mood": without,
-        "validation recordings, which chose the epoch": len(audio),
-        "agreement with the rule": float(right.mean()),
-        "macro_f1 against the rule": metrics.macro_f1(found, moods),
-        "agreement where it says": of_each,
-        "best epoch": best,
+        "recordings_without_rule_mood": without,
+        "validation_recordings": len(audio),
+        "rule_agreement": float(right.mean()),
+        "rule_macro_f1": metrics.macro_f1(found, moods),
+        "rule_agreement_by_mood": of_each,
+        "best_epoch": best,
     }
+
+
+def _train_part(training: Training) -> tuple[MoodModel, dict[str, Any]]:
+    model, card = train(training.audio, training.recipe.mood, training.recipe.seed)
+    return model, {"mood": card}
+
+
+QUALITY_KEYS = (
+    keys("mood", ("recordings_without_rule_mood", "validation_recordings", "best_epoch"))
+    | keys("mood", ("rule_agreement", "rule_macro_f1"))
+    | keys("mood.rule_agreement_by_mood", MOODS)
+)
+PART = Part("mood", _train_part, lambda path, recipe: MoodModel.load(path, recipe.mood), QUALITY_KEYS)

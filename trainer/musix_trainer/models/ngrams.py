@@ -12,7 +12,7 @@ from musix_runtime.models.arrays import ABSENT, Floats, Keys
 from musix_runtime.models.genre import artist_key, name_grams, plain, title_grams
 from musix_trainer.evaluation import metrics
 
-FEWEST = 5  # names or titles that have a gram, for it to be known
+MIN_COUNT = 5  # names or titles that have a gram, for it to be known
 EPOCHS = 10
 FOLDS = 5  # parts of the artists, each read by letters that the others taught
 Given = tuple[csr_matrix, csr_matrix]  # features of the names and of the title of each track
@@ -48,12 +48,12 @@ def read(grams: Keys, names: Sequence[Sequence[str]], titles: Sequence[str]) -> 
     return features(grams, of_names(names)), features(grams, of_titles(titles))
 
 
-def known(names: Sequence[str], titles: list[str]) -> NDArray[np.bytes_]:
-    """The grams of at least `FEWEST` artists' names, and those of as many titles, sorted; one that no text has,
+def vocabulary(names: Sequence[str], titles: list[str]) -> NDArray[np.bytes_]:
+    """The grams of at least `MIN_COUNT` artists' names, and those of as many titles, sorted; one that no text has,
     when there are none."""
     counts = Counter(gram for name in names for gram in name_grams(name))
     counts.update(gram for title in {plain(title): title for title in titles}.values() for gram in title_grams(title))
-    kept = sorted(gram.encode() for gram, count in counts.items() if count >= FEWEST)
+    kept = sorted(gram.encode() for gram, count in counts.items() if count >= MIN_COUNT)
     return np.array(kept or [b"\xff"])
 
 
@@ -83,7 +83,7 @@ def weights(given: Given, truth: metrics.Truth, weight: Floats, alpha: float, se
     return found
 
 
-def unmet(
+def out_of_fold_logits(
     given: Given,
     names: list[list[str]],
     primary: Sequence[str],

@@ -25,16 +25,19 @@ from musix_runtime.models.retrieval import ANONYMOUS, Candidates, Retriever, Use
 from musix_runtime.models.selection import LEVELS, pairwise_diversity
 from musix_trainer import progress, recipe
 from musix_trainer.data import split
-from musix_trainer.data.impressions import Feedback
-from musix_trainer.data.interactions import Listening
+from musix_trainer.data.impressions import Impressions
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import networks
 from musix_trainer.models.collab import CollabModel, relevant_rows
+from musix_trainer.models.retriever import make_retriever
+from musix_trainer.part import Part, Training
+from musix_trainer.quality import RANKING, keys
 
-LIST = 10  # impressions that are seen together, and make each other more or less diverse
-FEWEST = 20  # listeners, so that training and validation both get some
-VECTOR = 16  # numbers that a processor computes at once, at most
-BUSY = math.log1p(100)  # scale of the listener's activity: tracks heard, in logarithms
+LIST_SIZE = 10  # impressions that are seen together, and make each other more or less diverse
+MIN_USERS = 20  # listeners, so that training and validation both get some
+SIMD_WIDTH = 16  # numbers that a processor computes at once, at most
+ACTIVITY_SCALE = math.log1p(100)  # scale of the listener's activity: tracks heard, in logarithms
 
 
 class RankerNetwork(nn.Module):
@@ -53,9 +56,9 @@ class RankerNetwork(nn.Module):
         heard, hour = context[..., :1], context[..., 1:]
         # Each number fills a processor's vector by itself: beside others it would be taken in a vector or alone, by the
         # size of the batch, and end in other bits.
-        activity = torch.log1p(heard * torch.ones(VECTOR))[..., :1] / BUSY
-        phase = torch.tensor([0.0, math.pi / 2]).repeat_interleave(VECTOR)  # of sine and cosine
-        clock = torch.sin(hour * torch.full((2 * VECTOR,), 2 * math.pi / 24) + phase)[..., ::VECTOR]
+        activity = torch.log1p(heard * torch.ones(SIMD_WIDTH))[..., :1] / ACTIVITY_SCALE
+        phase = torch.tensor([0.0, math.pi / 2]).repeat_interleave(SIMD_WIDTH)  # of sine and cosine
+        clock = torch.sin(hour * torch.full((2 * SIMD_WIDTH,), 2 * math.pi / 24) + phase)[..., ::SIMD_WIDTH]
         clock = torch.where(torch.isnan(hour), 0.0, clock)
         # The context meets the components only here: where one row of it serves all candidates, it is computed once.
         first, *others = self.layers
@@ -104,7 +107,7 @@ class RankerModel:
 
 
 @dataclass(frozen=True)
-class Impressions:
+class TrainingExamples:
     """What listeners were shown: who (n,), in which list (n,), components with context (n, 7), and whether they took it
     (n,)."""
 
@@ -117,8 +120,8 @@ class Impressions:
 def train(
     retriever: Retriever,
     collab: CollabModel,
-    given: Feedback | None,
-    held_out: Listening,
+    given: Impressions | None,
+    held_out: Interactions,
     settings: recipe.Ranker,
     seed: int,
 ) -> tuple[RankerModel, dict[str, Any]]:
@@ -126,7 +129,7 @@ def train(
     if given:
         shown = _from_feedback(retriever, collab, given, held_out.names, seed)
     else:
-        shown = derived(retriever, collab, held_out, settings, seed)
+        shown = derive_impressions(retriever, collab, held_out, settings, seed)
     _check_both(shown, len(np.unique(shown.listener)))
     listeners, number = np.unique(shown.listener, return_inverse=True)
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
@@ -152,18 +155,16 @@ def train(
             )
     model = RankerModel(network)
     card: dict[str, Any] = {
-        "feedback": "given" if given else "derived: held-out listening against the other candidates proposed",
+        "impressions_source": "table" if given else "derived",
         "impressions": len(shown.taken),
-        "taken": int(shown.taken.sum()),
-        "best epoch": best,
-        "AUC on validation listeners, who chose the epoch": _aucs(
-            model, shown.inputs[validation], shown.taken[validation], settings
-        ),
+        "positives": int(shown.taken.sum()),
+        "best_epoch": best,
+        "validation_auc": _aucs(model, shown.inputs[validation], shown.taken[validation], settings),
     }
     return model, card
 
 
-def _lists(shown: Impressions, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+def _lists(shown: TrainingExamples, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
     """Components (lists, n, 5), context (lists, n, 2) and whether taken (lists, n, 1) of the chosen impressions, lists
     filled up to the longest one with rows whose last is NaN."""
     _, number, sizes = np.unique(shown.list[chosen], return_inverse=True, return_counts=True)
@@ -173,7 +174,7 @@ def _lists(shown: Impressions, chosen: NDArray[np.bool_]) -> tuple[Tensor, Tenso
     taken = np.full((*inputs.shape[:2], 1), np.nan, np.float32)
     inputs[number[order], place] = shown.inputs[chosen][order]
     taken[number[order], place, 0] = shown.taken[chosen][order]
-    components, context = _ports(inputs)
+    components, context = _split_inputs(inputs)
     return torch.from_numpy(components), torch.from_numpy(context), torch.from_numpy(taken)
 
 
@@ -188,50 +189,50 @@ def _loss(logits: Tensor, taken: Tensor) -> Tensor:
     return single - (share * ordered).sum() / (share.sum().clamp(min=1))
 
 
-def _check_both(shown: Impressions, listeners: int) -> None:
+def _check_both(shown: TrainingExamples, listeners: int) -> None:
     taken = int(shown.taken.sum())
-    if listeners < FEWEST or not 0 < taken < len(shown.taken):
+    if listeners < MIN_USERS or not 0 < taken < len(shown.taken):
         raise TableError(
-            f"ranker: expected impressions of at least {FEWEST} listeners, some taken and some not, to learn from,"
+            f"ranker: expected impressions of at least {MIN_USERS} listeners, some taken and some not, to learn from,"
             f" found {len(shown.taken):,} of {listeners:,} listeners, {taken:,} of them taken"
         )
 
 
 def _from_feedback(
-    retriever: Retriever, collab: CollabModel, given: Feedback, names: list[str], seed: int
-) -> Impressions:
+    retriever: Retriever, collab: CollabModel, given: Impressions, names: list[str], seed: int
+) -> TrainingExamples:
     """What was shown, with the components that it would have had in each of two ways of meeting the listener."""
     rng = np.random.default_rng(seed)
     numbers = retriever.collab.listeners.find(names)[given.listener]
     pieces = []
     for number, where in _groups(numbers):
         rows, taken, hours = given.row[where], given.taken[where], given.hour[where]
-        for user, query in _meetings(retriever, collab, number, rng):
-            pieces.append(_shown(retriever, user, query, number, rows, taken, hours))
+        for user, query in _user_contexts(retriever, collab, number, rng):
+            pieces.append(_impression_features(retriever, user, query, number, rows, taken, hours))
             hours = np.full(len(rows), np.nan, np.float32)  # the second time as by a caller who does not tell the hour
-    return _joined(pieces)
+    return _concatenate(pieces)
 
 
-def derived(
-    retriever: Retriever, collab: CollabModel, held_out: Listening, settings: recipe.Ranker, seed: int
-) -> Impressions:
+def derive_impressions(
+    retriever: Retriever, collab: CollabModel, held_out: Interactions, settings: recipe.Ranker, seed: int
+) -> TrainingExamples:
     """A listener is shown the retriever's candidates that turned out to be heard, among others that did not."""
     rng = np.random.default_rng(seed)
     relevant = relevant_rows(collab, held_out)
     pieces = []
     for _, number in zip(progress.steps("ranker: listeners", len(relevant)), sorted(relevant), strict=True):
-        for user, query in _meetings(retriever, collab, number, rng):
+        for user, query in _user_contexts(retriever, collab, number, rng):
             rows = candidates(retriever, user, query, settings.candidates)
             taken = np.isin(rows, list(relevant[number]))
             others = rng.permutation(np.flatnonzero(~taken))[: settings.negatives * int(taken.sum())]
             order = rng.permutation(np.concatenate([np.flatnonzero(taken), others]))
             if len(order):
                 hours = np.full(len(order), np.nan, np.float32)
-                pieces.append(_shown(retriever, user, query, number, rows[order], taken[order], hours))
-    return _joined(pieces)
+                pieces.append(_impression_features(retriever, user, query, number, rows[order], taken[order], hours))
+    return _concatenate(pieces)
 
 
-def _meetings(
+def _user_contexts(
     retriever: Retriever, collab: CollabModel, number: int, rng: np.random.Generator
 ) -> list[tuple[User, Floats | None]]:
     """Two ways in which a listener may be met: as known, and as one of the cold starts that the runtime has.
@@ -246,7 +247,7 @@ def _meetings(
     return [(met, profile), cold[rng.integers(len(cold))]]
 
 
-def _shown(
+def _impression_features(
     retriever: Retriever,
     user: User,
     query: Floats | None,
@@ -261,11 +262,11 @@ def _shown(
     """
     features = features_of(retriever, user, query, rows)
     (components,) = features.components
-    for start in range(0, len(rows), LIST):
-        seen = features.vectors[:, start : start + LIST]
+    for start in range(0, len(rows), LIST_SIZE):
+        seen = features.vectors[:, start : start + LIST_SIZE]
         above = np.tri(seen.shape[1], k=-1, dtype=bool)
         levels = np.where(above, pairwise_diversity(seen)[0], LEVELS).min(axis=1)
-        components[start : start + LIST, DIVERSITY] = levels / LEVELS
+        components[start : start + LIST_SIZE, DIVERSITY] = levels / LEVELS
     heard = np.full(len(rows), len(user.history))
     return np.full(len(rows), number), np.column_stack([components, heard, hours]), taken
 
@@ -305,29 +306,29 @@ def known(retriever: Retriever, collab: CollabModel, number: int) -> tuple[User,
     return User(collab.listener_factors[number], heard, heard), retriever.content.profile(heard)
 
 
-def _joined(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> Impressions:
+def _concatenate(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> TrainingExamples:
     if not pieces:
         nobody = np.empty(0, np.int64)
-        return Impressions(nobody, nobody, np.empty((0, len(COMPONENTS) + 2), np.float32), np.empty(0, bool))
+        return TrainingExamples(nobody, nobody, np.empty((0, len(COMPONENTS) + 2), np.float32), np.empty(0, bool))
     listener, inputs, taken = (np.concatenate(each) for each in zip(*pieces, strict=True))
     number = np.repeat(np.arange(len(pieces)), [len(each) for each, _, _ in pieces])
-    return Impressions(listener, number, inputs.astype(np.float32), taken)
+    return TrainingExamples(listener, number, inputs.astype(np.float32), taken)
 
 
-def _ports(inputs: Floats) -> tuple[Floats, Floats]:
+def _split_inputs(inputs: Floats) -> tuple[Floats, Floats]:
     """The network's two inputs: components (..., 5) and context (..., 2)."""
     return inputs[..., : len(COMPONENTS)], inputs[..., len(COMPONENTS) :]
 
 
 def _aucs(model: RankerModel, inputs: Floats, taken: NDArray[np.bool_], settings: recipe.Ranker) -> dict[str, float]:
-    components, context = _ports(inputs)
+    components, context = _split_inputs(inputs)
     blend = components @ np.array([settings.blend[name] for name in COMPONENTS])
     (scores,) = model.run(None, {"components": components[:, None], "context": context})
     found = {"network": scores[:, 0], "blend": blend} | dict(zip(COMPONENTS, components.T, strict=True))
     return {name: float(roc_auc_score(taken, values)) for name, values in found.items()}
 
 
-def served(
+def recommend(
     retriever: Retriever, collab: CollabModel, model: RankerModel, number: int, limit: int = 10
 ) -> tuple[Rows, dict[str, Scores]]:
     """A known listener's list, best first: rows, and the contribution of each component to each score."""
@@ -340,14 +341,14 @@ def served(
 
 
 def measure(
-    retriever: Retriever, collab: CollabModel, model: RankerModel, test: Listening, limit: int = 10
+    retriever: Retriever, collab: CollabModel, model: RankerModel, test: Interactions, limit: int = 10
 ) -> dict[str, Any]:
-    """Whole lists, as served, against held-out listening: the hybrid beside each way of finding tracks alone."""
+    """Whole lists, as recommend, against held-out listening: the hybrid beside each way of finding tracks alone."""
     relevant = relevant_rows(collab, test)
     ranker = model.runtime()
     popular = np.argsort(-retriever.popularity, kind="stable")
     found: dict[str, list[Rows]] = {
-        name: [] for name in ("hybrid", "collab alone", "content alone", "popularity alone")
+        name: [] for name in ("hybrid", "collab_alone", "content_alone", "popularity_alone")
     }
     for _, number in zip(progress.steps("hybrid: listeners", len(relevant)), sorted(relevant), strict=True):
         user, query = known(retriever, collab, number)
@@ -357,8 +358,27 @@ def measure(
         context = np.array([[len(user.history), np.nan]], np.float32)
         picks, _ = ranker.select(seen, context, np.array([limit]))
         found["hybrid"].append(seen.rows[0, picks[0]])
-        for name, column in (("collab alone", 0), ("content alone", 1)):
+        for name, column in (("collab_alone", 0), ("content_alone", 1)):
             found[name].append(rows[np.argsort(-components[:, column], kind="stable")[:limit]])
-        found["popularity alone"].append(popular[~np.isin(popular, user.history)][:limit])
+        found["popularity_alone"].append(popular[~np.isin(popular, user.history)][:limit])
     truth = [relevant[number] for number in sorted(relevant)]
-    return {"listeners": len(truth)} | {name: metrics.ranking(rows, truth, limit) for name, rows in found.items()}
+    return {"users": len(truth)} | {name: metrics.ranking(rows, truth, limit) for name, rows in found.items()}
+
+
+def _train_part(training: Training) -> tuple[RankerModel, dict[str, Any]]:
+    """Train on the given impressions or the validation part, and measure the whole recommender on the test part."""
+    models, settings = training.models, training.recipe.ranker
+    retriever = make_retriever(models["collab"], models["content"], models["catalog"], settings)
+    model, card = train(
+        retriever, models["collab"], training.impressions, training.validation, settings, training.recipe.seed
+    )
+    return model, {"ranker": card, "hybrid": measure(retriever, models["collab"], model, training.test)}
+
+
+QUALITY_KEYS = (
+    keys("ranker", ("impressions", "positives", "best_epoch"))
+    | keys("ranker.validation_auc", ("network", "blend", *COMPONENTS))
+    | keys("hybrid", "users")
+    | keys("hybrid", ("hybrid", "collab_alone", "content_alone", "popularity_alone"), RANKING)
+)
+PART = Part("ranker", _train_part, lambda path, recipe: RankerModel.load(path, recipe.ranker), QUALITY_KEYS)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from musix_trainer.evaluation.benchmark import Benchmark
-from musix_trainer.evaluation.bootstrap import Tally, figure
+from musix_trainer.evaluation.bootstrap import ClusteredMetric, estimate
 from musix_trainer.run import Run
 
 Results = dict[str, dict[str, Any]]  # of one protocol: metric: value, low, high, baselines, better_by
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationContext:
     """What shall be measured: the run, over how many seeds, and the table of perceived moods when there is one."""
 
     run: Run | Benchmark
@@ -22,8 +22,8 @@ class Asked:
     perceived: Path | None
 
     @property
-    def whole(self) -> Run:
-        """The run of all five parts."""
+    def full_run(self) -> Run:
+        """The run of all parts."""
         return cast(Run, self.run)
 
     def seed(self, number: int) -> int:
@@ -35,19 +35,19 @@ class Asked:
         return hashlib.sha256(self.perceived.read_bytes()).hexdigest() if self.perceived else None
 
 
-class Figures:
+class MetricCollector:
     """Tallies by metric and by who answered, gathered over seeds; the first who answers is ours."""
 
     def __init__(self) -> None:
-        self._tallies: dict[str, dict[str, list[Tally]]] = {}
+        self._tallies: dict[str, dict[str, list[ClusteredMetric]]] = {}
 
-    def add(self, metric: str, answers: Mapping[str, Tally]) -> None:
+    def add(self, metric: str, answers: Mapping[str, ClusteredMetric]) -> None:
         """Add one seed's tallies of a metric."""
         of = self._tallies.setdefault(metric, {})
         for name, tally in answers.items():
             of.setdefault(name, []).append(tally)
 
-    def take(self, metric: str, others: "Figures", name: str) -> None:
+    def copy_from(self, metric: str, others: "MetricCollector", name: str) -> None:
         """Add what others gathered of a metric, under another name."""
         self._tallies[metric] = others._tallies[name]
 
@@ -56,6 +56,8 @@ class Figures:
         found = {}
         for metric, answers in self._tallies.items():
             own, *others = answers
-            found[metric] = figure(Tally.joined(answers[own]), {name: Tally.joined(answers[name]) for name in others})
+            found[metric] = estimate(
+                ClusteredMetric.merge(answers[own]), {name: ClusteredMetric.merge(answers[name]) for name in others}
+            )
             found[metric]["seeds"] = len(answers[own])
         return found

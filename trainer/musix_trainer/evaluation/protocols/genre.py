@@ -16,8 +16,8 @@ from musix_runtime.models.features import AUDIO
 from musix_trainer import progress, recipe
 from musix_trainer.data import split
 from musix_trainer.evaluation import leakage, metrics
-from musix_trainer.evaluation.bootstrap import Tally
-from musix_trainer.evaluation.protocols import Asked, Figures, Results
+from musix_trainer.evaluation.bootstrap import ClusteredMetric
+from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
 from musix_trainer.models import genre
 from musix_trainer.models.genre import GenreModel, artist_lookup
 from musix_trainer.run import Run
@@ -28,36 +28,36 @@ HITS = (1, 3, 5)
 Answers = dict[str, Floats]
 
 
-def known_artists(asked: Asked) -> dict[str, Results]:
+def known_artists(context: EvaluationContext) -> dict[str, Results]:
     """Recordings split at random, shares as in the recipe: most artists of the test part were learned from."""
-    run, figures = asked.whole, Figures()
+    run, figures = context.full_run, MetricCollector()
     settings = run.recipe.genre
-    for number in range(asked.seeds):
-        seed = asked.seed(number)
+    for number in range(context.seeds):
+        seed = context.seed(number)
         parts = split.assign(len(run.catalogue), settings.validation, settings.test, seed)
         model = genre.fit(run.catalogue, parts, settings, seed) if number else run.genre
         _measure(run, model, parts, seed, figures)
     return {"genre/known_artists": figures.results()}
 
 
-def unseen_artists(asked: Asked) -> dict[str, Results]:
+def unseen_artists(context: EvaluationContext) -> dict[str, Results]:
     """Primary artists split at random, shares as in the recipe: nobody of the test part was learned from."""
-    run, figures = asked.whole, Figures()
+    run, figures = context.full_run, MetricCollector()
     settings, artists = run.recipe.genre, run.catalogue.primary_artists()
     codes = np.unique(artists, return_inverse=True)[1]
-    for number in range(asked.seeds):
-        seed = asked.seed(number)
+    for number in range(context.seeds):
+        seed = context.seed(number)
         parts = split.assign(int(codes.max()) + 1, settings.validation, settings.test, seed)[codes]
         leakage.check_artists(artists, np.flatnonzero(parts != split.TEST), np.flatnonzero(parts == split.TEST))
         _measure(run, genre.fit(run.catalogue, parts, settings, seed), parts, seed, figures)
     return {"genre/unseen_artists": figures.results()}
 
 
-def five_fold(asked: Asked) -> dict[str, Results]:
+def five_fold(context: EvaluationContext) -> dict[str, Results]:
     """Cross-validation: every recording is measured once, by a model that four fifths of the others made."""
-    run, figures = asked.whole, Figures()
+    run, figures = context.full_run, MetricCollector()
     catalogue, settings = run.catalogue, run.recipe.genre
-    folds = np.random.default_rng(asked.seed(0)).permutation(len(catalogue)) % FOLDS
+    folds = np.random.default_rng(context.seed(0)).permutation(len(catalogue)) % FOLDS
     clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1]
     lookups = np.empty(catalogue.families.shape, np.float32)
     confidence = np.empty(catalogue.families.shape, np.float32)
@@ -66,16 +66,16 @@ def five_fold(asked: Asked) -> dict[str, Results]:
         test = np.flatnonzero(folds == fold)
         rest = np.flatnonzero(folds != fold)
         parts = np.full(len(catalogue), split.TEST, np.int8)
-        parts[rest] = split.assign(len(rest), settings.validation / (1 - 1 / FOLDS), 0, asked.seed(fold))
+        parts[rest] = split.assign(len(rest), settings.validation / (1 - 1 / FOLDS), 0, context.seed(fold))
         leakage.check_recordings(catalogue, rest, test)
-        model = genre.fit(catalogue, parts, settings, asked.seed(fold))
+        model = genre.fit(catalogue, parts, settings, context.seed(fold))
         confidence[test] = model.confidence(catalogue.inputs[test], *catalogue.texts(test))
         lookups[test] = artist_lookup(catalogue.primary_artists(), catalogue.families, rest, test)
-    _add(figures, "", {OURS: confidence, "artist look-up": lookups}, catalogue.families, clusters)
+    _add(figures, "", {OURS: confidence, "artist_lookup": lookups}, catalogue.families, clusters)
     return {"genre/five_fold": figures.results()}
 
 
-def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, figures: Figures) -> None:
+def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, figures: MetricCollector) -> None:
     """Add the figures of one split, of all its test rows and of those whose artists are known or not."""
     catalogue = run.catalogue
     train, learned, test = (
@@ -84,7 +84,7 @@ def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, fi
     leakage.check_recordings(catalogue, learned, test)
     truth = catalogue.families[test]
     said, case = model.scores(catalogue.inputs[test], *catalogue.texts(test))
-    scores, known = dict(zip(genre.MEMBERS, said, strict=True)), case == genre.KNOWN
+    scores, known = dict(zip(genre.BASE_MODELS, said, strict=True)), case == genre.KNOWN
 
     def of(*members: str) -> Floats:
         kept = [each if name in members else np.zeros_like(each) for name, each in scores.items()]
@@ -92,17 +92,17 @@ def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, fi
 
     answers = {
         OURS: of(*scores),
-        "artist look-up": artist_lookup(catalogue.primary_artists(), catalogue.families, train, test),
-        **{f"{name} alone": each for name, each in scores.items()},  # as it says, without biases fitted to all
-        **{f"without {name}": of(*(each for each in scores if each != name)) for name in scores},
+        "artist_lookup": artist_lookup(catalogue.primary_artists(), catalogue.families, train, test),
+        **{f"{name}_alone": each for name, each in scores.items()},  # as it says, without biases fitted to all
+        **{f"without_{name}": of(*(each for each in scores if each != name)) for name in scores},
         **_baselines(catalogue.inputs, catalogue.families, train, test, run.recipe.genre, seed),
     }
     clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1][test]
     _add(figures, "", answers, truth, clusters)
-    for label, kept in (("known artists", known), ("artists unknown", ~known)):
+    for label, kept in (("known_artists", known), ("unknown_artists", ~known)):
         if kept.any() and not kept.all():
             tallies = {name: _macro_f1(each[kept], truth[kept], clusters[kept]) for name, each in answers.items()}
-            figures.add(f"macro_f1, {label}", tallies)
+            figures.add(f"macro_f1_{label}", tallies)
 
 
 def _baselines(
@@ -129,30 +129,32 @@ def _baselines(
     )
     trees.fit(audio[train][rows], labels, sample_weight=weight)
     return {
-        "logistic regression": logistic.predict_proba(inputs[test]),
-        "12 audio features, XGBoost": trees.predict_proba(audio[test]),
-        "class prior": np.tile(families[train].mean(axis=0), (len(test), 1)),
+        "logistic_regression": logistic.predict_proba(inputs[test]),
+        "audio_only_xgboost": trees.predict_proba(audio[test]),
+        "class_prior": np.tile(families[train].mean(axis=0), (len(test), 1)),
     }
 
 
-def _add(figures: Figures, suffix: str, answers: Answers, truth: metrics.Truth, clusters: Rows) -> None:
+def _add(figures: MetricCollector, suffix: str, answers: Answers, truth: metrics.Truth, clusters: Rows) -> None:
     figures.add("macro_f1" + suffix, _each(answers, lambda c: _macro_f1(c, truth, clusters)))
     for k in HITS:
         hits = {name: np.asarray(_top(each, truth, k).any(axis=1)) for name, each in answers.items()}
-        figures.add(f"hit_at_{k}", {name: Tally.mean(each, clusters) for name, each in hits.items()})
-    figures.add("precision_at_5", _each(answers, lambda c: Tally.mean(_top(c, truth, 5).mean(axis=1), clusters)))
-    figures.add("lrap", _each(answers, lambda c: Tally.mean(_label_ranking(c, truth), clusters)))
+        figures.add(f"hit_at_{k}", {name: ClusteredMetric.mean(each, clusters) for name, each in hits.items()})
+    figures.add(
+        "precision_at_5", _each(answers, lambda c: ClusteredMetric.mean(_top(c, truth, 5).mean(axis=1), clusters))
+    )
+    figures.add("lrap", _each(answers, lambda c: ClusteredMetric.mean(_label_ranking(c, truth), clusters)))
     figures.add("ece", _each({OURS: answers[OURS]}, lambda c: _calibration(c, truth, clusters)))
 
 
-def _each(answers: Answers, tally: Callable[[Floats], Tally]) -> dict[str, Tally]:
+def _each(answers: Answers, tally: Callable[[Floats], ClusteredMetric]) -> dict[str, ClusteredMetric]:
     return {name: tally(np.asarray(confidence)) for name, confidence in answers.items()}
 
 
-def _macro_f1(confidence: Floats, truth: metrics.Truth, clusters: Rows) -> Tally:
+def _macro_f1(confidence: Floats, truth: metrics.Truth, clusters: Rows) -> ClusteredMetric:
     chosen = confidence.argmax(axis=1)
     right = truth[np.arange(len(truth)), chosen]
-    return Tally.macro_f1(chosen, np.where(right, chosen, truth.argmax(axis=1)), clusters)
+    return ClusteredMetric.macro_f1(chosen, np.where(right, chosen, truth.argmax(axis=1)), clusters)
 
 
 def _top(confidence: Floats, truth: metrics.Truth, k: int) -> NDArray[Any]:
@@ -168,6 +170,6 @@ def _label_ranking(confidence: Floats, truth: metrics.Truth) -> NDArray[np.float
     return np.asarray(np.where(truth, right / places, 0).sum(axis=1) / truth.sum(axis=1), np.float64)
 
 
-def _calibration(confidence: Floats, truth: metrics.Truth, clusters: Rows) -> Tally:
+def _calibration(confidence: Floats, truth: metrics.Truth, clusters: Rows) -> ClusteredMetric:
     right: NDArray[Any] = truth[np.arange(len(truth)), confidence.argmax(axis=1)]
-    return Tally.calibration(confidence.max(axis=1), right, clusters)
+    return ClusteredMetric.calibration(confidence.max(axis=1), right, clusters)

@@ -16,8 +16,8 @@ from musix_trainer.data import split, tables
 from musix_trainer.data.tables import Column
 from musix_trainer.data.tracks import title_key
 from musix_trainer.evaluation import leakage
-from musix_trainer.evaluation.bootstrap import Tally
-from musix_trainer.evaluation.protocols import Asked, Figures, Results
+from musix_trainer.evaluation.bootstrap import ClusteredMetric
+from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
 from musix_trainer.models import mood
 
 SCHEMA = [
@@ -29,7 +29,12 @@ SCHEMA = [
 ]
 HELD_OUT = 0.2
 DEPTH = 4  # of the tree beside it
-QUADRANTS = ("V+A+", "V-A+", "V-A-", "V+A-")  # valence and arousal above or below 0
+QUADRANTS = (  # in the order of _quadrants
+    "high_valence_high_arousal",
+    "low_valence_high_arousal",
+    "low_valence_low_arousal",
+    "high_valence_low_arousal",
+)  # valence and arousal above or below 0
 # What a mood says of the quadrant: energetic music may be joyful or tense, focus is calm of either kind.
 SAYS = {
     "happy": (1, 0, 0, 0),
@@ -40,24 +45,24 @@ SAYS = {
 }
 
 
-def measure(asked: Asked) -> dict[str, Results]:
+def measure(context: EvaluationContext) -> dict[str, Results]:
     """mood/rule, and mood/perceived when a table of perceived moods is given."""
-    found = {"mood/rule": _rule(asked)}
-    if asked.perceived:
-        found["mood/perceived"] = _perceived(asked)
+    found = {"mood/rule": _rule(context)}
+    if context.perceived:
+        found["mood/perceived"] = _perceived(context)
     return found
 
 
-def _rule(asked: Asked) -> Results:
+def _rule(context: EvaluationContext) -> Results:
     """A network trained on four fifths of the recordings that the rule gives a mood, asked for the others: right when
     its choice is one of the rule's. It shows that a known rule was learned again, no more."""
-    run, figures = asked.whole, Figures()
+    run, figures = context.full_run, MetricCollector()
     audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
     truth = mood.rule(audio)
     rows = np.flatnonzero(truth.any(axis=1))
     clusters = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
-    for number in range(asked.seeds):
-        seed = asked.seed(number)
+    for number in range(context.seeds):
+        seed = context.seed(number)
         parts = split.assign(len(rows), 0, HELD_OUT, seed)
         train, test = rows[parts == split.TRAIN], rows[parts == split.TEST]
         leakage.check_recordings(run.catalogue, train, test)
@@ -65,41 +70,47 @@ def _rule(asked: Asked) -> Results:
         tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=seed).fit(audio[train], truth[train].argmax(axis=1))
         chosen = {
             "network": model.probabilities(audio[test]).argmax(axis=1),
-            "depth-4 tree": tree.predict(audio[test]),
-            "most frequent mood": np.full(len(test), truth[train].sum(axis=0).argmax()),
+            "decision_tree": tree.predict(audio[test]),
+            "most_frequent_mood": np.full(len(test), truth[train].sum(axis=0).argmax()),
         }
         right = {name: truth[test, each] for name, each in chosen.items()}
-        figures.add("agreement", {name: Tally.mean(each, clusters[test]) for name, each in right.items()})
+        figures.add("agreement", {name: ClusteredMetric.mean(each, clusters[test]) for name, each in right.items()})
         labels = {name: np.where(right[name], each, truth[test].argmax(axis=1)) for name, each in chosen.items()}
         figures.add(
-            "macro_f1", {name: Tally.macro_f1(each, labels[name], clusters[test]) for name, each in chosen.items()}
+            "macro_f1",
+            {name: ClusteredMetric.macro_f1(each, labels[name], clusters[test]) for name, each in chosen.items()},
         )
     return figures.results()
 
 
-def _perceived(asked: Asked) -> Results:
+def _perceived(context: EvaluationContext) -> Results:
     """Quadrants of valence and arousal that listeners' tags gave (Deezer, Delbouys et al. 2018), joined by title and
     artist; the tree learns the quadrants themselves, on the table's training songs; measured on its others."""
-    run, figures = asked.whole, Figures()
-    rows, quadrant, training = _joined(asked)
+    run, figures = context.full_run, MetricCollector()
+    rows, quadrant, training = _joined(context)
     audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
     clusters = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
     train, test, truth = rows[training], rows[~training], quadrant[~training]
     leakage.check_recordings(run.catalogue, train, test)
-    tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=asked.seed(0)).fit(audio[train], quadrant[training])
+    tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=context.seed(0)).fit(audio[train], quadrant[training])
     rule = mood.rule(audio[test]).astype(np.float32)
     chosen = {
         "network": _quadrants(run.mood.probabilities(audio[test])),
         "rule": _quadrants(rule),
-        "depth-4 tree on perceived moods": tree.predict(audio[test]),
-        "most frequent quadrant": np.full(len(test), np.bincount(quadrant[training]).argmax()),
+        "perceived_mood_tree": tree.predict(audio[test]),
+        "most_frequent_quadrant": np.full(len(test), np.bincount(quadrant[training]).argmax()),
     }
-    figures.add("macro_f1", {name: Tally.macro_f1(each, truth, clusters[test]) for name, each in chosen.items()})
-    figures.add("accuracy", {name: Tally.mean(each == truth, clusters[test]) for name, each in chosen.items()})
+    figures.add(
+        "macro_f1", {name: ClusteredMetric.macro_f1(each, truth, clusters[test]) for name, each in chosen.items()}
+    )
+    figures.add(
+        "accuracy", {name: ClusteredMetric.mean(each == truth, clusters[test]) for name, each in chosen.items()}
+    )
     for i, name in enumerate(QUADRANTS):
         of = truth == i
         figures.add(
-            f"recall, {name}", {who: Tally.mean(each[of] == i, clusters[test][of]) for who, each in chosen.items()}
+            f"recall_{name}",
+            {who: ClusteredMetric.mean(each[of] == i, clusters[test][of]) for who, each in chosen.items()},
         )
     return figures.results()
 
@@ -108,21 +119,23 @@ def _quadrants(moods: Floats) -> NDArray[np.int64]:
     return np.asarray((moods @ np.array([SAYS[mood] for mood in MOODS])).argmax(axis=1))
 
 
-def _joined(asked: Asked) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+def _joined(context: EvaluationContext) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Catalogue rows with a perceived mood, its quadrant, and whether it is a training song. Raises TableError."""
-    assert asked.perceived  # noqa: S101
-    source = tables.read(asked.perceived)
+    assert context.perceived  # noqa: S101
+    source = tables.read(context.perceived)
     tables.check(source, SCHEMA, "track_name")
     frame = source.frame.with_columns(
         key=pl.struct("track_name", "artist_name").map_elements(
             lambda song: f"{title_key(song['track_name'])}\n{artist_key(song['artist_name'])}", return_dtype=pl.String
         )
     ).unique("key", keep="first", maintain_order=True)
-    names = zip(asked.whole.catalogue.frame["track_name"], asked.whole.catalogue.primary_artists(), strict=True)
+    names = zip(
+        context.full_run.catalogue.frame["track_name"], context.full_run.catalogue.primary_artists(), strict=True
+    )
     keys = pl.DataFrame({"key": [f"{title_key(title)}\n{artist}" for title, artist in names]}).with_row_index("row")
     both = keys.unique("key", keep="first", maintain_order=True).join(frame, on="key", maintain_order="left")
     if both.height < 50:
-        raise TableError(f"{source.where}: expected at least 50 songs of the catalogue, found {both.height}")
+        raise TableError(f"{source.name}: expected at least 50 songs of the catalogue, found {both.height}")
     positive, excited = both["valence"].to_numpy() > 0, both["arousal"].to_numpy() > 0
     quadrant: Any = np.select([positive & excited, ~positive & excited, ~positive & ~excited], [0, 1, 2], 3)
     return both["row"].to_numpy().astype(np.int64), quadrant, (both["split"] == "train").to_numpy()

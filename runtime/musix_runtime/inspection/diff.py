@@ -8,12 +8,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.bundle import drift, golden
 from musix_runtime.bundle.manifest import Manifest
 from musix_runtime.engine import Engine
 from musix_runtime.formatting import shown
+from musix_runtime.inspection import drift
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.models.features import AUDIO
+from musix_runtime.models.genre import confidence_error
+from musix_runtime.models.mood import probability_error
 from musix_runtime.models.ranker import COMPONENTS
 from musix_runtime.schemas import Recommendation, RecommendRequest, RecommendResponse, SimilarRequest
 
@@ -74,7 +76,7 @@ def diff(first: Engine, second: Engine) -> Diff:
         labels=_labels(a, b),
         counts=_pairs(a.counts, b.counts),
         bytes=_pairs(a.part_bytes(), b.part_bytes()),
-        quality=_pairs(a.figures(), b.figures()),
+        quality=_pairs(a.metrics(), b.metrics()),
         outputs=_outputs(first, second),
     )
 
@@ -248,8 +250,8 @@ def _golden(first: Engine, second: Engine) -> Measures:
     shared = [pair for a, b in recommended for pair in _same_tracks(a, b)]
     return {
         "cases": len(classified) + len(recommended),
-        "genre, largest difference": max((golden.genre_error(a, b) for a, b in classified), default=0.0),
-        "mood, largest difference": max((golden.mood_error(a, b) for a, b in classified), default=0.0),
+        "genre, largest difference": max((confidence_error(a, b) for a, b in classified), default=0.0),
+        "mood, largest difference": max((probability_error(a, b) for a, b in classified), default=0.0),
         **{
             f"{part}, largest difference": max(
                 (abs(a.contributions[part] - b.contributions[part]) for a, b in shared), default=0.0

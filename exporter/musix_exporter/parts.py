@@ -1,0 +1,14 @@
+"""The registered parts of an export, in the order of the bundle's. A new part is a module with a `Part`, and one line
+here."""
+
+from musix_exporter import catalog, collab, content, genre, mood, ranker
+from musix_exporter.part import Part
+
+PARTS: tuple[Part, ...] = (
+    catalog.PART,
+    genre.PART,
+    mood.PART,
+    collab.PART,
+    content.PART,
+    ranker.PART,
+)

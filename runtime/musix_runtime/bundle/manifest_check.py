@@ -1,0 +1,58 @@
+"""Check of a manifest against the parts that a bundle must hold."""
+
+from pathlib import Path
+from typing import Any
+
+from musix_runtime.bundle.manifest import MAX_DEPTH, MAX_FAMILIES, Manifest
+from musix_runtime.bundle.part import Layout
+from musix_runtime.errors import ManifestError
+
+
+def check(manifest: Manifest, layout: Layout, path: Path) -> None:
+    """Raise ManifestError, which names `path`, unless the manifest is one of a bundle with this layout."""
+    for key, value in layout.labels.items():
+        if getattr(manifest, key) != value:
+            raise ManifestError(f"{path}: {key}: expected {value}, found {getattr(manifest, key)}")
+    if set(manifest.serving.blend) != set(manifest.components):
+        expected, found = tuple(manifest.components), tuple(manifest.serving.blend)
+        raise ManifestError(f"{path}: serving.blend: expected {expected}, found {found}")
+    families = set(filter(str.isprintable, filter(None, manifest.families)))
+    if len(families) != len(manifest.families) or not 0 < len(families) <= MAX_FAMILIES:
+        found_names = str(manifest.families)[:1000]
+        raise ManifestError(f"{path}: families: expected 1 to {MAX_FAMILIES} different names, found {found_names}")
+    _check_counts(manifest, layout, path)
+    _check_indexes(manifest, layout, path)
+    if _depth(manifest.quality) > MAX_DEPTH:
+        raise ManifestError(f"{path}: quality: expected a depth of at most {MAX_DEPTH}, found more")
+    expected_files, files = set(layout.files), set(manifest.files)
+    if files != expected_files:
+        missing, unknown = sorted(expected_files - files), sorted(files - expected_files)
+        raise ManifestError(f"{path}: files: lacks {missing or 'none'}, has unknown {unknown or 'none'}")
+
+
+def _check_counts(manifest: Manifest, layout: Layout, path: Path) -> None:
+    for name, allowed in layout.counts.items():
+        if manifest.size(name) not in allowed:
+            raise ManifestError(f"{path}: counts: {name}: expected {allowed}, found {manifest.size(name):,}")
+    if set(manifest.counts) != set(layout.counts):
+        raise ManifestError(f"{path}: counts: expected {sorted(layout.counts)}, found {sorted(manifest.counts)}")
+
+
+def _check_indexes(manifest: Manifest, layout: Layout, path: Path) -> None:
+    if set(manifest.indexes) != set(layout.indexes):
+        raise ManifestError(f"{path}: indexes: expected {sorted(layout.indexes)}, found {sorted(manifest.indexes)}")
+    for name, info in manifest.indexes.items():
+        if not (0 < info.nprobe <= info.nlist if info.kind == "ivf" else info.nlist == info.nprobe == 0):
+            raise ManifestError(
+                f"{path}: indexes: {name}: expected at most as many lists searched as there are, found {info}"
+            )
+
+
+def _depth(value: Any) -> int:
+    """Return how deep lists and objects of decoded JSON are nested, at most `MAX_DEPTH` + 1."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        level = [each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        depth += bool(level)
+    return depth

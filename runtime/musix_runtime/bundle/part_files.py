@@ -1,0 +1,51 @@
+"""The files of one part of an open bundle, by their names in the part's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from musix_runtime.bundle.manifest import Manifest
+
+
+class OpenBundle(Protocol):
+    """What a part reads from a bundle; file names include the folder."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def array(self, name: str) -> NDArray[Any]: ...
+
+    def session(self, name: str) -> ort.InferenceSession: ...
+
+    def index(self, name: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """The files of the part `part`."""
+
+    part: str
+    bundle: OpenBundle
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle."""
+        return self.bundle.manifest
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return the mapped array `name`.npy. Raises LayoutError when it does not have the declared form."""
+        return self.bundle.array(f"{self.part}/{name}.npy")
+
+    def session(self, name: str) -> ort.InferenceSession:
+        """Return a session of the graph `name`.onnx. Raises LayoutError when it does not have the declared ports."""
+        return self.bundle.session(f"{self.part}/{name}.onnx")
+
+    def index(self, name: str) -> Any:
+        """Return the index `name`.faiss, read by the part's own reader. Raises LayoutError when it is another."""
+        return self.bundle.index(f"{self.part}/{name}.faiss")

@@ -1,0 +1,89 @@
+"""Golden cases: requests with the native models' responses, kept in every bundle and replayed when it is opened."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from musix_runtime.bundle.part import Layout, Part
+from musix_runtime.errors import GoldenError, LayoutError, refusing
+from musix_runtime.schemas import ClassifyRequest, ClassifyResponse, RecommendRequest, RecommendResponse
+
+OPENING_CASES = 4  # cases of each kind that are replayed whenever a bundle is opened
+MIN_CASES = 64  # of each kind
+MAX_TOLERANCE = 1e-3
+
+
+class ClassifyCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request and the native models' response."""
+
+    request: ClassifyRequest
+    expected: ClassifyResponse
+
+
+class RecommendCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request and the native models' response."""
+
+    request: RecommendRequest
+    expected: RecommendResponse
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`golden/cases.json`: the cases, and for each part the largest difference that still passes."""
+
+    tolerance: dict[str, float]
+    classify: list[ClassifyCase]
+    recommend: list[RecommendCase]
+
+
+class Replayable(Protocol):
+    """An engine that answers golden cases."""
+
+    @property
+    def parts(self) -> Sequence[Part[Any]]: ...
+
+    def classify(self, request: ClassifyRequest) -> ClassifyResponse: ...
+
+    def recommend(self, request: RecommendRequest) -> RecommendResponse: ...
+
+
+def check(golden: Golden, layout: Layout, place: object) -> None:
+    """Raise LayoutError unless there are enough cases, and a tolerance above 0 and small enough for every part that
+    golden cases compare."""
+    counts = len(golden.classify), len(golden.recommend)
+    if min(counts) < MIN_CASES:
+        raise LayoutError(f"{place}: golden cases: expected at least {MIN_CASES} of each kind, found {counts}")
+    within = {part for part, tolerance in golden.tolerance.items() if 0 < tolerance <= MAX_TOLERANCE}
+    if within != set(golden.tolerance) or within != set(layout.golden_parts):
+        expected = f"a tolerance of at most {MAX_TOLERANCE} for each of {', '.join(layout.golden_parts)}"
+        raise LayoutError(f"{place}: golden cases: expected {expected}, found {golden.tolerance}")
+
+
+def replay(engine: Replayable, golden: Golden, limit: int | None = None) -> dict[str, float]:
+    """Replay the first `limit` cases of each kind (all by default). Return the largest difference of each part.
+
+    Raises GoldenError that names the case, what was expected and what was found; BundleError for an invalid request.
+    """
+    worst = {part.name: 0.0 for part in engine.parts if part.has_golden_cases}
+    for number, case in enumerate(golden.classify[:limit]):
+        with refusing(f"golden classify case {number}"):
+            response = engine.classify(case.request)
+            for part in engine.parts:
+                if part.classify_error:
+                    error = part.classify_error(case.expected, response, golden.tolerance[part.name])
+                    _record(f"classify case {number}", part.name, error, golden, worst)
+    for number, ranked in enumerate(golden.recommend[:limit]):
+        with refusing(f"golden recommend case {number}"):
+            found = engine.recommend(ranked.request)
+            for part in reversed(engine.parts):  # last to first: a list of other tracks is not its contributions' fault
+                if part.recommend_error:
+                    error = part.recommend_error(ranked.expected, found, golden.tolerance[part.name])
+                    _record(f"recommend case {number}", part.name, error, golden, worst)
+    return worst
+
+
+def _record(case: str, part: str, error: float, golden: Golden, worst: dict[str, float]) -> None:
+    worst[part] = max(worst[part], error)
+    if not error <= golden.tolerance[part]:
+        expected = f"the native models' answer to within {golden.tolerance[part]:g}"
+        raise GoldenError(f"golden {case}: {part}: expected {expected}, found it off by {error:g}")

@@ -1,0 +1,15 @@
+"""The registered parts of a run, in the order of training. A new part is a module with a `Part`, and one line here."""
+
+from typing import Any
+
+from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
+from musix_trainer.part import Part
+
+PARTS: tuple[Part[Any], ...] = (
+    genre.PART,
+    mood.PART,
+    collab.PART,
+    content.PART,
+    item_stats.PART,
+    ranker.PART,
+)
