@@ -15,7 +15,8 @@ from musix_runtime.models.parts import open_bundle
 from musix_trainer import quality, recipe
 from musix_trainer.recipe import Bytes, Gates, Memory, Time
 from musix_trainer.run import quality_keys
-from tests.conftest import DEMO, SMALL
+from tests.conftest import DEMO
+from tests.recipes import SMALL
 
 MUSIX = Path(sys.executable).with_name("musix")
 

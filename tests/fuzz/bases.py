@@ -16,28 +16,9 @@ from musix_runtime import Engine
 from musix_runtime.bundle.manifest import FORMAT_VERSION, MANIFEST
 from musix_runtime.errors import MusixError
 from musix_runtime.models.parts import LAYOUT
+from tests.recipes import SMALL
 
 CACHE = Path(__file__).parents[2] / "build" / "fuzz"
-RECIPE = """
-name = "fuzz-{kind}"
-version = "1.0.0"
-source = "synthetic"
-[synthetic]
-tracks = 800
-listeners = 100
-[genre]
-epochs = 3
-n_estimators = 10
-[mood]
-epochs = 3
-[collab]
-epochs = 3
-[ranker]
-epochs = 2
-[index]
-exact = {exact}
-recall = 0.5
-"""
 EXACT = {"flat": 300_000, "ivf": 1_000}  # by index kind, the numbers up to which a search is exact
 
 
@@ -66,7 +47,7 @@ def base(name: str) -> Base:
 
 def _cached(kind: str) -> Path:
     """The folder of a small bundle, built where there is none yet that can be opened."""
-    recipe = RECIPE.format(kind=kind, exact=EXACT[kind])
+    recipe = f"{SMALL.replace('small', f'fuzz-{kind}')}[index]\nexact = {EXACT[kind]}\nrecall = 0.5\n"
     key = hashlib.sha256(f"{FORMAT_VERSION}{recipe}".encode()).hexdigest()[:12]
     folder = CACHE / f"{kind}-{key}"
     if not _opens(folder):

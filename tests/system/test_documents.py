@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from musix_trainer.run import Run
 from tests.conftest import ROOT
 from tests.system.documents import Block, Command, blocks, commands, dead_links, missing_lines
 from tests.system.servers import free_port, running
@@ -29,18 +28,11 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.fixture(scope="module")
-def saved_run(demo_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / demo_run.recipe.label
-    demo_run.save(path)
-    return path
-
-
 @pytest.fixture
-def folder(tmp_path: Path, demo_bundle: Path, saved_run: Path) -> Path:
+def folder(tmp_path: Path, demo_bundle: Path, demo_folder: Path) -> Path:
     """A folder as the documents expect it: recipes, examples, and what `make demo` leaves in build/."""
     shutil.copytree(demo_bundle, tmp_path / "build" / demo_bundle.name)
-    shutil.copytree(saved_run, tmp_path / "build" / "runs" / saved_run.name)
+    shutil.copytree(demo_folder, tmp_path / "build" / "runs" / demo_folder.name)
     for name in ("bundles", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from musix_runtime.models.parts import open_bundle
-from tests.conftest import SMALL
+from tests.recipes import SMALL
 
 MUSIX = Path(sys.executable).with_name("musix")
 WORLDS = {
