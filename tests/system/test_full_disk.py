@@ -51,8 +51,6 @@ def tree(folder: Path) -> list[Path]:
 def test_commands_of_the_runtime(copy: Path, tmp_path: Path, command: str, place: str, size: int) -> None:
     open_bundle(copy).pack(tmp_path / "demo.musix")
     signature.generate(tmp_path / "mine")
-    (tmp_path / "store" / "demo").mkdir(parents=True)
-    (tmp_path / "store" / "demo" / ".lock").touch()
     before = tree(tmp_path)
     told = refused(*command.replace("BUNDLE", str(copy)).split(), size=size, cwd=tmp_path)
     assert told.startswith("error: ")

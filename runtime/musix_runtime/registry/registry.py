@@ -9,7 +9,7 @@ The pointer is replaced by a rename, so readers need no lock; a lock lets one wr
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +147,18 @@ class Registry:
             for each in (*folder.glob(".*.partial"), *folder.glob(".*.lock")):
                 remove(each)
             _sync(self.path)
-            yield folder
+            try:
+                yield folder
+            finally:
+                self._remove_if_unused(folder)
+
+    def _remove_if_unused(self, folder: Path) -> None:
+        """Remove a folder, and a store, that hold nothing because their first `publish` failed."""
+        if [each.name for each in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
+            with suppress(OSError):  # other names are in it
+                self.path.rmdir()
 
 
 def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Registry, str] | None:
