@@ -124,8 +124,8 @@ class _Decoder:
     def run(self, position: int, start: int, end: int, field: Field, place: str) -> tuple[NDArray[Any], int]:
         """Return the numbers of a field that comes again and again from `position` on, and where they end."""
         tag = re.escape(self.data[position:start])
-        number = rb"[\x80-\xff]{0,9}[\x00-\x7f]" if field.kind == INT else rb"[\x00-\xff]{4}"
-        match = re.compile(rb"(?:%b%b){1,%d}" % (tag, number, _MAX_RUN)).match(self.data, position, end)
+        number = rb"[\x80-\xff]{0,9}+[\x00-\x7f]" if field.kind == INT else rb"[\x00-\xff]{4}"
+        match = re.compile(rb"(?:%b%b){1,%d}+" % (tag, number, _MAX_RUN)).match(self.data, position, end)
         if match is None:
             raise ValueError(f"{place}.{field.name}: expected a number at byte {start:,}, found none")
         raw = np.frombuffer(match[0], np.uint8)

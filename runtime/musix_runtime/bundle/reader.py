@@ -84,10 +84,12 @@ class Bundle:
             return bundle
 
     def _validate(self) -> None:
-        for part in self.layout.parts:
-            part.validate(Checks(part.name, self))
-        for name in self.layout.indexes:
-            self.index(name)
+        """Check the content of all arrays and indexes, in as many threads as there are cores."""
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            indexes = threads.submit(lambda: self._indexes)
+            for _ in threads.map(lambda part: part.validate(Checks(part.name, self)), self.layout.parts):
+                pass
+            indexes.result()
 
     def load(self) -> dict[str, Any]:
         """Return the model of each part, by name. Raises LayoutError."""
