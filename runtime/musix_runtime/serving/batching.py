@@ -1,6 +1,7 @@
 """Dynamic batching with admission control: a FIFO queue in front of the event loop's only thread."""
 
 import asyncio
+from abc import abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,12 +15,11 @@ SHED_QUEUE_LIMIT = 4  # length of the shorter queue
 
 
 class BatchHandler(Protocol):
-    """What answers batches of requests: an endpoint."""
+    """An endpoint that answers batches of requests. The server's is `BatchedEndpoint` in `endpoints.py`."""
 
-    @property
-    def max_batch_size(self) -> int:
-        """Most requests that one call of `handle_batch` takes."""
+    max_batch_size: int  # maximum number of requests in one call of `handle_batch`
 
+    @abstractmethod
     def handle_batch(self, requests: list[Any]) -> list[Any]:
         """Return the response to each request, in order."""
 

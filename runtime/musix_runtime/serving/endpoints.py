@@ -4,6 +4,7 @@ The table in `routes.py` says which endpoint answers which path. A small request
 calls `handle_batch` on the event loop; a large one goes to a worker thread, which calls `handle_body`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive, Scope, Send
 
-from musix_runtime.serving.batching import DynamicBatcher, overloaded
+from musix_runtime.serving.batching import BatchHandler, DynamicBatcher, overloaded
 from musix_runtime.serving.request_body import INLINE_BYTES, BatchDecoder, Decoder, read_body
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
 from musix_runtime.serving.responses import from_http_exception
@@ -61,7 +62,7 @@ class Resources:
         return cls(settings, DynamicBatcher(settings.max_queue), WorkerThreads(settings))
 
 
-class ModelEndpoint:
+class ModelEndpoint(ABC):
     """An ASGI endpoint that a model answers, always in a worker thread."""
 
     def __init__(self, route: "Route", resources: Resources) -> None:
@@ -75,12 +76,12 @@ class ModelEndpoint:
         body = await read_body(scope, receive, self.settings)
         await _send(send, await self.threads.run(self, context, body))
 
+    @abstractmethod
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Return the response to one request. Called in a worker thread."""
-        raise NotImplementedError
 
 
-class BatchedEndpoint(ModelEndpoint):
+class BatchedEndpoint(ModelEndpoint, BatchHandler):
     """An ASGI endpoint that answers small requests on the event loop, several at once when several wait.
 
     One call for 16 requests costs less than polling the sockets between any two of them.
@@ -113,18 +114,18 @@ class BatchedEndpoint(ModelEndpoint):
         (response,) = self.handle_batch([context])
         return response
 
-    def handle_batch(self, contexts: list[RequestContext]) -> list[bytes]:
-        """Return the responses to requests of one engine, in order."""
-        mark_all([context.timer for context in contexts], "HTTP")
+    def handle_batch(self, requests: list[RequestContext]) -> list[bytes]:
+        """Return the encoded responses to requests of one engine, in order."""
+        mark_all([context.timer for context in requests], "HTTP")
         encoded = []
-        for context, answer in zip(contexts, self.predict(contexts), strict=True):
+        for context, answer in zip(requests, self.predict(requests), strict=True):
             encoded.append(_success(answer))
             context.timer.mark("JSON")
         return encoded
 
+    @abstractmethod
     def predict(self, contexts: list[RequestContext]) -> list[Any]:
-        """Return what the engine answers to each request, in order."""
-        raise NotImplementedError
+        """Return the engine's answer to each request, in order."""
 
 
 class Recommend(BatchedEndpoint):
