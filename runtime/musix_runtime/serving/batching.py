@@ -38,7 +38,7 @@ class _PendingRequest:
 
 @dataclass(eq=False)
 class _Queue:
-    """The requests that wait in front of one event loop, `limit` at most."""
+    """The requests that wait for one event loop, at most `limit`."""
 
     loop: asyncio.AbstractEventLoop
     limit: int
@@ -46,9 +46,9 @@ class _Queue:
     scheduled: bool = False
     admitted: int = 0  # requests that were admitted and will be submitted in this iteration of the loop
     shedding: bool = False
-    window_start: float = 0.0  # of the two counts that follow, on the loop's clock
-    completed: int = 0
-    rejected: int = 0
+    window_start: float = 0.0  # on the loop's clock
+    completed: int = 0  # requests in this window
+    rejected: int = 0  # requests in this window
 
     @property
     def idle(self) -> bool:
@@ -182,5 +182,5 @@ def _results(batch: list[_PendingRequest]) -> list[Any]:
 
 def overloaded(kind: str) -> HTTPException:
     """Return the error for a request that finds the queue full."""
-    message = f"expected fewer {kind} at a time, found as many waiting as may"
+    message = f"expected fewer {kind} at a time, found a full queue"
     return HTTPException(503, message, {"retry-after": str(RETRY_AFTER_S)})

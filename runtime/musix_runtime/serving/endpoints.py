@@ -1,4 +1,4 @@
-"""Endpoints of the models. Each reads a request, decodes it, asks the engine and encodes the response.
+"""Endpoints of the models. An endpoint reads a request, decodes it, calls the engine and encodes the response.
 
 The table in `routes.py` says which endpoint answers which path. A small request goes to the `DynamicBatcher`, which
 calls `handle_batch` on the event loop; a large one goes to a worker thread, which calls `handle_body`.
@@ -27,9 +27,9 @@ JSON = (b"content-type", b"application/json")
 
 
 class WorkerThreads:
-    """Threads that answer large requests, each of which takes longer than a small one may wait.
+    """Threads that answer large requests, which take longer than small requests may wait.
 
-    `max_concurrent_batches` run at a time, `max_queue` more wait.
+    `max_concurrent_batches` requests run at a time, and `max_queue` more wait.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class WorkerThreads:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the endpoints of one application share."""
+    """The resources that the endpoints of one application share."""
 
     settings: Settings
     batcher: DynamicBatcher
@@ -84,7 +84,7 @@ class ModelEndpoint(ABC):
 class BatchedEndpoint(ModelEndpoint, BatchHandler):
     """An ASGI endpoint that answers small requests on the event loop, several at once when several wait.
 
-    One call for 16 requests costs less than polling the sockets between any two of them.
+    One call for 16 requests takes less time than polling the sockets between them.
     """
 
     def __init__(self, route: "Route", resources: Resources) -> None:
@@ -180,7 +180,7 @@ class ClassifyMany(ModelEndpoint):
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return headers as HTTP/1.1 has them."""
+    """Return headers as lines of HTTP/1.1."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 

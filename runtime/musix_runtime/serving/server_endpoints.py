@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What these endpoints report or change."""
+    """The state that these endpoints report or change."""
 
     manager: ModelManager
     metrics: Metrics
