@@ -97,7 +97,7 @@ def test_workers_serve_without_a_writable_folder(demo_bundle: Path) -> None:
         process.send_signal(signal.SIGTERM)
         log = process.stdout.read()
     assert "musix_requests_total" in text
-    assert "/metrics counts the requests of the answering worker alone" in log
+    assert "/metrics counts only the requests of the worker that answers" in log
     assert "Traceback" not in log
 
 
