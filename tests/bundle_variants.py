@@ -29,9 +29,11 @@ def variant(bundle: Path, path: Path, version: str, mark: str | None = None) -> 
 
 def flip(path: Path) -> None:
     """Change one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    with path.open("r+b") as file:  # in place: a file that is truncated for a moment would crash processes that map it
+        file.seek(path.stat().st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
 
 
 def plant(bundle: Path, store: Path, name: str, broken: str | None = None) -> None:
