@@ -1,1 +1,1 @@
-"""Perf: how fast the bundle is served, measured beside what a team would serve otherwise."""
+"""Benchmarks of serving a bundle, in comparison with other servers of the same models."""

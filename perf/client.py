@@ -1,4 +1,4 @@
-"""Client: HTTP/1.1 requests to this machine, in a closed loop or on a schedule, so cheap that they are not measured.
+"""HTTP/1.1 client for this machine, in a closed loop or on a schedule, with little overhead of its own.
 
 In the loop each connection sends its next request when the answer to the last one is complete; a schedule does not wait
 for answers. Some 15 us a request on one core.
@@ -19,36 +19,36 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-FAILED = 0  # the status of a request whose connection broke before an answer was whole
-LONGEST = 60.0  # seconds that one answer may take
+FAILED = 0  # the status of a request whose connection broke before the response was complete
+TIMEOUT_S = 60.0  # for one response
 CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class Load:
-    """What `count` requests came to, in the order in which they were sent."""
+    """Results of `count` requests, in the order in which they were sent."""
 
     latencies: NDArray[np.float64]  # microseconds from the first byte sent to the last byte read
     statuses: NDArray[np.int16]  # HTTP status, or FAILED
-    seconds: float  # from the first request to the last answer
-    answers: dict[int, bytes]  # bodies that were kept, by the number of the request
+    seconds: float  # from the first request to the last response
+    answers: dict[int, bytes]  # bodies of responses, by the number of the request
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds within which `percent` of the requests were answered, whatever their status."""
+        """Return the percentile of the latencies in milliseconds, of requests with any status."""
         return float(np.percentile(self.latencies, percent)) / 1000
 
     @property
     def throughput(self) -> float:
-        """Requests a second with status 200."""
+        """Requests per second with status 200."""
         return int((self.statuses == 200).sum()) / self.seconds
 
     def counts(self) -> dict[int, int]:
-        """How many requests got each status."""
+        """Return the number of requests with each status."""
         return dict(sorted(Counter(self.statuses.tolist()).items()))
 
 
 def post(path: str, body: object) -> bytes:
-    """The bytes of a POST request with `body` as JSON."""
+    """Return the bytes of a POST request with `body` as JSON."""
     content = msgspec.json.encode(body)
     head = (
         f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(content)}"
@@ -57,12 +57,12 @@ def post(path: str, body: object) -> bytes:
 
 
 def get(path: str) -> bytes:
-    """The bytes of a GET request."""
+    """Return the bytes of a GET request."""
     return f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
 
 
-def ask(url: str, request: bytes, timeout: float = LONGEST) -> tuple[int, bytes]:
-    """Status and body of one request on a connection of its own. Raises OSError when nobody answers in time."""
+def ask(url: str, request: bytes, timeout: float = TIMEOUT_S) -> tuple[int, bytes]:
+    """Return status and body of one request on a new connection. Raises OSError without a response in time."""
     with socket.create_connection(_address(url), timeout) as opened:
         opened.sendall(request)
         answer = _Answer()
@@ -80,13 +80,13 @@ def run(
     keep: int = 0,
     seconds: float = 60.0,
 ) -> Load:
-    """Send `count` requests, number i being `requests[i % len(requests)]`, over so many connections at once.
+    """Send `count` requests over `connections` connections. Request number i is `requests[i % len(requests)]`.
 
     The bodies of the first `keep` are kept. After `seconds` nothing more is sent, so there may be fewer than `count`.
     Raises TimeoutError when no answer at all comes for a minute, OSError when the server cannot be connected to.
     """
     loop = _Loop(_address(url), requests, min(connections, count), count, keep, seconds)
-    gc.disable()  # a collection of ours would look like a slow answer
+    gc.disable()  # a garbage collection here would look like a slow response
     try:
         return loop.run()
     finally:
@@ -95,7 +95,7 @@ def run(
 
 
 def run_at(url: str, requests: Sequence[bytes], connections: int, count: int, rate: float) -> Load:
-    """Send `count` requests on a schedule, `rate` a second, whatever the server does, like `run` in all else.
+    """Send `count` requests on a schedule of `rate` per second. Otherwise like `run`.
 
     Latencies count from when a request was due: that it waits for a free connection is part of it.
     """
@@ -116,7 +116,7 @@ def _address(url: str) -> tuple[str, int]:
 
 
 class _Answer:
-    """One HTTP/1.1 answer as its bytes come in."""
+    """A parser of one HTTP/1.1 response."""
 
     __slots__ = ("_data", "_start", "_stop", "closing", "status")
 
@@ -127,7 +127,7 @@ class _Answer:
         self.closing = False
 
     def add(self, data: bytes) -> bool:
-        """Take more bytes; whether the answer is whole. Raises ConnectionError when there are no more and it is not."""
+        """Add bytes and return whether the response is complete. Raises ConnectionError if it ends early."""
         if not data:
             raise ConnectionError("the server closed the connection before its answer was whole")
         self._data = self._data + data if self._data else data
@@ -141,8 +141,8 @@ class _Answer:
         return len(self._data) >= self._stop
 
     def _read_head(self, head: bytes) -> None:
-        _, found, length = head.partition(b"\r\ncontent-length:")
-        if not found:
+        _, separator, length = head.partition(b"\r\ncontent-length:")
+        if not separator:
             raise ValueError(f"expected an answer with content-length, found {head!r}")
         self.status = int(head[9:12])
         self._stop = int(length.partition(b"\r\n")[0])
@@ -156,7 +156,7 @@ class _Answer:
 @dataclass(slots=True)
 class _Connection:
     socket: socket.socket
-    number: int = -1  # of the request under way
+    number: int = -1  # of the current request
     start: float = 0.0
     answer: _Answer = field(default_factory=_Answer)
 
@@ -184,11 +184,11 @@ class _Loop:
     def run(self) -> Load:
         begun = perf_counter()
         self.end = begun + self.seconds
-        under_way = sum(self._send(each) for each in list(self.open.values()))
+        under_way = sum(self._send(item) for item in list(self.open.values()))
         while under_way:
-            ready = self.poll.poll(LONGEST)
+            ready = self.poll.poll(TIMEOUT_S)
             if not ready:
-                raise TimeoutError(f"{under_way} requests under way, and no answer for {LONGEST:.0f} s")
+                raise TimeoutError(f"{under_way} requests sent, no response for {TIMEOUT_S:.0f} s")
             for number, _ in ready:
                 connection = self.open[number]
                 if connection.number < 0:
@@ -202,16 +202,16 @@ class _Loop:
         return perf_counter() < self.end
 
     def _due(self) -> float:
-        """From when on the latency of the next request counts."""
+        """Return the start of the latency of the next request."""
         return perf_counter()
 
     def close(self) -> None:
-        for each in self.open.values():
-            each.socket.close()
+        for item in self.open.values():
+            item.socket.close()
         self.poll.close()
 
     def _connect(self) -> _Connection:
-        opened = socket.create_connection(self.address, LONGEST)
+        opened = socket.create_connection(self.address, TIMEOUT_S)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(opened)
         self.open[opened.fileno()] = connection
@@ -219,7 +219,7 @@ class _Loop:
         return connection
 
     def _send(self, connection: _Connection) -> bool:
-        """Send the next request, on a new connection when the last one is over; whether there was one to send."""
+        """Send the next request, on a new connection if the last one is closed. Return whether there was one."""
         if self.sent >= self.count or not self._may_send():
             return False
         if connection.socket.fileno() < 0:
@@ -228,12 +228,12 @@ class _Loop:
         connection.answer = _Answer()
         connection.start = self._due()
         self.sent += 1
-        with suppress(ConnectionError):  # how much was sent cannot be known: the read that follows tells
+        with suppress(ConnectionError):  # the following read shows whether it was sent
             connection.socket.sendall(self.requests[connection.number % len(self.requests)])
         return True
 
     def _receive(self, connection: _Connection) -> bool:
-        """Read what has come; whether the request is done, well or not."""
+        """Read the received bytes. Return whether the request has ended, with a response or an error."""
         answer, number = connection.answer, connection.number
         try:
             if not answer.add(connection.socket.recv(CHUNK)):
@@ -266,13 +266,13 @@ class _Schedule(_Loop):
             while free and self._send(free[0]):
                 free.popleft()
             waiting = self.sent < self.count and free
-            ready = self.poll.poll(max(self._due() - perf_counter(), 0) if waiting else LONGEST)
+            ready = self.poll.poll(max(self._due() - perf_counter(), 0) if waiting else TIMEOUT_S)
             if not ready and not waiting:
-                raise TimeoutError(f"{self.sent - done} requests under way, and no answer for {LONGEST:.0f} s")
+                raise TimeoutError(f"{self.sent - done} requests sent, no response for {TIMEOUT_S:.0f} s")
             for number, _ in ready:
                 connection = self.open[number]
                 if connection.number < 0:
-                    self._disconnect(connection)  # idle, and closed by the server; replaced when it is its turn
+                    self._disconnect(connection)  # idle, and closed by the server; it is replaced for its next request
                 elif self._receive(connection):
                     done += 1
                     free.append(connection)

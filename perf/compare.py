@@ -1,4 +1,4 @@
-"""Compare: every peer in turn, asked the same questions on this machine, its answers held against the exact ones."""
+"""Comparison of servers on this machine: speed with the same requests, and differences from the exact responses."""
 
 import statistics
 import sys
@@ -13,22 +13,23 @@ import psutil
 
 from musix_trainer import progress
 from musix_trainer.run import Run
-from perf import client, scale, servers, stream, table, truth
+from perf import client, ground_truth, markdown, scale, servers
+from perf import workload as workloads
 from perf.client import Load
+from perf.ground_truth import GroundTruth
 from perf.peers import PEERS, AbsentError, Peer, Place, files
 from perf.servers import Server
-from perf.stream import Stream
-from perf.truth import Truth
+from perf.workload import Workload
 
 CONNECTIONS = (1, 8, 16, 32)
 QUESTIONS = ("recommend", "classify")
-BASES = ("native", "floor")  # what the others are held against
+BASES = ("native", "floor")  # the other peers are compared with these
 ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much each peer is asked: requests and seconds of one cell, questions checked, starts timed."""
+    """Limits of the measurement of each peer: requests and seconds of a cell, checked requests, timed starts."""
 
     requests: int
     seconds: float
@@ -36,31 +37,31 @@ class Bounds:
     starts: int
 
 
-def measure(peer: Peer, place: Place, asked: Stream, exact: Truth, bounds: Bounds) -> dict[str, Any]:
-    """One peer's figures."""
+def measure(peer: Peer, place: Place, workload: Workload, exact: GroundTruth, bounds: Bounds) -> dict[str, Any]:
+    """Return the figures of one peer."""
     versions = peer.versions(place)
-    probe = asked.requests("recommend")[0]
+    probe = workload.requests("recommend")[0]
     starts = []
     for _ in range(bounds.starts - 1):
         with _started(peer, place, probe) as server:
             starts.append(server.cold_start_s)
     with _started(peer, place, probe) as server:
         starts.append(server.cold_start_s)
-        found: dict[str, Any] = {"versions": versions, "cold_start_s": statistics.median(starts)}
+        result: dict[str, Any] = {"versions": versions, "cold_start_s": statistics.median(starts)}
         for question in QUESTIONS:
-            found |= _question(server, peer, question, asked, exact, bounds)
+            result |= _question(server, peer, question, workload, exact, bounds)
         if peer.name == "floor":
-            requests = asked.requests("recommend", "/echo")
-            found["echo"] = {str(each): _cell(server, requests, each, bounds) for each in CONNECTIONS}
+            requests = workload.requests("recommend", "/echo")
+            result["echo"] = {str(item): _cell(server, requests, item, bounds) for item in CONNECTIONS}
         if peer.name in ("musix", "native"):
-            found["batch"] = _batch(server, asked, bounds)
-        held = [each.private for each in server.usage()]
+            result["batch"] = _batch(server, workload, bounds)
+        private = [item.private for item in server.usage()]
     if peer.name == "musix":
-        found["two_workers"] = _two_workers(place, asked, bounds)
-    return found | {
-        "private_mb": max(held),
-        "private_total_mb": sum(held),
-        "processes": len(held),
+        result["two_workers"] = _two_workers(place, workload, bounds)
+    return result | {
+        "private_mb": max(private),
+        "private_total_mb": sum(private),
+        "processes": len(private),
         "files_bytes": sum(path.stat().st_size for path in peer.files(place)),
     }
 
@@ -70,18 +71,20 @@ def _started(peer: Peer, place: Place, probe: bytes) -> AbstractContextManager[S
     return servers.start(peer.command(place, port), port, probe, **ENVIRONMENT)
 
 
-def _question(server: Server, peer: Peer, question: str, asked: Stream, exact: Truth, bounds: Bounds) -> dict[str, Any]:
-    """The cells of one question, and how right its answers were."""
-    requests = asked.requests(question)
+def _question(
+    server: Server, peer: Peer, question: str, workload: Workload, exact: GroundTruth, bounds: Bounds
+) -> dict[str, Any]:
+    """Return the cells of one kind of request, and the accuracy of its responses."""
+    requests = workload.requests(question)
     kept = client.run(server.url, requests, 1, bounds.checked, keep=bounds.checked, seconds=bounds.seconds)  # warms up
     _expect_good(kept, f"{peer.name}: {question}")
-    found: dict[str, Any] = {question: {str(each): _cell(server, requests, each, bounds) for each in CONNECTIONS}}
+    result: dict[str, Any] = {question: {str(item): _cell(server, requests, item, bounds) for item in CONNECTIONS}}
     bodies = [kept.answers[i] for i in range(len(kept.statuses))]
     if peer.name == "floor":
-        return found
+        return result
     if question == "classify":
-        return found | {"classify_error": exact.classify_error(bodies)}
-    return found | {"recall_at_10": exact.recall(bodies), "score_error": exact.score_error(bodies)}
+        return result | {"classify_error": exact.classify_error(bodies)}
+    return result | {"recall_at_10": exact.recall(bodies), "score_error": exact.score_error(bodies)}
 
 
 def _cell(server: Server, requests: list[bytes], connections: int, bounds: Bounds) -> dict[str, float]:
@@ -99,20 +102,20 @@ def _cell(server: Server, requests: list[bytes], connections: int, bounds: Bound
     }
 
 
-def _batch(server: Server, asked: Stream, bounds: Bounds) -> dict[str, float]:
-    """Batches of 1,000 tracks, one after the other."""
-    load = client.run(server.url, [asked.batch()], 1, max(bounds.requests // 100, 2), seconds=bounds.seconds)
+def _batch(server: Server, workload: Workload, bounds: Bounds) -> dict[str, float]:
+    """Return the figures of consecutive batches of 1,000 tracks."""
+    load = client.run(server.url, [workload.batch()], 1, max(bounds.requests // 100, 2), seconds=bounds.seconds)
     _expect_good(load, "batch")
-    return {"tracks_per_s": load.throughput * stream.BATCH_SIZE, "p50_ms": load.percentile(50)}
+    return {"tracks_per_s": load.throughput * workloads.BATCH_SIZE, "p50_ms": load.percentile(50)}
 
 
-def _two_workers(place: Place, asked: Stream, bounds: Bounds) -> dict[str, Any]:
-    """What two workers hold of their own, and what of their pages they share. Beside them are only small processes."""
-    with servers.serve(place.bundle, workers=2, probe=asked.requests("recommend")[0], **ENVIRONMENT) as server:
-        load = client.run(server.url, asked.requests("recommend"), 32, bounds.requests, seconds=bounds.seconds)
+def _two_workers(place: Place, workload: Workload, bounds: Bounds) -> dict[str, Any]:
+    """Return the private, resident and proportional memory of two workers. Other processes of the server are small."""
+    with servers.serve(place.bundle, workers=2, probe=workload.requests("recommend")[0], **ENVIRONMENT) as server:
+        load = client.run(server.url, workload.requests("recommend"), 32, bounds.requests, seconds=bounds.seconds)
         _expect_good(load, "two workers")
-        workers = [each for each in server.usage() if each.pid != server.process.pid][:2]
-    sizes = {name: [getattr(each, name) for each in workers] for name in ("private", "resident", "proportional")}
+        workers = [item for item in server.usage() if item.pid != server.process.pid][:2]
+    sizes = {name: [getattr(item, name) for item in workers] for name in ("private", "resident", "proportional")}
     return {"throughput": load.throughput} | {f"{name}_mb": values for name, values in sizes.items()}
 
 
@@ -122,20 +125,20 @@ def _expect_good(load: Load, where: str) -> None:
 
 
 def against(peers: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """For each base, peer, question and number of connections: throughput and P95 as multiples of the base's."""
+    """Return throughput and P95 as multiples of each base, by peer, kind of request and number of connections."""
     return {
         base: {
             name: {
                 question: {
-                    each: {
-                        key: found[question][each][key] / peers[base][question][each][key]
+                    item: {
+                        key: result[question][item][key] / peers[base][question][item][key]
                         for key in ("throughput", "p95_ms")
                     }
-                    for each in found[question]
+                    for item in result[question]
                 }
                 for question in QUESTIONS
             }
-            for name, found in peers.items()
+            for name, result in peers.items()
             if name != base
         }
         for base in BASES
@@ -144,16 +147,16 @@ def against(peers: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def compare(place: Place, names: tuple[str, ...], bounds: Bounds) -> dict[str, Any]:
-    """Everything, as the JSON file holds it. A peer that is not installed or fails is told in `absent`, with why."""
-    asked = stream.draw(place.bundle, max(bounds.requests, bounds.checked))
+    """Return all figures, as in the JSON file. `absent` has the reasons why peers are not installed or failed."""
+    workload = workloads.draw(place.bundle, max(bounds.requests, bounds.checked))
     progress.say("asking the exact engine")
-    exact = truth.answers(place.bundle, asked, bounds.checked)
+    exact = ground_truth.answers(place.bundle, workload, bounds.checked)
     peers, absent = {}, {}
     for peer in PEERS:
         if peer.name in names:
             progress.say(f"asking {peer.name}")
             try:
-                peers[peer.name] = measure(peer, place, asked, exact, bounds)
+                peers[peer.name] = measure(peer, place, workload, exact, bounds)
             except (AbsentError, RuntimeError) as error:
                 absent[peer.name] = str(error)
     manifest = msgspec.json.decode((place.bundle / "manifest.json").read_bytes())
@@ -171,7 +174,7 @@ def compare(place: Place, names: tuple[str, ...], bounds: Bounds) -> dict[str, A
 def _place(
     tracks: int | None, users: int | None, bundle: Path | None, run: Path | None, work: Path, python: Path
 ) -> Place:
-    """The bundle given, else one of that size, made in `work` when it is not there yet."""
+    """Return the given bundle, else one of the given size, which is made in `work` unless it exists."""
     if bundle is None:
         if tracks is None or users is None:
             raise click.UsageError("expected --tracks and --users, or --bundle and --run")
@@ -193,12 +196,12 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--bundle", type=FOLDER, help="A built bundle folder in place of a simulated one.")
 @click.option("--run", "run_folder", type=FOLDER, help="The run that --bundle was exported from.")
 @click.option("--work", type=FOLDER, default=Path("build/perf"), show_default=True, help="Where bundles are kept.")
-@click.option("--peers", "names", default=",".join(each.name for each in PEERS), show_default=True, help="Which ones.")
+@click.option("--peers", "names", default=",".join(item.name for item in PEERS), show_default=True, help="Which ones.")
 @click.option("--rivals-python", type=FOLDER, default=Path(sys.executable), help="Python that hosts the rivals.")
 @click.option("--requests", default=2000, show_default=True, help="Requests of one measurement, at most.")
 @click.option("--seconds", default=10.0, show_default=True, help="Seconds of one measurement, at most.")
 @click.option("--checked", default=200, show_default=True, help="Answers of each kind that are checked.")
-@click.option("--starts", default=3, show_default=True, help="Starts; the median is told.")
+@click.option("--starts", default=3, show_default=True, help="Starts; the median is shown.")
 @click.option("--json", "json_path", type=FOLDER, help="Write the figures to this file.")
 @click.option("--markdown", "markdown_path", type=FOLDER, help="Write the tables to this file; they are printed too.")
 def main(
@@ -213,18 +216,18 @@ def main(
     markdown_path: Path | None,
     **bounds: Any,
 ) -> None:
-    """Measure musix beside what else a team would serve the same models with."""
-    unknown = set(names.split(",")) - {each.name for each in PEERS}
+    """Measure musix and other servers of the same models."""
+    unknown = set(names.split(",")) - {item.name for item in PEERS}
     if unknown:
         raise click.UsageError(
-            f"--peers: expected {', '.join(each.name for each in PEERS)}, found {', '.join(unknown)}"
+            f"--peers: expected {', '.join(item.name for item in PEERS)}, found {', '.join(unknown)}"
         )
     place = _place(tracks, users, bundle, run_folder, work, rivals_python)
-    found = compare(place, tuple(names.split(",")), Bounds(**bounds))
-    tables = table.markdown(found)
+    result = compare(place, tuple(names.split(",")), Bounds(**bounds))
+    tables = markdown.page(result)
     click.echo(tables)
     if json_path:
-        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
     if markdown_path:
         markdown_path.write_text(tables)
 

@@ -1,4 +1,4 @@
-"""Growth: what a recommendation costs with more tracks, listeners, places in the list, and excluded tracks."""
+"""Time of a recommendation by number of tracks, listeners, recommended tracks and excluded tracks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ import numpy as np
 
 from musix_runtime import Engine
 from musix_runtime.models.arrays import Scores
-from perf import profile, scale, stream
+from perf import profile, scale, workload
 
 matplotlib.use("agg")
-from matplotlib import pyplot  # after the choice of a backend that needs no screen
+from matplotlib import pyplot  # after the choice of a backend without a screen
 
 SIZES = (10_000, 100_000, 1_000_000)
 LENGTHS = (1, 10, 30, 100)
@@ -29,7 +29,7 @@ TITLES = {
 
 
 def measure(work: Path, count: int) -> dict[str, dict[int, dict[str, float]]]:
-    """Median and P95 of the engine's recommend in microseconds, by what grows and how far.
+    """Return median and P95 of `Engine.recommend` in microseconds, by variable and its value.
 
     In rounds over all points, so that a slower minute of the machine is every point's.
     """
@@ -44,30 +44,30 @@ def measure(work: Path, count: int) -> dict[str, dict[int, dict[str, float]]]:
         "listeners": {size: _point(*opened(SIZES[0], size), count) for size in SIZES},
         "length": {length: _point(*small, count, limit=length) for length in LENGTHS},
         "excluded": {
-            number: _point(*middle, count, exclude_ids=stream.tracks(middle[0], number)) for number in EXCLUDED
+            number: _point(*middle, count, exclude_ids=workload.tracks(middle[0], number)) for number in EXCLUDED
         },
     }
     rounds = [{name: {x: asked() for x, asked in of.items()} for name, of in points.items()} for _ in range(ROUNDS)]
     return {
-        name: {x: profile.figures(np.concatenate([each[name][x] for each in rounds])) for x in of}
+        name: {x: profile.figures(np.concatenate([item[name][x] for item in rounds])) for x in of}
         for name, of in points.items()
     }
 
 
 def _point(bundle: Path, engine: Engine, count: int, **fields: Any) -> Callable[[], Scores]:
-    """Asks `count` questions, with these fields, and gives their times in microseconds."""
-    requests = [msgspec.structs.replace(each, **fields) for each in stream.draw(bundle, count).typed()[0]]
+    """Return the times of `count` requests with these fields, in microseconds."""
+    requests = [msgspec.structs.replace(item, **fields) for item in workload.draw(bundle, count).typed()[0]]
     return lambda: profile.times(engine, requests).sum(axis=1)
 
 
-def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
-    """The figure: a panel for each thing that grows."""
+def draw(result: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
+    """Draw the figure, with a panel for each variable."""
     figure, panels = pyplot.subplots(2, 2, figsize=(10, 7), layout="constrained")
     for panel, (name, title) in zip(panels.flat, TITLES.items(), strict=True):
-        sizes = list(found[name])
+        sizes = list(result[name])
         for key, label in (("p50_us", "median"), ("p95_us", "P95")):
             panel.plot(
-                [max(size, 1) for size in sizes], [found[name][size][key] / 1000 for size in sizes], "o-", label=label
+                [max(size, 1) for size in sizes], [result[name][size][key] / 1000 for size in sizes], "o-", label=label
             )
         panel.set_xscale("log")
         panel.set_xticks([max(size, 1) for size in sizes], [f"{size:,}" for size in sizes])
@@ -89,10 +89,10 @@ def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     "--out", type=click.Path(path_type=Path), default="build/perf/growth.png", show_default=True, help="Figure."
 )
 def main(work: Path, count: int, out: Path) -> None:
-    """Draw how the cost of a recommendation grows; the figures are written beside the figure, as JSON."""
-    found = measure(work, count)
-    out.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    draw(found, out)
+    """Draw the time of a recommendation by size. The values are written beside the figure, as JSON."""
+    result = measure(work, count)
+    out.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    draw(result, out)
     click.echo(out)
 
 

@@ -1,4 +1,4 @@
-"""Load: Locust's listeners against a server of a bundle; ends with 1 when the P95 is above the gate."""
+"""Load test with Locust of a server of a bundle. The exit code is 1 when the P95 is above the gate."""
 
 import subprocess
 import sys
@@ -21,12 +21,12 @@ FILE = Path(__file__).with_name("locustfile.py")
     "--html", type=click.Path(path_type=Path), default="build/perf/locust.html", show_default=True, help="Report."
 )
 def main(bundle: Path, seconds: int, users: int, p95_ms: float, html: Path) -> None:
-    """Serve BUNDLE, let listeners ask it, and hold the P95 against the gate."""
+    """Serve BUNDLE, send requests of simulated listeners, and compare the P95 with the gate."""
     html.parent.mkdir(parents=True, exist_ok=True)
     with servers.serve(bundle) as server:
         command = [LOCUST, "-f", FILE, "--headless", "--only-summary", "--host", server.url, "--bundle", bundle]
         command += ["--users", users, "--spawn-rate", users, "--run-time", f"{seconds}s", "--html", html]
-        done = subprocess.run([str(each) for each in [*command, "--p95-ms", p95_ms]], check=False)
+        done = subprocess.run([str(item) for item in [*command, "--p95-ms", p95_ms]], check=False)
     click.echo(html)
     sys.exit(done.returncode)
 

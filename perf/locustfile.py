@@ -1,4 +1,4 @@
-"""Listeners with sessions, for Locust: `locust -f perf/locustfile.py --bundle BUNDLE --host URL`.
+"""Simulated listeners with sessions, for Locust: `locust -f perf/locustfile.py --bundle BUNDLE --host URL`.
 
 A listener asks what to hear next, plays the best, asks again without what was proposed before, looks at what is similar
 and what a track is. The process ends with 1 when the P95 of all requests is above `--p95-ms`, or one of them failed.
@@ -39,7 +39,7 @@ def _learn(environment: Any, **_: Any) -> None:
 
 
 class Listener(FastHttpUser):
-    """One listener at a time, who thinks for a moment between two questions."""
+    """One listener at a time, with a pause between requests."""
 
     wait_time = between(0.05, 0.5)
     tracks: Any
@@ -47,32 +47,32 @@ class Listener(FastHttpUser):
 
     @task(5)
     def session(self) -> None:
-        """A list, and follow-ups that leave out what was proposed."""
+        """Request recommendations, and more that exclude the earlier ones."""
         question: dict[str, Any] = {"userId": _one(self.listeners), "limit": 10}
         seen: list[str] = []
         for _ in range(FOLLOW_UPS):
             answer = self._ask("recommend", question | {"excludeIds": seen})
-            found = [each["id"] for each in answer["data"]["recommendations"]] if answer else []
-            if not found:
+            result = [item["id"] for item in answer["data"]["recommendations"]] if answer else []
+            if not result:
                 return
-            seen += found
-            question["currentTrackId"] = found[0]
+            seen += result
+            question["currentTrackId"] = result[0]
             self.wait()  # type: ignore[no-untyped-call]
 
     @task(2)
     def newcomer(self) -> None:
-        """Somebody unknown who has heard a few tracks."""
+        """Request recommendations for an unknown user with a short history."""
         history = [_one(self.tracks) for _ in range(5)]
         self._ask("recommend", {"userId": "a listener whom nobody knows", "history": history})
 
     @task(2)
     def similar(self) -> None:
-        """What is like a track."""
+        """Request similar tracks."""
         self._ask("similar", {"trackId": _one(self.tracks)})
 
     @task(2)
     def classify(self) -> None:
-        """What a track is."""
+        """Request genre and mood of a track."""
         self._ask("classify", {"trackId": _one(self.tracks)})
 
     def _ask(self, route: str, question: dict[str, Any]) -> Any:

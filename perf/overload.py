@@ -1,4 +1,4 @@
-"""Overload: three times what a server can answer, for a minute: who is sent away, how fast, what the others get."""
+"""Overload test: three times the capacity of a server for a minute; rejections, their latency, and other requests."""
 
 from pathlib import Path
 from typing import Any
@@ -7,26 +7,26 @@ import click
 import msgspec
 import numpy as np
 
-from perf import client, servers, stream, table
+from perf import client, markdown, servers, workload
 from perf.client import Load
 from perf.servers import Server
 
-WAITING = 33  # connections of the closed loop: as many as the server lets wait, and one that is answered
+WAITING = 33  # connections of the closed loop: a full queue, and one request that is answered
 TIMES = 3
 CONNECTIONS = 256  # of the overload
-FIRST = 10  # seconds that capacity is measured
+CAPACITY_S = 10  # duration of the measurement of the capacity
 
 
 def measure(server: Server, requests: list[bytes], seconds: float) -> dict[str, Any]:
-    """Capacity in a closed loop, then `TIMES` as much on a schedule; memory (RssAnon, MB) before and after it."""
+    """Return figures of a closed loop, then of `TIMES` its rate on a schedule, and the memory (RssAnon, MB)."""
     client.run(server.url, requests, 8, 2000)  # warms up
-    most = client.run(server.url, requests, WAITING, 10**6, seconds=min(seconds, FIRST))
-    rate = TIMES * most.throughput
+    peak = client.run(server.url, requests, WAITING, 10**6, seconds=min(seconds, CAPACITY_S))
+    rate = TIMES * peak.throughput
     before = server.usage()[0].private
     load = client.run_at(server.url, requests, CONNECTIONS, int(rate * seconds), rate)
     return {
-        "capacity": most.throughput,
-        "capacity_p95_ms": most.percentile(95),
+        "capacity": peak.throughput,
+        "capacity_p95_ms": peak.percentile(95),
         "offered": rate,
         "seconds": load.seconds,
         "answered_per_s": load.throughput,
@@ -42,8 +42,8 @@ def measure(server: Server, requests: list[bytes], seconds: float) -> dict[str, 
 
 
 def _ms(load: Load, status: int, percent: float) -> float | None:
-    found = load.latencies[load.statuses == status]
-    return float(np.percentile(found, percent)) / 1000 if len(found) else None
+    result = load.latencies[load.statuses == status]
+    return float(np.percentile(result, percent)) / 1000 if len(result) else None
 
 
 @click.command()
@@ -52,13 +52,13 @@ def _ms(load: Load, status: int, percent: float) -> float | None:
 @click.option("--seconds", default=60.0, show_default=True, help="How long.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
 def main(bundle: Path, kind: str, seconds: float, json_path: Path | None) -> None:
-    """Ask the server of BUNDLE three times as much as it can answer."""
-    requests = stream.draw(bundle, 2000).requests(kind)
+    """Send three times as many requests as a server of BUNDLE can answer."""
+    requests = workload.draw(bundle, 2000).requests(kind)
     with servers.serve(bundle) as server:
-        found = measure(server, requests, seconds)
-    click.echo(table.grid(("figure", "found"), [(name, table.number(value)) for name, value in found.items()]))
+        result = measure(server, requests, seconds)
+    click.echo(markdown.grid(("figure", "found"), [(name, markdown.number(value)) for name, value in result.items()]))
     if json_path:
-        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
 if __name__ == "__main__":

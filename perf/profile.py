@@ -1,4 +1,4 @@
-"""Profile: where the time of an answer goes, engine alone, in one thread."""
+"""Profile of the stages of an answer, of the engine alone, in one thread."""
 
 from pathlib import Path
 from time import perf_counter
@@ -12,15 +12,15 @@ from musix_runtime import Engine
 from musix_runtime.models.arrays import Scores
 from musix_runtime.schemas import RecommendRequest
 from musix_runtime.timing import RECOMMEND_STAGES, StageTimer
-from perf import stream, table
-from perf.stream import BATCH_SIZE
+from perf import markdown, workload
+from perf.workload import BATCH_SIZE
 
 STAGES = (*RECOMMEND_STAGES, "JSON")
 WARM_UP = 200
 
 
 def times(engine: Engine, requests: list[RecommendRequest]) -> Scores:
-    """Microseconds of each stage of each answer, after some to warm up. Shape (requests, stages)."""
+    """Return the microseconds of each stage of each answer, after a warm-up. Shape (requests, stages)."""
     for request in requests[:WARM_UP]:
         engine.recommend(request)
     return np.array([_stages(engine, request) for request in requests]) * 1e6
@@ -34,21 +34,21 @@ def _stages(engine: Engine, request: RecommendRequest) -> list[float]:
 
 
 def figures(times: Scores) -> dict[str, float]:
-    """Median and 95th percentile of times in microseconds."""
+    """Return median and 95th percentile of times in microseconds."""
     return {"p50_us": float(np.median(times)), "p95_us": float(np.percentile(times, 95))}
 
 
 def measure(bundle: Path, count: int) -> dict[str, Any]:
-    """All figures of a bundle."""
+    """Return all figures of a bundle."""
     engine = Engine.open(bundle)
-    asked, classify = stream.draw(bundle, max(count, BATCH_SIZE)).typed()
+    asked, classify = workload.draw(bundle, max(count, BATCH_SIZE)).typed()
     stages = times(engine, asked[:count])
     columns = zip((*STAGES, "whole"), [*stages.T, stages.sum(axis=1)], strict=True)
-    found: dict[str, Any] = {"recommend": {name: figures(column) for name, column in columns}}
-    found["classify"] = figures(np.array([_timed(lambda: engine.classify(each)) for each in classify]) * 1e6)  # noqa: B023
+    result: dict[str, Any] = {"recommend": {name: figures(column) for name, column in columns}}
+    result["classify"] = figures(np.array([_timed(lambda: engine.classify(item)) for item in classify]) * 1e6)  # noqa: B023
     batches = [_timed(lambda: engine.classify_batch(classify[:BATCH_SIZE])) for _ in range(20)]
-    found["batch_tracks_per_s"] = BATCH_SIZE / float(np.median(batches))
-    return found
+    result["batch_tracks_per_s"] = BATCH_SIZE / float(np.median(batches))
+    return result
 
 
 def _timed(call: Any) -> float:
@@ -62,14 +62,14 @@ def _timed(call: Any) -> float:
 @click.option("--count", default=3000, show_default=True, help="Questions.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file.")
 def main(bundle: Path, count: int, json_path: Path | None) -> None:
-    """Show how the time of the answers of BUNDLE divides, in microseconds."""
-    found = measure(bundle, count)
-    rows = [*found["recommend"].items(), ("classify", found["classify"])]
-    shown = [(name, table.number(of["p50_us"]), table.number(of["p95_us"])) for name, of in rows]
-    click.echo(table.grid(("stage", "P50 us", "P95 us"), shown))
-    click.echo(f"\nBatches of 1,000 tracks: {found['batch_tracks_per_s']:,.0f} tracks/s.")
+    """Show the time of each stage of the answers of BUNDLE, in microseconds."""
+    result = measure(bundle, count)
+    rows = [*result["recommend"].items(), ("classify", result["classify"])]
+    shown = [(name, markdown.number(of["p50_us"]), markdown.number(of["p95_us"])) for name, of in rows]
+    click.echo(markdown.grid(("stage", "P50 us", "P95 us"), shown))
+    click.echo(f"\nBatches of 1,000 tracks: {result['batch_tracks_per_s']:,.0f} tracks/s.")
     if json_path:
-        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        json_path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
 if __name__ == "__main__":

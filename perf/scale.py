@@ -1,4 +1,4 @@
-"""Scale: a bundle of any size by the real exporter: trained models over a simulated catalogue and its listening."""
+"""Bundles of any size by the real exporter: trained models with a simulated catalogue and interactions."""
 
 import hashlib
 import resource
@@ -18,16 +18,16 @@ from musix_trainer.data.interactions import Interactions
 from musix_trainer.models import content, item_stats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.run import Run
-from perf import draw
+from perf import simulation
 from perf.peers import files
 
 RECIPE = Path(__file__).with_name("models.toml")
 SEED = 7
-HOMES = 1  # clusters that a listener is at home in
+HOMES = 1  # clusters of a listener
 
 
 def build(tracks: int, listeners: int, out: Path, models: Path, homes: int = HOMES) -> Path:
-    """The bundle of that size in the folder `out`, with what the rival servers load in `out`/native; made when missing.
+    """Return the bundle of that size in `out`, with the files of the peers in `out`/native. Makes it if missing.
 
     `models` is the run folder that the five models come from; trained by models.toml when there is none.
     """
@@ -42,14 +42,14 @@ def build(tracks: int, listeners: int, out: Path, models: Path, homes: int = HOM
 
 
 def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run:
-    """The models of `small` over a catalogue of `tracks` and a listening of `listeners` drawn around its own."""
+    """Return the models of `small` with a catalogue and interactions simulated around its own."""
     rng = np.random.default_rng(SEED)
     progress.say(f"drawing {tracks:,} tracks and the histories of {listeners:,} listeners")
-    world = draw.world(small.catalogue, tracks, rng)
-    heard = draw.histories(world, listeners, homes, rng)
+    world = simulation.world(small.catalogue, tracks, rng)
+    heard = simulation.histories(world, listeners, homes, rng)
     settings = small.recipe
     progress.say("drawing factors")
-    collab = draw.collab_model(world, heard, settings.collab.no_components, settings.collab.fold_in_ridge, rng)
+    collab = simulation.collab_model(world, heard, settings.collab.no_components, settings.collab.fold_in_ridge, rng)
     progress.say("computing moods, content vectors and popularity")
     moods = _moods(small.mood, world.catalogue.inputs)
     vectors, card = content.train(world.catalogue, moods, settings.content)
@@ -62,7 +62,7 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
         models={
             **small.models,
             "catalog": item_stats.train(world.catalogue, moods, plays, settings.catalog),
-            "genre": draw.genre_model(small.genre, small.catalogue, world),
+            "genre": simulation.genre_model(small.genre, small.catalogue, world),
             "collab": collab,
             "content": vectors,
         },
@@ -79,7 +79,7 @@ def _trained(models: Path) -> Run:
 
 def _moods(model: MoodModel, inputs: Floats) -> Floats:
     audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
-    return np.concatenate([model.probabilities(audio[start:stop]) for start, stop in draw.chunks(len(audio))])
+    return np.concatenate([model.probabilities(audio[start:stop]) for start, stop in simulation.chunks(len(audio))])
 
 
 def _provenance(small: Run, tracks: int, listeners: int, homes: int, plays: int) -> Provenance:
@@ -102,7 +102,7 @@ def _provenance(small: Run, tracks: int, listeners: int, homes: int, plays: int)
 @click.option("--models", type=click.Path(path_type=Path), help="Run folder of the models; default: OUT/models.")
 @click.option("--homes", default=HOMES, show_default=True, help="Clusters a listener is at home in: more are harder.")
 def main(tracks: int, users: int, out: Path, models: Path | None, homes: int) -> None:
-    """Make a bundle of TRACKS x USERS, its models trained, its catalogue and listening simulated."""
+    """Make a bundle of TRACKS x USERS with trained models and a simulated catalogue and interactions."""
     click.echo(build(tracks, users, out, models or out / "models", homes))
     progress.say(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30:.2f} GiB")
 

@@ -1,4 +1,4 @@
-"""Servers: processes of our own on free ports of this machine, timed at their start, measured, ended by their id."""
+"""Server processes on free ports of this machine: timed at their start, measured, and ended by their ids."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ import psutil
 from perf import client
 
 HOST = "127.0.0.1"
-START = 120.0  # seconds that a server may take to its first answer
-STOP = 20.0  # seconds that it may take to end
+START_TIMEOUT_S = 120.0  # to the first response
+STOP_TIMEOUT_S = 20.0
 MUSIX = Path(sys.executable).with_name("musix")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process holds, in MB (1e6 bytes), and the processor time that it took so far, in seconds."""
+    """Memory of one process in MB (1e6 bytes), and its processor time in seconds."""
 
     pid: int
     cpu: float
@@ -35,7 +35,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server and what it took to its first good answer."""
+    """A running server, and the time to its first response with status 200."""
 
     process: psutil.Process
     port: int
@@ -47,21 +47,21 @@ class Server:
         return f"http://{HOST}:{self.port}"
 
     def usage(self) -> list[Usage]:
-        """Each of the server's living processes, the one with most private memory first."""
-        found = [_usage(each) for each in [self.process, *self.process.children(recursive=True)]]
-        return sorted(found, key=lambda each: -each.private)
+        """Return the usage of the running processes of the server, the one with most private memory first."""
+        result = [_usage(item) for item in [self.process, *self.process.children(recursive=True)]]
+        return sorted(result, key=lambda item: -item.private)
 
     def cpu_seconds(self) -> float:
-        """Processor time of all its living processes so far."""
-        return sum(each.cpu for each in self.usage())
+        """Return the processor time of all its running processes."""
+        return sum(item.cpu for item in self.usage())
 
 
 @contextmanager
 def serve(bundle: Path, *, workers: int = 1, probe: bytes | None = None, **environment: str) -> Iterator[Server]:
-    """`musix serve` of a bundle or store; `environment` adds variables, such as MUSIX_POLL_INTERVAL_S="1"."""
+    """Run `musix serve` of a bundle or registry; `environment` adds variables, such as MUSIX_POLL_INTERVAL_S="1"."""
     port = free_port()
     command = [MUSIX, "serve", bundle, "--host", HOST, "--port", port, "--workers", workers]
-    with start([str(each) for each in command], port, probe or client.get("/ready"), **environment) as server:
+    with start([str(item) for item in command], port, probe or client.get("/ready"), **environment) as server:
         yield server
 
 
@@ -77,26 +77,26 @@ def start(command: Sequence[str], port: int, probe: bytes, **environment: str) -
         with log.open("wb") as output:
             process = psutil.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
         try:
-            _wait(process, f"http://{HOST}:{port}", probe, log, begun + START)
+            _wait(process, f"http://{HOST}:{port}", probe, log, begun + START_TIMEOUT_S)
             yield Server(psutil.Process(process.pid), port, time.perf_counter() - begun, log)
         finally:
             stop(process)
 
 
 def stop(process: psutil.Popen) -> None:
-    """End a process that we started, and its children; by force when it takes too long."""
+    """End a process that this one has started, and its children; by force after `STOP_TIMEOUT_S`."""
     whole = [process, *_children(process)]
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-    _, left = psutil.wait_procs(whole, STOP)
-    for each in left:
-        each.kill()
-    psutil.wait_procs(left, STOP)
+    _, left = psutil.wait_procs(whole, STOP_TIMEOUT_S)
+    for item in left:
+        item.kill()
+    psutil.wait_procs(left, STOP_TIMEOUT_S)
     process.wait()
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -109,7 +109,7 @@ def _wait(process: psutil.Popen, url: str, probe: bytes, log: Path, end: float) 
         try:
             status, body = client.ask(url, probe)
         except OSError:
-            time.sleep(0.01)  # nobody listens yet
+            time.sleep(0.01)  # not listening yet
             continue
         if status == 200:
             return
@@ -121,10 +121,10 @@ def _wait(process: psutil.Popen, url: str, probe: bytes, log: Path, end: float) 
 
 def _children(process: psutil.Popen) -> list[psutil.Process]:
     try:
-        found: list[psutil.Process] = process.children(recursive=True)
+        result: list[psutil.Process] = process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-    return found
+    return result
 
 
 def _usage(process: psutil.Process) -> Usage:
@@ -132,7 +132,7 @@ def _usage(process: psutil.Process) -> Usage:
     status, shares = dict(_fields(folder / "status")), dict(_fields(folder / "smaps_rollup"))
     times = process.cpu_times()
     sizes = (status["RssAnon"], status["VmRSS"], shares["Pss"])
-    return Usage(process.pid, times.user + times.system, *(int(each.split()[0]) * 1024 / 1e6 for each in sizes))
+    return Usage(process.pid, times.user + times.system, *(int(item.split()[0]) * 1024 / 1e6 for item in sizes))
 
 
 def _fields(path: Path) -> Iterator[tuple[str, str]]:

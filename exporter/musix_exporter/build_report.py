@@ -1,16 +1,16 @@
-"""Result: what a build came to, for people, for a CI job's page and for programs."""
+"""Report of a build: as lines for a terminal, as Markdown for a page of a CI job, and as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from musix_exporter.gates import Gate, shown
+from musix_exporter.gates import Gate, format_figure
 from musix_runtime.bundle.reader import Bundle
 
 
-class Result(msgspec.Struct, frozen=True):
-    """A built bundle and how it stands to its gates. `path` is None when a gate failed, as no bundle was left."""
+class BuildReport(msgspec.Struct, frozen=True):
+    """A bundle and the results of its gates. `path` is None when a gate failed, because the bundle was not kept."""
 
     label: str
     digest: str
@@ -21,43 +21,47 @@ class Result(msgspec.Struct, frozen=True):
     parity: dict[str, float]
 
     @classmethod
-    def of(cls, bundle: Bundle, gates: list[Gate], path: Path) -> "Result":
-        """The result of a bundle that shall stand at `path`."""
-        manifest, passed = bundle.manifest, all(each.passed for each in gates)
+    def of(cls, bundle: Bundle, gates: list[Gate], path: Path) -> "BuildReport":
+        """Return the report of a bundle that is kept at `path` if all gates pass."""
+        manifest, passed = bundle.manifest, all(gate.passed for gate in gates)
         label = f"{manifest.name}-{manifest.version}"
-        place = str(path) if passed else None
-        return cls(label, bundle.digest, place, passed, gates, manifest.part_bytes(), manifest.parity)
+        kept = str(path) if passed else None
+        return cls(label, bundle.digest, kept, passed, gates, manifest.part_bytes(), manifest.parity)
 
     def json(self) -> bytes:
-        """The result as JSON, a line feed at the end."""
+        """Return the report as JSON with a line feed at the end."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
-    def table(self) -> str:
-        """The gates as lines for a terminal."""
-        lines = [
-            f"  {name:<44} {found:>18}   {allowed:<22} {verdict}" for name, found, allowed, verdict in self._rows()
-        ]
-        return "\n".join(["\ngates: found against allowed", *(lines or ["  the recipe sets none"])])
+    def lines(self) -> Iterator[str]:
+        """Yield the results of the gates as lines for a terminal."""
+        yield "gates: found against allowed"
+        if not self.gates:
+            yield "  the recipe sets none"
+        for name, found, allowed, verdict in self._rows():
+            yield f"  {name:<44} {found:>18}   {allowed:<22} {verdict}"
 
     def markdown(self) -> str:
-        """The result as a page of Markdown."""
+        """Return the report as a page of Markdown."""
         verdict = "built" if self.passed else "not built, a gate failed"
-        sizes = [(part, f"{size:,}", _error(self.parity.get(part))) for part, size in self.sizes.items()]
+        sizes = [(part, f"{size:,}", _format_error(self.parity.get(part))) for part, size in self.sizes.items()]
         return "\n\n".join(
             [
                 f"# {self.label}: {verdict}",
                 f"Digest `{self.digest}`",
                 "## Gates",
-                _grid(("gate", "found", "allowed", ""), self._rows()) if self.gates else "The recipe sets none.",
+                _markdown_table(("gate", "found", "allowed", ""), self._rows())
+                if self.gates
+                else "The recipe sets none.",
                 "## Parts",
-                _grid(("part", "bytes", "largest error against the native model"), sizes),
+                _markdown_table(("part", "bytes", "largest error against the native model"), sizes),
                 "",
             ]
         )
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         return [
-            (each.name, shown(each.found), f"{each.bound} {shown(each.allowed)}", _verdict(each)) for each in self.gates
+            (gate.name, format_figure(gate.found), f"{gate.bound} {format_figure(gate.allowed)}", _verdict(gate))
+            for gate in self.gates
         ]
 
 
@@ -67,10 +71,10 @@ def _verdict(gate: Gate) -> str:
     return "passed" if gate.passed else "FAILED"
 
 
-def _error(error: float | None) -> str:
+def _format_error(error: float | None) -> str:
     return "" if error is None else f"{error:.2g}"
 
 
-def _grid(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(each.replace("|", "\\|") for each in line) + " |" for line in lines)
+def _markdown_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

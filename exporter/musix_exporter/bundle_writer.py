@@ -1,4 +1,4 @@
-"""Writer of a bundle's files: each in its place, arrays in the format's dtype, their sizes as counts."""
+"""Writer of the files of a bundle. It checks the names and dtypes, and collects the sizes of named dimensions."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +12,10 @@ from musix_runtime.bundle.part import Layout
 
 @dataclass(frozen=True)
 class BundleWriter:
-    """Writes below `root` the files of the layout, and nothing else.
+    """Writes the files of the layout below `root`, and no others.
 
-    `counts` are the sizes of the named dimensions of the arrays written so far, `indexes` the infos of the indexes.
+    `counts` has the sizes of the named dimensions of the arrays written so far, `indexes` the descriptions of the
+    indexes written so far.
     """
 
     root: Path
@@ -23,7 +24,7 @@ class BundleWriter:
     indexes: dict[str, IndexInfo] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """Return the path of a file, its folder made. Raises KeyError for a name that is not in the layout."""
+        """Return the path of a file and make its folder. Raises KeyError for a name that is not in the layout."""
         if name not in self.layout.files:
             raise KeyError(f"{name} is not a file of the bundle format")
         path = self.root / name
@@ -37,7 +38,7 @@ class BundleWriter:
     def add_array(self, name: str, array: NDArray[np.generic]) -> None:
         """Write an array. Raises TypeError unless it has the declared dtype: a silent cast would hide a mistake.
 
-        Raises ValueError when a dimension has another size than in an array before it.
+        Raises ValueError when a dimension has a different size in an earlier array.
         """
         path = self.path(name)
         expected = self.layout.arrays[name]
@@ -48,7 +49,7 @@ class BundleWriter:
         np.save(path, np.ascontiguousarray(array), allow_pickle=False)
 
     def _count(self, name: str, dim: Dim, size: int) -> None:
-        """Note the size of a dimension. The number of families is not among the counts."""
+        """Record the size of a dimension. The number of families is not among the counts."""
         if isinstance(dim, int):
             return
         count, _, plus = dim.partition("+")
@@ -61,7 +62,7 @@ class BundleWriter:
 
 @dataclass(frozen=True)
 class PartWriter:
-    """Writes the files of the part `part`, by their names in its folder."""
+    """Writes the files of the part `part`. Names are relative to its folder."""
 
     part: str
     bundle: BundleWriter

@@ -1,4 +1,4 @@
-"""Catalog: ids, metadata and per-track numbers as arrays that are mapped, not loaded."""
+"""Export of the catalog: ids, titles, artists and features of the tracks as arrays that the runtime maps."""
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from musix_trainer.run import Run
 def convert(run: Run, writer: PartWriter) -> None:
     """Write the catalog part."""
     frame, ids = run.catalogue.frame, run.catalogue.ids
-    writer.add_array("ids", np.array([each.encode() for each in ids["track_id"]]))
+    writer.add_array("ids", np.array([track_id.encode() for track_id in ids["track_id"]]))
     writer.add_array("id_rows", ids["row"].to_numpy().astype(np.int32))
-    writer.add_array("track_ids", np.array([each.encode() for each in frame["track_id"]]))
+    writer.add_array("track_ids", np.array([track_id.encode() for track_id in frame["track_id"]]))
     for column, name in (("track_name", "name"), ("artists", "artist")):
         offsets, data = Strings.pack(frame[column].to_list())
         writer.add_array(f"{name}_offsets", offsets)

@@ -10,7 +10,7 @@ from musix_trainer.cli import DATA, OUT, RECIPE
 if TYPE_CHECKING:
     from musix_runtime.bundle.reader import Bundle
 
-REPLACE = click.option("--replace", is_flag=True, help="Write over a bundle of the same name and version.")
+REPLACE = click.option("--replace", is_flag=True, help="Replace a bundle of the same name and version.")
 FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
@@ -19,15 +19,15 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @OUT
 @REPLACE
 def export(run_path: Path, out: Path, replace: bool) -> None:
-    """Convert the run folder RUN to the bundle OUT/NAME-VERSION, whatever its recipe's gates say."""
+    """Convert the run folder RUN to the bundle OUT/NAME-VERSION. Does not measure the gates of its recipe."""
     from musix_exporter import export
-    from musix_runtime.cli.main import print_card
+    from musix_runtime.cli.output import print_card
     from musix_trainer.run import Run
 
     run = Run.load(run_path)
     bundle = export.export(run, out / run.recipe.label, replace)
     print_card(bundle)
-    _tell(bundle)
+    _print_digest(bundle)
 
 
 @click.command()
@@ -35,7 +35,7 @@ def export(run_path: Path, out: Path, replace: bool) -> None:
 @DATA
 @OUT
 @REPLACE
-@click.option("--json", "json_path", type=FILE, help="File for the result as JSON, gates and all.")
+@click.option("--json", "json_path", type=FILE, help="File for the result with all gates, as JSON.")
 @click.option("--summary", "summary_path", type=FILE, help="File for the result as Markdown, for a CI job's page.")
 def build(
     recipe_path: Path,
@@ -45,14 +45,14 @@ def build(
     json_path: Path | None,
     summary_path: Path | None,
 ) -> None:
-    """Train RECIPE, export, verify and hold against its gates: leaves the bundle OUT/NAME-VERSION, its run in OUT/runs.
+    """Train RECIPE, export and verify the bundle OUT/NAME-VERSION, and check its gates. Keeps the run in OUT/runs.
 
-    When a gate fails, both files are written all the same, the run stays, and no bundle is left.
+    When a gate fails, no bundle is written; the run, and the files of --json and --summary, are.
     """
     from musix_exporter import export, gates
-    from musix_exporter.build_report import Result
+    from musix_exporter.build_report import BuildReport
     from musix_runtime.atomic import check_free, check_writable, sole_writer, write_file
-    from musix_runtime.cli.main import print_card
+    from musix_runtime.cli.output import print_card, print_line
     from musix_trainer import recipe, run
 
     recipe_file = recipe.read(recipe_path)
@@ -63,25 +63,27 @@ def build(
         check_writable(out)
     else:
         check_free(path)
-    for each in (json_path, summary_path):
-        if each:
-            check_writable(each.parent)
+    for file in (json_path, summary_path):
+        if file:
+            check_writable(file.parent)
 
     def check(bundle: "Bundle") -> None:
         measured = gates.measure(bundle, recipe_file.recipe.gates)
-        result = Result.of(bundle, measured, path)
+        report = BuildReport.of(bundle, measured, path)
         if json_path:
-            write_file(json_path, result.json())
+            write_file(json_path, report.json())
         if summary_path:
-            write_file(summary_path, result.markdown().encode())
+            write_file(summary_path, report.markdown().encode())
         print_card(bundle)
-        click.echo(result.table())
+        print_line()
+        for line in report.lines():
+            print_line(line)
         gates.check(measured, path.name, run_path)
 
     with sole_writer(path.with_name(f"{path.name}.build")):
         trained = run.train(recipe_file, data)
         trained.save(run_path)
-        _tell(export.export(trained, path, replace, check))
+        _print_digest(export.export(trained, path, replace, check))
 
 
 @click.command()
@@ -89,14 +91,22 @@ def build(
 @DATA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
-    """Build BUNDLE again from its provenance, and say whether it is equal, or which files differ and why."""
+    """Build BUNDLE again from its provenance and compare: shows which files differ, and why."""
     from musix_exporter.rebuild import rebuild as rebuild_bundle
+    from musix_runtime.cli.output import print_json, print_line
     from musix_runtime.models.parts import open_bundle
 
-    found = rebuild_bundle(open_bundle(bundle), data)
-    click.echo(found.json() if as_json else found.text())
-    found.check()
+    report = rebuild_bundle(open_bundle(bundle), data)
+    if as_json:
+        print_json(report)
+    else:
+        for line in report.lines():
+            print_line(line)
+    report.check()
 
 
-def _tell(bundle: "Bundle") -> None:
-    click.echo(f"\n{bundle.path}\ndigest {bundle.digest}")
+def _print_digest(bundle: "Bundle") -> None:
+    from musix_runtime.cli.output import print_line
+
+    for line in ("", bundle.path, f"digest {bundle.digest}"):
+        print_line(line)

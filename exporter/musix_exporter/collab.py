@@ -1,4 +1,4 @@
-"""Collab: factors and histories as arrays, the factors of tracks with an index."""
+"""Export of the collab part: factors and histories as arrays, and an index of the factors of the tracks."""
 
 import numpy as np
 
@@ -12,10 +12,10 @@ TRACK_FACTORS = "track_factors"
 
 
 def convert(run: Run, writer: PartWriter) -> None:
-    """Write the collab part: every array of the model under its own name, and the index of the tracks' factors."""
+    """Write the collab part: the arrays of the model under their own names, and the index of the track factors."""
     model = run.collab
     for name, array in vars(model).items():
-        if name != TRACK_FACTORS:  # written with its index
+        if name != TRACK_FACTORS:  # which `index.add` writes
             writer.add_array(name, array)
     queries = np.array(model.listener_factors[index.sample(len(model.listeners))])
     queries[:, -1] = 1
@@ -23,7 +23,7 @@ def convert(run: Run, writer: PartWriter) -> None:
 
 
 def _parity(inputs: ParityInputs) -> float:
-    """Compare LightFM's own scores with products of the listener's factors with those in the index."""
+    """Compare LightFM's own scores with the inner products of listener factors and indexed track factors."""
     model, rng = inputs.engine.retriever.collab, inputs.rng
     positions = rng.integers(0, len(model.rows), PARITY_CASES)
     worst = 0.0
@@ -40,5 +40,5 @@ PART = Part(
     convert,
     parity=_parity,
     native=lambda run: run.collab.runtime(),
-    golden_tolerance=1e-5,  # scores carry 6 digits: the change by rounding alone, and little more
+    golden_tolerance=1e-5,  # scores have 6 digits: a little more than the rounding error
 )

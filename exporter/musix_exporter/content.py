@@ -1,4 +1,4 @@
-"""Content: vectors with an index."""
+"""Export of the content part: vectors of the tracks, and their index."""
 
 import numpy as np
 
@@ -11,18 +11,18 @@ from musix_trainer.run import Run
 
 
 def convert(run: Run, writer: PartWriter) -> None:
-    """Write the content part. Recall is measured for tracks, and for profiles of listeners."""
+    """Write the content part. Recall is measured with vectors of tracks and with profiles of listeners."""
     vectors, collab = run.content.vectors, run.collab
-    playing = vectors[index.sample(len(vectors))]
+    tracks = vectors[index.sample(len(vectors))]
     listeners = index.sample(len(collab.listeners))
     histories = [collab.history_rows[slice(*collab.history_offsets[i : i + 2])] for i in listeners]
     profiles = unit(np.array([vectors[rows].mean(axis=0) for rows in histories]))
-    queries = np.concatenate([playing[::2], profiles[::2]])
+    queries = np.concatenate([tracks[::2], profiles[::2]])
     index.add("index", "vectors", vectors, queries, run.recipe, writer)
 
 
 def _parity(inputs: ParityInputs) -> float:
-    """Compare cosines by numpy with those of the index; where it is exact, its rows must be the nearest ones."""
+    """Compare cosines by numpy with those of the index. An exact index must also return the nearest rows."""
     exact = inputs.engine.bundle.manifest.indexes["content/index.faiss"].kind == "flat"
     vectors, worst = inputs.run.content.vectors, 0.0
     for row in inputs.rng.integers(0, len(vectors), 32):
@@ -39,5 +39,5 @@ PART = Part(
     convert,
     parity=_parity,
     native=lambda run: run.content.runtime(),
-    golden_tolerance=1e-5,  # scores carry 6 digits: the change by rounding alone, and little more
+    golden_tolerance=1e-5,  # scores have 6 digits: a little more than the rounding error
 )

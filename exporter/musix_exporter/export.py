@@ -1,4 +1,4 @@
-"""Export: a run becomes a bundle folder, its manifest written last."""
+"""Export of a run to a bundle folder. The manifest is written last."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -29,17 +29,18 @@ def export(
     check: Callable[[Bundle], None] | None = None,
     parts: Sequence[Part] = PARTS,
 ) -> Bundle:
-    """Write the bundle folder `path`: convert the parts, measure parity, verify. Whole or not at all.
+    """Write the bundle folder `path`, whole or not at all: convert the parts, measure parity, verify.
 
-    `check` is given the bundle before it gets its name; what it raises leaves no bundle, and an older one as it was.
-    Raises ParityError when a converted part is off, OutputError when `path` is taken and shall not be replaced.
+    `check` is called with the verified bundle before it appears at `path`. When it raises an error, no bundle is
+    written, and an older one is kept. Raises ParityError when the error of a converted part is above its tolerance,
+    OutputError when `path` exists and `replace` is False.
     """
     runtime_parts = tuple(part.runtime for part in parts)
     with new_folder(path, replace) as target:
         writer = BundleWriter(target, Layout(runtime_parts))
         for part in parts:
             part.convert(run, PartWriter(part.name, writer))
-        writer.add_bytes(GOLDEN, msgspec.json.encode(Golden({}, [], [])))  # replaced once there is an engine
+        writer.add_bytes(GOLDEN, msgspec.json.encode(Golden({}, [], [])))  # a placeholder: the cases need an engine
         _write(_manifest(run, writer, {}), target)
         engine = Engine.from_bundle(Bundle.open(target, runtime_parts))
         errors = parity.measure(run, engine, parts)

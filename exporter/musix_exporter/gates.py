@@ -18,7 +18,7 @@ Bound = Literal["at least", "at most"]
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """A figure and its limit. `found` is None where the host cannot measure it: such a gate passes."""
+    """A figure and its limit. `found` is None when the host cannot measure it: then the gate passes."""
 
     name: str
     found: float | None
@@ -40,18 +40,19 @@ def measure(bundle: Bundle, gates: Gates) -> list[Gate]:
 
 
 def check(measured: list[Gate], label: str, run: Path) -> None:
-    """Raise GateError that names every gate which did not pass, with found and allowed, and the folder of the run."""
-    failed = [each for each in measured if not each.passed]
+    """Raise GateError if a gate failed. The message has each failed gate, its figure and limit, and the run folder."""
+    failed = [gate for gate in measured if not gate.passed]
     if failed:
-        told = "; ".join(
-            f"{each.name}: expected {each.bound} {shown(each.allowed)}, found {shown(each.found)}" for each in failed
+        failures = "; ".join(
+            f"{gate.name}: expected {gate.bound} {format_figure(gate.allowed)}, found {format_figure(gate.found)}"
+            for gate in failed
         )
         count = f"{len(failed)} of {len(measured)} gates failed"
-        raise GateError(f"{label}: {count}: {told}. No bundle was left; the run is in {run}")
+        raise GateError(f"{label}: {count}: {failures}. No bundle was written; the run is in {run}")
 
 
-def shown(figure: float | None) -> str:
-    """A figure as people read it."""
+def format_figure(figure: float | None) -> str:
+    """Return a figure as text: whole numbers with commas, others with four digits."""
     if figure is None:
         return "not measured here"
     return f"{figure:,.0f}" if figure == int(figure) else f"{figure:.4g}"
@@ -88,12 +89,12 @@ def _time(bundle: Bundle, gates: Gates) -> Iterator[Gate]:
     limits = dict(_limits(gates.time))
     if limits:
         engine = Engine.open(bundle.path)
-        for answer, allowed in limits.items():
-            yield _gate(f"time.{answer}", resource_usage.multiple(engine, answer), "at most", allowed)
+        for method, allowed in limits.items():
+            yield _gate(f"time.{method}", resource_usage.time_ratio(engine, method), "at most", allowed)
 
 
 def _limits(section: Section) -> Iterator[tuple[str, float]]:
-    """The limits that the recipe sets in a section."""
+    """Yield the limits that the recipe sets in a section."""
     for name in section.__struct_fields__:
         allowed = getattr(section, name)
         if allowed is not None:

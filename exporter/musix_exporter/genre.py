@@ -1,4 +1,4 @@
-"""Genre: the whole ensemble as one ONNX graph, and the artists' factors that feed it."""
+"""Export of the genre part: the whole ensemble as one ONNX graph, and the artist factors that are its input."""
 
 import json
 from collections import defaultdict
@@ -151,14 +151,14 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
 
 
 def _trees(booster: XGBClassifier) -> list[onnx.AttributeProto]:
-    """The booster as attributes of a TreeEnsembleRegressor that gives its margins, a target a family.
+    """Return the attributes of a TreeEnsembleRegressor that computes the margins of the booster, a target per family.
 
-    Other objectives and boosters convert without complaint, and wrongly: they are refused.
+    Raises ValueError for other objectives and boosters, which the converter converts wrongly without an error.
     """
-    found = booster.get_xgb_params()
-    if found["objective"] != "multi:softprob" or found.get("booster") not in (None, "gbtree"):
+    params = booster.get_xgb_params()
+    if params["objective"] != "multi:softprob" or params.get("booster") not in (None, "gbtree"):
         raise ValueError(
-            f"genre: expected gbtree with multi:softprob, found {found.get('booster')} with {found['objective']}"
+            f"genre: expected gbtree with multi:softprob, found {params.get('booster')} with {params['objective']}"
         )
     learner = json.loads(booster.get_booster().save_raw("json"))["learner"]
     trees = learner["gradient_booster"]["model"]["trees"]
@@ -172,7 +172,7 @@ def _trees(booster: XGBClassifier) -> list[onnx.AttributeProto]:
 
 
 def _scalar_trees(booster: XGBClassifier) -> dict[str, Any]:
-    """One tree a family and round, by the converter."""
+    """Return the attributes of an ensemble with one tree for each family and round, made by the converter."""
     update_registered_converter(
         XGBClassifier,
         "XGBoostXGBClassifier",
@@ -190,9 +190,10 @@ def _scalar_trees(booster: XGBClassifier) -> dict[str, Any]:
 
 
 def _vector_trees(trees: list[dict[str, Any]]) -> dict[str, Any]:
-    """One tree a round, a vector a leaf, which the converter does not know.
+    """Return the attributes of an ensemble with one tree for each round, whose leaves are vectors.
 
-    Read from XGBoost's own JSON: a leaf has no left child, and for right child its place among the leaf vectors.
+    The converter does not support it, so it is read from XGBoost's JSON. There a leaf has no left child, and its right
+    child is the position of its vector among the leaf vectors.
     """
     attributes: dict[str, list[Any]] = defaultdict(list)
     for number, tree in enumerate(trees):
@@ -230,5 +231,5 @@ PART = Part(
     convert,
     parity=_parity,
     native=lambda run: run.genre,
-    golden_tolerance=2e-4,  # confidences carry 4 digits: the change by rounding alone, and little more
+    golden_tolerance=2e-4,  # confidences have 4 digits: a little more than the rounding error
 )

@@ -1,4 +1,4 @@
-"""Golden cases: the runtime's engine with the native models in it answers questions that reach every path."""
+"""Golden cases: responses of the runtime's engine with the native models to requests that cover every path."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,112 +20,120 @@ from musix_trainer.run import Run
 
 T = TypeVar("T", bound=msgspec.Struct)
 CASES = 64
-STABLE_SHARE = 0.5  # of the tolerance: what a case may be off by on this host
-SHAKE = 1e-6  # of a score: as much as another host's rounding may change
-DRAWS = 20  # requests of one kind that are tried before none is stable
+STABLE_SHARE = 0.5  # share of the tolerance that a case may use up on this host
+SCORE_NOISE = 1e-6  # by which rounding on another host may change a score
+MAX_DRAWS = 20  # random requests of one kind, one of which must have a stable response
 
 
 def cases(run: Run, engine: Engine, parts: Sequence[Part] = PARTS) -> Golden:
-    """Return requests, and responses by PyTorch, XGBoost and LightFM in place of the bundle's graphs and arrays.
+    """Return requests, and the responses of PyTorch, XGBoost and LightFM to them.
 
-    A request whose response hangs on a near tie is drawn anew: it would fail on another host, or already here. Raises
-    GoldenError when `DRAWS` requests of a kind are like that: then it is not chance.
+    A request whose response depends on a near tie is replaced: the case would fail on another host, or on this one.
+    Raises GoldenError when `MAX_DRAWS` requests of one kind are like that.
     """
     native = engine.with_models(**_native_models(run, engine, parts))
     session = engine.ranker.session
-    shaken = [engine.with_models(ranker=Ranker(_Shaken(session, sign))) for sign in (-1, 1)]
+    noisy = [engine.with_models(ranker=Ranker(_NoisySession(session, sign))) for sign in (-1, 1)]
     tolerance = {part.name: part.golden_tolerance for part in parts if part.golden_tolerance is not None}
     stable = {part: allowed * STABLE_SHARE for part, allowed in tolerance.items()}
     rng = np.random.default_rng(0)
 
     def classify(number: int) -> Golden:
         request = _classify(run, rng, number)
-        return Golden(stable, [ClassifyCase(request, _timeless(native.classify(request), "timestamp"))], [])
+        return Golden(stable, [ClassifyCase(request, _without(native.classify(request), "timestamp"))], [])
 
     def recommend(number: int) -> Golden:
         request = _recommend(run, rng, number)
-        return Golden(stable, [], [RecommendCase(request, _timeless(native.recommend(request), "generated_at"))])
+        return Golden(stable, [], [RecommendCase(request, _without(native.recommend(request), "generated_at"))])
 
     return Golden(
         tolerance,
         [_stable(classify, number, [engine]).classify[0] for number in range(CASES)],
-        [_stable(recommend, number, [engine, *shaken]).recommend[0] for number in range(CASES)],
+        [_stable(recommend, number, [engine, *noisy]).recommend[0] for number in range(CASES)],
     )
 
 
 def _native_models(run: Run, engine: Engine, parts: Sequence[Part]) -> dict[str, Any]:
-    """Return the native models of the parts. A part with an index keeps the bundle's unless all are exact: another
-    search would find other candidates, and its recall is in the manifest."""
+    """Return the native models of the parts.
+
+    When an index is approximate, parts with an index are left out: an exact search would find other candidates. The
+    recall of the index is in the manifest.
+    """
     exact = all(info.kind == "flat" for info in engine.bundle.manifest.indexes.values())
     return {part.name: part.native(run) for part in parts if part.native and (exact or not part.runtime.indexes)}
 
 
 def _stable(draw: Callable[[int], Golden], number: int, engines: Sequence[Engine]) -> Golden:
-    """A case that every engine answers alike. Raises GoldenError when there is none."""
-    for _ in range(DRAWS):
+    """Return the first drawn case that all engines answer equally. Raises GoldenError when there is none."""
+    for _ in range(MAX_DRAWS):
         case = draw(number)
         try:
-            for each in engines:
-                replay(each, case)
+            for engine in engines:
+                replay(engine, case)
         except GoldenError as error:
-            unlike = error
+            last_error = error
         else:
             return case
-    raise unlike
+    raise last_error
 
 
 @dataclass(frozen=True)
-class _Shaken:
-    """A ranker's session whose scores are off by `SHAKE`, one up and one down in turn."""
+class _NoisySession:
+    """A session of the ranker graph that alternately adds `SCORE_NOISE` to a score and subtracts it from the next."""
 
     session: Any
     sign: int
 
     def run(self, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
         (scores,) = self.session.run(outputs, feed)
-        shakes = np.where(np.arange(len(scores)) % 2, SHAKE, -SHAKE)[:, None] * self.sign
-        return [(scores + shakes).astype(np.float32)]
+        noise = np.where(np.arange(len(scores)) % 2, SCORE_NOISE, -SCORE_NOISE)[:, None] * self.sign
+        return [(scores + noise).astype(np.float32)]
 
 
-def _timeless(answer: T, field: str) -> T:
-    return msgspec.structs.replace(answer, **{field: ""})
+def _without(response: T, field: str) -> T:
+    """Return the response with an empty `field`, as it is the time of the response."""
+    return msgspec.structs.replace(response, **{field: ""})
 
 
 def _classify(run: Run, rng: np.random.Generator, number: int) -> ClassifyRequest:
-    """A request of the kind `number`: both ends of all ranges; then tracks by id, and raw features by known, unknown
-    and no artists, with and without a title and more."""
+    """Return a request of the kind `number`.
+
+    The first two have the ends of all ranges. The others have a track id, or audio features with known, unknown or no
+    artists, with and without title, popularity and duration.
+    """
     if number < 2:
         return ClassifyRequest(
-            audio_features=AudioFeatures(*(getattr(each, ("low", "high")[number]) for each in AUDIO))
+            audio_features=AudioFeatures(*(getattr(feature, ("low", "high")[number]) for feature in AUDIO))
         )
     names, titles, ids = run.catalogue.artists(), run.catalogue.frame["track_name"], run.catalogue.frame["track_id"]
     row = int(rng.integers(len(names)))
-    sound = AudioFeatures(*(float(value) for value in run.catalogue.inputs[row, : len(AUDIO)]))
+    features = AudioFeatures(*(float(value) for value in run.catalogue.inputs[row, : len(AUDIO)]))
     kinds = (
         ClassifyRequest(track_id=ids[row]),
-        ClassifyRequest(audio_features=sound, artists=names[row]),
-        ClassifyRequest(audio_features=sound, artists=["nobody knows this one"], popularity=50, explicit=False),
-        ClassifyRequest(audio_features=sound, artists=[*names[row], "nor this one"], duration_ms=200_000),
-        ClassifyRequest(audio_features=sound, artists=[]),
-        ClassifyRequest(audio_features=sound, artists=["nor this one"], name=titles[row]),
+        ClassifyRequest(audio_features=features, artists=names[row]),
+        ClassifyRequest(audio_features=features, artists=["nobody knows this one"], popularity=50, explicit=False),
+        ClassifyRequest(audio_features=features, artists=[*names[row], "nor this one"], duration_ms=200_000),
+        ClassifyRequest(audio_features=features, artists=[]),
+        ClassifyRequest(audio_features=features, artists=["nor this one"], name=titles[row]),
     )
     return kinds[(number - 2) % len(kinds)]
 
 
 def _recommend(run: Run, rng: np.random.Generator, number: int) -> RecommendRequest:
-    """A request of the kind `number`: every cold start, with every limit, exclusions, time range and hour in turn."""
+    """Return a request of the kind `number`: every kind of user and of current track, with every limit. Exclusions,
+    time range and hour alternate."""
     ids = run.catalogue.frame["track_id"]
     listeners = run.collab.listeners
-    ways = list(product(("known", "history", "nobody"), (True, False, None), (10, 1, 100)))
+    kinds = list(product(("known", "history", "unknown"), ("known", "unknown", None), (10, 1, 100)))
     ranges = get_args(TimeRange)
-    kind, current, limit = ways[number % len(ways)]
-    some = [ids[int(row)] for row in rng.integers(0, len(ids), 20)]
+    user, current, limit = kinds[number % len(kinds)]
+    tracks = [ids[int(row)] for row in rng.integers(0, len(ids), 20)]
     return RecommendRequest(
-        user_id=listeners[rng.integers(len(listeners))].decode() if kind == "known" else "nobody knows this listener",
-        current_track_id=some[0] if current else "no such track" if current is False else None,
+        user_id=listeners[rng.integers(len(listeners))].decode() if user == "known" else "nobody knows this listener",
+        current_track_id={"known": tracks[0], "unknown": "no such track", None: None}[current],
         limit=limit,
-        exclude_ids=some[1:10] if number % 2 else [],
+        exclude_ids=tracks[1:10] if number % 2 else [],
         time_range=ranges[number % len(ranges)],
-        history=some[10 : 11 + number % 9] if kind == "history" else None,
+        history=tracks[10 : 11 + number % 9] if user == "history" else None,
         context=Context(hour=number % 24 if number % 3 else None),
     )

@@ -1,4 +1,4 @@
-"""Index: vectors as a FAISS index of a kind chosen by size, and the measured recall of its search."""
+"""Export of vectors with a FAISS index, whose kind depends on their size, and the measured recall of its search."""
 
 from typing import Any
 
@@ -14,20 +14,23 @@ from musix_runtime.models.index import Index
 from musix_trainer import progress
 from musix_trainer.recipe import Recipe
 
-QUERIES = 256
-NLIST_FACTOR = 8  # times the root of the vectors: many short lists hold the nearest in fewer vectors than few long ones
-PER_LIST = 64  # vectors that a list's centroid is learned from
+N_QUERIES = 256
+# nlist is about this factor times the square root of the number of vectors. With many short lists, the nearest vectors
+# are found in fewer vectors than with few long lists.
+NLIST_FACTOR = 8
+TRAINING_VECTORS_PER_LIST = 64
 KMEANS_ITERATIONS = 10
 MIN_NPROBE = 4
-MAX_PROBE_SHARE = 4  # at most one list in so many is searched: exact search is no slower then
-NPROBE_GROWTH = 4  # while the recall is too low, more lists are searched: by one in so many
+MAX_PROBE_FRACTION = 1 / 4  # of the lists: an exact search takes no longer than searching more
+NPROBE_GROWTH = 1 / 4  # of nprobe, which grows until the recall is high enough
 
 
 def add(name: str, array: str, vectors: Floats, queries: Floats, recipe: Recipe, writer: PartWriter) -> IndexInfo:
     """Write `vectors` (n, width) as `array`.npy and their index as `name`.faiss, and measure its recall.
 
-    Recall is the share of the exact nearest of the `queries` (m, width) that are found, as many as the retriever asks
-    for. Raises GateError when even the most lists that may be searched do not reach the recipe's recall.
+    Recall is the mean share of the exact nearest vectors that the index finds for the `queries` (m, width), among as
+    many as the retriever searches for. Raises GateError when `MAX_PROBE_FRACTION` of the lists does not reach the
+    recipe's recall.
     """
     at, settings, file = recipe.ranker.candidates, recipe.index, f"{writer.part}/{name}.faiss"
     writer.add_array(array, vectors)
@@ -44,8 +47,8 @@ def add(name: str, array: str, vectors: Floats, queries: Floats, recipe: Recipe,
 
 
 def sample(rows: int) -> Rows:
-    """Up to `QUERIES` row numbers, evenly spread over `rows`."""
-    return np.unique(np.linspace(0, rows - 1, min(QUERIES, rows)).astype(np.int64))
+    """Return up to `N_QUERIES` row numbers below `rows`, evenly spaced."""
+    return np.unique(np.linspace(0, rows - 1, min(N_QUERIES, rows)).astype(np.int64))
 
 
 def _flat(vectors: Floats) -> faiss.IndexFlatIP:
@@ -55,30 +58,30 @@ def _flat(vectors: Floats) -> faiss.IndexFlatIP:
 
 
 def _inverted_lists(vectors: Floats) -> faiss.IndexIVFFlat:
-    """Lists of alike vectors, kept as they are."""
+    """Return an index with inverted lists, which hold the vectors unchanged."""
     rows, width = vectors.shape
     nlist = 2 ** round(np.log2(NLIST_FACTOR * np.sqrt(rows)))
-    with threadpool_limits(1):  # the centroids' last bits depend on the number of threads
-        centroids, nearest = _clustered(vectors, nlist)
+    with threadpool_limits(1):  # the last bits of the centroids depend on the number of threads
+        centroids, nearest = _cluster(vectors, nlist)
         index = faiss.IndexIVFFlat(_flat(centroids), width, nlist, faiss.METRIC_INNER_PRODUCT)
         index.is_trained, index.nprobe = True, MIN_NPROBE
-        given = np.ascontiguousarray(vectors), np.arange(rows), nearest  # which must outlive the call
-        index.add_core(rows, *map(faiss.swig_ptr, given))
+        arguments = np.ascontiguousarray(vectors), np.arange(rows), nearest  # must live until the call returns
+        index.add_core(rows, *map(faiss.swig_ptr, arguments))
     return index
 
 
-def _clustered(vectors: Floats, count: int) -> tuple[Floats, Rows]:
-    """Centroids (count, width) of as many clusters, and the one that each vector is nearest to (n,).
+def _cluster(vectors: Floats, count: int) -> tuple[Floats, Rows]:
+    """Return `count` centroids (count, width), and the number of the nearest centroid of each vector (n,).
 
-    A centroid points to the mean of its vectors and is as long as they are (root mean square): by a query's products
-    with such, lists that hold the greatest products are found sooner than by those with means or with directions.
+    A centroid has the direction of the mean of its vectors, and their root mean square as its length. With such
+    centroids the lists of the largest inner products are found with a smaller nprobe than with means or unit vectors.
     """
-    learned = faiss.IndexIVFFlat(
+    trained = faiss.IndexIVFFlat(
         faiss.IndexFlatIP(vectors.shape[1]), vectors.shape[1], count, faiss.METRIC_INNER_PRODUCT
     )
-    learned.cp.niter, learned.cp.max_points_per_centroid = KMEANS_ITERATIONS, PER_LIST
-    learned.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // (count * PER_LIST))]))
-    nearest = np.ascontiguousarray(learned.quantizer.search(np.ascontiguousarray(vectors), 1)[1][:, 0])
+    trained.cp.niter, trained.cp.max_points_per_centroid = KMEANS_ITERATIONS, TRAINING_VECTORS_PER_LIST
+    trained.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // (count * TRAINING_VECTORS_PER_LIST))]))
+    nearest = np.ascontiguousarray(trained.quantizer.search(np.ascontiguousarray(vectors), 1)[1][:, 0])
     sums = np.zeros((count, vectors.shape[1]))
     np.add.at(sums, nearest, vectors)
     lengths = np.sqrt(np.bincount(nearest, (vectors.astype(np.float64) ** 2).sum(axis=1), count))
@@ -88,16 +91,16 @@ def _clustered(vectors: Floats, count: int) -> tuple[Floats, Rows]:
 
 
 def _tune_nprobe(name: str, vectors: Floats, index: Any, queries: Floats, at: int, floor: float) -> float:
-    """Let the index search as many lists as the recall takes, which is given back."""
+    """Raise the `nprobe` of the index until its recall is at least `floor`, and return the recall. Raises GateError."""
     exact = Index(vectors)
-    wanted = [exact.nearest(query, at)[0] for query in queries]
+    expected = [exact.nearest(query, at)[0] for query in queries]
     while True:
-        searched = Index(vectors, index)
-        found = [searched.nearest(query, at)[0] for query in queries]
-        recall = float(np.mean([np.isin(rows, few).mean() for rows, few in zip(wanted, found, strict=True)]))
+        approximate = Index(vectors, index)
+        results = [approximate.nearest(query, at)[0] for query in queries]
+        recall = float(np.mean([np.isin(rows, found).mean() for rows, found in zip(expected, results, strict=True)]))
         progress.say(f"{name}: {index.nprobe} of {index.nlist} lists hold {recall:.1%} of the {at} nearest")
         if recall >= floor:
             return recall
-        index.nprobe += max(1, index.nprobe // NPROBE_GROWTH)
-        if index.nprobe > index.nlist // MAX_PROBE_SHARE:
+        index.nprobe += max(1, int(index.nprobe * NPROBE_GROWTH))
+        if index.nprobe > int(index.nlist * MAX_PROBE_FRACTION):
             raise GateError(f"{name}: expected at least {floor:.1%} of the {at} nearest, found {recall:.1%}")

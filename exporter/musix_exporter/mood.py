@@ -1,4 +1,4 @@
-"""Mood: the network with its preprocessing as one ONNX graph."""
+"""Export of the mood part: the network with its preprocessing as one ONNX graph."""
 
 import torch
 
@@ -27,5 +27,5 @@ PART = Part(
     convert,
     parity=_parity,
     native=lambda run: run.mood,
-    golden_tolerance=2e-4,  # probabilities carry 4 digits: the change by rounding alone, and little more
+    golden_tolerance=2e-4,  # probabilities have 4 digits: a little more than the rounding error
 )

@@ -1,4 +1,4 @@
-"""ONNX graphs: made from text or from PyTorch, and brought to one deterministic byte form."""
+"""ONNX graphs: made from text or from PyTorch modules, and serialized deterministically."""
 
 import logging
 import warnings
@@ -12,7 +12,7 @@ from onnx import numpy_helper, parser
 
 
 def from_text(text: str, constants: dict[str, Any]) -> onnx.ModelProto:
-    """A model in ONNX's textual form, with its constants as initializers."""
+    """Return the model in ONNX's textual form, with the constants as initializers."""
     model = parser.parse_model(text)
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()
@@ -21,8 +21,11 @@ def from_text(text: str, constants: dict[str, Any]) -> onnx.ModelProto:
 
 
 def from_torch(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output: str) -> onnx.ModelProto:
-    """The module's graph, BatchNorm folded. `inputs` are examples, by the names of the ports; their first axis is the
-    batch and the last their width, one between them is free, too."""
+    """Return the graph of a module, with BatchNorm folded.
+
+    `inputs` are example tensors by input name. Their last axis is fixed; the first one, and the second of three, are
+    free. Raises RuntimeError when the graph still has training operators.
+    """
     batch, rows = torch.export.Dim("batch"), torch.export.Dim("rows")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, not needed, is missing
     with warnings.catch_warnings():
@@ -33,24 +36,24 @@ def from_torch(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output:
             dynamo=True,
             input_names=list(inputs),
             output_names=[output],
-            dynamic_shapes=tuple({0: batch, 1: rows} if each.ndim > 2 else {0: batch} for each in inputs.values()),
+            dynamic_shapes=tuple({0: batch, 1: rows} if tensor.ndim > 2 else {0: batch} for tensor in inputs.values()),
             opset_version=18,
             verbose=False,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     model = program.model_proto
-    left = {node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"}
-    if left:
-        raise RuntimeError(f"expected BatchNorm and Dropout to be folded, found {sorted(left)}")
+    unfolded = {node.op_type for node in model.graph.node} & {"BatchNormalization", "Dropout"}
+    if unfolded:
+        raise RuntimeError(f"expected BatchNorm and Dropout to be folded, found {sorted(unfolded)}")
     return model
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Checked bytes without what only the exporting machine knows: stack traces, paths, tool versions."""
+    """Return a checked model as bytes, without stack traces, paths and tool versions of the machine that exports."""
     model.producer_name, model.producer_version, model.doc_string = "musix-edge", "", ""
     graph = model.graph
-    described: Iterable[Any] = (
+    messages: Iterable[Any] = (
         model,
         graph,
         *graph.node,
@@ -59,9 +62,9 @@ def to_bytes(model: onnx.ModelProto) -> bytes:
         *graph.value_info,
         *graph.initializer,
     )
-    for each in described:
-        each.ClearField("metadata_props")
-        each.ClearField("doc_string")
+    for message in messages:
+        message.ClearField("metadata_props")
+        message.ClearField("doc_string")
     del graph.value_info[:]
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)

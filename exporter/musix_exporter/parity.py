@@ -1,4 +1,4 @@
-"""Parity: the largest error of every converted model against the native model that it was made of."""
+"""Parity: the largest error of each converted model, compared with the native model."""
 
 from collections.abc import Sequence
 
@@ -16,6 +16,6 @@ def measure(run: Run, engine: Engine, parts: Sequence[Part] = PARTS) -> dict[str
     allowed = {part.name: part.parity_tolerance for part in parts}
     wrong = {name: error for name, error in errors.items() if not error <= allowed[name]}
     if wrong:
-        limits = " or ".join(f"{each:g}" for each in sorted({allowed[name] for name in wrong}))
+        limits = " or ".join(f"{limit:g}" for limit in sorted({allowed[name] for name in wrong}))
         raise ParityError(f"{run.recipe.label}: expected every error at most {limits}, found {wrong}")
     return errors

@@ -1,4 +1,4 @@
-"""Declarations of the parts that a bundle is exported from. A part declares its converter and its proofs once."""
+"""Declarations of the parts of an export. A part declares its converter and its comparisons once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ PARITY_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class ParityInputs:
-    """What a part's parity is measured on: the run, the engine of its bundle, and random inputs.
+    """The run, the engine of its bundle, and the random inputs that the parity of the parts is measured on.
 
-    The generator is shared by all parts, in their order.
+    All parts share the random generator, in their order.
     """
 
     run: Run
@@ -32,15 +32,15 @@ class ParityInputs:
 
     @cached_property
     def tracks(self) -> tuple[Floats, list[list[str]], list[str]]:
-        """Inputs (n, 15), artists and titles of tracks of the catalogue, some with unknown artists or missing values,
-        and of both ends of all ranges."""
+        """Inputs (n, 15), artists and titles of random tracks of the catalogue, some with unknown artists or missing
+        values, and of the ends of all ranges."""
         catalogue, rng = self.run.catalogue, self.rng
         rows = rng.integers(0, len(catalogue), PARITY_CASES)
         inputs = catalogue.inputs[rows].copy()
         inputs[rng.random(inputs.shape) < 0.02] = np.nan
-        ends = [[each.low for each in INPUTS], [each.high for each in INPUTS], [np.nan] * len(INPUTS)]
+        ends = [[feature.low for feature in INPUTS], [feature.high for feature in INPUTS], [np.nan] * len(INPUTS)]
         names, titles = catalogue.texts(rows)
-        artists = [each if rng.random() < 0.7 else ["an artist that nobody knows"] for each in names]
+        artists = [known if rng.random() < 0.7 else ["an artist that nobody knows"] for known in names]
         return np.vstack([inputs, np.array(ends, np.float32)]), [*artists, [], [], []], [*titles, "", "", ""]
 
     @property
@@ -54,8 +54,9 @@ class Part:
     """The export of a part of the bundle.
 
     `convert` writes the files that `runtime` declares. `parity` returns the largest absolute error of the converted
-    model against the native one, which must be at most `parity_tolerance`. `native` returns the native model behind
-    the interface of the runtime's: it answers the golden cases, which the bundle must meet to `golden_tolerance`.
+    model, compared with the native one; it must be at most `parity_tolerance`. `native` returns the native model with
+    the interface of the runtime's model. It makes the responses of the golden cases, from which those of the bundle may
+    differ by at most `golden_tolerance`.
     """
 
     runtime: RuntimePart[Any]

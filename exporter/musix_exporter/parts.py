@@ -1,5 +1,7 @@
-"""The registered parts of an export, in the order of the bundle's. A new part is a module with a `Part`, and one line
-here."""
+"""The registered parts of an export, in the order of the runtime's parts.
+
+To add a part, write a module with a `Part` and one line here.
+"""
 
 from musix_exporter import catalog, collab, content, genre, mood, ranker
 from musix_exporter.part import Part

@@ -1,4 +1,4 @@
-"""Ranker: the network with its preprocessing of the context as one ONNX graph."""
+"""Export of the ranker part: the network with its preprocessing of the context as one ONNX graph."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from musix_trainer.run import Run
 
 
 class _Score(nn.Module):
-    """The network, giving a score in 0..1."""
+    """The network with a score in 0..1 as its output."""
 
     def __init__(self, network: RankerNetwork) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ def convert(run: Run, writer: PartWriter) -> None:
 
 
 def _parity(inputs: ParityInputs) -> float:
-    """Compare scores of random components, at every hour and at none."""
+    """Compare scores of random components, at every hour and without one."""
     rng, worst = inputs.rng, 0.0
     for hour in (*range(24), np.nan):
         components = rng.random((1, PARITY_CASES // 8, len(COMPONENTS)), np.float32)
         context = np.array([[rng.integers(0, 500), hour]], np.float32)
         models = inputs.run.ranker.runtime(), inputs.engine.ranker
-        native, converted = (each.scores(components, context) for each in models)
+        native, converted = (model.scores(components, context) for model in models)
         worst = max(worst, max_abs_error(native, converted))
     return worst
 
@@ -48,5 +48,5 @@ PART = Part(
     convert,
     parity=_parity,
     native=lambda run: run.ranker.runtime(),
-    golden_tolerance=1e-5,  # scores carry 6 digits: the change by rounding alone, and little more
+    golden_tolerance=1e-5,  # scores have 6 digits: a little more than the rounding error
 )

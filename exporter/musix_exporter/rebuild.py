@@ -1,4 +1,4 @@
-"""Rebuild: a bundle built again from its own provenance, and held against the first, file by file."""
+"""Rebuild of a bundle from its own provenance, and the comparison of both builds."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from musix_runtime.errors import ManifestError, RebuildError
 from musix_trainer import recipe, run
 from musix_trainer.recipe import RecipeFile
 
-UNEXPLAINED = "none known: recipe, data, packages and commit are the same; the processor or its libraries may not be"
+UNKNOWN_CAUSE = "unknown: recipe, data, packages and commit are equal; the processor or its libraries may differ"
 
 
-class Rebuilt(msgspec.Struct, frozen=True):
-    """What a rebuild came to: both digests, the files that differ, what differs in the manifest, and why."""
+class RebuildReport(msgspec.Struct, frozen=True):
+    """The result of a rebuild: both digests, the names of the differing files and manifest keys, and the reasons."""
 
     label: str
     digest: str
@@ -30,66 +30,63 @@ class Rebuilt(msgspec.Struct, frozen=True):
     manifest: list[str]
     reasons: list[str]
 
-    def json(self) -> str:
-        """As JSON."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
-
-    def text(self) -> str:
-        """As lines for a terminal."""
+    def lines(self) -> Iterator[str]:
+        """Yield the result as lines for a terminal."""
         if self.equal:
-            return f"{self.label}: equal, byte for byte\ndigest {self.digest}"
-        told = {"files": self.files or ["none but the manifest"], "manifest": self.manifest, "reasons": self.reasons}
-        return "\n".join(
-            [
-                f"{self.label}: not equal",
-                f"digest {self.digest}\nrebuilt {self.rebuilt}",
-                *(f"{name}\n" + "\n".join(f"  {each}" for each in lines) for name, lines in told.items()),
-            ]
-        )
+            yield f"{self.label}: equal, byte for byte"
+            yield f"digest {self.digest}"
+            return
+        yield f"{self.label}: not equal"
+        yield f"digest {self.digest}"
+        yield f"rebuilt {self.rebuilt}"
+        files = self.files or ["none but the manifest"]
+        for title, items in (("files", files), ("manifest", self.manifest), ("reasons", self.reasons)):
+            yield title
+            yield from (f"  {item}" for item in items)
 
     def check(self) -> None:
-        """Raise RebuildError when the two are not equal."""
+        """Raise RebuildError when the builds are not equal."""
         if not self.equal:
             raise RebuildError(
                 f"{self.label}: expected digest {self.digest}, found {self.rebuilt}; reasons: {'; '.join(self.reasons)}"
             )
 
 
-def rebuild(bundle: Bundle, data: Path | None) -> Rebuilt:
-    """Train and export what the bundle's provenance says, in a temporary folder, and compare.
+def rebuild(bundle: Bundle, data: Path | None) -> RebuildReport:
+    """Train and export the recipe of the bundle in a temporary folder. Return the comparison with the bundle.
 
-    Raises ManifestError when the recipe's text does not have the SHA-256 that stands beside it, RecipeError when this
-    version does not know the recipe, InputError when the recipe learns from tables and `data` is None.
+    Raises ManifestError when the recipe's text does not have the SHA-256 in the manifest, RecipeError when this version
+    cannot read the recipe, InputError when the recipe is trained on tables and `data` is None.
     """
     recipe_file = _recipe(bundle)
     trained = run.train(recipe_file, data)
-    if "evaluation" in bundle.manifest.quality:  # what was measured apart from the training is taken over
-        measured = {"evaluation": bundle.manifest.quality["evaluation"]}
-        trained = replace(trained, quality=trained.quality | measured)
+    if "evaluation" in bundle.manifest.quality:  # `musix evaluate` measured it after the training
+        evaluation = {"evaluation": bundle.manifest.quality["evaluation"]}
+        trained = replace(trained, quality=trained.quality | evaluation)
     with TemporaryDirectory() as folder:
-        again = export.export(trained, Path(folder) / recipe_file.recipe.label)
-    return compare(bundle, again)
+        rebuilt = export.export(trained, Path(folder) / recipe_file.recipe.label)
+    return compare(bundle, rebuilt)
 
 
-def compare(bundle: Bundle, again: Bundle) -> Rebuilt:
-    """Hold two builds against each other by what their manifests say."""
-    first, second = bundle.manifest, again.manifest
-    equal = bundle.digest == again.digest
+def compare(bundle: Bundle, rebuilt: Bundle) -> RebuildReport:
+    """Return the differences between two builds, by their manifests."""
+    first, second = bundle.manifest, rebuilt.manifest
+    equal = bundle.digest == rebuilt.digest
     files = [name for name, file in first.files.items() if second.files[name] != file]
     reasons = list(_reasons(first.provenance, second.provenance))
-    return Rebuilt(
+    return RebuildReport(
         label=f"{first.name}-{first.version}",
         digest=bundle.digest,
-        rebuilt=again.digest,
+        rebuilt=rebuilt.digest,
         equal=equal,
         files=files,
-        manifest=[] if equal else _keys(first, second),
-        reasons=[] if equal else reasons or [UNEXPLAINED],
+        manifest=[] if equal else _differing_keys(first, second),
+        reasons=[] if equal else reasons or [UNKNOWN_CAUSE],
     )
 
 
 def _recipe(bundle: Bundle) -> RecipeFile:
-    """The recipe, as if it lay in the working folder: from there its commit is asked."""
+    """Return the recipe as a file of the working folder, whose Git commit is recorded. Raises ManifestError."""
     provenance = bundle.manifest.provenance
     text = provenance.recipe.encode()
     found = hashlib.sha256(text).hexdigest()
@@ -100,16 +97,16 @@ def _recipe(bundle: Bundle) -> RecipeFile:
     return recipe.parse(text, Path(f"{bundle.manifest.name}.toml"))
 
 
-def _keys(first: Manifest, second: Manifest) -> list[str]:
+def _differing_keys(first: Manifest, second: Manifest) -> list[str]:
     return [key for key in first.__struct_fields__ if getattr(first, key) != getattr(second, key)]
 
 
 def _reasons(first: Provenance, second: Provenance) -> Iterator[str]:
-    """Every cause that the provenances tell of."""
+    """Yield every difference of the provenances that can explain different bytes."""
     if first.recipe_sha256 != second.recipe_sha256:
         yield _reason("recipe text, SHA-256", first.recipe_sha256, second.recipe_sha256)
     for name in sorted(first.sources.keys() | second.sources.keys()):
-        was, now = (each.sources[name].sha256 if name in each.sources else None for each in (first, second))
+        was, now = (origin.sources[name].sha256 if name in origin.sources else None for origin in (first, second))
         if was != now:
             yield _reason(f"data, {name}, SHA-256", was, now)
     for name in sorted(first.packages.keys() | second.packages.keys()):
@@ -120,5 +117,5 @@ def _reasons(first: Provenance, second: Provenance) -> Iterator[str]:
         yield _reason("git commit", first.git_commit, second.git_commit)
 
 
-def _reason(what: str, was: Any, now: Any) -> str:
-    return f"{what}: was {was or 'none'}, is {now or 'none'}"
+def _reason(name: str, was: Any, now: Any) -> str:
+    return f"{name}: was {was or 'none'}, is {now or 'none'}"

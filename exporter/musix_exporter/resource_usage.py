@@ -1,4 +1,4 @@
-"""Cost: what a bundle asks of its host, in memory and time. Figures of this machine, so never in a manifest."""
+"""Memory and time that a bundle needs. The figures depend on the machine, so no manifest has them."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from musix_runtime.schemas import ClassifyRequest, RecommendRequest, SimilarRequ
 REPEATS = 200
 WARM_UP = 20
 
-# Opens the bundle as a host would, in a process that has loaded nothing else, and prints its private pages in kB.
+# Opens the bundle in a process that has loaded nothing else, and prints its private memory in kB.
 _OPENING = """
 import sys
 from musix_runtime.engine import Engine
@@ -28,28 +28,33 @@ Call = Callable[[], object]
 
 
 def private_mb(path: Path) -> float | None:
-    """Private memory of a fresh process that opened the bundle, in MB (1e6 bytes); None where there is no Linux /proc.
+    """Return the private memory of a new process that opened the bundle, in MB (1e6 bytes); None without Linux' /proc.
 
-    Raises CalledProcessError when the bundle does not open.
+    Raises CalledProcessError when the bundle cannot be opened.
     """
     if not Path("/proc/self/status").exists():
         return None
-    # -P: no module is taken from the working folder
-    found = subprocess.run([sys.executable, "-P", "-c", _OPENING, str(path)], stdout=subprocess.PIPE, check=True)
-    return int(found.stdout) * 1024 / 1e6
+    # -P: do not import modules from the working folder
+    done = subprocess.run([sys.executable, "-P", "-c", _OPENING, str(path)], stdout=subprocess.PIPE, check=True)
+    return int(done.stdout) * 1024 / 1e6
 
 
-def multiple(engine: Engine, answer: str) -> float:
-    """Time of an answer (`classify`, `recommend`, `similar`) over that of the bare kernels behind it; else KeyError."""
-    whole, kernels = {"classify": _classify, "recommend": _recommend, "similar": _similar}[answer](engine)
-    return _ratio(whole, kernels)
+def time_ratio(engine: Engine, method: str) -> float:
+    """Return the time of `classify`, `recommend` or `similar`, divided by the time of its library calls alone.
 
-
-def _ratio(whole: Call, kernels: Call) -> float:
-    """The fastest of each, timed in turns. What else the machine does only ever adds, and to a long answer more than to
-    a short kernel: beside two busy processes the ratio of medians is five times that of an idle host, this one is not.
+    Library calls are those of ONNX Runtime and FAISS. Raises KeyError for another method.
     """
-    times = [(_timed(whole), _timed(kernels)) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+    method_call, library_calls = {"classify": _classify, "recommend": _recommend, "similar": _similar}[method](engine)
+    return _ratio(method_call, library_calls)
+
+
+def _ratio(first: Call, second: Call) -> float:
+    """Return the ratio of the shortest times, measured alternately.
+
+    Other processes only add time, and more to a long call than to a short one. Beside two busy processes, the ratio of
+    the medians was five times that of an idle host; the ratio of the minima was the same.
+    """
+    times = [(_timed(first), _timed(second)) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
     return min(a for a, _ in times) / min(b for _, b in times)
 
 
@@ -60,22 +65,22 @@ def _timed(call: Call) -> float:
 
 
 def _classify(engine: Engine) -> tuple[Call, Call]:
-    """Beside one run of each of the two graphs."""
+    """Return `Engine.classify`, and one run of each of its two graphs."""
     request = ClassifyRequest(track_id=engine.catalog.track_id(0))
     inputs = np.array(engine.catalog.inputs[:1])
     audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
     texts = engine.genre.text_inputs([engine.catalog.artists[0].split(";")], [engine.catalog.names[0]])
     feed = {"features": inputs, **texts}
 
-    def kernels() -> None:
+    def library_calls() -> None:
         engine.genre.session.run(None, feed)
         engine.mood.session.run(None, {"features": audio})
 
-    return lambda: engine.classify(request), kernels
+    return lambda: engine.classify(request), library_calls
 
 
 def _recommend(engine: Engine) -> tuple[Call, Call]:
-    """For the first listener, beside a search of each index and one run of the ranker graph."""
+    """Return `Engine.recommend` for the first listener, and a search of each index with one run of the ranker graph."""
     retriever, serving = engine.retriever, engine.retriever.serving
     collab, content = retriever.collab, retriever.content
     listener = bytes(collab.listeners.sorted[0]).decode()
@@ -85,16 +90,16 @@ def _recommend(engine: Engine) -> tuple[Call, Call]:
     components = np.full((1, serving.pool, len(COMPONENTS)), 0.5, np.float32)
     feed = {"components": components, "context": np.zeros((1, 2), np.float32)}
 
-    def kernels() -> None:
+    def library_calls() -> None:
         collab.index.nearest(factors, serving.candidates)
         content.nearest(query, serving.candidates)
         engine.ranker.session.run(None, feed)
 
-    return lambda: engine.recommend(request), kernels
+    return lambda: engine.recommend(request), library_calls
 
 
 def _similar(engine: Engine) -> tuple[Call, Call]:
-    """Beside one index search."""
+    """Return `Engine.similar`, and one search of its index."""
     request = SimilarRequest(engine.catalog.track_id(0))
     content = engine.retriever.content
     (query,) = content.vectors(np.array([0]))

@@ -1,4 +1,4 @@
-"""Peers: servers that answer the same questions from the same models, each a process of its own."""
+"""Peers: other servers of the same models, which answer the same requests."""
 
 import subprocess
 import sys
@@ -17,12 +17,12 @@ _VERSIONS = (
 
 
 class AbsentError(Exception):
-    """A peer that is not installed; says what lacks."""
+    """A peer is not installed; the message has the missing package."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a peer is started with: the bundle folder, the folder of `files.write`, and the Python that hosts rivals."""
+    """Paths for a peer: the bundle folder, the folder of `files.write`, and the Python interpreter of the peers."""
 
     bundle: Path
     native: Path
@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Peer:
-    """A server: how it is started on a port, the packages that it stands on, and the files that it loads."""
+    """A server: its start on a port, the packages that it needs, and the files that it loads."""
 
     name: str
     packages: tuple[str, ...]
@@ -40,20 +40,20 @@ class Peer:
     rival: bool = True
 
     def versions(self, place: Place) -> dict[str, str]:
-        """Versions of its packages. Raises AbsentError that names what is not installed."""
+        """Return the versions of its packages. Raises AbsentError if one is not installed."""
         python = str(place.python) if self.rival else sys.executable
-        found = subprocess.run([python, "-c", _VERSIONS, *self.packages], capture_output=True, text=True, check=False)
-        if found.returncode:
-            last = found.stderr.strip().splitlines()[-1:]
+        result = subprocess.run([python, "-c", _VERSIONS, *self.packages], capture_output=True, text=True, check=False)
+        if result.returncode:
+            last = result.stderr.strip().splitlines()[-1:]
             raise AbsentError(f"{python}: expected {', '.join(self.packages)}, found: {''.join(last)}")
-        versions: dict[str, str] = msgspec.json.decode(found.stdout)
+        versions: dict[str, str] = msgspec.json.decode(result.stdout)
         return versions
 
 
 def _module(name: str) -> Callable[[Place, int], list[str]]:
     def command(place: Place, port: int) -> list[str]:
         folders = [str(place.bundle), str(place.native)]
-        python = sys.executable if name == "floor" else str(place.python)  # the floor is our own
+        python = sys.executable if name == "floor" else str(place.python)  # the floor runs in this environment
         return [python, "-m", f"perf.peers.{name}", *folders, HOST, str(port)]
 
     return command

@@ -1,4 +1,4 @@
-"""Arguments: what every rival server is started with."""
+"""Command-line arguments of the peers."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def read() -> Any:
-    """`bundle`, `native` (folders), `host` and `port` of the command line."""
+    """Return `bundle`, `native` (folders), `host` and `port` of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle", type=Path)
     parser.add_argument("native", type=Path)

@@ -1,4 +1,4 @@
-"""BentoML: the bundle's ONNX graphs in one service, started by `bentoml serve`."""
+"""BentoML: a service with the ONNX graphs of a bundle, started by `bentoml serve`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from perf.peers.recommender import Recommender
 
 
 class Arguments(BaseModel):
-    """What `bentoml serve` is given by --arg."""
+    """Arguments of `bentoml serve` (--arg)."""
 
     bundle: DirectoryPath
     native: DirectoryPath
@@ -22,7 +22,7 @@ given = bentoml.use_arguments(Arguments)
 
 @bentoml.service(workers=1, traffic={"timeout": 60})
 class Music:
-    """Both questions."""
+    """The service for both kinds of requests."""
 
     def __init__(self) -> None:
         self.recommender = Recommender(given.native, GraphModels(given.bundle))

@@ -1,4 +1,4 @@
-"""Files: what the rival servers load, pickled the way a team would, from the very models and arrays of a bundle."""
+"""Files that the peers load: pickled models and arrays of a bundle, as is usual."""
 
 import pickle
 from pathlib import Path
@@ -13,13 +13,13 @@ from musix_runtime.models.features import AUDIO_NAMES, INPUT_NAMES
 from musix_runtime.models.mood import MOODS
 from musix_trainer.run import Run
 
-NAMES = "names.pickle"  # the dicts and lists: pickle's own reader is ten times as fast on them as joblib's
+NAMES = "names.pickle"  # dicts and lists, which pickle reads ten times as fast as joblib
 TRACKS, LISTENERS, ARTISTS, GENRE = "tracks.joblib", "listeners.joblib", "artists.joblib", "genre.joblib"
 BOOSTER, MOOD, RANKER, CONTENT = "booster.ubj", "mood.pt", "ranker.pt", "content.faiss"
 
 
 def write(run: Run, folder: Path) -> None:
-    """Write the files of `run` into `folder`, in place of older ones."""
+    """Write the files of `run` to `folder`, and replace older ones."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / NAMES).write_bytes(pickle.dumps(_names(run), pickle.HIGHEST_PROTOCOL))
     joblib.dump(_tracks(run), folder / TRACKS)
@@ -44,11 +44,11 @@ def write(run: Run, folder: Path) -> None:
 
 
 def _names(run: Run) -> dict[str, Any]:
-    """What the runtime looks up in sorted arrays, as dicts and lists."""
+    """Return dicts and lists with the content of the sorted arrays of the runtime."""
     frame, ids = run.catalogue.frame, run.catalogue.ids
     return {
         "row_of_track": dict(zip(ids["track_id"].to_list(), ids["row"].to_list(), strict=True)),
-        "row_of_listener": {each.decode(): row for row, each in enumerate(run.collab.listeners.tolist())},
+        "row_of_listener": {item.decode(): row for row, item in enumerate(run.collab.listeners.tolist())},
         "row_of_artist": {key.decode(): row + 1 for row, key in enumerate(run.genre.artists.tolist())},
         "ids": frame["track_id"].to_list(),
         "names": frame["track_name"].to_list(),

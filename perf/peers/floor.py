@@ -1,4 +1,4 @@
-"""Floor: what any server must spend: HTTP, the same JSON in and out, one run of each graph, one search; no more."""
+"""Floor: the minimum work of any server: HTTP, the same JSON, one run of each graph, one search."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from musix_runtime.models.index import Index
 from musix_runtime.schemas import ClassifyRequest, RecommendRequest
 from perf.peers import arguments
 
-POOL, CANDIDATES = 60, 50  # rows that the ranker sees at once, neighbours that are searched
+POOL, CANDIDATES = 60, 50  # rows that the ranker scores at once, neighbours that are searched
 RECOMMENDATION = {
     "id": "simulated0000000000000",
     "name": "Simulated Song 0000000",
@@ -39,7 +39,7 @@ CLASSIFIED = {
 
 
 class Kernels:
-    """The bare kernels behind an answer, on rows of the bundle's own."""
+    """The library calls of an answer, on rows of the bundle."""
 
     def __init__(self, bundle: Path) -> None:
         options = ort.SessionOptions()
@@ -59,18 +59,18 @@ class Kernels:
         self.query = np.full(vectors.shape[1], vectors.shape[1] ** -0.5, np.float32)
 
     def classify(self) -> None:
-        """One run of each of the two graphs."""
+        """Run each of the two graphs once."""
         self.genre.run(None, self.features)
         self.mood.run(None, self.audio)
 
     def recommend(self) -> None:
-        """One search, one run of the ranker."""
+        """Search once and run the ranker once."""
         self.index.nearest(self.query, CANDIDATES)
         self.ranker.run(None, self.shown)
 
 
 def create_app(bundle: Path) -> Starlette:
-    """The application: /echo/... answers with JSON alone, /api/ml/... has the kernels run before."""
+    """Return the application: /echo/... answers with JSON alone, /api/ml/... after the library calls."""
     kernels = Kernels(bundle)
 
     def route(name: str, question: type[Any], answer: dict[str, Any], kernel: Any) -> Route:

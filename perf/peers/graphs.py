@@ -1,4 +1,4 @@
-"""Graphs: the bundle's ONNX models as the hosts of models run them: ONNX Runtime, one thread."""
+"""The ONNX models of a bundle as model servers run them: ONNX Runtime with one thread."""
 
 from pathlib import Path
 
@@ -21,15 +21,15 @@ class GraphModels:
         self._families = next(port.shape[1] for port in self._genre.get_inputs() if port.name == "title")
 
     def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
-        """Confidence of each family."""
-        title = np.zeros((len(inputs), self._families), np.float32)  # read only where no artist is known
+        """Return the confidence of each family."""
+        title = np.zeros((len(inputs), self._families), np.float32)  # used only when no artist is known
         feed = {"features": inputs, "artist": artist, "title": title, "case": case}
         return np.asarray(self._genre.run(None, feed)[0])
 
     def mood(self, audio: Floats) -> Floats:
-        """Probability of each mood."""
+        """Return the probability of each mood."""
         return np.asarray(self._mood.run(None, {"features": audio})[0])
 
     def score(self, components: Floats, context: Floats) -> Floats:
-        """Score of each candidate."""
+        """Return the score of each candidate."""
         return np.asarray(self._ranker.run(None, {"components": components, "context": context[None]})[0])[:, 0]

@@ -1,4 +1,4 @@
-"""LitServe: the bundle's ONNX graphs behind one LitAPI a question, each in a worker process of its own."""
+"""LitServe: the ONNX graphs of a bundle in one LitAPI for each kind of request, with a worker process each."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class _Api(LitAPI):
 
 
 class Classify(_Api):
-    """Genre and mood of a track."""
+    """API for genre and mood of a track."""
 
     def decode_request(self, request: schema.Classify, **kwargs: Any) -> schema.Classify:
         return request
@@ -33,7 +33,7 @@ class Classify(_Api):
 
 
 class Recommend(_Api):
-    """Tracks for a listener."""
+    """API for recommendations."""
 
     def decode_request(self, request: schema.Recommend, **kwargs: Any) -> schema.Recommend:
         return request

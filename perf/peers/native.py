@@ -1,4 +1,4 @@
-"""Native: the server that a team writes from the models as trained: FastAPI, PyTorch, XGBoost, LightFM factors."""
+"""Native: a usual server of the trained models with FastAPI, PyTorch, XGBoost and LightFM factors."""
 
 import os
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ FLOOR = 1e-6
 
 
 class NativeModels:
-    """The models in the libraries that trained them."""
+    """The models, run by the libraries that trained them."""
 
     def __init__(self, folder: Path) -> None:
         self.booster = XGBClassifier()
@@ -31,13 +31,13 @@ class NativeModels:
         self.ranker_network = torch.load(folder / "ranker.pt", weights_only=False).eval()
 
     def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
-        """LightFM's and XGBoost's scores and what the names say, weighted, calibrated."""
+        """Return the calibrated, weighted scores of LightFM, XGBoost and the artists' names."""
         of = self.ensemble
         row = case[:, 0].astype(int)
         weights, biases, platt = of["weights"][row], of["biases"][row], of["platt"][row]
         factors, said = np.split(artist, [artist.shape[1] - of["family_biases"].size], axis=1)
         scores = (self._lightfm(inputs, factors), self._xgboost(inputs, said, case), said)
-        logits = sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases
+        logits = sum(weights[:, [i]] * item for i, item in enumerate(scores)) + biases
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = np.clip(powers / powers.sum(axis=1, keepdims=True), FLOOR, 1 - FLOOR)
         odds = np.log(share) - np.log(1 - share)
@@ -55,12 +55,12 @@ class NativeModels:
         clipped = np.clip(inputs, self.ensemble["low"], self.ensemble["high"])
         energy, loudness, valence, tempo = (clipped[:, i] for i in (1, 3, 9, 10))
         mix = energy * valence, tempo / (1 + np.abs(loudness))
-        evidence = np.column_stack([clipped, *mix, said, np.zeros_like(said), case])  # no title is read
+        evidence = np.column_stack([clipped, *mix, said, np.zeros_like(said), case])  # without titles
         lean = np.where(case == 1, 1, 0.5).astype(np.float32) * said
         return np.log(np.maximum(self.booster.predict_proba(evidence, base_margin=lean), FLOOR))
 
     def mood(self, audio: Floats) -> Floats:
-        """The mood network, in eval mode."""
+        """Return the output of the mood network."""
         of = self.mood_network
         with torch.no_grad():
             given = torch.from_numpy(audio)
@@ -68,7 +68,7 @@ class NativeModels:
             return np.asarray(torch.softmax(of["layers"]((whole - of["mean"]) / of["scale"]), dim=1).numpy())
 
     def score(self, components: Floats, context: Floats) -> Floats:
-        """The ranker network; the context is the same for all rows."""
+        """Return the output of the ranker network, with the same context for all rows."""
         heard, hour = context.tolist()
         angle = 0.0 if np.isnan(hour) else hour * 2 * np.pi / 24
         clock = (0.0, 0.0) if np.isnan(hour) else (np.sin(angle), np.cos(angle))
@@ -80,13 +80,13 @@ class NativeModels:
 
 @asynccontextmanager
 async def _few_threads(app: FastAPI) -> AsyncIterator[None]:
-    """As many answers at once as there are cores: with the default of 40, 32 connections get a third of the answers."""
+    """Limit the threads to the number of cores: with the default of 40, throughput at 32 connections is a third."""
     to_thread.current_default_thread_limiter().total_tokens = os.cpu_count() or 1
     yield
 
 
 def create_app(folder: Path) -> FastAPI:
-    """The application, everything loaded."""
+    """Return the application with all models loaded."""
     recommender = Recommender(folder, NativeModels(folder))
     app = FastAPI(lifespan=_few_threads)
 

@@ -1,4 +1,4 @@
-"""Recommender: the answers in numpy and flat FAISS, as a team writes them who holds factors and dicts in memory.
+"""Recommender: the answers with numpy and flat FAISS, and factors and dicts in memory, as is usual.
 
 The same semantics as the runtime's engine: candidates, components, blend, greedy selection, exact contributions.
 """
@@ -26,30 +26,32 @@ Rows = NDArray[np.int64]
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 WORDS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
-FINE, STEPS = 2048, 10  # of vectors and diversity: both are rounded, so that every host gives the same
+FINE, STEPS = 2048, 10  # of vectors and diversity, which are rounded so that all hosts give the same answers
 COALITIONS = ((np.arange(32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
 
 
 class Models(Protocol):
-    """The three models, in whatever library they run."""
+    """The three models, in any library."""
 
     def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
-        """Confidence of each family. `inputs` (n, 15), `artist` (n, width), `case` (n, 1): 1 when an artist is known,
-        else 0. Shape (n, families)."""
+        """Return the confidence of each family. Shape (n, families).
+
+        `inputs` (n, 15), `artist` (n, width), `case` (n, 1): 1 when an artist is known, else 0.
+        """
 
     def mood(self, audio: Floats) -> Floats:
-        """Probability of each mood. `audio` (n, 12). Shape (n, 5)."""
+        """Return the probability of each mood. `audio` (n, 12). Shape (n, 5)."""
 
     def score(self, components: Floats, context: Floats) -> Floats:
-        """Score in 0..1. `components` (n, 5), `context` (2,): tracks heard, hour or NaN. Shape (n,)."""
+        """Return scores in 0..1. `components` (n, 5), `context` (2,): tracks heard, hour or NaN. Shape (n,)."""
 
 
 class UnknownTrackError(LookupError):
-    """A track that is neither described nor in the catalogue."""
+    """A track has no features and is not in the catalogue."""
 
 
 def _shapley() -> NDArray[np.float64]:
-    """Weight of each coalition's score in each component's mean effect over all orders of joining. Shape (5, 32)."""
+    """Return the weight of each coalition in the Shapley value of each component. Shape (5, 32)."""
     weights = np.zeros((5, 32))
     for order in permutations(range(5)):
         members = 0
@@ -64,14 +66,14 @@ SHAPLEY = _shapley()
 
 
 def artist_key(name: str) -> str:
-    """A name as it is compared: no case, accents, punctuation, or "the" in front."""
+    """Return a name without case, accents, punctuation and a leading "the"."""
     bare = re.sub("[\u0300-\u036f]+", "", unicodedata.normalize("NFKD", html.unescape(name)))
     words = unicodedata.normalize("NFC", bare).lower().replace("&", " and ")
     return re.sub(r"[\W_]+", " ", words).strip().removeprefix("the ")
 
 
 class Recommender:
-    """Everything loaded into memory at the start."""
+    """The recommender, with all data in memory."""
 
     def __init__(self, folder: Path, models: Models) -> None:
         self.models = models
@@ -83,7 +85,7 @@ class Recommender:
         self.blend = np.array([self.tracks["blend"][name] for name in COMPONENTS], np.float32)
 
     def classify(self, questions: Sequence[schema.Classify]) -> list[dict[str, Any]]:
-        """Genre and mood of each track, in order. Raises UnknownTrackError."""
+        """Return genre and mood of each track, in order. Raises UnknownTrackError."""
         inputs, artists = self._inputs(questions)
         confidences = self.models.genre(inputs, *self._artist(artists))
         moods = self.models.mood(np.ascontiguousarray(inputs[:, :12]))
@@ -102,7 +104,7 @@ class Recommender:
         ]
 
     def recommend(self, question: schema.Recommend) -> dict[str, Any]:
-        """The best tracks with reasons."""
+        """Return the best tracks with reasons."""
         factors, heard, taste, kind = self._listener(question)
         current = self._row(question.current_track_id) if question.current_track_id else None
         query = self._query(question, taste, current)
@@ -119,8 +121,8 @@ class Recommender:
         context = np.array([len(heard), hour], np.float32)
         picks, components = self._choose(components[short], vectors[short], context, question.limit)
         source = _source(kind, factors is not None, query is not None)
-        found = self._explained(rows[short][picks], components, context, source)
-        return {"recommendations": found, "source": source, "generatedAt": _now()}
+        result = self._explained(rows[short][picks], components, context, source)
+        return {"recommendations": result, "source": source, "generatedAt": _now()}
 
     def _row(self, track_id: str) -> int | None:
         row: int | None = self.names["row_of_track"].get(track_id.removeprefix("spotify:track:"))
@@ -152,17 +154,17 @@ class Recommender:
         return inputs, artists
 
     def _artist(self, artists: list[list[str]]) -> tuple[Floats, Floats]:
-        """Mean factors of each track's known artists with the prior of the first (the last columns), row 0 when there
-        is none; and whether there is one."""
+        """Return the mean factors of the known artists, with the prior of the first one in the last columns, or row 0
+        without any; and whether there is one."""
         row_of, factors = self.names["row_of_artist"], self.artist_factors
         rows = [[row_of[key] for key in map(artist_key, names) if key in row_of] for names in artists]
-        mean = np.stack([factors[each or [0]].mean(axis=0) for each in rows])
+        mean = np.stack([factors[item or [0]].mean(axis=0) for item in rows])
         families = len(self.tracks["labels"])
-        mean[:, -families:] = factors[[(each or [0])[0] for each in rows], -families:]
-        return mean, np.array([[bool(each)] for each in rows], np.float32)
+        mean[:, -families:] = factors[[(item or [0])[0] for item in rows], -families:]
+        return mean, np.array([[bool(item)] for item in rows], np.float32)
 
     def _listener(self, question: schema.Recommend) -> tuple[Floats | None, Rows, Rows, str]:
-        """Factors, what was heard ever and in the time range, and the kind of listener."""
+        """Return factors, history, history in the time range, and the source."""
         data = self.listeners
         number = self.names["row_of_listener"].get(question.user_id)
         if number is not None:
@@ -170,7 +172,7 @@ class Recommender:
             heard = data["history_rows"][start:stop].astype(np.int64)
             counts = [*data["history_recent"][number].tolist(), len(heard)]
             first = ("short_term", "medium_term", "long_term").index(question.time_range)
-            count = next((each for each in counts[first:] if each), 0)
+            count = next((item for item in counts[first:] if item), 0)
             return data["listener_factors"][number], heard, heard[:count], "hybrid"
         heard = np.array(self._rows(question.history or []), np.int64)
         places = data["place_of"][heard]
@@ -200,12 +202,12 @@ class Recommender:
             proposals.append(self.index.search(query[None], min(wanted, self.index.ntotal))[1][0])
         if not proposals:
             proposals, count = [self.tracks["popular"]], 2 * count
-        found = np.unique(np.concatenate([rows[~np.isin(rows, excluded)][:count] for rows in proposals]))
-        if len(found) < limit:
-            free = np.setdiff1d(np.arange(len(self.names["ids"])), np.concatenate([found, excluded]))
-            more = free[np.argsort(-self.tracks["popularity"][free], kind="stable")[: limit - len(found)]]
-            found = np.union1d(found, more)
-        return found.astype(np.int64)
+        result = np.unique(np.concatenate([rows[~np.isin(rows, excluded)][:count] for rows in proposals]))
+        if len(result) < limit:
+            free = np.setdiff1d(np.arange(len(self.names["ids"])), np.concatenate([result, excluded]))
+            more = free[np.argsort(-self.tracks["popularity"][free], kind="stable")[: limit - len(result)]]
+            result = np.union1d(result, more)
+        return result.astype(np.int64)
 
     def _components(
         self,
@@ -237,16 +239,16 @@ class Recommender:
         return components
 
     def _choose(self, components: Floats, vectors: Floats, context: Floats, limit: int) -> tuple[Rows, Floats]:
-        """One at a time the best, given those before it."""
+        """Select candidates greedily: the best one given the selected ones."""
         left = np.arange(len(components))
         whole = np.rint(vectors * FINE)
         diversity = np.rint((1 - whole @ whole.T / FINE**2) * STEPS).clip(0, STEPS) / STEPS
         picks, scores = [], []
         for _ in range(min(limit, len(components))):
-            found = self.models.score(components[left], context).round(6)
-            best = int(found.argmax())
+            result = self.models.score(components[left], context).round(6)
+            best = int(result.argmax())
             picks.append(left[best])
-            scores.append(found[best])
+            scores.append(result[best])
             left = np.delete(left, best)
             components[left, 4] = np.minimum(components[left, 4], diversity[picks[-1], left])
         order = np.array(picks, np.int64)[np.lexsort((picks, -np.array(scores)))]
@@ -265,7 +267,7 @@ class Recommender:
                 "score": round(float(score[-1]), 6),
                 "reason": reason(value, source),
                 "contributions": {"base": round(float(score[0]), 6)}
-                | {name: round(float(each), 6) for name, each in zip(COMPONENTS, value, strict=True)},
+                | {name: round(float(item), 6) for name, item in zip(COMPONENTS, value, strict=True)},
                 "genre": [tracks["labels"][i] for i in np.flatnonzero(tracks["families"][row])],
                 "mood": tracks["mood_names"][tracks["moods"][row]],
             }
@@ -274,7 +276,7 @@ class Recommender:
 
 
 def reason(values: NDArray[np.float64], source: str) -> str:
-    """Each component's share in what speaks for the track, in whole percents that sum to 100."""
+    """Return the share of each component in the positive contributions, in percent, which sum to 100."""
     total = values[values > 0].sum()
     if not total:
         return "nothing speaks for this track but its turn"

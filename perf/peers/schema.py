@@ -1,4 +1,4 @@
-"""Schema: the questions as pydantic models, for the rival servers; the fields of `musix_runtime.schemas`."""
+"""The requests as pydantic models for the peers, with the fields of `musix_runtime.schemas`."""
 
 from typing import Annotated, Literal
 
@@ -26,13 +26,13 @@ class Audio(BaseModel):
 
 
 class Question(BaseModel):
-    """A question in camel case."""
+    """Base of the requests, in camel case."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid")
 
 
 class Classify(Question):
-    """Which genre and mood?"""
+    """Request for genre and mood."""
 
     track_id: str | None = None
     audio_features: Audio | None = None
@@ -43,13 +43,13 @@ class Classify(Question):
 
 
 class Context(Question):
-    """The listener's situation."""
+    """The context of a request."""
 
     hour: Annotated[int, Field(ge=0, le=23)] | None = None
 
 
 class Recommend(Question):
-    """What shall this listener hear next?"""
+    """Request for recommendations."""
 
     user_id: str
     current_track_id: str | None = None

@@ -1,7 +1,7 @@
-"""Atomic writes: a file or folder appears under its name whole, or not at all. All that musix writes is written so.
+"""Atomic writes: a file or folder appears under its name as a whole, or not at all. All output is written like this.
 
-While NAME is written, `.NAME.partial` beside it holds the new content and the writer locks `.NAME.lock`. A folder that
-is replaced is `.NAME.old` for the moment between two renames. The next writer puts right what a killed one left.
+While NAME is written, `.NAME.partial` beside it has the new content, and the writer locks `.NAME.lock`. A folder that
+is replaced is renamed to `.NAME.old` until the new one has its name. The next writer cleans up after a killed one.
 """
 
 import os
@@ -16,22 +16,22 @@ from musix_runtime.errors import OutputError
 
 try:
     import fcntl
-except ModuleNotFoundError:  # Windows, where a bundle can be served, and written by one process at a time
+except ModuleNotFoundError:  # Windows, where only one process may write at a time
     fcntl = None  # type: ignore[assignment]
 
-# Flags to open what others may have put there: a link is not followed, a pipe is not waited for. Windows has none.
+# Flags for files that other users may have created: do not follow links, do not wait for pipes. Windows has none.
 PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def check_free(path: Path) -> None:
-    """Raise OutputError when something stands at `path`, even a dangling link, or its folder cannot be written."""
+    """Raise OutputError when `path` exists, even as a dangling link, or its folder cannot be written."""
     if os.path.lexists(path):
-        raise OutputError(f"{path}: expected a free name, found something there already")
+        raise OutputError(f"{path}: expected a free name, found an existing file or folder")
     check_writable(path.parent)
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder`, if need be. Raises OutputError when it cannot be made or written."""
+    """Make `folder` unless it exists. Raises OutputError when it cannot be made or written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,7 +42,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says of a full disk, a missing right or the like into an OutputError that names `path`."""
+    """Convert an OSError, such as a full disk or a missing permission, to an OutputError for `path`."""
     try:
         yield
     except OSError as error:
@@ -51,7 +51,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def lock(file: Path, wait: bool) -> Iterator[None]:
-    """Hold the exclusive lock on `file`, which the system releases when the process ends, however it ends.
+    """Hold an exclusive lock on `file`. The system releases it when the process ends in any way.
 
     Raises OutputError when another process holds it and `wait` is False. A link at `file` is not followed.
     """
@@ -62,7 +62,7 @@ def lock(file: Path, wait: bool) -> Iterator[None]:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | PLAIN, 0o666)
         try:
             _flock(descriptor, file, wait)
-            if _is_still(descriptor, file):  # else the last holder has removed it meanwhile
+            if _is_same_file(descriptor, file):  # else the previous holder has removed the file
                 yield
                 return
         finally:
@@ -71,7 +71,7 @@ def lock(file: Path, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
-    """Be the only process that writes `path`. Raises OutputError when another one does."""
+    """Hold the lock of the writers of `path`. Raises OutputError when another process holds it."""
     file = _hidden(path, "lock")
     with lock(file, wait=False):
         try:
@@ -82,11 +82,11 @@ def sole_writer(path: Path) -> Iterator[None]:
 
 @contextmanager
 def new_path(path: Path, replace: bool = False, beside: Path | None = None) -> Iterator[Path]:
-    """Give a free name beside `path` for a new file or folder. It is renamed to `path` at the end; gone on an error.
+    """Yield a free name beside `path` for a new file or folder, which is renamed to `path` at the end.
 
-    With `replace` it takes the place of a file or folder of its own kind. The hidden names are made from `beside` when
-    nothing else may be in the folder of `path`. Raises OutputError when `path` is taken, cannot be written, or is being
-    written by another process.
+    After an error it is removed. With `replace` it replaces a file or folder of the same kind. The hidden names are
+    made from `beside` when the folder of `path` must have no other files. Raises OutputError when `path` exists, cannot
+    be written, or is being written by another process.
     """
     beside = beside or path
     check_writable(beside.parent)
@@ -110,16 +110,16 @@ def new_path(path: Path, replace: bool = False, beside: Path | None = None) -> I
 
 @contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
-    """Give a folder to fill, which becomes `path` as a whole: see `new_path`."""
+    """Yield a new folder, which becomes `path` at the end: see `new_path`."""
     if replace and os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
-        raise OutputError(f"{path}: expected a folder to replace, found something else")
+        raise OutputError(f"{path}: expected a folder to replace, found another kind of file")
     with new_path(path, replace) as partial:
         partial.mkdir()
         yield partial
 
 
 def write_file(path: Path, content: bytes, replace: bool = True, mode: int = 0o666, beside: Path | None = None) -> None:
-    """Write the file `path` as a whole, and see it to the disk: see `new_path`."""
+    """Write the file `path` as a whole, and flush it to the disk: see `new_path`."""
     with new_path(path, replace, beside) as partial, create(partial, mode) as out:
         out.write(content)
         out.flush()
@@ -127,12 +127,12 @@ def write_file(path: Path, content: bytes, replace: bool = True, mode: int = 0o6
 
 
 def create(path: Path, mode: int = 0o666) -> BinaryIO:
-    """Open a new file for writing. Raises OSError when anything is there, a link as well."""
+    """Open a new file for writing. Raises OSError when `path` exists, also as a link."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, mode), "wb")
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it, if it is there; read-only folders as well."""
+    """Remove a file, a link, or a folder with its content, if it exists. Folders may be read-only."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
@@ -141,18 +141,18 @@ def remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _hidden(path: Path, use: str) -> Path:
-    return path.with_name(f".{path.name}.{use}")
+def _hidden(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{suffix}")
 
 
 def _flock(descriptor: int, file: Path, wait: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
-        raise OutputError(f"{file}: expected no other writer, found one at work; wait until it is done") from error
+        raise OutputError(f"{file}: expected no other writer, found one; wait until it has finished") from error
 
 
-def _is_still(descriptor: int, file: Path) -> bool:
+def _is_same_file(descriptor: int, file: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), file.lstat())
     except FileNotFoundError:
@@ -160,7 +160,7 @@ def _is_still(descriptor: int, file: Path) -> bool:
 
 
 def _recover(path: Path, old: Path) -> None:
-    """Put the old folder back when the new one did not come in its place; remove it when it did."""
+    """Rename the old folder back if the new one does not exist, else remove it."""
     if not os.path.lexists(old):
         return
     if os.path.lexists(path):
@@ -170,8 +170,8 @@ def _recover(path: Path, old: Path) -> None:
 
 
 def _check_kind(path: Path, partial: Path) -> None:
-    """Only a plain file takes the place of a plain file, a folder of a folder: no link, no device is replaced."""
+    """Raise OutputError unless `path` and its replacement are both plain files or both folders."""
     found, kind = path.lstat().st_mode, stat.S_IFMT(partial.lstat().st_mode)
     if stat.S_IFMT(found) != kind:
         wanted = "folder" if kind == stat.S_IFDIR else "plain file"
-        raise OutputError(f"{path}: expected a free name or a {wanted} to replace, found something else")
+        raise OutputError(f"{path}: expected a free name or a {wanted} to replace, found another kind of file")

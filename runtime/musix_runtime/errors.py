@@ -1,34 +1,34 @@
-"""Every error that musix raises on purpose.
+"""The errors that musix raises on purpose.
 
     MusixError
-    ├── InputError                what the caller gave is wrong        exit 2
-    │   ├── RecipeError           a recipe's key or value
-    │   ├── TableError            a table's file, column or rows
-    │   ├── RequestError          a request's fields, each by its path  HTTP 422
-    │   ├── UnknownTrackError     a track id that is not in the bundle  HTTP 404
-    │   ├── OutputError           a place that cannot be written
-    │   └── StoreError            a name or pointer that a store lacks
-    │       └── VersionError      a version that a store does not take
-    ├── EvaluationError           a measurement that would deceive     exit 3
-    │   └── LeakError             what is measured was learned from
-    ├── GateError                 a floor or budget of the recipe      exit 3
-    ├── ParityError               ONNX and native answers differ       exit 4
-    ├── RebuildError              a rebuild gave other bytes           exit 4
-    ├── WorkerError               worker processes cannot start        exit 4
-    └── BundleError               the bundle is not what it claims     exit 4
-        ├── ManifestError         the manifest itself
-        ├── FormatVersionError    a format newer than this runtime
-        ├── MissingFileError      listed, not there
-        ├── ExtraFileError        there, not listed
-        ├── FileKindError         a link, a folder, a device
-        ├── SizeError             longer or shorter than listed
-        ├── HashError             other bytes than listed
-        ├── LayoutError           an array's dtype, shape or content, a graph's inputs, an index's size
-        ├── NotReadyError         changed on the disk while served  HTTP 503
-        ├── SignatureError        not signed by the key that is trusted
-        └── GoldenError           other answers than its native models gave
+    ├── InputError                wrong input                                   exit 2
+    │   ├── RecipeError           a wrong key or value of a recipe
+    │   ├── TableError            a wrong file, column or row of a table
+    │   ├── RequestError          wrong fields of a request                     HTTP 422
+    │   ├── UnknownTrackError     a track id that is not in the bundle          HTTP 404
+    │   ├── OutputError           a path that cannot be written
+    │   └── StoreError            a name or pointer that a registry does not have
+    │       └── VersionError      a version that cannot be published
+    ├── EvaluationError           a measurement that would be misleading        exit 3
+    │   └── LeakError             a measurement on training data
+    ├── GateError                 a figure beyond its limit in the recipe       exit 3
+    ├── ParityError               answers of ONNX and native models differ      exit 4
+    ├── RebuildError              a rebuild has other bytes                     exit 4
+    ├── WorkerError               worker processes cannot start                 exit 4
+    └── BundleError               a bundle that differs from its manifest       exit 4
+        ├── ManifestError         a wrong manifest
+        ├── FormatVersionError    another format version than this runtime reads
+        ├── MissingFileError      a listed file that does not exist
+        ├── ExtraFileError        a file that is not listed
+        ├── FileKindError         a link, folder or device instead of a file
+        ├── SizeError             another size than listed
+        ├── HashError             another SHA-256 than listed
+        ├── LayoutError           wrong dtype, shape or values of an array, ports of a graph, or size of an index
+        ├── NotReadyError         a bundle that has changed while it is served  HTTP 503
+        ├── SignatureError        no signature by the trusted key
+        └── GoldenError           other answers than the native models gave
 
-A message names the place, what was expected and what was found.
+A message has the place, what was expected and what was found.
 """
 
 from collections.abc import Iterator
@@ -38,13 +38,13 @@ from typing import ClassVar
 
 
 class MusixError(Exception):
-    """The root: `except MusixError` catches whatever musix refuses."""
+    """Base class of all errors of musix."""
 
     exit_code: ClassVar[int] = 1
 
 
 class InputError(MusixError):
-    """What the caller gave is wrong; the message says where and how."""
+    """The input is wrong; the message says where and why."""
 
     exit_code = 2
 
@@ -54,11 +54,11 @@ class RecipeError(InputError):
 
 
 class TableError(InputError):
-    """A table is missing, unreadable, empty, or a column or row breaks the schema."""
+    """A table is missing, unreadable or empty, or has a column or row that does not match the schema."""
 
 
-MAX_SHOWN_LENGTH = 100  # characters of a caller's text that a message repeats
-MAX_FIELD_ERRORS = 20  # that one error names
+MAX_SHOWN_LENGTH = 100  # characters of an input text in a message
+MAX_FIELD_ERRORS = 20  # in one RequestError
 
 
 def shorten(text: str, length: int = MAX_SHOWN_LENGTH) -> str:
@@ -68,7 +68,7 @@ def shorten(text: str, length: int = MAX_SHOWN_LENGTH) -> str:
 
 @dataclass(frozen=True)
 class FieldError:
-    """One field of a request that is wrong: its path, and what was expected there."""
+    """The path of a wrong field of a request, and the value that was expected."""
 
     path: str
     message: str
@@ -80,12 +80,12 @@ class RequestError(InputError):
     def __init__(self, field_errors: list[FieldError]) -> None:
         self.field_errors = field_errors[:MAX_FIELD_ERRORS]
         self.more = len(field_errors) - len(self.field_errors)
-        named = "; ".join(f"{each.path}: {each.message}" for each in self.field_errors)
-        super().__init__(f"{named}; and {self.more:,} more" if self.more else named)
+        text = "; ".join(f"{error.path}: {error.message}" for error in self.field_errors)
+        super().__init__(f"{text}; and {self.more:,} more" if self.more else text)
 
 
 class UnknownTrackError(InputError):
-    """A track id that the bundle's catalogue does not hold."""
+    """A track id is not in the catalogue of the bundle."""
 
     def __init__(self, track_id: str, path: str = "trackId") -> None:
         super().__init__(f"{path}: expected a track of the catalogue, found {shorten(track_id)!r}")
@@ -93,41 +93,41 @@ class UnknownTrackError(InputError):
 
 
 class OutputError(InputError):
-    """A place where something should be written is taken, or is not a folder."""
+    """A path to write to exists, or cannot be written."""
 
 
 class StoreError(InputError):
-    """A store lacks the name, an earlier version, or a pointer that can be read."""
+    """A registry does not have the name or an earlier version, or its pointer cannot be read."""
 
 
 class VersionError(StoreError):
-    """A store does not take this version: it is lower than the live one, or there with other content."""
+    """A version cannot be published: it is lower than the live one, or exists with other content."""
 
 
 class EvaluationError(MusixError):
-    """A measurement would not mean what it says; no figure was given."""
+    """A measurement would be misleading, so no figure was computed."""
 
     exit_code = 3
 
 
 class LeakError(EvaluationError):
-    """What is measured was learned from, or the truth was made from the prediction."""
+    """The data of a measurement were used in training, or the truth was made from the prediction."""
 
 
 class GateError(MusixError):
-    """A bundle is below a quality floor or above a budget of its recipe; it was not kept."""
+    """A bundle is beyond a limit of its recipe, and was not kept."""
 
     exit_code = 3
 
 
 class ParityError(MusixError):
-    """A converted model answers differently from the model it was made of."""
+    """The answers of a converted model differ from those of the native model."""
 
     exit_code = 4
 
 
 class RebuildError(MusixError):
-    """A bundle built again from its provenance has another digest."""
+    """A bundle that was built again from its provenance has another digest."""
 
     exit_code = 4
 
@@ -139,7 +139,7 @@ class WorkerError(MusixError):
 
 
 class BundleError(MusixError):
-    """The bundle is not what its manifest claims. Nothing of it was used."""
+    """A bundle differs from its manifest. It was not used."""
 
     exit_code = 4
 
@@ -149,48 +149,48 @@ class ManifestError(BundleError):
 
 
 class FormatVersionError(BundleError):
-    """The bundle is of a format that this runtime does not know."""
+    """The bundle has another format version than this runtime reads."""
 
 
 class MissingFileError(BundleError):
-    """A file that the manifest lists is not there."""
+    """A file that the manifest lists does not exist."""
 
 
 class ExtraFileError(BundleError):
-    """A file is there that the manifest does not list."""
+    """The bundle has a file that the manifest does not list."""
 
 
 class FileKindError(BundleError):
-    """A link, folder or device stands where a plain file is listed."""
+    """A listed file is a link, folder or device."""
 
 
 class SizeError(BundleError):
-    """A file is longer or shorter than the manifest says."""
+    """The size of a file differs from the manifest."""
 
 
 class HashError(BundleError):
-    """A file's SHA-256 differs from the manifest's."""
+    """The SHA-256 of a file differs from the manifest."""
 
 
 class LayoutError(BundleError):
-    """An array, graph or index does not have the type, shape or content that the format asks for."""
+    """An array, graph or index does not have the type, shape or values that the format requires."""
 
 
 class NotReadyError(BundleError):
-    """The bundle that was served has changed on the disk, and no good one is there yet."""
+    """The served bundle has changed on the disk, and no valid one has been opened since."""
 
 
 class SignatureError(BundleError):
-    """The bundle is not signed, or not by the key that is trusted."""
+    """The bundle is not signed, or not by the trusted key."""
 
 
 class GoldenError(BundleError):
-    """The bundle's answers differ from those that its native models gave at export."""
+    """The answers of the bundle differ from those of the native models at export."""
 
 
 @contextmanager
 def refusing(place: object) -> Iterator[None]:
-    """Raise a BundleError for every error within: whatever the bytes of a bundle do to a library, it is refused."""
+    """Convert any error in the block to a BundleError: libraries may raise any error for a broken bundle."""
     try:
         yield
     except BundleError:

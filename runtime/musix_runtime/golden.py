@@ -1,4 +1,4 @@
-"""Golden cases: requests with the native models' responses, kept in every bundle and replayed when it is opened."""
+"""Golden cases: requests with the responses of the native models. A bundle has them, and they are replayed at open."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from musix_runtime.bundle.part import Layout, Part
 from musix_runtime.errors import GoldenError, LayoutError, refusing
 from musix_runtime.schemas import ClassifyRequest, ClassifyResponse, RecommendRequest, RecommendResponse
 
-OPENING_CASES = 4  # cases of each kind that are replayed whenever a bundle is opened
+OPENING_CASES = 4  # cases of each kind that are replayed when a bundle is opened
 MIN_CASES = 64  # of each kind
 MAX_TOLERANCE = 1e-3
 
@@ -48,8 +48,8 @@ class Replayable(Protocol):
 
 
 def check(golden: Golden, layout: Layout, place: object) -> None:
-    """Raise LayoutError unless there are enough cases, and a tolerance above 0 and small enough for every part that
-    golden cases compare."""
+    """Raise LayoutError unless there are at least `MIN_CASES` of each kind, and each part that golden cases compare has
+    a tolerance above 0 and up to `MAX_TOLERANCE`."""
     counts = len(golden.classify), len(golden.recommend)
     if min(counts) < MIN_CASES:
         raise LayoutError(f"{place}: golden cases: expected at least {MIN_CASES} of each kind, found {counts}")
@@ -62,7 +62,7 @@ def check(golden: Golden, layout: Layout, place: object) -> None:
 def replay(engine: Replayable, golden: Golden, limit: int | None = None) -> dict[str, float]:
     """Replay the first `limit` cases of each kind (all by default). Return the largest difference of each part.
 
-    Raises GoldenError that names the case, what was expected and what was found; BundleError for an invalid request.
+    Raises GoldenError for a difference above its tolerance, BundleError for an invalid request.
     """
     worst = {part.name: 0.0 for part in engine.parts if part.has_golden_cases}
     for number, case in enumerate(golden.classify[:limit]):
@@ -74,10 +74,10 @@ def replay(engine: Replayable, golden: Golden, limit: int | None = None) -> dict
                     _record(f"classify case {number}", part.name, error, golden, worst)
     for number, ranked in enumerate(golden.recommend[:limit]):
         with refusing(f"golden recommend case {number}"):
-            found = engine.recommend(ranked.request)
-            for part in reversed(engine.parts):  # last to first: a list of other tracks is not its contributions' fault
+            recommended = engine.recommend(ranked.request)
+            for part in reversed(engine.parts):  # the ranker first: contributions can only be compared in equal lists
                 if part.recommend_error:
-                    error = part.recommend_error(ranked.expected, found, golden.tolerance[part.name])
+                    error = part.recommend_error(ranked.expected, recommended, golden.tolerance[part.name])
                     _record(f"recommend case {number}", part.name, error, golden, worst)
     return worst
 
@@ -85,5 +85,5 @@ def replay(engine: Replayable, golden: Golden, limit: int | None = None) -> dict
 def _record(case: str, part: str, error: float, golden: Golden, worst: dict[str, float]) -> None:
     worst[part] = max(worst[part], error)
     if not error <= golden.tolerance[part]:
-        expected = f"the native models' answer to within {golden.tolerance[part]:g}"
-        raise GoldenError(f"golden {case}: {part}: expected {expected}, found it off by {error:g}")
+        expected = f"a difference of at most {golden.tolerance[part]:g} from the native models"
+        raise GoldenError(f"golden {case}: {part}: expected {expected}, found {error:g}")

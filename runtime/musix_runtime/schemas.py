@@ -1,4 +1,4 @@
-"""Types of requests and responses. The library, the command line and HTTP use the same ones."""
+"""Types of requests and responses, for the library, the command line and HTTP."""
 
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -27,8 +27,8 @@ def _number(feature: Feature) -> Any:
 _Text = Annotated[str, Meta(max_length=TEXT_LIMIT)]
 _Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
 
-# The 12 audio features under Spotify's own names, all required. The other fields of Spotify's object are accepted, so
-# that it can be sent as it is; of these only the duration is used.
+# The 12 audio features with Spotify's names, all required. The other fields of Spotify's object are accepted too, so
+# that clients can send the whole object; only the duration of them is used.
 AudioFeatures = msgspec.defstruct(
     "AudioFeatures",
     [
@@ -42,11 +42,11 @@ AudioFeatures = msgspec.defstruct(
 
 
 class Request(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Base of the requests. An unknown field is an error, so that a misspelt one is noticed."""
+    """Base of the requests. Unknown fields are errors, so misspelt fields are reported."""
 
 
 class ClassifyRequest(Request, frozen=True):
-    """Asks for genre and mood of a track. Missing fields are taken from the catalogue, if the track is in it."""
+    """Request for genre and mood of a track. Missing fields are taken from the catalogue, if the track is in it."""
 
     track_id: Id | None = None
     audio_features: AudioFeatures | None = None  # type: ignore[valid-type]
@@ -64,7 +64,7 @@ class Context(Request, frozen=True):
 
 
 class RecommendRequest(Request, frozen=True):
-    """Asks for the next tracks of a listener."""
+    """Request for the next tracks of a listener."""
 
     user_id: Id
     current_track_id: Id | None = None
@@ -76,7 +76,7 @@ class RecommendRequest(Request, frozen=True):
 
 
 class SimilarRequest(Request, frozen=True):
-    """Asks for the tracks that are most similar to a track."""
+    """Request for the tracks that are most similar to a track."""
 
     track_id: Id
     limit: Limit = 10
@@ -87,7 +87,7 @@ class Response(Struct, frozen=True, rename="camel"):
 
 
 class GenreConfidence(Response, frozen=True):
-    """A genre and its calibrated confidence: the share of such predictions that are right."""
+    """A genre and its calibrated confidence: the expected share of correct predictions."""
 
     name: str
     confidence: float
@@ -167,7 +167,7 @@ class HealthResponse(Struct, frozen=True):
 
 
 class ReadyResponse(Struct, frozen=True):
-    """The bundle that is served, and why a newer one is not."""
+    """The served bundle, and the failure to load a newer one."""
 
     status: str
     name: str
@@ -177,7 +177,7 @@ class ReadyResponse(Struct, frozen=True):
 
 
 class ErrorInfo(Struct, frozen=True):
-    """The error of a response: its code, one sentence, and the fields of the request that are wrong."""
+    """The error of a response: its code, a sentence, and the wrong fields of the request."""
 
     code: str
     message: str
@@ -188,7 +188,7 @@ T = TypeVar("T")
 
 
 def parse(raw: Any, type_: type[T], path: str = "") -> T:
-    """Convert decoded JSON to a request. Raises RequestError that names every wrong field by its path."""
+    """Convert decoded JSON to a request. Raises RequestError with the paths of all wrong fields."""
     try:
         return msgspec.convert(raw, type_)
     except msgspec.ValidationError as error:
@@ -197,41 +197,43 @@ def parse(raw: Any, type_: type[T], path: str = "") -> T:
 
 
 def _field_errors(raw: Any, type_: Any, path: str) -> list[FieldError]:
-    """Return the errors of all fields: msgspec stops at the first one."""
+    """Return the errors of all fields, as msgspec reports only the first one."""
     if not isinstance(raw, dict) or not (isinstance(type_, type) and issubclass(type_, Struct)):
         return []
-    fields = {each.encode_name: each for each in msgspec.structs.fields(type_)}
+    fields = {field_.encode_name: field_ for field_ in msgspec.structs.fields(type_)}
     unknown = f"unknown field; known are {', '.join(fields)}"
     errors = [FieldError(_join(path, shorten(name)), unknown) for name in raw if name not in fields]
-    for name, known in fields.items():
+    for name, expected in fields.items():
         if name not in raw:
-            if known.required:
+            if expected.required:
                 errors.append(FieldError(_join(path, name), "is required"))
             continue
         try:
-            msgspec.convert(raw[name], known.type)
+            msgspec.convert(raw[name], expected.type)
         except msgspec.ValidationError as error:
-            inner = _field_errors(raw[name], _struct(known.type), _join(path, name))
+            inner = _field_errors(raw[name], _struct(expected.type), _join(path, name))
             errors += inner or [field_error(error, _join(path, name), raw[name])]
     return errors
 
 
 def _struct(type_: Any) -> Any:
-    """Return the type inside of `Type | None`."""
-    return next((each for each in getattr(type_, "__args__", ()) if each is not type(None)), type_)
+    """Return the type in `Type | None`."""
+    return next((option for option in getattr(type_, "__args__", ()) if option is not type(None)), type_)
 
 
 def field_error(error: msgspec.ValidationError, path: str = "", value: Any = None) -> FieldError:
-    """Return the error that msgspec found at `path` or inside of it. Long values of the request are shortened."""
+    """Return the error of msgspec as one of `path` or a field below it. Long values of the request are shortened."""
     message, _, inner = str(error).partition(" - at `$")
     if message.startswith("Invalid enum value"):
         message = f"Expected {', '.join(TIME_RANGES[:-1])} or {TIME_RANGES[-1]}"  # the only enumeration
     expected = shorten((message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found "), 200)
-    found = f", found {_shown(value)}" if "found" not in expected and isinstance(value, str | int | float) else ""
+    found = (
+        f", found {_format_input(value)}" if "found" not in expected and isinstance(value, str | int | float) else ""
+    )
     return FieldError(shorten(f"{path}{inner.rstrip('`')}".lstrip("."), 200) or "$", expected + found)
 
 
-def _shown(value: str | float) -> str:
+def _format_input(value: str | float) -> str:
     return repr(shorten(value)) if isinstance(value, str) else shorten(repr(value))
 
 

@@ -1,4 +1,4 @@
-"""Settings of a server. They are read from the environment once, only here, and passed down."""
+"""Settings of a server. This module alone reads the environment, once."""
 
 import math
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from musix_runtime.errors import InputError
 
-SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # of prometheus-client: the folder in which several workers count together
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # of prometheus-client: the folder in which the workers share their metrics
 MAX_DIGITS = 18  # of a number in the environment
 RENAMED = {
     "MUSIX_WAITING": "MUSIX_MAX_QUEUE",
@@ -23,22 +23,22 @@ RENAMED = {
 class Settings:
     """Settings of one application. The environment variable of each field is `MUSIX_<FIELD>`."""
 
-    cors_origins: tuple[str, ...] = ()  # comma-separated; "*" allows every origin
+    cors_origins: tuple[str, ...] = ()  # comma-separated; "*" allows all origins
     max_body_bytes: int = 2 * 2**20  # of one request, packed and unpacked; 1,000 tracks have about 0.5 MB
     poll_interval_s: float = 2.0  # between two checks of the files that are served and of a registry's live pointer
-    admin_token: str = field(default="", repr=False)  # without it the routes of the administrator are off
+    admin_token: str = field(default="", repr=False)  # without it there are no routes of the administrator
     max_queue: int = 32  # requests that may wait; further ones are rejected with 503
-    max_concurrent_batches: int = 2  # large requests that are answered at a time, in threads
+    max_concurrent_batches: int = 2  # large requests that are answered at the same time, in threads
     body_timeout_s: float = 10.0  # for the whole body of a request
-    max_connections: int = 1000  # of one process; fewer when it may open fewer files
+    max_connections: int = 1000  # of one process; less if it may open fewer files
     max_connections_per_address: int = 0  # of one process; 0: no limit, for servers behind a proxy
     max_head_bytes: int = 64 * 2**10  # request line and headers
     head_timeout_s: float = 10.0  # for the whole head of a request
     max_bodies_bytes: int = 32 * 2**20  # of all requests of one process together
     keep_alive_s: float = 75.0  # before an idle connection is closed; load balancers keep theirs for 60 s
-    send_timeout_s: float = 30.0  # for a client that has stopped reading to read on
+    send_timeout_s: float = 30.0  # for a client that has stopped reading
     access_log: bool = False  # writes one line of JSON per request on standard output
-    shared_metrics: bool = False  # whether several workers add up their metrics
+    shared_metrics: bool = False  # whether the workers share their metrics
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -55,7 +55,7 @@ class Settings:
             body_timeout_s=_seconds("MUSIX_BODY_TIMEOUT_S", cls.body_timeout_s),
             max_connections=_count("MUSIX_MAX_CONNECTIONS", cls.max_connections, "connections"),
             max_connections_per_address=_count(
-                "MUSIX_MAX_CONNECTIONS_PER_ADDRESS", cls.max_connections_per_address, "connections", least=0
+                "MUSIX_MAX_CONNECTIONS_PER_ADDRESS", cls.max_connections_per_address, "connections", minimum=0
             ),
             max_head_bytes=_count("MUSIX_MAX_HEAD_BYTES", cls.max_head_bytes, "bytes"),
             head_timeout_s=_seconds("MUSIX_HEAD_TIMEOUT_S", cls.head_timeout_s),
@@ -70,13 +70,13 @@ class Settings:
 def _refuse_old_names() -> None:
     for old, new in RENAMED.items():
         if old in os.environ:
-            raise InputError(f"{old}: expected {new}, found the name that it had before; set {new} instead")
+            raise InputError(f"{old}: expected {new}, found its old name; set {new} instead")
 
 
-def _count(variable: str, default: int, unit: str, least: int = 1) -> int:
+def _count(variable: str, default: int, unit: str, minimum: int = 1) -> int:
     text = os.environ.get(variable, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and int(text) >= least):
-        bound = "above 0" if least == 1 else f"from {least} on"
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and int(text) >= minimum):
+        bound = "above 0" if minimum == 1 else f"of at least {minimum}"
         raise InputError(f"{variable}: expected a number of {unit} {bound}, found {text[:100]!r}")
     return int(text)
 
@@ -100,12 +100,12 @@ def _seconds(variable: str, default: float) -> float:
 
 
 def disable_telemetry() -> None:
-    """Turn off the telemetry of ONNX Runtime in this process. Call it before the import, and never in a host."""
+    """Turn off the telemetry of ONNX Runtime in this process. Call it before the import, and not in a library."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def limit_blas_threads() -> None:
-    """Let numpy compute in one thread: a second one would spin. Call it before the import, and never in a host."""
+    """Limit numpy to one thread, as others would spin. Call it before the import, and not in a library."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
@@ -115,5 +115,5 @@ def worker_count(option: int | None) -> int:
 
 
 def share_metrics(folder: Path) -> None:
-    """Let the worker processes that this one will start write their metrics to `folder`."""
+    """Make the worker processes that start later write their metrics to `folder`."""
     os.environ[SHARED_METRICS] = str(folder)

@@ -7,7 +7,7 @@ RECOMMEND_STAGES = ("lookup", "candidates", "features", "ranker", "explain", "hy
 
 
 class StageTimer:
-    """A stopwatch for one request: each `mark` ends the stage that began at the mark before it."""
+    """A stopwatch for one request. A `mark` ends the stage that began at the previous mark."""
 
     __slots__ = ("_last", "seconds")
 
@@ -26,6 +26,6 @@ class StageTimer:
 
 
 def mark_all(timers: Iterable[StageTimer], stage: str) -> None:
-    """End a stage of every request of a batch: the whole time of the batch counts for each request."""
+    """End a stage of all requests of a batch. Each request counts the whole time of the batch."""
     for timer in timers:
         timer.mark(stage)

@@ -23,21 +23,21 @@ from musix_trainer.run import Run
 from tests.conftest import DEMO
 
 
-def test_a_run_comes_back_from_its_folder_as_the_same_bundle(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
+def test_loaded_run_exports_the_same_bundle(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
     demo_run.save(tmp_path / "run")
     again = export.export(Run.load(tmp_path / "run"), tmp_path / "again")
     assert (again.path / "manifest.json").read_bytes() == (demo_bundle / "manifest.json").read_bytes()
 
 
 def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> None:
-    found = parity.measure(demo_run, engine)
-    assert found == engine.bundle.manifest.parity
-    assert set(found) == {"genre", "mood", "collab", "content", "ranker"}
-    assert max(found.values()) <= PARITY_TOLERANCE
+    result = parity.measure(demo_run, engine)
+    assert result == engine.bundle.manifest.parity
+    assert set(result) == {"genre", "mood", "collab", "content", "ranker"}
+    assert max(result.values()) <= PARITY_TOLERANCE
 
 
-def test_a_wrong_graph_is_never_packed(demo_run: Run, tmp_path: Path) -> None:
-    """A native model whose export answers differently stops the export, and leaves nothing behind."""
+def test_wrong_graph_is_not_exported(demo_run: Run, tmp_path: Path) -> None:
+    """An exported model with other answers than the native model raises an error, and no file is left."""
 
     class Liar(type(demo_run.mood)):
         def probabilities(self, audio: np.ndarray) -> np.ndarray:
@@ -48,24 +48,24 @@ def test_a_wrong_graph_is_never_packed(demo_run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_converter_that_is_silently_wrong_is_caught_twice(
+def test_wrong_converter_fails_parity_and_golden_cases(
     demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By parity; and were that left out, by the golden cases, which are the native models' answers."""
+    """Parity finds the error, and without it the golden cases, which have the answers of the native models."""
     honest = genre._trees
 
     def wrong(booster: object) -> list[onnx.AttributeProto]:
         attributes = honest(booster)
         for attribute in attributes:
             if attribute.name == "target_weights":
-                attribute.floats[:] = [each / 2 for each in attribute.floats]
+                attribute.floats[:] = [item / 2 for item in attribute.floats]
         return attributes
 
     monkeypatch.setattr(genre, "_trees", wrong)
     with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'genre'"):
         export.export(demo_run, tmp_path / "demo-1.0.0")
     monkeypatch.setattr(parity, "measure", lambda run, engine, parts: {})
-    with pytest.raises(GoldenError, match=r"golden classify case \d+: genre: expected the native models' answer"):
+    with pytest.raises(GoldenError, match=r"golden classify case \d+: genre: expected a difference of at most "):
         export.export(demo_run, tmp_path / "demo-1.0.0")
     assert list(tmp_path.iterdir()) == []
 
@@ -78,16 +78,16 @@ def test_a_recipe_that_was_edited_after_training_is_not_exported(demo_run: Run, 
         Run.load(tmp_path / "run")
 
 
-def test_every_golden_case_is_asked_before_a_bundle_is_left(
+def test_all_golden_cases_are_replayed_at_export(
     demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A case beyond the few that opening asks: the build fails, and not some host of the bundle."""
+    """A wrong case after those that are replayed at open fails the build, not the servers."""
     honest = golden.cases
 
     def wrong(run: Run, engine: Engine, parts: object) -> golden.Golden:
-        found = honest(run, engine, parts)
-        found.classify[-1].expected.mood.probabilities["happy"] += 0.01
-        return found
+        result = honest(run, engine, parts)
+        result.classify[-1].expected.mood.probabilities["happy"] += 0.01
+        return result
 
     monkeypatch.setattr(golden, "cases", wrong)
     with pytest.raises(GoldenError, match="golden classify case 63: mood"):
@@ -95,14 +95,14 @@ def test_every_golden_case_is_asked_before_a_bundle_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_question_that_hangs_on_a_near_tie_is_no_golden_case(small_bundle: Path) -> None:
-    """Every golden case has the same answer when all scores are off by a rounding, up or down."""
+def test_golden_cases_have_no_near_ties(small_bundle: Path) -> None:
+    """All golden cases have the same answers when the scores change by rounding errors, up or down."""
     engine = Engine.open(small_bundle)
     for sign in (-1, 1):
-        replay(engine.with_models(ranker=Ranker(golden._Shaken(engine.ranker.session, sign))), engine.golden())
+        replay(engine.with_models(ranker=Ranker(golden._NoisySession(engine.ranker.session, sign))), engine.golden())
 
 
-def test_what_is_never_stable_is_an_error(engine: Engine) -> None:
+def test_golden_cases_that_are_never_stable_raise(engine: Engine) -> None:
     case = engine.golden().classify[0]
     wrong = GenreConfidence(case.expected.genres[0].name, 0.123)
     other = msgspec.structs.replace(case.expected, genres=[wrong, *case.expected.genres[1:]])
@@ -112,12 +112,12 @@ def test_what_is_never_stable_is_an_error(engine: Engine) -> None:
         draws.append(number)
         return golden.Golden(engine.golden().tolerance, [golden.ClassifyCase(case.request, other)], [])
 
-    with pytest.raises(GoldenError, match="genre: expected the native models' answer"):
+    with pytest.raises(GoldenError, match="genre: expected a difference of at most "):
         golden._stable(draw, 7, [engine])
-    assert draws == [7] * golden.DRAWS
+    assert draws == [7] * golden.MAX_DRAWS
 
 
-def test_the_golden_cases_reach_every_path(demo_bundle: Path) -> None:
+def test_golden_cases_cover_all_paths(demo_bundle: Path) -> None:
     golden = Engine.open(demo_bundle).golden()
     assert min(len(golden.classify), len(golden.recommend)) >= 64
     assert {case.expected.source for case in golden.recommend} == {"hybrid", "collab", "history", "content", "popular"}
@@ -137,50 +137,50 @@ def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path
         )
 
 
-def test_a_bundle_is_not_written_over(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
+def test_existing_bundle_is_not_overwritten(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "demo-1.0.0"
     path.mkdir()
     (path / "mine").touch()
     with pytest.raises(OutputError, match="expected a free name"):
         export.export(demo_run, path)
-    assert [each.name for each in path.iterdir()] == ["mine"]
+    assert [item.name for item in path.iterdir()] == ["mine"]
     export.export(demo_run, path, replace=True)
     assert not (path / "mine").exists()
 
 
-def test_the_second_of_two_builds_is_told_so_before_it_trains(tmp_path: Path) -> None:
+def test_second_of_two_builds_fails_before_training(tmp_path: Path) -> None:
     with sole_writer(tmp_path / "demo-1.0.0.build"):
-        found = CliRunner().invoke(cli.build, [str(DEMO), "--out", str(tmp_path), "--replace"])
-    assert isinstance(found.exception, OutputError)
-    assert "expected no other writer, found one at work; wait until it is done" in str(found.exception)
+        result = CliRunner().invoke(cli.build, [str(DEMO), "--out", str(tmp_path), "--replace"])
+    assert isinstance(result.exception, OutputError)
+    assert "expected no other writer, found one; wait until it has finished" in str(result.exception)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["genre", "mood", "ranker"])
-def test_graphs_hold_nothing_of_the_machine_that_made_them(demo_bundle: Path, part: str) -> None:
+def test_graphs_do_not_depend_on_the_machine(demo_bundle: Path, part: str) -> None:
     content = (demo_bundle / part / "model.onnx").read_bytes()
     model = onnx.load_from_string(content)
     assert not model.metadata_props
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
-    assert b"/" not in b"".join(each.name.encode() for each in model.graph.initializer)
+    assert b"/" not in b"".join(item.name.encode() for item in model.graph.initializer)
     assert not {node.op_type for node in model.graph.node} & {"Dropout", "BatchNormalization"}
     assert onnx_graphs.to_bytes(model) == content
 
 
-def test_the_manifest_holds_no_path_clock_or_host(demo_bundle: Path) -> None:
+def test_manifest_has_no_path_time_or_host_name(demo_bundle: Path) -> None:
     text = (demo_bundle / "manifest.json").read_text()
     assert str(demo_bundle.parent) not in text
     assert str(Path.cwd()) not in text
     assert set(json.loads(text)["files"]) == set(LAYOUT.files)
 
 
-def test_the_provenance_holds_the_recipe_to_the_byte(demo_bundle: Path) -> None:
+def test_provenance_has_the_exact_recipe(demo_bundle: Path) -> None:
     provenance = open_bundle(demo_bundle).manifest.provenance
     assert provenance.recipe.encode() == DEMO.read_bytes()
     assert provenance.recipe_sha256 == hashlib.sha256(DEMO.read_bytes()).hexdigest()
 
 
-def test_files_take_only_what_the_format_names(tmp_path: Path) -> None:
+def test_bundle_writer_refuses_undeclared_files_and_dtypes(tmp_path: Path) -> None:
     files = BundleWriter(tmp_path, LAYOUT)
     with pytest.raises(KeyError, match="not a file of the bundle format"):
         files.add_bytes("genre/other.onnx", b"")

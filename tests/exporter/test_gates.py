@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from musix_exporter import gates, resource_usage
-from musix_exporter.build_report import Result
+from musix_exporter.build_report import BuildReport
 from musix_exporter.gates import Gate
 from musix_runtime import Engine
 from musix_runtime.bundle.reader import Bundle
@@ -43,42 +43,42 @@ def bundle(demo_bundle: Path) -> Bundle:
 
 
 @pytest.mark.parametrize(("settings", "passed"), [(EASY, True), (HARD, False)])
-def test_every_gate_is_measured_and_held_against_its_limit(bundle: Bundle, settings: Gates, passed: bool) -> None:
-    found = gates.measure(bundle, settings)
-    assert [each.name for each in found] == NAMES
-    assert {each.passed for each in found} == {passed}
+def test_all_gates_are_measured_and_compared(bundle: Bundle, settings: Gates, passed: bool) -> None:
+    results = gates.measure(bundle, settings)
+    assert [item.name for item in results] == NAMES
+    assert {item.passed for item in results} == {passed}
 
 
-def test_figures_are_those_of_the_bundle(bundle: Bundle) -> None:
-    found = {each.name: each.found for each in gates.measure(bundle, EASY)}
-    assert found["genre.macro_f1"] == bundle.manifest.quality["genre"]["macro_f1"]
-    assert found["bytes.mood"] == (bundle.path / "mood" / "model.onnx").stat().st_size
+def test_gates_measure_the_bundle(bundle: Bundle) -> None:
+    results = {item.name: item.found for item in gates.measure(bundle, EASY)}
+    assert results["genre.macro_f1"] == bundle.manifest.quality["genre"]["macro_f1"]
+    assert results["bytes.mood"] == (bundle.path / "mood" / "model.onnx").stat().st_size
     everything = sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file())
-    assert found["bytes.total"] == everything - (bundle.path / "manifest.json").stat().st_size
+    assert results["bytes.total"] == everything - (bundle.path / "manifest.json").stat().st_size
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="private memory is read from /proc")
-def test_memory_is_of_a_process_that_mapped_the_bundle(bundle: Bundle) -> None:
-    """An interpreter with numpy and ONNX Runtime holds more than 5 MB; none of the training stack, less than 500."""
-    found = resource_usage.private_mb(bundle.path)
-    assert found is not None
-    assert 5 < found < 500
+def test_private_memory_of_an_open_bundle(bundle: Bundle) -> None:
+    """An interpreter with numpy and ONNX Runtime needs more than 5 MB, and without training libraries less than 500."""
+    results = resource_usage.private_mb(bundle.path)
+    assert results is not None
+    assert 5 < results < 500
 
 
-def test_the_time_of_an_answer_needs_a_name_that_exists(engine: Engine) -> None:
+def test_time_ratio_of_an_unknown_method_raises(engine: Engine) -> None:
     with pytest.raises(KeyError):
-        resource_usage.multiple(engine, "unheard-of")
+        resource_usage.time_ratio(engine, "unheard-of")
 
 
 def test_the_demo_reaches_its_gates(bundle: Bundle) -> None:
     settings = recipe.read(DEMO).recipe.gates
     timeless = Gates(settings.at_least, settings.at_most, settings.bytes)
-    found = gates.measure(bundle, timeless)
-    assert len(found) == len(settings.at_least) + len(settings.at_most) + 8
-    assert [each for each in found if not each.passed] == []
+    results = gates.measure(bundle, timeless)
+    assert len(results) == len(settings.at_least) + len(settings.at_most) + 8
+    assert [item for item in results if not item.passed] == []
 
 
-def test_measure_with_a_figure_that_the_card_lacks_is_refused(bundle: Bundle) -> None:
+def test_gate_on_an_unknown_figure_is_refused(bundle: Bundle) -> None:
     with pytest.raises(RecipeError) as caught:
         gates.measure(bundle, Gates(at_most={"hybrid.hybrid.ndcg": 1}))
     assert str(caught.value).startswith(
@@ -88,10 +88,10 @@ def test_measure_with_a_figure_that_the_card_lacks_is_refused(bundle: Bundle) ->
 
 
 def test_the_known_keys_are_those_of_a_quality_card(bundle: Bundle) -> None:
-    found = set(bundle.manifest.metrics())
+    results = set(bundle.manifest.metrics())
     known = quality_keys()
-    assert found <= known
-    assert known - found <= {key for key in known if "unknown_artists" in key or "by_mood" in key}
+    assert results <= known
+    assert known - results <= {key for key in known if "unknown_artists" in key or "by_mood" in key}
 
 
 def test_the_keys_of_a_quality_card_are_identifiers(bundle: Bundle) -> None:
@@ -99,7 +99,7 @@ def test_the_keys_of_a_quality_card_are_identifiers(bundle: Bundle) -> None:
         assert all(name.isidentifier() and name == name.lower() for name in key.split(".")), key
 
 
-def test_a_build_with_a_gate_on_no_figure_is_refused_before_training(tmp_path: Path) -> None:
+def test_build_with_a_gate_on_an_unknown_figure_is_refused_before_training(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(SMALL + '[gates.at_least]\n"genre.macrof1" = 0.5\n')
     command = [MUSIX, "build", "small.toml", "--out", "out"]
     built = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -112,7 +112,7 @@ def test_a_build_with_a_gate_on_no_figure_is_refused_before_training(tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_the_error_names_what_failed_and_nothing_else() -> None:
+def test_gate_error_has_the_failed_gates() -> None:
     floor = Gate("genre.macro_f1", 0.5, "at least", 0.9, passed=False)
     ceiling = Gate("bytes.total", 3_000_000, "at most", 1, passed=False)
     fine = Gate("genre.ece", 0.01, "at most", 0.05, passed=True)
@@ -120,26 +120,26 @@ def test_the_error_names_what_failed_and_nothing_else() -> None:
         gates.check([floor, fine, ceiling], "a-1.0.0", Path("runs/a-1.0.0"))
     assert str(caught.value) == (
         "a-1.0.0: 2 of 3 gates failed: genre.macro_f1: expected at least 0.9, found 0.5; "
-        "bytes.total: expected at most 1, found 3,000,000. No bundle was left; the run is in runs/a-1.0.0"
+        "bytes.total: expected at most 1, found 3,000,000. No bundle was written; the run is in runs/a-1.0.0"
     )
     gates.check([fine], "a-1.0.0", Path("runs"))
 
 
-def test_a_figure_that_the_host_cannot_measure_passes_and_is_said(bundle: Bundle) -> None:
+def test_figure_that_cannot_be_measured_passes_and_is_reported(bundle: Bundle) -> None:
     gate = Gate("memory.load_mb", None, "at most", 1, passed=True)
-    result = Result.of(bundle, [gate], Path("here"))
+    result = BuildReport.of(bundle, [gate], Path("here"))
     assert "| memory.load_mb | not measured here | at most 1 | skipped |" in result.markdown()
 
 
-def test_a_bundle_without_gates_says_so(bundle: Bundle) -> None:
-    result = Result.of(bundle, gates.measure(bundle, Gates()), Path("here"))
+def test_report_without_gates(bundle: Bundle) -> None:
+    result = BuildReport.of(bundle, gates.measure(bundle, Gates()), Path("here"))
     assert result.passed
     assert "The recipe sets none." in result.markdown()
-    assert "the recipe sets none" in result.table()
+    assert "  the recipe sets none" in result.lines()
 
 
 def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path) -> None:
-    """It ends with 3 and both files; its run stays, and so does the bundle that it should have replaced."""
+    """The exit code is 3. Both reports and the run are written, and the older bundle is kept."""
     (tmp_path / "small.toml").write_text(SMALL + '[gates.bytes]\ntotal = 1\n[gates.at_most]\n"genre.ece" = 1\n')
     older = tmp_path / "out" / "small-1.0.0" / "older"
     older.parent.mkdir(parents=True)
@@ -154,15 +154,15 @@ def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path) -> None:
     )
     assert built.returncode == 3
     assert "error: small-1.0.0: 1 of 2 gates failed: bytes.total: expected at most 1, found " in built.stderr
-    assert built.stderr.endswith("No bundle was left; the run is in out/runs/small-1.0.0\n")
+    assert built.stderr.endswith("No bundle was written; the run is in out/runs/small-1.0.0\n")
     assert "FAILED" in built.stdout
     result = json.loads((tmp_path / "r" / "small.json").read_bytes())
     assert (result["label"], result["path"], result["passed"]) == ("small-1.0.0", None, False)
-    assert {each["name"]: each["passed"] for each in result["gates"]} == {"genre.ece": True, "bytes.total": False}
+    assert {item["name"]: item["passed"] for item in result["gates"]} == {"genre.ece": True, "bytes.total": False}
     assert set(result["parity"]) < set(result["sizes"])
     summary = (tmp_path / "r" / "small.md").read_text()
     assert summary.startswith("# small-1.0.0: not built, a gate failed\n")
     assert "| at most 1 | FAILED |" in summary
-    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["runs", "small-1.0.0"]
+    assert sorted(item.name for item in (tmp_path / "out").iterdir()) == ["runs", "small-1.0.0"]
     assert list(older.parent.iterdir()) == [older]
     assert (tmp_path / "out" / "runs" / "small-1.0.0" / "run.json").is_file()

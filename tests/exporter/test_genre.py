@@ -13,7 +13,7 @@ from musix_trainer.run import Run
 
 @pytest.mark.parametrize("reloaded", [False, True])
 @pytest.mark.parametrize("strategy", ["multi_output_tree", "one_output_per_tree"])
-def test_trees_of_both_kinds_give_xgboosts_probabilities(strategy: str, reloaded: bool, tmp_path: Path) -> None:
+def test_scalar_and_vector_trees_have_xgboosts_probabilities(strategy: str, reloaded: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((2000, 17)).astype(np.float32)
     inputs[rng.random(inputs.shape) < 0.05] = np.nan
@@ -33,17 +33,17 @@ def test_trees_of_both_kinds_give_xgboosts_probabilities(strategy: str, reloaded
         helper.make_graph([node], "trees", ports[:1], ports[1:]), opset_imports=opsets, ir_version=8
     )
     (margins,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": inputs})
-    found = np.exp(margins - margins.max(axis=1, keepdims=True))
-    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), expected, atol=2e-6)
+    result = np.exp(margins - margins.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(result / result.sum(axis=1, keepdims=True), expected, atol=2e-6)
 
 
-def test_the_graph_answers_as_the_native_model_whatever_is_missing(demo_run: Run, engine: Engine) -> None:
+def test_graph_equals_the_native_model_with_missing_values(demo_run: Run, engine: Engine) -> None:
     rng, catalogue = np.random.default_rng(0), demo_run.catalogue
     inputs = catalogue.inputs[:200].copy()
     inputs[rng.random(inputs.shape) < 0.2] = np.nan
     inputs[0] = np.nan
     known, titles = catalogue.texts(np.arange(200))
-    names = [[["Nobody At All"], each, [*each, "Nobody"], [], ["!!!"]][row % 5] for row, each in enumerate(known)]
+    names = [[["Nobody At All"], item, [*item, "Nobody"], [], ["!!!"]][row % 5] for row, item in enumerate(known)]
     titles = ["" if row % 3 == 0 else title for row, title in enumerate(titles)]
     _, case = demo_run.genre.scores(inputs, names, titles)
     assert set(case.tolist()) == {0, 1, 2}

@@ -17,7 +17,7 @@ from musix_trainer.run import Run
 
 
 def clusters(rows: int, width: int, count: int) -> np.ndarray:
-    """Vectors around as many centres, a tenth as far from them as these are from each other."""
+    """Return vectors around `count` centres, at a tenth of the distance between the centres."""
     rng = np.random.default_rng(3)
     centres = rng.standard_normal((count, width))
     drawn = centres[rng.integers(0, count, rows)] + 0.1 * rng.standard_normal((rows, width))
@@ -32,26 +32,26 @@ def add(folder: Path, vectors: np.ndarray, queries: np.ndarray, at: int, **setti
     )
 
 
-def test_vectors_that_fit_the_time_are_searched_exactly(tmp_path: Path) -> None:
+def test_small_index_is_flat(tmp_path: Path) -> None:
     vectors = clusters(500, 28, 10)
     search = add(tmp_path, vectors, vectors[:5], 10)
     assert (search.kind, search.recall) == ("flat", 1.0)
 
 
-def test_more_vectors_are_searched_by_lists_and_the_recall_is_measured(tmp_path: Path) -> None:
+def test_large_index_is_ivf_with_measured_recall(tmp_path: Path) -> None:
     vectors = clusters(20_000, 28, 100)
     queries = clusters(200, 28, 100)
     search = add(tmp_path, vectors, queries, 50, exact=1, recall=0.9)
     assert (search.kind, search.queries, search.at) == ("ivf", 200, 50)
     assert 0.9 <= search.recall <= 1
-    found = Index.read(vectors, np.fromfile(tmp_path / "content" / "index.faiss", np.uint8))
-    assert found.description == Description("ivf", search.nlist, search.nprobe)
+    result = Index.read(vectors, np.fromfile(tmp_path / "content" / "index.faiss", np.uint8))
+    assert result.description == Description("ivf", search.nlist, search.nprobe)
     exact = Index(vectors)
-    shared = [np.isin(found.nearest(query, 50)[0], exact.nearest(query, 50)[0]).mean() for query in queries]
+    shared = [np.isin(result.nearest(query, 50)[0], exact.nearest(query, 50)[0]).mean() for query in queries]
     assert np.mean(shared) == pytest.approx(search.recall)
 
 
-def test_a_recall_that_few_lists_cannot_reach_fails_the_build(demo_run: Run, tmp_path: Path) -> None:
+def test_unreachable_recall_fails_the_build(demo_run: Run, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=1.0))
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
     with pytest.raises(GateError, match=r"index.faiss: expected at least 100.0% of the 50 nearest, found \d"):
@@ -59,16 +59,14 @@ def test_a_recall_that_few_lists_cannot_reach_fails_the_build(demo_run: Run, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_searched_by_lists_answers_nearly_as_the_exact_one(
-    demo_run: Run, engine: Engine, tmp_path: Path
-) -> None:
+def test_ivf_bundle_answers_nearly_like_a_flat_one(demo_run: Run, engine: Engine, tmp_path: Path) -> None:
     settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
     clustered = Engine.open(export.export(run, tmp_path / "demo-1.0.0").path)
-    assert {each.kind for each in clustered.bundle.manifest.indexes.values()} == {"ivf"}
+    assert {item.kind for item in clustered.bundle.manifest.indexes.values()} == {"ivf"}
     shared = []
     for number in range(0, 600, 20):
         request = RecommendRequest(user_id=f"listener-{number:03d}")
-        lists = [{each.id for each in asked.recommend(request).recommendations} for asked in (engine, clustered)]
+        lists = [{item.id for item in asked.recommend(request).recommendations} for asked in (engine, clustered)]
         shared.append(len(lists[0] & lists[1]) / 10)
     assert np.mean(shared) > 0.65

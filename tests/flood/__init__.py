@@ -1,1 +1,1 @@
-"""Attacks on a real server of our own, on this machine only: what each costs others, and whether anything leaks."""
+"""Attacks on a real server on this machine: their effect on other clients, and leaks."""

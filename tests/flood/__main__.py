@@ -1,4 +1,4 @@
-"""Attack a server of our own, by its connections and by the bodies of requests, one attack after the other."""
+"""Attack a server on this machine by connections and by request bodies, one attack after the other."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from tests.system.servers import MUSIX, serving, worker_pid
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "build" / "demo-1.0.0"
-ATTACKS = [*connections.ATTACKS]  # in this order, each alone
+ATTACKS = [*connections.ATTACKS]  # in this order, one at a time
 # Short, so that a run need not wait for a minute until idle connections are closed.
 SETTINGS = {
     "MUSIX_HEAD_TIMEOUT_S": "1",
@@ -29,7 +29,7 @@ SETTINGS = {
 )
 @click.option("--only", help="Attacks with this in their name.")
 def main(seconds: float, bundle: Path | None, only: str | None) -> None:
-    """Print what each attack did to others, to memory and to descriptors; exit code 1 when a bound was broken."""
+    """Print the effect of each attack on other clients, memory and descriptors. The exit code is 1 beyond a limit."""
     if bundle is None and not DEMO.exists():
         subprocess.run([MUSIX, "build", ROOT / "bundles" / "demo.toml", "--out", DEMO.parent], check=True)
     with serving(bundle or DEMO, **SETTINGS) as (url, process):

@@ -1,4 +1,4 @@
-"""What an attack is, and the connections that attacks are made of. All are to 127.0.0.1."""
+"""Types of attacks, and their connections, all to 127.0.0.1."""
 
 import selectors
 import socket
@@ -14,7 +14,7 @@ POST = b"POST /api/ml/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application
 
 @dataclass
 class Sent:
-    """What an attack came to: connections opened and bytes sent, and those that the server left open at the end."""
+    """The result of an attack: opened connections, sent bytes, and connections that the server has not closed."""
 
     connections: int = 0
     size: int = 0
@@ -23,14 +23,14 @@ class Sent:
 
 @dataclass(frozen=True)
 class Attack:
-    """A named attack: `run(port, seconds)` sends for so long and returns what it came to."""
+    """A named attack. `run(port, seconds)` sends for `seconds` and returns its result."""
 
     name: str
     run: Callable[[int, float], Sent]
 
 
 class Crowd:
-    """Connections that never block: up to `count` at a time, each sending `first`, reopened when they are closed.
+    """Up to `count` non-blocking connections. Each sends `first`, and is opened again when it was closed.
 
     `buffer` is the size of their receive buffers, in bytes; 0 leaves the system's.
     """
@@ -45,9 +45,9 @@ class Crowd:
         self.received: dict[socket.socket, bytes] = {}
         self.selector = selectors.DefaultSelector()
 
-    def fill(self, most: int = 200) -> None:
-        """Open what is missing, `most` at a time."""
-        for _ in range(min(most, self.count - len(self.unsent))):
+    def fill(self, limit: int = 200) -> None:
+        """Open missing connections, at most `limit` at once."""
+        for _ in range(min(limit, self.count - len(self.unsent))):
             opened = socket.socket()
             opened.setblocking(False)
             if self.buffer:
@@ -59,13 +59,13 @@ class Crowd:
             self.selector.register(opened, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def send(self, opened: socket.socket, data: bytes) -> None:
-        """Send more, when what was to be sent before is gone."""
+        """Send `data` if all earlier data were sent."""
         if not self.unsent[opened]:
             self.unsent[opened] = memoryview(data)
             self.selector.modify(opened, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def step(self, timeout: float = 0.01, read: bool = True) -> None:
-        """Write and read what can be; forget connections that the server closed."""
+        """Write and read where possible, and remove connections that the server has closed."""
         for key, mask in self.selector.select(timeout):
             opened = key.fileobj
             assert isinstance(opened, socket.socket)
@@ -83,13 +83,13 @@ class Crowd:
                 self.forget(opened)
 
     def forget(self, opened: socket.socket) -> None:
-        """Close one from this side."""
+        """Close a connection from this side."""
         self.selector.unregister(opened)
         del self.unsent[opened], self.received[opened]
         opened.close()
 
     def finish(self, seconds: float) -> Sent:
-        """Wait for so long until the server has closed all; what the attack came to."""
+        """Wait up to `seconds` until the server has closed all connections. Return the result of the attack."""
         end = time.monotonic() + seconds
         while self.unsent and time.monotonic() < end:
             self.step(0.05)
@@ -121,6 +121,6 @@ def _most_descriptors() -> int:
 
 
 def until(seconds: float) -> Callable[[], bool]:
-    """Whether so many seconds have not passed yet."""
+    """Return a function that returns True for `seconds` from now."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() < end

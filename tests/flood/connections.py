@@ -7,27 +7,27 @@ from contextlib import suppress
 
 from tests.flood.attacks import HOST, POST, Attack, Crowd, Sent, until
 
-SETTLE_S = 6.0  # for the server to close what it shall close: above its timeouts of the harness
+SETTLE_S = 6.0  # for the server to close connections: longer than its timeouts in `SETTINGS`
 
 
 def nothing(port: int, seconds: float) -> Sent:
-    """No attack: what the others are to be held against."""
+    """No attack, for comparison."""
     time.sleep(seconds)
     return Sent()
 
 
 def idle(port: int, seconds: float) -> Sent:
-    """2,000 connections that send nothing, reopened when they are closed."""
+    """2,000 connections that send nothing, and are opened again when they are closed."""
     return _hold(Crowd(port, 2000), seconds)
 
 
 def slow_head(port: int, seconds: float) -> Sent:
-    """500 heads, of which a byte comes every tenth of a second."""
+    """500 heads that are sent at one byte per tenth of a second."""
     return _trickle(Crowd(port, 500, POST), seconds, b"a")
 
 
 def slow_body(port: int, seconds: float) -> Sent:
-    """500 bodies, of which a byte comes every tenth of a second."""
+    """500 bodies that are sent at one byte per tenth of a second."""
     return _trickle(Crowd(port, 500, POST + b"content-length: 1000\r\n\r\n"), seconds, b" ")
 
 
@@ -37,7 +37,7 @@ def huge_head(port: int, seconds: float) -> Sent:
 
 
 def many_headers(port: int, seconds: float) -> Sent:
-    """Heads of as many headers as 60 KiB hold."""
+    """Heads of 60 KiB with many headers."""
     return _hold(Crowd(port, 20, b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 15_000 + b"\r\n"), seconds)
 
 
@@ -47,7 +47,7 @@ def endless_url(port: int, seconds: float) -> Sent:
 
 
 def unfinished_bodies(port: int, seconds: float) -> Sent:
-    """200 bodies of 4 MiB, all but the last byte of each."""
+    """200 bodies of 4 MiB without their last byte."""
     size = 4 * 2**20
     return _hold(Crowd(port, 200, POST + b"content-length: %d\r\n\r\n" % size + b" " * (size - 1)), seconds)
 
@@ -58,7 +58,7 @@ def tiny_chunks(port: int, seconds: float) -> Sent:
 
 
 def rejected_bodies(port: int, seconds: float) -> Sent:
-    """300 heads at once, more than may wait; the bodies come after the answers, whole for half of them."""
+    """300 heads at once, more than the queue has room for. Bodies follow the responses, half of them complete."""
     crowd, ongoing, done = Crowd(port, 300, POST + b"content-length: 9\r\n\r\n"), until(seconds), set[socket.socket]()
     while ongoing():
         crowd.fill(300)
@@ -71,12 +71,12 @@ def rejected_bodies(port: int, seconds: float) -> Sent:
 
 
 def pipelining(port: int, seconds: float) -> Sent:
-    """20 connections that send 1,500 requests in one write, without end."""
+    """20 connections that repeatedly send 1,500 requests in one write."""
     return _hold(Crowd(port, 20, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 1500), seconds)
 
 
 def unread_answers(port: int, seconds: float) -> Sent:
-    """100 connections that ask for the largest answers, again and again, and read none."""
+    """100 connections that repeatedly request the largest responses, and read none."""
     request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
     crowd, ongoing = Crowd(port, 100, request * 8, buffer=4096), until(seconds)
     while ongoing():

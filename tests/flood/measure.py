@@ -1,4 +1,4 @@
-"""Measures a server while it is attacked: waits of a well-behaved client, memory, descriptors, counters."""
+"""Measurement of a server during an attack: latencies of another client, memory, descriptors, counters."""
 
 import http.client
 import multiprocessing
@@ -16,17 +16,17 @@ from tests.flood.attacks import HOST, Attack, Sent
 
 REFUSED = re.compile(r'^musix_connections_refused_total\{reason="(\w+)"\} (\S+)$', re.MULTILINE)
 BODY = b'{"userId":"listener-001","limit":3}'
-SETTLED_S = 5.0  # after which connections that are gone must have left no descriptor
+SETTLED_S = 5.0  # after which closed connections must have no descriptor
 
 
 @dataclass
 class Result:
-    """What one attack did."""
+    """The effects of one attack."""
 
     name: str
     sent: Sent
-    waits_ms: list[float]  # of the well-behaved client, a connection for each
-    statuses: Counter[int]  # of its answers; 0: none
+    waits_ms: list[float]  # of another client, with a new connection for each request
+    statuses: Counter[int]  # of its responses; 0: none
     rss_before: int  # bytes
     rss_peak: int
     descriptors_before: int
@@ -36,16 +36,16 @@ class Result:
 
     @property
     def growth(self) -> int:
-        """Bytes of memory beyond those before."""
+        """The growth of the memory in bytes."""
         return self.rss_peak - self.rss_before
 
     @property
     def closed(self) -> bool:
-        """Whether the server closed all connections of the attack, and holds no descriptor more than before."""
+        """Whether the server has closed all connections of the attack and has no additional descriptors."""
         return self.sent.left_open == 0 and self.descriptors_after <= self.descriptors_before
 
     def lines(self) -> list[str]:
-        """As text."""
+        """Return the result as lines of text."""
         refused = ", ".join(f"{reason} {count:,}" for reason, count in self.refused.items()) or "none"
         statuses = ", ".join(f"{status}: {count:,}" for status, count in sorted(self.statuses.items()))
         middle, late, most = (sorted(self.waits_ms)[int(share * (len(self.waits_ms) - 1))] for share in (0.5, 0.99, 1))
@@ -62,7 +62,7 @@ class Result:
 
 
 class _Watch(threading.Thread):
-    """Asks as a well-behaved client, and looks at the server's process, until stopped."""
+    """Sends requests as another client and watches the process of the server, until it is stopped."""
 
     def __init__(self, port: int, pid: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Watch(threading.Thread):
 
 
 def ask(port: int) -> int:
-    """The status of a recommendation over a connection of its own; 0 when there was no answer."""
+    """Return the status of a recommendation over a new connection; 0 without a response."""
     connection = http.client.HTTPConnection(HOST, port, timeout=20)
     try:
         connection.request("POST", "/api/ml/recommend", BODY, {"content-type": "application/json"})
@@ -96,7 +96,7 @@ def ask(port: int) -> int:
 
 
 def measure(attack: Attack, port: int, pid: int, seconds: float) -> Result:
-    """Attack the server from a process of its own, while a well-behaved client goes on asking."""
+    """Attack the server from a separate process, while another client continues to send requests."""
     before = refusals(port)
     rss_before, descriptors_before = rss(pid), _settled(pid, 0)
     receiver, sender = multiprocessing.Pipe(duplex=False)
@@ -131,25 +131,25 @@ def _run(attack: Attack, port: int, seconds: float, sender: Connection) -> None:
 
 
 def refusals(port: int) -> dict[str, int]:
-    """The server's counters of refused connections."""
+    """Return the counters of refused connections of the server."""
     text = httpx2.get(f"http://{HOST}:{port}/metrics", timeout=20).text
     return {reason: int(float(count)) for reason, count in REFUSED.findall(text)}
 
 
 def rss(pid: int) -> int:
-    """Bytes of memory of a process, with files that it maps."""
+    """Return the resident memory of a process in bytes, with mapped files."""
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def descriptors(pid: int) -> int:
-    """Open descriptors of a process."""
+    """Return the number of open descriptors of a process."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def _settled(pid: int, most: int) -> int:
-    """Descriptors, once they are `most` at most, or do not change any more."""
+def _settled(pid: int, limit: int) -> int:
+    """Return the number of descriptors when it is at limit `limit` or does not change any more."""
     end, count, last = time.monotonic() + SETTLED_S, descriptors(pid), -1
-    while count > most and (most or count != last) and time.monotonic() < end:
+    while count > limit and (limit or count != last) and time.monotonic() < end:
         time.sleep(0.1)
         count, last = descriptors(pid), count
     return count

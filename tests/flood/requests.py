@@ -1,4 +1,4 @@
-"""Hostile request bodies, and what each of them costs a real server.
+"""Hostile request bodies, and their cost for a real server.
 
     python -m tests.flood.requests --bundle DIR [--repeat 3] [--only WORD]
 
@@ -28,7 +28,7 @@ MAX_WAIT_MS = 50.0
 MAX_GROWTH_MB = 64.0
 MAX_ANSWER_BYTES = 1_000_000
 LIMIT = 2 * 2**20  # bytes; the default of MUSIX_MAX_BODY_BYTES
-PATIENCE_S = 60.0  # for one answer
+TIMEOUT_S = 60.0  # for one response
 CLASSIFY, BATCH, RECOMMEND, SIMILAR = (
     f"/api/ml/{name}" for name in ("classify", "classify/batch", "recommend", "similar")
 )
@@ -40,7 +40,7 @@ FEATURES = {
 
 @dataclass(frozen=True)
 class Attack:
-    """A request as raw bytes, and the status that answers it."""
+    """A request as raw bytes, and the expected status of the response."""
 
     name: str
     request: bytes
@@ -49,8 +49,8 @@ class Attack:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one attack came to: the status and body of its answer, how long that took, the longest wait of a
-    well-behaved client meanwhile, and by how much the server's memory grew at its peak."""
+    """The cost of one attack: status, body and latency of its response, the longest latency of another client at the
+    same time, and the peak growth of the memory of the server."""
 
     status: int
     answer: bytes
@@ -60,13 +60,13 @@ class Cost:
 
     @property
     def bounded(self) -> bool:
-        """Whether it kept the bounds that hold for every request; an answer to a valid one may be long."""
+        """Whether the cost is within the limits. A response to a valid request may be long."""
         short = self.status == 200 or len(self.answer) <= MAX_ANSWER_BYTES
         return self.wait_ms <= MAX_WAIT_MS and self.growth_mb <= MAX_GROWTH_MB and short
 
 
 def http(path: str, body: bytes, **headers: str) -> bytes:
-    """The raw bytes of a POST request."""
+    """Return the raw bytes of a POST request."""
     fields = {"host": "localhost", "content-type": "application/json", "content-length": str(len(body))}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -74,9 +74,9 @@ def http(path: str, body: bytes, **headers: str) -> bytes:
 
 
 def ask(url: str, request: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer to a request, over a connection of its own; 0 when there is none."""
+    """Return status and body of the response to a request over a new connection; status 0 without a response."""
     try:
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), PATIENCE_S) as connection:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT_S) as connection:
             connection.sendall(request)
             response = HTTPResponse(connection)
             response.begin()
@@ -86,7 +86,7 @@ def ask(url: str, request: bytes) -> tuple[int, bytes]:
 
 
 def fill(start: bytes, unit: bytes, end: bytes, size: int = LIMIT) -> bytes:
-    """`start`, as many times `unit` as fit in `size` bytes, and `end`; without a comma before the end."""
+    """Return `start`, repetitions of `unit` up to `size` bytes, and `end`, without a comma before the end."""
     return (start + unit * ((size - len(start) - len(end)) // len(unit))).removesuffix(b",") + end
 
 
@@ -99,7 +99,7 @@ def _json(value: object) -> bytes:
 
 
 def attacks() -> Iterator[Attack]:
-    """Every attack, made when it is asked for: many have megabytes."""
+    """Yield all attacks. They are made one at a time, as many have megabytes."""
     yield Attack("nothing, for comparison", http(SIMILAR, b'{"trackId":"unknown"}'), 404)
     for kind in KINDS.values():
         yield from kind()
@@ -196,7 +196,7 @@ def _texts() -> Iterator[Attack]:
 
 def _ids() -> Iterator[Attack]:
     tracks = [f"simulated{i % 3000:013d}" for i in range(10_000)]
-    links = [f"https://open.spotify.com/intl-de/track/{each}?si=0123456789abcdef" for each in tracks]
+    links = [f"https://open.spotify.com/intl-de/track/{item}?si=0123456789abcdef" for item in tracks]
     unknown = [f"unknown-{i}" for i in range(10_000)]
     for name, ids in {"known": tracks, "unknown": unknown, "linked": links}.items():
         for key in ("history", "excludeIds"):
@@ -250,7 +250,7 @@ def _encodings() -> Iterator[Attack]:
 
 @cache
 def _bomb() -> bytes:
-    """One gzip stream of 1 GB of blanks."""
+    """Return a gzip stream of 1 GB of spaces."""
     stream = zlib.compressobj(wbits=31)
     return b"".join([stream.compress(b" " * 1_000_000) for _ in range(1000)]) + stream.flush()
 
@@ -265,7 +265,7 @@ KINDS: dict[str, Callable[[], Iterator[Attack]]] = {
 
 
 class Witness:
-    """A well-behaved client, in a process of its own, that asks all the time and notes its longest wait."""
+    """Another client in a separate process, which sends requests all the time and records its longest latency."""
 
     def __init__(self, url: str) -> None:
         self._pipe, other = multiprocessing.Pipe()
@@ -274,7 +274,7 @@ class Witness:
         self._pipe.recv()
 
     def watch(self, act: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes, float]:
-        """Do something; its result, and the longest wait meanwhile in ms."""
+        """Call `act`. Return its result, and the longest latency of the client at the same time in ms."""
         self._pipe.send("begin")
         self._pipe.recv()
         status, answer = act()
@@ -282,22 +282,22 @@ class Witness:
         return status, answer, float(self._pipe.recv())
 
     def close(self) -> None:
-        """End the client."""
+        """Stop the client."""
         self._pipe.send("stop")
         self._process.join()
 
 
 def _witness(url: str, pipe: Connection) -> None:
     pipe.send("ready")
-    manners = http(RECOMMEND, b'{"userId":"listener-001"}'), http(SIMILAR, b'{"trackId":"x"}')
+    polite_requests = http(RECOMMEND, b'{"userId":"listener-001"}'), http(SIMILAR, b'{"trackId":"x"}')
     number = 0
     while pipe.recv() == "begin":
         longest, more = 0.0, 5
-        ask(url, manners[0])
+        ask(url, polite_requests[0])
         pipe.send("begun")
-        while more:  # a few beyond the end, so that what the attack left behind is seen
+        while more:  # some more after the end, to measure lasting effects of the attack
             start = time.perf_counter()
-            ask(url, manners[number % len(manners)])
+            ask(url, polite_requests[number % len(polite_requests)])
             longest = max(longest, time.perf_counter() - start)
             number += 1
             more -= pipe.poll(0)
@@ -306,18 +306,18 @@ def _witness(url: str, pipe: Connection) -> None:
 
 
 class Memory:
-    """The resident memory of a process, from Linux' /proc."""
+    """Resident memory of a process, from Linux' /proc."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path(f"/proc/{pid}")
 
     def reset(self) -> float:
-        """Let the peak begin anew. MB now."""
+        """Reset the peak. Return the current memory in MB."""
         (self._folder / "clear_refs").write_text("5")
         return self._read("VmRSS")
 
     def peak(self) -> float:
-        """MB at most since then."""
+        """Return the peak since the reset in MB."""
         return self._read("VmHWM")
 
     def _read(self, field: str) -> float:
@@ -333,7 +333,7 @@ def measure(attack: Attack, url: str, memory: Memory, witness: Witness) -> Cost:
 
 
 def run(bundle: Path, repeat: int, only: str = "") -> int:
-    """Print what every attack costs; how many broke a bound or had another answer."""
+    """Print the cost of all attacks. Return how many were beyond a limit or had another status."""
     broken = 0
     print(f"{'attack':48s} status {'answer':>9s} {'ms':>8s} {'wait ms':>8s} {'+MB':>6s}")
     with serving(bundle) as (url, process):
@@ -342,11 +342,11 @@ def run(bundle: Path, repeat: int, only: str = "") -> int:
             if only not in attack.name:
                 continue
             every = [measure(attack, url, memory, witness) for _ in range(repeat)]
-            cost = sorted(every, key=lambda each: each.wait_ms)[len(every) // 2]
+            cost = sorted(every, key=lambda item: item.wait_ms)[len(every) // 2]
             wrong = "" if cost.status == attack.status else f"expected {attack.status}"
             wrong += "" if cost.bounded else "  BOUND"
             broken += bool(wrong)
-            growth, taken = max(each.growth_mb for each in every), 1000 * median(each.seconds for each in every)
+            growth, taken = max(item.growth_mb for item in every), 1000 * median(item.seconds for item in every)
             figures = f"{len(cost.answer):9,d} {taken:8.1f} {cost.wait_ms:8.1f} {growth:6.1f}"
             print(f"{attack.name:48s} {cost.status:6d} {figures}  {wrong}", flush=True)
         witness.close()
@@ -354,7 +354,7 @@ def run(bundle: Path, repeat: int, only: str = "") -> int:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.flood.requests")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--repeat", type=int, default=3)

@@ -13,7 +13,7 @@ from tests.fuzz.mutate import KINDS
 
 
 def main() -> int:
-    """Run a campaign as the command line says."""
+    """Run a campaign with the options of the command line."""
     options = _options()
     faults: dict[str, list[Trial]] = {}
     tallies = {kind: Tally() for kind in options.kinds}
@@ -54,14 +54,14 @@ def _print_fault(trial: Trial) -> None:
 def _print_table(tallies: dict[str, Tally], seconds: float) -> None:
     print(f"\n{'kind':<12}{'mutated':>9}{'refused':>9}{'harmless':>9}{'wrong':>9}{'peak MB':>9}{'slowest s':>11}")
     for kind, tally in tallies.items():
-        ends = "".join(f"{each:>9,}" for each in (sum(tally.ends.values()), *tally.ends.values()))
+        ends = "".join(f"{item:>9,}" for item in (sum(tally.ends.values()), *tally.ends.values()))
         print(f"{kind:<12}{ends}{tally.memory_mb:>9.0f}{tally.slowest_s:>11.2f}")
     total = sum(sum(tally.ends.values()) for tally in tallies.values())
     print(f"{total:,} mutations in {seconds:.1f} s, {total / seconds:.1f} a second")
 
 
 def _print_summary(faults: dict[str, list[Trial]]) -> None:
-    for fault, trials in sorted(faults.items(), key=lambda each: -len(each[1])):
+    for fault, trials in sorted(faults.items(), key=lambda item: -len(item[1])):
         print(f"\n{len(trials)} x {fault}\n  {trials[0].done[:200]}\n  {trials[0].replay}")
 
 

@@ -16,7 +16,7 @@ Rng = np.random.Generator
 
 
 def numbers(draft: Draft, rng: Rng) -> str:
-    """Extreme values at one place, in a run, a row, a column, or everywhere."""
+    """Set extreme values at one position, in a run, a row, a column, or everywhere."""
     name = str(rng.choice(NUMBERS))
     array = draft.array(name)
     if not array.size:
@@ -40,12 +40,12 @@ def _extreme(array: NDArray, draft: Draft, rng: Rng) -> object:
         return array.dtype.type(rng.choice(FLOATS))
     info, tracks = np.iinfo(array.dtype), draft.manifest["counts"]["tracks"]
     values = [info.min, info.max, -1, 0, 1, 2, tracks - 1, tracks, array.max(), int(array.max()) + 1, 2**31 - 1, 2**16]
-    fits = [int(each) for each in values if info.min <= int(each) <= info.max]
+    fits = [int(item) for item in values if info.min <= int(item) <= info.max]
     return array.dtype.type(fits[int(rng.integers(len(fits)))])
 
 
 def order(draft: Draft, rng: Rng) -> str:
-    """The same values elsewhere: shuffled, reversed, sorted, neighbours swapped or made equal, one of them for all."""
+    """Reorder values: shuffle, reverse or sort them, swap or equalize adjacent ones, or set all to one of them."""
     name = str(rng.choice(list(LAYOUT.arrays)))
     array = draft.array(name)
     if len(array) < 2:
@@ -69,7 +69,7 @@ def order(draft: Draft, rng: Rng) -> str:
 
 
 def offsets(draft: Draft, rng: Rng) -> str:
-    """Offsets that rise from 0 to the end as they must, but elsewhere: everything in one, or cuts at random."""
+    """Set other valid offsets from 0 to the end: everything in one row, or random ones."""
     name = str(rng.choice(OFFSETS))
     array = draft.array(name)
     how = str(rng.choice(["all in the first", "all in the last", "random"]))
@@ -82,7 +82,7 @@ def offsets(draft: Draft, rng: Rng) -> str:
 
 
 def keys(draft: Draft, rng: Rng) -> str:
-    """Keys that are still sorted, but are no text, are empty, hold NUL or control characters, or are very long."""
+    """Set keys that are sorted, but not UTF-8, empty, with NUL or control characters, or very long."""
     name = str(rng.choice(KEYS))
     array = draft.array(name)
     place = int(rng.choice([0, len(array) // 2, len(array) - 1]))
@@ -93,7 +93,7 @@ def keys(draft: Draft, rng: Rng) -> str:
         "control": old + b"\r\n", "long": old + b"x" * 100_000, "uri": b"spotify:track:" + old,
     }  # fmt: skip
     what = str(rng.choice(list(news)))
-    listed = [bytes(each) for each in array]
+    listed = [bytes(item) for item in array]
     listed[place] = news[what]
     if what == "long":
         listed = listed[: place + 1] if place else listed[:1]
@@ -104,7 +104,7 @@ def keys(draft: Draft, rng: Rng) -> str:
 
 
 def header(draft: Draft, rng: Rng) -> str:
-    """Another header before the same data, its length right or not."""
+    """Change the header, with a right or wrong length."""
     name = str(rng.choice(list(LAYOUT.arrays)))
     content = draft[name]
     size = int.from_bytes(content[8:10], "little")
@@ -130,7 +130,7 @@ def header(draft: Draft, rng: Rng) -> str:
 
 
 def contents(draft: Draft, rng: Rng) -> str:
-    """The file cut, grown, emptied, with random bytes, or another array's."""
+    """Truncate, extend or empty the file, set random bytes, or use another array."""
     name = str(rng.choice(list(LAYOUT.arrays)))
     content, how = draft[name], str(rng.choice(["cut", "grow", "empty", "bytes", "other"]))
     place = int(rng.integers(len(content)))

@@ -1,4 +1,4 @@
-"""Questions to every route of the server, made from the bundle's own ids, and what a well-formed answer is."""
+"""Requests to all routes of the server with ids of the bundle, and checks of the responses."""
 
 import asyncio
 import logging
@@ -27,11 +27,11 @@ STATUSES = {200, 404, 422}
 
 
 class WrongAnswerError(Exception):
-    """An answer that is not well-formed."""
+    """A response is not well-formed."""
 
 
 class Asker:
-    """An application whose engine is changed before it is asked."""
+    """An application that sends itself requests, with one engine after the other."""
 
     def __init__(self, good: Engine) -> None:
         self.live = ModelManager(good)
@@ -40,7 +40,7 @@ class Asker:
         logging.getLogger("musix_runtime").addHandler(self.errors)
 
     def ask(self, engine: Engine) -> None:
-        """Ask everything. Raises WrongAnswerError."""
+        """Send all requests to an engine. Raises WrongAnswerError."""
         self.live.latest = engine
         asyncio.run(self._ask(engine))
 
@@ -67,7 +67,7 @@ class Asker:
         return failure
 
     async def _call(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """One request to the application, without a socket: status and body."""
+        """Return status and body of one request to the application, without a socket."""
         sent: list[Any] = []
 
         async def receive() -> dict[str, Any]:
@@ -83,11 +83,11 @@ class Asker:
             "server": ("test", 80), "asgi": {"version": "3.0"},
         }  # fmt: skip
         await self.app(scope, receive, send)
-        return sent[0]["status"], b"".join(each.get("body", b"") for each in sent[1:])
+        return sent[0]["status"], b"".join(item.get("body", b"") for item in sent[1:])
 
 
 class _Errors(logging.Handler):
-    """Keeps the exception behind the last answer with status 500."""
+    """A log handler that keeps the exception of the last response with status 500."""
 
     last: BaseException | None = None
 
@@ -96,7 +96,7 @@ class _Errors(logging.Handler):
 
 
 def questions(engine: Engine) -> Iterator[tuple[str, Any]]:
-    """(path, body) of each request, by ids at both ends and in the middle of the catalogue and of the listeners."""
+    """Yield path and body of each request, with ids from all parts of the catalogue and of the listeners."""
     tracks, users = _sample(engine.catalog.ids.sorted, 40), _sample(engine.retriever.collab.listeners.sorted, 3)
     artist = _sample(engine.genre.artists.sorted, 1)
     yield "/api/ml/classify", {"trackId": tracks[0]}
@@ -106,9 +106,9 @@ def questions(engine: Engine) -> Iterator[tuple[str, Any]]:
         {**features, "artists": artist, "name": "A title"},
         {**features, "artists": ["Nobody"], "name": ""},
     ]
-    yield from (("/api/ml/classify", each) for each in asked)
+    yield from (("/api/ml/classify", item) for item in asked)
     yield "/api/ml/classify", {"trackId": "nothing"}
-    yield "/api/ml/classify/batch", [*({"trackId": each} for each in tracks), *asked]
+    yield "/api/ml/classify/batch", [*({"trackId": item} for item in tracks), *asked]
     yield "/api/ml/similar", {"trackId": tracks[-1], "limit": 10}
     yield "/api/ml/similar", {"trackId": tracks[len(tracks) // 2], "limit": 100}
     yield "/api/ml/recommend", {"userId": users[0], "limit": 10, "timeRange": "short_term", "context": {"hour": 8}}
@@ -121,25 +121,25 @@ def questions(engine: Engine) -> Iterator[tuple[str, Any]]:
 
 
 def _sample(keys: np.ndarray, count: int) -> list[str]:
-    """Up to `count` keys, evenly spread, that a request can hold; never none."""
+    """Return up to `count` evenly spaced keys that are valid in a request, at least one."""
     places = np.unique(np.linspace(0, len(keys) - 1, min(count, len(keys))).astype(int)) if len(keys) else []
-    texts = [bytes(keys[each]).decode("utf-8", "replace")[:1000] for each in places]
-    return [each for each in texts if each] or ["nothing"]
+    texts = [bytes(keys[item]).decode("utf-8", "replace")[:1000] for item in places]
+    return [item for item in texts if item] or ["nothing"]
 
 
 def check(engine: Engine, path: str, question: Any, body: bytes) -> None:
-    """Raise WrongAnswerError or DecodeError unless the answer is of its type, all numbers in range, all ids known."""
+    """Raise WrongAnswerError or DecodeError unless the response has its type, numbers in range and known ids."""
     data = msgspec.json.decode(body, type=dict[str, msgspec.Raw])["data"]
     answer = msgspec.json.decode(data, type=TYPES[path])
     if path == "/api/ml/recommend":
         _check_list(engine, question, answer.recommendations)
         _expect(answer.source in SOURCES, f"source {answer.source!r}")
-        for each in answer.recommendations:
-            _expect(0 <= each.score <= 1, f"score {each.score}")
-            _expect(all(map(math.isfinite, each.contributions.values())), "contributions that are not finite")
-            _expect(abs(sum(each.contributions.values()) - each.score) < 1e-3, "contributions that are not the score")
-            _expect(set(each.genre) <= set(engine.bundle.manifest.families), f"genres {each.genre}")
-            _expect(each.mood in MOODS and bool(each.reason), f"mood {each.mood!r}, reason {each.reason!r}")
+        for item in answer.recommendations:
+            _expect(0 <= item.score <= 1, f"score {item.score}")
+            _expect(all(map(math.isfinite, item.contributions.values())), "contributions that are not finite")
+            _expect(abs(sum(item.contributions.values()) - item.score) < 1e-3, "contributions that are not the score")
+            _expect(set(item.genre) <= set(engine.bundle.manifest.families), f"genres {item.genre}")
+            _expect(item.mood in MOODS and bool(item.reason), f"mood {item.mood!r}, reason {item.reason!r}")
     elif path == "/api/ml/similar":
         _check_list(engine, question, answer.tracks)
         for track in answer.tracks:
@@ -147,23 +147,23 @@ def check(engine: Engine, path: str, question: Any, body: bytes) -> None:
     else:
         many = answer if isinstance(answer, list) else [answer]
         _expect(not isinstance(answer, list) or len(many) == len(question), f"{len(many)} answers")
-        for each in many:
-            _check_classification(engine, each)
+        for item in many:
+            _check_classification(engine, item)
 
 
 def _check_classification(engine: Engine, answer: ClassifyResponse) -> None:
     families = engine.bundle.manifest.families
     _expect(len(answer.genres) == min(5, len(families)), f"{len(answer.genres)} genres")
     _expect(
-        all(each.name in families and 0 <= each.confidence <= 1 for each in answer.genres), f"genres {answer.genres}"
+        all(item.name in families and 0 <= item.confidence <= 1 for item in answer.genres), f"genres {answer.genres}"
     )
     chances = answer.mood.probabilities
     _expect(set(chances) == set(MOODS) and answer.mood.primary in MOODS, f"mood {answer.mood}")
-    _expect(all(0 <= each <= 1 for each in chances.values()), f"probabilities {chances}")
+    _expect(all(0 <= item <= 1 for item in chances.values()), f"probabilities {chances}")
 
 
 def _check_list(engine: Engine, question: Any, tracks: list[Any]) -> None:
-    ids = [each.id for each in tracks]
+    ids = [item.id for item in tracks]
     _expect(
         len(ids) <= question["limit"] and len(set(ids)) == len(ids), f"{len(ids)} tracks, {len(set(ids))} different"
     )
@@ -172,6 +172,6 @@ def _check_list(engine: Engine, question: Any, tracks: list[Any]) -> None:
     _expect(not lost, f"ids that are not in the catalogue: {lost[:3]}")
 
 
-def _expect(good: bool, found: str) -> None:
-    if not good:
-        raise WrongAnswerError(f"expected a well-formed answer, found {found}")
+def _expect(condition: bool, actual: str) -> None:
+    if not condition:
+        raise WrongAnswerError(f"expected a well-formed response, found {actual}")

@@ -1,4 +1,4 @@
-"""The bundles that are mutated: two small ones, which are trained where they are missing; and any given folder."""
+"""The bundles that are mutated: two small ones, which are trained if they are missing, and any given folder."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ EXACT = {"flat": 300_000, "ivf": 1_000}  # by index kind, the numbers up to whic
 
 @dataclass(frozen=True)
 class Base:
-    """A good bundle: its name on the command line, its folder, and what is in it."""
+    """A valid bundle: its name on the command line, its folder and its content."""
 
     name: str
     folder: Path
@@ -41,12 +41,12 @@ class Base:
 
 
 def base(name: str) -> Base:
-    """The base bundle called `name`: `flat`, `ivf` or the path of a bundle folder."""
+    """Return the base bundle `name`: `flat`, `ivf` or the path of a bundle folder."""
     return Base(name, _cached(name) if name in EXACT else Path(name))
 
 
 def _cached(kind: str) -> Path:
-    """The folder of a small bundle, built where there is none yet that can be opened."""
+    """Return the folder of a small bundle, which is built unless it exists and can be opened."""
     recipe = f"{SMALL.replace('small', f'fuzz-{kind}')}[index]\nexact = {EXACT[kind]}\nrecall = 0.5\n"
     key = hashlib.sha256(f"{FORMAT_VERSION}{recipe}".encode()).hexdigest()[:12]
     folder = CACHE / f"{kind}-{key}"

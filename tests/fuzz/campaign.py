@@ -1,4 +1,4 @@
-"""A campaign: many hostile bundles one after the other, in one work folder, and the tally of how they ended."""
+"""A campaign: many hostile bundles in one work folder, and statistics of the outcomes."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 
 @dataclass(frozen=True)
 class Trial:
-    """One hostile bundle: what it was made of, and how it ended."""
+    """One hostile bundle: its origin and its outcome."""
 
     base: str
     kind: str
@@ -34,13 +34,13 @@ class Trial:
 
     @property
     def replay(self) -> str:
-        """The command that makes it again."""
+        """The command that repeats the trial."""
         return f"python -m tests.fuzz --bundle {self.base} --kinds {self.kind} --seed {self.seed} --count 1"
 
 
 @dataclass
 class Tally:
-    """What the trials of one kind came to."""
+    """Statistics of the trials of one kind."""
 
     ends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("refused", "harmless", "wrong"), 0))
     memory_mb: float = 0.0
@@ -54,7 +54,7 @@ class Tally:
 
 
 class Workplace:
-    """A copy of the base bundle in `work`, whose changed files are put back after each trial."""
+    """A copy of the base bundle in `work`, whose changed files are restored after each trial."""
 
     def __init__(self, base: Base, work: Path) -> None:
         work.mkdir()
@@ -65,7 +65,7 @@ class Workplace:
         self.runner = Runner(self.good)
 
     def trial(self, kind: str, seed: int) -> Trial:
-        """Make the hostile bundle of a kind and seed, open and ask it."""
+        """Run the trial of a kind and seed."""
         draft, done = mutated(self.base, kind, seed)
         written = draft.write(self.folder)
         try:
@@ -80,32 +80,32 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Campaign:
-    """Trials with ascending seeds, kinds and bases by turns."""
+    """Trials with ascending seeds, and alternating kinds and bases."""
 
     bases: Sequence[str]
     kinds: Sequence[str]
     seed: int
 
     def trial(self, places: Sequence[Workplace], number: int) -> Trial:
-        """The trial of a number, from 0."""
+        """Run the trial with this number, from 0."""
         place = places[number // len(self.kinds) % len(places)]
         return place.trial(self.kinds[number % len(self.kinds)], self.seed + number)
 
     def run(self, count: int, seconds: float, jobs: int) -> Iterator[Trial]:
-        """The first `count` trials, or those that begin before the time is over; in so many processes."""
+        """Run `count` trials in `jobs` processes; no trial begins after `seconds`."""
         end, numbers = time.monotonic() + seconds, iter(range(count))
-        few = islice(numbers, 10 * jobs)
+        chunks = islice(numbers, 10 * jobs)
         with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (self,)) as workers:
-            while chunk := list(few):
+            while chunk := list(chunks):
                 yield from workers.map(_trial, chunk)
-                few = islice(numbers, 10 * jobs if time.monotonic() < end else 0)
+                chunks = islice(numbers, 10 * jobs if time.monotonic() < end else 0)
 
 
 _worker: tuple[Campaign, list[Workplace], tempfile.TemporaryDirectory[str]]  # of a process
 
 
 def _start(campaign: Campaign) -> None:
-    """Prepare a worker, which has no threads: its children would lack them."""
+    """Prepare a worker process. It must not start threads, which its children would not have."""
     global _worker
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # each thread would reserve address space, which is limited
     faiss.omp_set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Mutations of decoded JSON: any value, anywhere, becomes another one."""
+"""Mutations of decoded JSON, which replace any value by another one."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [None], {"": None}, [[[[]]
 
 
 def nested(depth: int, rng: np.random.Generator) -> Any:
-    """Lists or objects inside one another."""
-    found: Any = 1
+    """Return nested lists or objects."""
+    result: Any = 1
     in_list = rng.random() < 0.5
     for _ in range(depth):
-        found = [found] if in_list else {"a": found}
-    return found
+        result = [result] if in_list else {"a": result}
+    return result
 
 
 def wild(rng: np.random.Generator, old: Any) -> Any:
-    """Another value, mostly of the old one's type."""
+    """Return another value, usually of the same type as `old`."""
     same: tuple[Any, ...] = TEXTS if isinstance(old, str) else NUMBERS
     if isinstance(old, int | float | str) and not isinstance(old, bool) and rng.random() < 0.7:
         return same[int(rng.integers(len(same)))]
@@ -34,7 +34,7 @@ def wild(rng: np.random.Generator, old: Any) -> Any:
 
 
 def mutate(root: Any, rng: np.random.Generator) -> str:
-    """Change one value somewhere in `root`, an object or a list. Returns where and what."""
+    """Change one value in `root`, an object or a list. Return a description."""
     path, place = "", root
     while True:
         names: list[Any] = list(place) if isinstance(place, dict) else list(range(len(place)))

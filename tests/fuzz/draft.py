@@ -1,4 +1,4 @@
-"""A draft: a bundle in memory that is made hostile, and written with sizes and hashes that agree with its content."""
+"""A draft: a hostile bundle in memory, which is written with the right sizes and hashes."""
 
 import copy
 import hashlib
@@ -17,15 +17,17 @@ from tests.fuzz.bases import Base
 
 
 class Draft:
-    """A base bundle with changes. `manifest` is edited in place; its `files` are filled in when it is written."""
+    """A base bundle with changes. `manifest` is edited in place; `write` sets its `files`."""
 
     def __init__(self, base: Base) -> None:
         self.base = base
         self.manifest: dict[str, Any] = copy.deepcopy(base.manifest)
         self.changed: dict[str, bytes] = {}
-        self.edit_text: Callable[[bytes], bytes] = lambda text: text  # the last change, of the manifest's own bytes
-        self.signature: bytes | Callable[[str], bytes] | None = None  # or what makes it from the digest
-        self.trusted = False  # whether the reader asks for a signature
+        self.edit_text: Callable[[bytes], bytes] = lambda text: (
+            text
+        )  # changes the bytes of the manifest, after all other changes
+        self.signature: bytes | Callable[[str], bytes] | None = None  # or a function from the digest to the signature
+        self.trusted = False  # whether the bundle is opened with a trusted key
 
     def __getitem__(self, name: str) -> bytes:
         return self.changed[name] if name in self.changed else self.base.files[name]
@@ -34,7 +36,7 @@ class Draft:
         self.changed[name] = content
 
     def array(self, name: str) -> NDArray[Any]:
-        """A copy of an array."""
+        """Return a copy of an array."""
         return np.load(io.BytesIO(self[name])).copy()
 
     def set_array(self, name: str, array: NDArray[Any]) -> None:
@@ -44,7 +46,7 @@ class Draft:
         self[name] = buffer.getvalue()
 
     def write(self, folder: Path) -> list[str]:
-        """Write what differs from the base into `folder`, a copy of it. Returns the names of the written files."""
+        """Write the changed files to `folder`, a copy of the base. Return their names."""
         for name, content in self.changed.items():
             entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             self.manifest["files"].setdefault(name, {}).update(entry)
@@ -62,7 +64,7 @@ class Draft:
 
 
 def _canonical(manifest: dict[str, Any]) -> bytes:
-    """The manifest's only valid form; of what that cannot hold, the nearest that Python's `json` can write."""
+    """Return the canonical form of the manifest, or for invalid content a similar form by Python's `json`."""
     try:
         return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
     except (UnicodeEncodeError, OverflowError, RecursionError, msgspec.MsgspecError):

@@ -33,7 +33,7 @@ class _Reader:
         return value
 
     def vector(self, name: str, width: int, kind: str) -> int:
-        """A length and so many elements of `width` bytes."""
+        """Return a length and as many elements of `width` bytes."""
         size = self.take(f"{name}.size", "Q")
         if size:
             self.fields.append((f"{name}[0]", self.place, "<" + kind))
@@ -108,11 +108,11 @@ def _values(kind: str, old: float) -> Iterator[float]:
         high,
         high - 1,
     )
-    yield from (each for each in wanted if low <= each <= high)
+    yield from (item for item in wanted if low <= item <= high)
 
 
 def fields(draft: Draft, rng: Rng) -> str:
-    """One or two fields of the file get other values; sometimes the manifest agrees."""
+    """Change one or two fields of the file, and sometimes the manifest in the same way."""
     name = _name(rng)
     content, done = bytearray(draft[name]), []
     known = _fields(draft.base.files[name])
@@ -133,7 +133,7 @@ def fields(draft: Draft, rng: Rng) -> str:
 
 
 def magic(draft: Draft, rng: Rng) -> str:
-    """The magic of another kind of index, or of another kind of lists."""
+    """Set the magic of another kind of index or of inverted lists."""
     name = _name(rng)
     places = [place for field, place, _ in _fields(draft.base.files[name]) if "magic" in field or field == "lists.type"]
     place = int(rng.choice(places))
@@ -172,7 +172,7 @@ def magic(draft: Draft, rng: Rng) -> str:
 
 @cache
 def _other(kind: str, metric: int, rows: int, width: int) -> bytes:
-    """An index of another kind, of random vectors. RuntimeError when the width does not suit it."""
+    """Return an index of another kind with random vectors. Raises RuntimeError for an unsupported width."""
     faiss.omp_set_num_threads(1)  # threads would be lost in the children, which fork
     vectors = np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32)
     index = faiss.index_factory(width, kind, metric)
@@ -182,7 +182,7 @@ def _other(kind: str, metric: int, rows: int, width: int) -> bytes:
 
 
 def kind(draft: Draft, rng: Rng) -> str:
-    """An index of any kind that FAISS can write, or the flat one by another measure, of as many vectors."""
+    """Use an index of any kind that FAISS can write, or a flat index with another metric."""
     name = _name(rng)
     what = "Flat" if rng.random() < 0.1 else str(rng.choice(OTHERS))
     metric = faiss.METRIC_L2 if rng.random() < 0.4 else faiss.METRIC_INNER_PRODUCT
@@ -195,7 +195,7 @@ def kind(draft: Draft, rng: Rng) -> str:
 
 
 def nested(draft: Draft, rng: Rng) -> str:
-    """Indexes in indexes, deeper than any stack."""
+    """Nest indexes deeper than the stack allows."""
     name, depth = _name(rng), int(rng.choice([1, 10, 1_000, 100_000]))
     head = struct.pack("<iqqqBi", 28, 800, 1 << 20, 1 << 20, 1, 0)
     shell = {b"IxMp": b"IxMp" + head, b"IxPT": b"IxPT" + head + struct.pack("<i", 0), b"Irfn": b"IxRF" + head}
@@ -205,7 +205,7 @@ def nested(draft: Draft, rng: Rng) -> str:
 
 
 def contents(draft: Draft, rng: Rng) -> str:
-    """The file cut, grown, emptied, with random bytes near its head or anywhere, or the other index's."""
+    """Truncate, extend or empty the file, set random bytes, or use the other index."""
     name = _name(rng)
     content, how = draft[name], str(rng.choice(["cut", "grow", "empty", "bytes", "head", "other", "repeat"]))
     place = int(rng.integers(len(content)))
@@ -216,7 +216,7 @@ def contents(draft: Draft, rng: Rng) -> str:
         "empty": b"",
         "bytes": content[:place] + rng.bytes(8) + content[place + 8 :],
         "head": content[:near] + rng.bytes(int(rng.choice([1, 4]))) + content[near + 4 :],
-        "other": draft.base.files[next(each for each in LAYOUT.indexes if each != name)],
+        "other": draft.base.files[next(item for item in LAYOUT.indexes if item != name)],
         "repeat": content[:place] + content,
     }[how]
     return f"{name}: {how} at {place} or {near}"

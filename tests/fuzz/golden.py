@@ -11,12 +11,12 @@ from tests.fuzz import documents
 from tests.fuzz.draft import Draft
 
 Rng = np.random.Generator
-FEW = 8  # cases of each kind that are kept: as many as are asked, and some
+MAX_CASES = 8  # cases of each kind that are kept: more than are replayed at open
 
 
 def _load(draft: Draft) -> dict[str, Any]:
     cases = msgspec.json.decode(draft[GOLDEN])
-    return {"tolerance": cases["tolerance"], **{kind: cases[kind][:FEW] for kind in ("classify", "recommend")}}
+    return {"tolerance": cases["tolerance"], **{kind: cases[kind][:MAX_CASES] for kind in ("classify", "recommend")}}
 
 
 def _save(draft: Draft, cases: object) -> None:
@@ -24,7 +24,7 @@ def _save(draft: Draft, cases: object) -> None:
 
 
 def values(draft: Draft, rng: Rng) -> str:
-    """Any value of the first cases or the tolerance."""
+    """Change any value of the first cases or of the tolerance."""
     cases = _load(draft)
     if rng.random() < 0.3:
         what = documents.mutate(cases, rng)
@@ -36,7 +36,7 @@ def values(draft: Draft, rng: Rng) -> str:
 
 
 def number(draft: Draft, rng: Rng) -> str:
-    """None, few or thousands of cases."""
+    """Change the number of cases: none, some or thousands."""
     cases, kind, size = _load(draft), str(rng.choice(["classify", "recommend"])), int(rng.choice([0, 1, 3, 5_000]))
     cases[kind] = (cases[kind] * 1000)[:size]
     _save(draft, cases)
@@ -44,7 +44,7 @@ def number(draft: Draft, rng: Rng) -> str:
 
 
 def tolerance(draft: Draft, rng: Rng) -> str:
-    """A tolerance that nothing can miss, or nothing can meet, or that is no number."""
+    """Set a tolerance that is too large or too small, or is not a number."""
     cases = _load(draft)
     value = (1e308, 1e30, 1.0, -1.0, 0.0, "NaN", "Infinity", "1e999", "-1e999", None, "x")[int(rng.integers(11))]
     every = rng.random() < 0.5
@@ -55,35 +55,40 @@ def tolerance(draft: Draft, rng: Rng) -> str:
     return f"tolerance {value}"
 
 
+RECOMMEND_CHANGES: tuple[dict[str, Any], ...] = (
+    {"userId": "x" * 1000}, {"userId": ""}, {"limit": 0}, {"limit": 10**9}, {"excludeIds": ["x" * 100_000] * 5},
+    {"excludeIds": [str(i) for i in range(10_001)]}, {"excludeIds": [str(i) for i in range(10_000)]},
+    {"history": ["\ud800", "\0", ""]}, {"history": ["nothing"] * 10_000}, {"context": {"hour": 24}},
+    {"timeRange": "never"}, {"currentTrackId": "nothing"},
+)  # fmt: skip
+CLASSIFY_CHANGES: tuple[dict[str, Any], ...] = (
+    {"trackId": None, "audioFeatures": None}, {"trackId": "nothing", "audioFeatures": None},
+    {"artists": ["x" * 1000] * 100}, {"artists": ["&#" + "9" * 900 + ";"]}, {"name": "\U0010ffff" * 1000},
+    {"artists": []}, {"artists": ["\ufdfa" * 1000] * 100}, {"popularity": 1e308}, {"durationMs": 2**63},
+)  # fmt: skip
+
+
 def requests(draft: Draft, rng: Rng) -> str:
-    """Requests that no client could send, or that ask for much."""
+    """Set requests that are invalid, or that need much time or memory."""
     cases = _load(draft)
-    asked, told = cases["recommend"][0]["request"], cases["classify"][0]["request"]
-    changes: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
-        (asked, {"userId": "x" * 1000}), (asked, {"userId": ""}), (asked, {"limit": 0}), (asked, {"limit": 10**9}),
-        (asked, {"excludeIds": ["x" * 100_000] * 5}), (asked, {"excludeIds": [str(i) for i in range(10_001)]}),
-        (asked, {"excludeIds": [str(i) for i in range(10_000)]}), (asked, {"history": ["\ud800", "\0", ""]}),
-        (asked, {"history": ["nothing"] * 10_000}), (asked, {"context": {"hour": 24}}), (asked, {"timeRange": "never"}),
-        (asked, {"currentTrackId": "nothing"}), (told, {"trackId": None, "audioFeatures": None}),
-        (told, {"trackId": "nothing", "audioFeatures": None}), (told, {"artists": ["x" * 1000] * 100}),
-        (told, {"artists": ["&#" + "9" * 900 + ";"]}), (told, {"name": "\U0010ffff" * 1000}), (told, {"artists": []}),
-        (told, {"artists": ["\ufdfa" * 1000] * 100}), (told, {"popularity": 1e308}), (told, {"durationMs": 2**63}),
-    )  # fmt: skip
+    changes = [("recommend", fields) for fields in RECOMMEND_CHANGES]
+    changes += [("classify", fields) for fields in CLASSIFY_CHANGES]
     choice = int(rng.integers(len(changes)))
-    place, change = changes[choice]
-    place |= change
+    kind, change = changes[choice]
+    cases[kind][0]["request"] |= change
     _save(draft, cases)
     return f"request {choice}: {str(change)[:50]}"
 
 
 def expected(draft: Draft, rng: Rng) -> str:
-    """Expected answers without content: no genres, no moods, other moods, no contributions, no list."""
+    """Remove parts of the expected answers: genres, moods, contributions, the list."""
     cases = _load(draft)
-    told, asked = cases["classify"][0]["expected"], cases["recommend"][0]["expected"]
+    classify, recommend = cases["classify"][0]["expected"], cases["recommend"][0]["expected"]
     changes: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
-        (told, {"genres": []}), (told["mood"], {"probabilities": {}}), (told["mood"], {"probabilities": {"x": 1.0}}),
-        (asked, {"recommendations": []}), (asked["recommendations"][0], {"contributions": {}}),
-        (asked["recommendations"][0], {"id": ""}), (asked["recommendations"][0], {"score": 1e308}),
+        (classify, {"genres": []}), (classify["mood"], {"probabilities": {}}),
+        (classify["mood"], {"probabilities": {"x": 1.0}}),
+        (recommend, {"recommendations": []}), (recommend["recommendations"][0], {"contributions": {}}),
+        (recommend["recommendations"][0], {"id": ""}), (recommend["recommendations"][0], {"score": 1e308}),
     )  # fmt: skip
     choice = int(rng.integers(len(changes)))
     place, change = changes[choice]
@@ -93,7 +98,7 @@ def expected(draft: Draft, rng: Rng) -> str:
 
 
 def text(draft: Draft, rng: Rng) -> str:
-    """The file's own bytes: deep nesting, no UTF-8, a huge number or string, cut, empty."""
+    """Change the bytes of the file: deep nesting, invalid UTF-8, a huge number or string, truncated, empty."""
     content = draft[GOLDEN]
     choices = (
         b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"", b"null", content[: int(rng.integers(len(content)))],

@@ -18,7 +18,7 @@ INTS = (0, 1, -1, 2, 7, 10_000, 2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63 
 
 
 def edit(draft: Draft, rng: Rng, change: Callable[[onnx.ModelProto], str]) -> str:
-    """Change a graph; returns which, and what `change` says."""
+    """Change a random graph. Return its name and the description by `change`."""
     name = str(rng.choice(list(LAYOUT.graphs)))
     model = onnx.load_from_string(draft[name])
     what = change(model)
@@ -27,20 +27,20 @@ def edit(draft: Draft, rng: Rng, change: Callable[[onnx.ModelProto], str]) -> st
 
 
 def pick(rng: Rng, choices: Sequence[T]) -> T:
-    """One of them."""
+    """Return a random choice."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def splice(model: onnx.ModelProto, build: Callable[[str, str], list[NodeProto]]) -> None:
-    """Put nodes from a tensor to the graph's output between the output and what made it so far."""
+    """Insert nodes between the output of a graph and the node that computes it."""
     output = model.graph.output[0].name
     for node in model.graph.node:
-        node.output[:] = ["fuzz_inner" if each == output else each for each in node.output]
-        node.input[:] = ["fuzz_inner" if each == output else each for each in node.input]
+        node.output[:] = ["fuzz_inner" if item == output else item for item in node.output]
+        node.input[:] = ["fuzz_inner" if item == output else item for item in node.input]
     model.graph.node.extend(build("fuzz_inner", output))
 
 
 def constant(model: onnx.ModelProto, name: str, values: object, dtype: type = np.int64) -> str:
-    """Add an initializer; returns its name."""
+    """Add an initializer and return its name."""
     model.graph.initializer.append(numpy_helper.from_array(np.array(values, dtype), name))
     return name

@@ -16,12 +16,12 @@ SIZES = (0, 0, 1, 2, 3, 31, 1000)
 
 
 def values(draft: Draft, rng: Rng) -> str:
-    """Any value of the manifest."""
+    """Change any value of the manifest."""
     return documents.mutate(draft.manifest, rng)
 
 
 def numbers(draft: Draft, rng: Rng) -> str:
-    """The numbers that the runtime follows: counts, serving, indexes; within their ranges and beyond."""
+    """Change the numbers that the runtime uses (counts, serving, indexes), within their ranges and beyond."""
     manifest = draft.manifest
     part = [manifest["counts"], manifest["serving"], manifest["serving"]["blend"], *manifest["indexes"].values()]
     place = part[int(rng.integers(len(part)))]
@@ -34,15 +34,15 @@ def numbers(draft: Draft, rng: Rng) -> str:
 
 
 def blend(draft: Draft, rng: Rng) -> str:
-    """Weights of the blend at their ends, pools and candidates at theirs."""
+    """Set weights of the blend, pool and candidates to the ends of their ranges."""
     serving = draft.manifest["serving"]
     serving["blend"] = {name: float(rng.choice([0, 0, 1, 5e-324])) for name in serving["blend"]}
-    serving["candidates"], serving["pool"] = (int(each) for each in rng.choice([1, 2, 50, 10_000], 2))
+    serving["candidates"], serving["pool"] = (int(item) for item in rng.choice([1, 2, 50, 10_000], 2))
     return f"serving: {serving}"
 
 
 def labels(draft: Draft, rng: Rng) -> str:
-    """Names of families that are no plain words."""
+    """Set unusual names of families."""
     families = draft.manifest["families"]
     place = int(rng.integers(len(families)))
     text = documents.TEXTS[int(rng.integers(len(documents.TEXTS)))]
@@ -51,7 +51,7 @@ def labels(draft: Draft, rng: Rng) -> str:
 
 
 def quality(draft: Draft, rng: Rng) -> str:
-    """A quality card of wild types, or deeper than any reader's stack."""
+    """Set a quality card with wrong types, or nested deeper than a parser's stack."""
     depth = int(rng.choice([1, 100, 500, 1_000, 5_000]))
     card = documents.nested(depth, rng) if rng.random() < 0.5 else documents.wild(rng, {})
     key = str(rng.choice(["genre", "x", "x.y"]))
@@ -65,7 +65,7 @@ def quality(draft: Draft, rng: Rng) -> str:
 
 
 def text(draft: Draft, rng: Rng) -> str:
-    """The manifest's own bytes: a key twice, other numbers, other white space, cut, random bytes."""
+    """Change the bytes of the manifest: a repeated key, other numbers or white space, truncation, random bytes."""
     place, junk = int(rng.integers(10_000)), rng.bytes(3)
     edits = {
         "cut": lambda t: t[: place % len(t)],
@@ -86,7 +86,7 @@ def text(draft: Draft, rng: Rng) -> str:
 
 
 def resize(draft: Draft, rng: Rng) -> str:
-    """Another count, with every array and index of that size: none, one, a few, or more than there were."""
+    """Change a count and the size of all its arrays and indexes: none, one, some, or more than before."""
     count = str(rng.choice(list(draft.manifest["counts"])))
     size = int(rng.choice(SIZES))
     set_count(draft, count, size)
@@ -98,7 +98,7 @@ def resize(draft: Draft, rng: Rng) -> str:
 
 
 def nobody(draft: Draft, rng: Rng) -> str:
-    """Whole parts that are empty, consistently: no tracks, no listeners, nothing heard, no keys."""
+    """Empty parts consistently: no tracks, no listeners, no histories, no keys."""
     groups = (
         ("tracks", "ids", "name_bytes", "artist_bytes", "popular", "heard", "plays"), ("ids",), ("listeners", "plays"),
         ("heard",), ("plays",), ("popular",), ("grams",), ("artists",), ("artists", "grams"), ("popular", "heard"),
@@ -112,7 +112,7 @@ def nobody(draft: Draft, rng: Rng) -> str:
 
 
 def single(draft: Draft, rng: Rng) -> str:
-    """A catalogue of a few tracks."""
+    """Shrink the catalogue to some tracks."""
     size = int(rng.choice([1, 2, 5]))
     for count in ("tracks", "ids", "popular", "heard"):
         set_count(draft, count, size)
@@ -125,7 +125,7 @@ def single(draft: Draft, rng: Rng) -> str:
 
 
 def many(draft: Draft, rng: Rng) -> str:
-    """Millions of a thing of which there are hundreds: rows of one listener's history, popular rows, ids of a track."""
+    """Add millions of rows: of one listener's history, popular rows, or ids of a track."""
     what, size = str(rng.choice(["plays", "popular", "ids", "moods"])), int(rng.choice([100_000, 3_000_000]))
     if what == "ids":
         size //= 10
@@ -146,28 +146,28 @@ def many(draft: Draft, rng: Rng) -> str:
 
 
 def wrapping(draft: Draft, rng: Rng) -> str:
-    """Counts whose product is 0 in 64 bits, over arrays without data."""
+    """Set counts whose product is 0 in 64 bits, with arrays without data."""
     artists, width = (2**17 - 1, 2**47) if rng.random() < 0.5 else (2**18 - 1, 2**46)
     draft.manifest["counts"] |= {"artists": artists, "genre_width": width}
     draft.set_array("genre/artists.npy", numbered(artists))
     head = str({"descr": "<f4", "fortran_order": False, "shape": (artists + 1, width)}).encode().ljust(117) + b"\n"
     draft["genre/artist_factors.npy"] = b"\x93NUMPY\1\0" + len(head).to_bytes(2, "little") + head
     graph = onnx.load_from_string(draft["genre/model.onnx"])
-    next(each for each in graph.graph.input if each.name == "artist").type.tensor_type.shape.dim[1].dim_value = width
+    next(item for item in graph.graph.input if item.name == "artist").type.tensor_type.shape.dim[1].dim_value = width
     draft["genre/model.onnx"] = graph.SerializeToString()
     return f"({artists} + 1) x {width}"
 
 
 def claims(draft: Draft, rng: Rng) -> str:
-    """A huge count in the manifest and in one array's header, without the data."""
+    """Set a huge count in the manifest and in the header of one array, without the data."""
     name = str(rng.choice(list(LAYOUT.arrays)))
-    dimension = next((each for each in LAYOUT.arrays[name].shape if isinstance(each, str)), None)
+    dimension = next((item for item in LAYOUT.arrays[name].shape if isinstance(item, str)), None)
     if dimension is None or dimension == "families":
         return f"{name}: no count"
     size = int(rng.choice([2**20, 2**31, 2**32, 2**40, 2**47, 2**48 - 1]))
     count = dimension.partition("+")[0]
     draft.manifest["counts"][count] = size
-    shape = tuple(_size(draft, each) for each in LAYOUT.arrays[name].shape)
+    shape = tuple(_size(draft, item) for item in LAYOUT.arrays[name].shape)
     kind = "|S0" if LAYOUT.arrays[name].dtype == "S" and rng.random() < 0.5 else draft.array(name).dtype.str
     head = str({"descr": kind, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
     draft[name] = b"\x93NUMPY\1\0" + len(head).to_bytes(2, "little") + head
@@ -175,7 +175,7 @@ def claims(draft: Draft, rng: Rng) -> str:
 
 
 def signature(draft: Draft, rng: Rng) -> str:
-    """A signature file: none, wild, or by another key; asked for or not."""
+    """Set a signature: none, random, or by another key, with or without a trusted key."""
     draft.trusted = bool(rng.random() < 0.7)
     values = ("", "none", "zz", "é", "0" * 128, None, 1)
     choices: tuple[bytes | None, ...] = (
@@ -193,7 +193,7 @@ def _signed(key: str, value: object) -> bytes:
 
 
 def numbered(size: int) -> NDArray[np.bytes_]:
-    """So many keys, sorted."""
+    """Return `count` sorted keys."""
     return np.arange(10**8, 10**8 + size).astype("S9")
 
 
@@ -201,8 +201,8 @@ def set_count(draft: Draft, count: str, size: int) -> None:
     """Set a count, and cut or lengthen all that it is a size of."""
     draft.manifest["counts"][count] = size
     for name, array in LAYOUT.arrays.items():
-        if any(str(each).partition("+")[0] == count for each in array.shape):
-            shape = tuple(_size(draft, each) for each in array.shape)
+        if any(str(item).partition("+")[0] == count for item in array.shape):
+            shape = tuple(_size(draft, item) for item in array.shape)
             draft.set_array(name, _fitted(name, draft.array(name), shape))
     _mend(draft)
 
@@ -216,10 +216,10 @@ def _size(draft: Draft, dimension: int | str) -> int:
 
 
 def _fitted(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """The array cut to the shape, or lengthened by repetition; keys and offsets stay sorted."""
+    """Return the array with another shape, truncated or repeated. Keys and offsets stay sorted."""
     for axis, size in enumerate(shape):
         if not array.shape[axis]:
-            array = np.zeros([size if i == axis else each for i, each in enumerate(array.shape)], array.dtype)
+            array = np.zeros([size if i == axis else item for i, item in enumerate(array.shape)], array.dtype)
         array = np.take(array, np.arange(size) % array.shape[axis], axis)
     if array.dtype.kind == "S" and len(np.unique(array)) < len(array):
         array = numbered(len(array))
@@ -244,7 +244,7 @@ def _mend(draft: Draft) -> None:
 
 
 def _reindex(draft: Draft, name: str, vectors: NDArray[np.float32]) -> None:
-    """The flat index of other vectors."""
+    """Set a flat index of other vectors."""
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
     draft[name] = faiss.serialize_index(flat).tobytes()

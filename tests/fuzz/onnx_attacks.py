@@ -15,7 +15,7 @@ ENDINGS = (
 
 
 def external(draft: Draft, rng: Rng) -> str:
-    """Data outside the graph: of an initializer, a constant, in a subgraph, in a function."""
+    """Move data out of the graph: of an initializer or constant, in a subgraph or function."""
     location = pick(
         rng,
         ("/etc/passwd", "../catalog/inputs.npy", "model.onnx", "/dev/zero", "/proc/self/mem", "*/_ORT_MEM_ADDR_/*", ""),
@@ -57,7 +57,7 @@ def external(draft: Draft, rng: Rng) -> str:
 
 
 def bombs(draft: Draft, rng: Rng) -> str:
-    """Small graphs that take much memory or time: huge fills, repetitions, doublings, products, loops."""
+    """Insert nodes that take much memory or time: huge fills, repetitions, doublings, products, loops."""
 
     def change(model: onnx.ModelProto) -> str:
         size = pick(rng, (2**24, 2**28, 2**32, 2**40, 2**62))
@@ -93,7 +93,7 @@ def _bombs() -> dict[str, list[NodeProto]]:
 
 
 def _added(last: str, inner: str, outer: str) -> list[NodeProto]:
-    """What was made, times 0, is added to the output: it cannot be left out."""
+    """Add a result, multiplied by 0, to the output, so that it has to be computed."""
     node = helper.make_node
     return [
         node("Cast", [last], ["floats"], to=1),
@@ -104,7 +104,7 @@ def _added(last: str, inner: str, outer: str) -> list[NodeProto]:
 
 
 def _loop() -> NodeProto:
-    """A loop of as many turns as `turns` says."""
+    """Return a loop with the number of iterations in `turns`."""
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Cos", ["x"], ["y"])],
@@ -116,7 +116,7 @@ def _loop() -> NodeProto:
 
 
 def endings(draft: Draft, rng: Rng) -> str:
-    """The output by another op: not finite, out of range, of another shape or type, or empty; or wrong now and then."""
+    """Make the output not finite, out of range, of another shape or type, empty, or wrong for some inputs."""
 
     def change(model: onnx.ModelProto) -> str:
         constant(model, "zero_f", 0.0, np.float32)

@@ -1,4 +1,4 @@
-"""Mutations of ONNX graphs that leave them graphs: constants, ports, nodes, attributes, versions."""
+"""Mutations of ONNX graphs that can still be parsed: constants, ports, nodes, attributes, versions."""
 
 import numpy as np
 import onnx
@@ -7,9 +7,20 @@ from onnx import AttributeProto, helper, numpy_helper
 from tests.fuzz.draft import Draft
 from tests.fuzz.graphs import FLOATS, HUGE, INTS, Rng, edit, pick, splice
 
+NODE_CHANGES = ("op", "domain", "input", "no input", "output", "remove", "swap", "chain", "cycle", "many inputs")
+OP_TYPES = (
+    *("", "Nothing", "Loop", "If", "Scan", "Identity", "Gather", "Reshape", "Mul", "StringNormalizer", "Optional"),
+    *("TfIdfVectorizer", "LabelEncoder", "Normalizer", "x" * 10_000),
+)
+DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.contrib", "nobody")
+PORT_CHANGES = (
+    *("dim", "batch", "type", "rank", "no shape", "name", "twice", "more", "none", "optional", "symbol"),
+    "initializer",
+)
+
 
 def constants(draft: Draft, rng: Rng) -> str:
-    """Values of an initializer: extreme at a place or everywhere."""
+    """Set one value or all values of an initializer to an extreme value."""
 
     def change(model: onnx.ModelProto) -> str:
         tensor = pick(rng, model.graph.initializer)
@@ -24,7 +35,7 @@ def constants(draft: Draft, rng: Rng) -> str:
 
 
 def shapes(draft: Draft, rng: Rng) -> str:
-    """An initializer whose dimensions, type or data disagree."""
+    """Make the dimensions, type and data of an initializer inconsistent."""
 
     def change(model: onnx.ModelProto) -> str:
         tensor = pick(rng, model.graph.initializer)
@@ -49,28 +60,12 @@ def shapes(draft: Draft, rng: Rng) -> str:
 
 
 def ports(draft: Draft, rng: Rng) -> str:
-    """Declared inputs and outputs: other dimensions, types, ranks, names; more of them, fewer, the same twice."""
+    """Change dimensions, types, ranks, names or the number of the declared inputs or outputs."""
 
     def change(model: onnx.ModelProto) -> str:
         values = pick(rng, (model.graph.input, model.graph.output))
         port = pick(rng, values)
-        how = pick(
-            rng,
-            (
-                "dim",
-                "batch",
-                "type",
-                "rank",
-                "no shape",
-                "name",
-                "twice",
-                "more",
-                "none",
-                "optional",
-                "symbol",
-                "initializer",
-            ),
-        )
+        how = pick(rng, PORT_CHANGES)
         dims = port.type.tensor_type.shape.dim
         if how == "dim":
             dims[-1].dim_value = pick(rng, HUGE)
@@ -91,10 +86,10 @@ def ports(draft: Draft, rng: Rng) -> str:
         elif how == "none":
             del values[:]
         elif how == "symbol":
-            for each in (*model.graph.input, *model.graph.output):
-                each.type.tensor_type.shape.dim[0].dim_param = "same"
+            for value in (*model.graph.input, *model.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_param = "same"
                 if rng.random() < 0.5:
-                    each.type.tensor_type.shape.dim[-1].dim_param = "same"
+                    value.type.tensor_type.shape.dim[-1].dim_param = "same"
         elif how == "initializer":
             model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 5), np.float32), port.name))
         else:
@@ -105,75 +100,60 @@ def ports(draft: Draft, rng: Rng) -> str:
 
 
 def nodes(draft: Draft, rng: Rng) -> str:
-    """A node with another op, domain, inputs, outputs or place; removed, or repeated very often."""
+    """Change the operator, domain, inputs, outputs or attributes of a node, remove it, or insert many nodes."""
 
     def change(model: onnx.ModelProto) -> str:
         place = int(rng.integers(len(model.graph.node)))
         node = model.graph.node[place]
-        how = pick(
-            rng, ("op", "domain", "input", "no input", "output", "remove", "swap", "chain", "cycle", "many inputs")
-        )
-        names = [each.name for each in model.graph.initializer] + [
-            out for each in model.graph.node for out in each.output
-        ]
+        how = pick(rng, NODE_CHANGES)
         if how == "op":
-            node.op_type = pick(
-                rng,
-                (
-                    "",
-                    "Nothing",
-                    "Loop",
-                    "If",
-                    "Scan",
-                    "Identity",
-                    "Gather",
-                    "Reshape",
-                    "Mul",
-                    "StringNormalizer",
-                    "Optional",
-                    "TfIdfVectorizer",
-                    "LabelEncoder",
-                    "Normalizer",
-                    "x" * 10_000,
-                ),
-            )
+            node.op_type = pick(rng, OP_TYPES)
         elif how == "domain":
-            node.domain = pick(
-                rng, ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.contrib", "nobody")
-            )
-        elif how == "input" and node.input:
-            node.input[int(rng.integers(len(node.input)))] = pick(rng, names)
-        elif how == "no input" and node.input:
-            node.input[int(rng.integers(len(node.input)))] = pick(rng, ("", "nothing"))
-        elif how == "output" and node.output:
-            node.output[0] = pick(rng, (*names, "", "nothing"))
+            node.domain = pick(rng, DOMAINS)
         elif how == "remove":
             del model.graph.node[place]
         elif how == "swap":
-            other = pick(rng, model.graph.node)
-            node.attribute.extend(other.attribute)
+            node.attribute.extend(pick(rng, model.graph.node).attribute)
         elif how == "chain":
-            count = pick(rng, (100, 3_000))
-            names = ["fuzz_inner", *(f"step{i}" for i in range(count))]
-            splice(
-                model,
-                lambda i, o: [helper.make_node("Relu", [a], [b]) for a, b in zip(names, [*names[1:], o], strict=True)],
-            )
-        elif how == "cycle" and node.input and node.output:
-            node.input[0] = node.output[0]
-        elif how == "many inputs":
-            node.input.extend([names[0]] * 5_000)
+            _insert_chain(model, pick(rng, (100, 3_000)))
+        else:
+            _change_ports(model, node, how, rng)
         return f"node {place} {node.op_type[:20]}: {how}"
 
     return edit(draft, rng, change)
 
 
+def _insert_chain(model: onnx.ModelProto, count: int) -> None:
+    """Insert `count` + 1 nodes, each with the result of the one before it as its input."""
+    names = ["fuzz_inner", *(f"step{i}" for i in range(count))]
+    splice(
+        model,
+        lambda i, o: [helper.make_node("Relu", [a], [b]) for a, b in zip(names, [*names[1:], o], strict=True)],
+    )
+
+
+def _change_ports(model: onnx.ModelProto, node: onnx.NodeProto, how: str, rng: Rng) -> None:
+    """Change the inputs or outputs of a node."""
+    initializers = [tensor.name for tensor in model.graph.initializer]
+    names = [*initializers, *(output for other in model.graph.node for output in other.output)]
+    if how == "input" and node.input:
+        node.input[int(rng.integers(len(node.input)))] = pick(rng, names)
+    elif how == "no input" and node.input:
+        node.input[int(rng.integers(len(node.input)))] = pick(rng, ("", "nothing"))
+    elif how == "output" and node.output:
+        node.output[0] = pick(rng, (*names, "", "nothing"))
+    elif how == "cycle" and node.input and node.output:
+        node.input[0] = node.output[0]
+    elif how == "many inputs":
+        node.input.extend([names[0]] * 5_000)
+
+
 def attributes(draft: Draft, rng: Rng) -> str:
-    """An attribute of any node: extreme or other numbers, another type, fewer or more of them."""
+    """Change the values, type or length of an attribute of any node."""
 
     def change(model: onnx.ModelProto) -> str:
-        having = [each for each in model.graph.node if each.attribute]
-        attribute = pick(rng, pick(rng, having).attribute)
+        candidates = [node for node in model.graph.node if node.attribute]
+        attribute = pick(rng, pick(rng, candidates).attribute)
         how = pick(rng, ("value", "value", "value", "cut", "grow", "type", "all"))
         if how == "type":
             attribute.type = int(rng.integers(0, 15))
@@ -191,14 +171,14 @@ def attributes(draft: Draft, rng: Rng) -> str:
 
 
 def trees(draft: Draft, rng: Rng) -> str:
-    """The tree ensemble of the genre graph: children, ids, features, classes, modes and weights that lead elsewhere."""
+    """Change children, ids, features, classes, modes or weights in the tree ensemble of the genre graph."""
     model = onnx.load_from_string(draft["genre/model.onnx"])
-    node = next(each for each in model.graph.node if each.op_type.startswith("TreeEnsemble"))
+    node = next(node for node in model.graph.node if node.op_type.startswith("TreeEnsemble"))
     attribute = pick(rng, node.attribute)
     how = pick(rng, ("value", "value", "cut", "grow", "all", "cycle", "remove"))
     if how == "cycle":
-        true = next(each for each in node.attribute if each.name == "nodes_truenodeids")
-        true.ints[:] = [0] * len(true.ints)
+        children = next(item for item in node.attribute if item.name == "nodes_truenodeids")
+        children.ints[:] = [0] * len(children.ints)
     elif how == "remove":
         node.attribute.remove(attribute)
     elif attribute.type == AttributeProto.INT:
@@ -214,13 +194,13 @@ def trees(draft: Draft, rng: Rng) -> str:
 def _change_list(attribute: AttributeProto, how: str, rng: Rng) -> None:
     values, news = next(
         (
-            (found, news)
-            for found, news in (
+            (result, news)
+            for result, news in (
                 (attribute.ints, INTS),
                 (attribute.floats, FLOATS),
                 (attribute.strings, (b"", b"LEAF", b"BRANCH_EQ", b"\xff")),
             )
-            if found
+            if result
         ),
         (attribute.ints, INTS),
     )
@@ -234,7 +214,7 @@ def _change_list(attribute: AttributeProto, how: str, rng: Rng) -> None:
 
 
 def model_fields(draft: Draft, rng: Rng) -> str:
-    """Versions of the format and of operators, metadata, training information, names."""
+    """Change versions of the format and operators, metadata, training information or names."""
 
     def change(model: onnx.ModelProto) -> str:
         how = pick(rng, ("ir", "opset", "no opset", "twice", "domain", "metadata", "training", "doc", "hint"))

@@ -8,7 +8,7 @@ from tests.fuzz.graphs import Rng, pick
 
 
 def random_bytes(draft: Draft, rng: Rng) -> str:
-    """The file's bytes: bits flipped, cut, grown, repeated."""
+    """Change the bytes of the file: flip bits, truncate, extend, repeat."""
     name = str(rng.choice(list(LAYOUT.graphs)))
     content = bytearray(draft[name])
     how, place = pick(rng, ("flip", "flip", "cut", "bytes", "repeat")), int(rng.integers(len(content)))
@@ -65,7 +65,7 @@ def _rewired(message: bytes, rng: Rng, done: list[str], depth: int) -> bytes:
 
 
 def _spans(message: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """(start, start of the value, end, key) of each field. ValueError or IndexError for what is no message."""
+    """Yield (start, start of the value, end, key) of each field. Raises ValueError or IndexError for another format."""
     place = 0
     while place < len(message):
         start = place
@@ -93,7 +93,7 @@ def _read_varint(message: bytes, place: int) -> tuple[int, int]:
 
 
 def _varint(value: int) -> bytes:
-    found = b""
+    result = b""
     while value > 127:
-        found, value = found + bytes([value & 127 | 128]), value >> 7
-    return found + bytes([value])
+        result, value = result + bytes([value & 127 | 128]), value >> 7
+    return result + bytes([value])

@@ -1,4 +1,4 @@
-"""Atomic writes, with real processes that are killed, that meet, and that find no room."""
+"""Atomic writes by real processes: killed, concurrent, and with a full disk."""
 
 import multiprocessing
 import os
@@ -26,9 +26,9 @@ def fill(folder: Path, version: str) -> None:
 
 
 def version(folder: Path) -> str:
-    """The one version that all files of a folder are of."""
-    (found,) = {(folder / name).read_text() for name in FILES}
-    return found
+    """Return the version that all files of a folder have."""
+    (result,) = {(folder / name).read_text() for name in FILES}
+    return result
 
 
 def replace_until(event: int, path: Path) -> None:
@@ -54,20 +54,20 @@ def ended(target: object, *arguments: object) -> int | None:
     return process.exitcode
 
 
-def test_a_writer_killed_at_any_point_loses_neither_old_nor_new(tmp_path: Path) -> None:
-    path, kills, found = tmp_path / "thing", 0, set()
+def test_killed_writer_leaves_the_old_or_the_new_version(tmp_path: Path) -> None:
+    path, kills, result = tmp_path / "thing", 0, set()
     fill(new(path), "old")
     while ended(replace_until, kills, path) == -signal.SIGKILL:
         kills += 1
         with pytest.raises(KeyError), new_folder(path, replace=True):
             raise KeyError  # the next writer puts right what it finds, even when it writes nothing
-        assert [each.name for each in tmp_path.iterdir()] == ["thing"]
-        found.add(version(path))
+        assert [item.name for item in tmp_path.iterdir()] == ["thing"]
+        result.add(version(path))
         fill(path, "old")
     assert kills > 10
-    assert found == {"old", "new"}
+    assert result == {"old", "new"}
     assert version(path) == "new"
-    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+    assert [item.name for item in tmp_path.iterdir()] == ["thing"]
 
 
 def new(path: Path) -> Path:
@@ -82,14 +82,14 @@ def write_slowly(path: Path, begun: Event, finish: Event) -> None:
         finish.wait()
 
 
-def test_the_second_of_two_writers_is_told_so_and_the_first_one_finishes(tmp_path: Path) -> None:
+def test_second_writer_raises_and_the_first_finishes(tmp_path: Path) -> None:
     begun, finish = FORK.Event(), FORK.Event()
     first = FORK.Process(target=write_slowly, args=(tmp_path / "thing", begun, finish))
     first.start()
     begun.wait()
     for _ in range(2):
         with (
-            pytest.raises(OutputError, match=r"thing.lock: expected no other writer, found one at work"),
+            pytest.raises(OutputError, match=r"thing.lock: expected no other writer, found one; wait"),
             new_folder(tmp_path / "thing", replace=True),
         ):
             pass
@@ -97,10 +97,10 @@ def test_the_second_of_two_writers_is_told_so_and_the_first_one_finishes(tmp_pat
     first.join()
     assert first.exitcode == 0
     assert version(tmp_path / "thing") == "slow"
-    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+    assert [item.name for item in tmp_path.iterdir()] == ["thing"]
 
 
-def test_writers_that_take_turns_leave_no_lock(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_no_lock(tmp_path: Path) -> None:
     started = [FORK.Process(target=write_until_done, args=(tmp_path / "thing", str(i))) for i in range(8)]
     for process in started:
         process.start()
@@ -108,7 +108,7 @@ def test_writers_that_take_turns_leave_no_lock(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in started] == [0] * 8
     assert version(tmp_path / "thing") in set(map(str, range(8)))
-    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+    assert [item.name for item in tmp_path.iterdir()] == ["thing"]
 
 
 def write_until_done(path: Path, content: str) -> None:
@@ -135,7 +135,7 @@ def test_links_at_hidden_names_are_not_followed(tmp_path: Path, use: str) -> Non
     assert victim.read_text() == "mine"
 
 
-def test_only_its_own_kind_is_replaced(tmp_path: Path) -> None:
+def test_only_a_file_of_the_same_kind_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
@@ -149,13 +149,13 @@ def test_only_its_own_kind_is_replaced(tmp_path: Path) -> None:
             new_folder(tmp_path / name, True),
         ):
             pass
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder", "link", "pipe"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "folder", "link", "pipe"]
     assert not (tmp_path / "elsewhere").exists()
 
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """As a disk that takes files of `size` bytes at most."""
+    """Limit files to `size` bytes, like a full disk."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -166,7 +166,7 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_version(tmp_path: Path) -> None:
     write_file(tmp_path / "thing", b"old")
     with (
         full_disk(1000),
@@ -176,4 +176,4 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "thing").read_bytes() == b"old"
     with full_disk(1000), pytest.raises(OutputError), new_path(tmp_path / "more") as partial:
         partial.write_bytes(bytes(2000))
-    assert [each.name for each in tmp_path.iterdir()] == ["thing"]
+    assert [item.name for item in tmp_path.iterdir()] == ["thing"]

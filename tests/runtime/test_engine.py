@@ -28,27 +28,27 @@ REQUESTS = st.builds(
 
 
 def ids(answer: RecommendResponse) -> list[str]:
-    return [each.id for each in answer.recommendations]
+    return [item.id for item in answer.recommendations]
 
 
 @settings(max_examples=150, deadline=None)
 @given(REQUESTS)
-def test_what_every_recommendation_promises(engine: Engine, request: RecommendRequest) -> None:
+def test_recommendation_invariants(engine: Engine, request: RecommendRequest) -> None:
     answer = engine.recommend(request)
-    found = engine.catalog.rows(ids(answer)).tolist()
+    result = engine.catalog.rows(ids(answer)).tolist()
     asked = [*request.exclude_ids, *(request.history or [])]
     forbidden = set(engine.catalog.rows([*asked, request.current_track_id or ""]).tolist())
-    assert len(found) == request.limit == len(set(found))
-    assert not forbidden & set(found)
-    scores = [each.score for each in answer.recommendations]
+    assert len(result) == request.limit == len(set(result))
+    assert not forbidden & set(result)
+    scores = [item.score for item in answer.recommendations]
     assert scores == sorted(scores, reverse=True)
-    for each in answer.recommendations:
-        assert 0 <= each.score <= 1
-        assert sum(each.contributions.values()) == pytest.approx(each.score, abs=1e-9)
-        percents = [int(percent) for percent in re.findall(r"(\d+)%", each.reason)]
+    for item in answer.recommendations:
+        assert 0 <= item.score <= 1
+        assert sum(item.contributions.values()) == pytest.approx(item.score, abs=1e-9)
+        percents = [int(percent) for percent in re.findall(r"(\d+)%", item.reason)]
         assert sum(percents) == 100
-        assert each.mood in MOODS
-        assert each.genre
+        assert item.mood in MOODS
+        assert item.genre
     again = engine.recommend(request)
     assert msgspec.structs.replace(again, generated_at="") == msgspec.structs.replace(answer, generated_at="")
 
@@ -66,36 +66,36 @@ def test_what_every_recommendation_promises(engine: Engine, request: RecommendRe
         (RecommendRequest(user_id="nobody"), "popular"),
     ],
 )
-def test_the_source_says_what_was_known(engine: Engine, request_: RecommendRequest, source: str) -> None:
+def test_source_of_recommendations(engine: Engine, request_: RecommendRequest, source: str) -> None:
     answer = engine.recommend(request_)
     assert answer.source == source
     assert len(answer.recommendations) == 10
 
 
-def test_nobody_gets_the_most_heard_tracks_one_an_artist(engine: Engine) -> None:
+def test_unknown_user_gets_popular_tracks_one_per_artist(engine: Engine) -> None:
     answer = engine.recommend(RecommendRequest(user_id="nobody"))
     rows = engine.catalog.rows(ids(answer))
     assert np.isin(rows, engine.retriever.popular[:100]).all()
-    assert len({each.artist for each in answer.recommendations}) == 10
+    assert len({item.artist for item in answer.recommendations}) == 10
 
 
-def test_a_known_listener_is_not_given_what_was_heard(engine: Engine) -> None:
+def test_history_is_not_recommended_to_a_known_listener(engine: Engine) -> None:
     number = engine.retriever.collab.listeners.find_one("listener-003")
     heard = set(engine.retriever.collab.history(number).tolist())
-    found = engine.catalog.rows(ids(engine.recommend(RecommendRequest(user_id="listener-003", limit=100))))
+    result = engine.catalog.rows(ids(engine.recommend(RecommendRequest(user_id="listener-003", limit=100))))
     assert heard
-    assert not heard & set(found.tolist())
+    assert not heard & set(result.tolist())
 
 
 def test_time_ranges_are_nested(engine: Engine) -> None:
     collab = engine.retriever.collab
     busy, idle = int(collab.recent[:, 0].argmax()), int(np.flatnonzero(collab.recent[:, 0] == 0)[0])
-    short, medium, long = (collab.count(busy, each) for each in ("short_term", "medium_term", "long_term"))
+    short, medium, long = (collab.count(busy, item) for item in ("short_term", "medium_term", "long_term"))
     assert 0 < short < medium < long == len(collab.history(busy))
     assert collab.count(idle, "short_term") == collab.count(idle, "medium_term")
 
 
-def test_both_forms_and_all_ids_of_a_recording_are_the_same(engine: Engine) -> None:
+def test_all_ids_of_a_recording_have_the_same_answers(engine: Engine) -> None:
     other = "simulated0000000003000"  # the second release of track 0
     first = engine.recommend(RecommendRequest(user_id="nobody", current_track_id="simulated0000000000000"))
     for form in (other, f"spotify:track:{other}"):
@@ -109,7 +109,7 @@ def test_excluding_everything_leaves_nothing(engine: Engine) -> None:
     assert engine.recommend(RecommendRequest(user_id="listener-001", exclude_ids=everything)).recommendations == []
 
 
-def test_there_are_enough_whatever_is_excluded(engine: Engine) -> None:
+def test_list_is_complete_despite_exclusions(engine: Engine) -> None:
     kept = [engine.catalog.track_id(row) for row in range(0, len(engine.catalog), 60)]
     others = [engine.catalog.track_id(row) for row in range(len(engine.catalog))]
     excluded = sorted(set(others) - set(kept))
@@ -117,18 +117,18 @@ def test_there_are_enough_whatever_is_excluded(engine: Engine) -> None:
     assert sorted(ids(answer)) == sorted(kept)
 
 
-def test_many_threads_answer_like_one(engine: Engine) -> None:
+def test_threads_get_the_same_answers(engine: Engine) -> None:
     requests = [RecommendRequest(user_id=f"listener-{i:03d}") for i in range(40)]
     serial = [engine.recommend(request).recommendations for request in requests]
     with ThreadPoolExecutor(8) as threads:
-        assert [each.recommendations for each in threads.map(engine.recommend, requests)] == serial
+        assert [item.recommendations for item in threads.map(engine.recommend, requests)] == serial
 
 
 def test_similar_tracks_are_near_and_not_the_track_itself(engine: Engine) -> None:
     answer = engine.similar(SimilarRequest(track_id=TRACK, limit=20))
     assert len(answer.tracks) == 20
-    assert TRACK not in {each.id for each in answer.tracks}
-    nearness = [each.similarity for each in answer.tracks]
+    assert TRACK not in {item.id for item in answer.tracks}
+    nearness = [item.similarity for item in answer.tracks]
     assert nearness == sorted(nearness, reverse=True)
     vectors = engine.retriever.content.vectors(np.arange(len(engine.catalog)))
     row = engine.catalog.row(TRACK)
@@ -142,25 +142,25 @@ def test_a_batch_is_classified_like_its_tracks(engine: Engine) -> None:
     requests = [
         ClassifyRequest(track_id=f"simulated{i:013d}", artists=["Simulated Artist 0001"][: i % 2]) for i in range(50)
     ]
-    for one, many in zip([engine.classify(each) for each in requests], engine.classify_batch(requests), strict=True):
+    for one, many in zip([engine.classify(item) for item in requests], engine.classify_batch(requests), strict=True):
         assert one.genres[0].name == many.genres[0].name
         assert one.genres[0].confidence == pytest.approx(many.genres[0].confidence, abs=2e-4)
         assert sum(one.mood.probabilities.values()) == pytest.approx(1, abs=5e-4)
 
 
-def test_features_alone_are_enough_and_win_over_the_catalogue(engine: Engine) -> None:
+def test_given_features_take_precedence_over_the_catalogue(engine: Engine) -> None:
     row = engine.catalog.row(TRACK)
     raw = dict(zip(AUDIO_NAMES, engine.catalog.inputs[row].tolist(), strict=False))
     alone = engine.classify(ClassifyRequest(audio_features=AudioFeatures(**raw)))
     assert len(alone.genres) == 5
     louder = AudioFeatures(**(raw | {"valence": 0.99, "energy": 0.99}))
-    found = engine.classify(ClassifyRequest(track_id=TRACK, audio_features=louder))
-    assert found.mood.probabilities["happy"] > alone.mood.probabilities["happy"]
+    result = engine.classify(ClassifyRequest(track_id=TRACK, audio_features=louder))
+    assert result.mood.probabilities["happy"] > alone.mood.probabilities["happy"]
 
 
 def test_opening_maps_the_matrices(demo_bundle: Path, engine: Engine) -> None:
     matrix = engine.retriever.collab.listener_factors
     (address, _) = matrix.__array_interface__["data"]
     ranges = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "listener_factors" in line]
-    starts = [tuple(int(each, 16) for each in fields[0].split("-")) for fields in ranges]
+    starts = [tuple(int(item, 16) for item in fields[0].split("-")) for fields in ranges]
     assert any(start <= address < end for start, end in starts)

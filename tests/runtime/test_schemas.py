@@ -26,7 +26,7 @@ def field_errors(raw: object, type_: type) -> list[FieldError]:
     return caught.value.field_errors
 
 
-def test_every_wrong_field_is_named_by_its_path() -> None:
+def test_request_error_has_the_paths_of_all_wrong_fields() -> None:
     raw = {"limit": 0, "exclude": [], "context": {"hour": 24}, "excludeIds": ["a", 7], "timeRange": "ever"}
     assert field_errors(raw, RecommendRequest) == [
         FieldError(
@@ -40,7 +40,7 @@ def test_every_wrong_field_is_named_by_its_path() -> None:
     ]
 
 
-def test_audio_features_need_all_twelve_in_range() -> None:
+def test_audio_features_are_required_and_in_range() -> None:
     raw = {"audioFeatures": FEATURES | {"energy": 7, "tempo": "fast"}}
     del raw["audioFeatures"]["key"]
     assert field_errors(raw, ClassifyRequest) == [
@@ -50,7 +50,7 @@ def test_audio_features_need_all_twelve_in_range() -> None:
     ]
 
 
-def test_the_object_of_spotify_is_accepted_as_it_is() -> None:
+def test_spotify_audio_features_object_is_accepted() -> None:
     extra = {
         "type": "audio_features",
         "id": "simulated0000000000001",
@@ -60,15 +60,15 @@ def test_the_object_of_spotify_is_accepted_as_it_is() -> None:
         "duration_ms": 200_000,
     }
     assert parse({"audioFeatures": FEATURES | extra}, ClassifyRequest).audio_features.duration_ms == 200_000
-    (found,) = field_errors({"audioFeatures": FEATURES | extra | {"mood": 1}}, ClassifyRequest)
-    assert (found.path, found.message[:14]) == ("audioFeatures.mood", "unknown field;")
+    (result,) = field_errors({"audioFeatures": FEATURES | extra | {"mood": 1}}, ClassifyRequest)
+    assert (result.path, result.message[:14]) == ("audioFeatures.mood", "unknown field;")
 
 
-def test_what_is_no_object_is_said_to_be_none() -> None:
+def test_request_that_is_not_an_object_is_refused() -> None:
     assert field_errors([], RecommendRequest) == [FieldError("$", "expected object, found array")]
 
 
-def test_a_whole_request_is_read() -> None:
+def test_request_with_all_fields() -> None:
     request = parse(
         {"audioFeatures": FEATURES, "artists": ["A"], "durationMs": 1000, "explicit": True}, ClassifyRequest
     )

@@ -1,4 +1,4 @@
-"""Markdown documents as tests read them: fenced blocks, links and headings."""
+"""Reader of Markdown documents: fenced blocks, links and headings."""
 
 import re
 from dataclasses import dataclass
@@ -36,18 +36,18 @@ def blocks(text: str) -> list[Block]:
 
 def commands(block: Block) -> list[Command]:
     """Return the commands of a `console` block: lines that start with `$ `, and those that continue them by `\\`."""
-    found: list[Command] = []
+    result: list[Command] = []
     continued = False
     for line in block.text.splitlines():
         if continued:
-            found[-1] = Command(f"{found[-1].text}\n{line}", [])
+            result[-1] = Command(f"{result[-1].text}\n{line}", [])
         elif line.startswith("$ "):
-            found.append(Command(line[2:], []))
+            result.append(Command(line[2:], []))
         else:
-            found[-1].output.append(line)
+            result[-1].output.append(line)
             continue
         continued = line.endswith("\\")
-    return found
+    return result
 
 
 def missing_lines(shown: list[str], printed: str) -> list[str]:

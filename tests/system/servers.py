@@ -1,4 +1,4 @@
-"""Real servers for tests: a command as a process of its own on a free port, ended by its id."""
+"""Real servers for tests: commands in separate processes on free ports, ended by their ids."""
 
 import os
 import socket
@@ -21,9 +21,9 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[object], ready: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `command` until left, once `ready`, a URL, answers at all."""
+    """Run `command` in the context, after the URL `ready` has responded."""
     with subprocess.Popen(
-        [str(each) for each in command],
+        [str(item) for item in command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -49,7 +49,7 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def serving(bundle: Path, *options: object, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`musix serve BUNDLE`: its URL and process."""
+    """Run `musix serve BUNDLE`, and yield its URL and process."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running([MUSIX, "serve", bundle, "--port", port, *options], f"{url}/ready", **environment) as process:
@@ -57,6 +57,6 @@ def serving(bundle: Path, *options: object, **environment: str) -> Iterator[tupl
 
 
 def worker_pid(process: subprocess.Popen[str]) -> int:
-    """The process that answers: the only child of the command, which starts it again when it dies."""
+    """Return the worker process: the only child of the command, which replaces it when it dies."""
     (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return int(child)

@@ -1,4 +1,4 @@
-"""A real server whose bundle is copied over by `cp`, as people do it."""
+"""A real server whose bundle is overwritten by `cp`."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ import pytest
 
 from musix_runtime import Registry
 from musix_runtime.models.parts import open_bundle
+from tests.bundle_variants import variant
 from tests.system.test_swap import MUSIX, Server, serve, until
-from tests.variants import variant
 
 QUESTION = json.dumps({"userId": "listener-001", "limit": 3})
 
@@ -29,7 +29,7 @@ def ask(server: Server, path: str = "/api/ml/recommend") -> tuple[int, dict]:
 
 
 def tracks(answer: dict) -> list[str]:
-    return [each["name"] for each in answer["data"]["recommendations"]]
+    return [item["name"] for item in answer["data"]["recommendations"]]
 
 
 def copy_over(source: Path, target: Path) -> None:
@@ -37,8 +37,8 @@ def copy_over(source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["folder", "packed", "store"])
-def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path: Path, form: str) -> None:
-    """First by bytes that are no bundle, of the same size; then by another good one, of the same size as well."""
+def test_copy_over_a_served_bundle(demo_bundle: Path, tmp_path: Path, form: str) -> None:
+    """First with other bytes of the same size, then with another valid bundle of the same size."""
     bundles = {mark: variant(demo_bundle, tmp_path / mark, "1.0.0", mark) for mark in "AB"}
     path = served = Path(shutil.copytree(bundles["A"], tmp_path / "served"))
     if form == "packed":
@@ -49,7 +49,7 @@ def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path:
     if form == "store":
         store = Registry(tmp_path / "store")
         path, served = store.path, store.publish(bundles["A"])
-    files = [each for each in (served, *served.rglob("*")) if each.is_file()]
+    files = [item for item in (served, *served.rglob("*")) if item.is_file()]
     with serve(path, tmp_path) as server:
         status, good = ask(server)
         assert (status, {name[0] for name in tracks(good)}) == (200, {"A"})
@@ -66,18 +66,18 @@ def test_a_bundle_is_copied_over_while_it_is_served(demo_bundle: Path, tmp_path:
         status, other = ask(server)
         assert (status, {name[0] for name in tracks(other)}) == (200, {"B"})
         assert server.process.poll() is None
-    assert f"{served}: the files of the bundle: expected nobody to write" in server.log.read_text()
+    assert f"{served}: the files of the bundle: expected no changes" in server.log.read_text()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_snapshot_serves_on_and_is_removed(
+def test_snapshot_serves_on_and_is_removed(
     demo_bundle: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     with serve(copy, tmp_path, "--snapshot", "--workers", workers) as server:
         status, good = ask(server)
-        for file in [each for each in copy.rglob("*") if each.is_file()]:
+        for file in [item for item in copy.rglob("*") if item.is_file()]:
             file.write_bytes(b"")
         assert ask(server)[0] == status == 200
         assert tracks(ask(server)[1]) == tracks(good)
@@ -86,10 +86,8 @@ def test_a_snapshot_serves_on_and_is_removed(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_a_server_that_starts_on_a_truncated_file_says_so_or_serves_the_last_good_one(
-    demo_bundle: Path, copy: Path, tmp_path: Path
-) -> None:
-    """As it does when it is started again after a truncation has ended it."""
+def test_start_with_a_truncated_file(demo_bundle: Path, copy: Path, tmp_path: Path) -> None:
+    """As after a restart because of a truncated file."""
     store = Registry(tmp_path / "store")
     store.publish(demo_bundle)
     live = store.publish(variant(demo_bundle, tmp_path / "new", "1.1.0"))
@@ -98,9 +96,9 @@ def test_a_server_that_starts_on_a_truncated_file_says_so_or_serves_the_last_goo
         file.chmod(0o644)
         with file.open("r+b") as stream:
             stream.truncate(1000)
-    found = subprocess.run([MUSIX, "serve", copy, "--port", "0"], capture_output=True, text=True, check=False)
-    assert found.returncode == 4
-    assert "content/vectors.npy: expected" in found.stderr
+    result = subprocess.run([MUSIX, "serve", copy, "--port", "0"], capture_output=True, text=True, check=False)
+    assert result.returncode == 4
+    assert "content/vectors.npy: expected" in result.stderr
     with serve(store.path, tmp_path) as server:
         ready = server.ready()
         assert (ready["version"], ready["failed"]["version"]) == ("1.0.0", "1.1.0")

@@ -1,4 +1,4 @@
-"""The comparison as it is run, on the demo with few requests, and the world it draws: what is found, not how fast."""
+"""The comparison with few requests to the demo, and its simulation. The results are checked, not the speed."""
 
 import json
 import subprocess
@@ -17,31 +17,29 @@ from tests.conftest import ROOT
 CELL = {"throughput", "p50_ms", "p95_ms", "p99_ms", "requests", "cpu_s_per_1000"}
 
 
-def test_the_comparison_tells_every_figure_and_that_answers_are_exact(
-    demo_run: Run, demo_bundle: Path, tmp_path: Path
-) -> None:
+def test_comparison_has_all_figures_and_exact_answers(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
     demo_run.save(tmp_path / "run")
     asked = ["--bundle", demo_bundle, "--run", tmp_path / "run", "--work", tmp_path, "--peers", "musix,floor"]
     bounds = ["--requests", "40", "--seconds", "5", "--checked", "40", "--starts", "1"]
     files = ["--json", tmp_path / "found.json", "--markdown", tmp_path / "found.md"]
     command = [sys.executable, "-m", "perf.compare", *asked, *bounds, *files]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    found = json.loads((tmp_path / "found.json").read_bytes())
-    assert found["recall_at_10"] == 1.0
-    assert set(found["peers"]) == {"musix", "floor"}
-    assert found["peers"]["musix"]["classify_error"] == found["peers"]["musix"]["score_error"] == 0
-    for peer in found["peers"].values():
+    result = json.loads((tmp_path / "found.json").read_bytes())
+    assert result["recall_at_10"] == 1.0
+    assert set(result["peers"]) == {"musix", "floor"}
+    assert result["peers"]["musix"]["classify_error"] == result["peers"]["musix"]["score_error"] == 0
+    for peer in result["peers"].values():
         for question in ("recommend", "classify"):
             assert set(peer[question]) == {"1", "8", "16", "32"}
             assert all(set(cell) == CELL and cell["requests"] == 40 for cell in peer[question].values())
         assert peer["cold_start_s"] > 0
         assert peer["private_mb"] > 0
-    assert len(found["peers"]["musix"]["two_workers"]["private_mb"]) == 2
-    assert found["against"]["floor"]["musix"]["recommend"]["8"]["throughput"] > 0
+    assert len(result["peers"]["musix"]["two_workers"]["private_mb"]) == 2
+    assert result["against"]["floor"]["musix"]["recommend"]["8"]["throughput"] > 0
     assert "| musix | 1 | 0 | 0 |" in (tmp_path / "found.md").read_text()
 
 
-def test_a_peer_that_is_not_installed_says_what_lacks(tmp_path: Path) -> None:
+def test_peer_that_is_not_installed_shows_the_missing_package(tmp_path: Path) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / "bin" / "python"
     (native,) = (peer for peer in PEERS if peer.name == "native")
@@ -49,7 +47,7 @@ def test_a_peer_that_is_not_installed_says_what_lacks(tmp_path: Path) -> None:
         native.versions(Place(tmp_path, tmp_path, python))
 
 
-def test_a_drawn_world_is_the_same_every_time_and_its_listeners_stay_at_home(demo_run: Run) -> None:
+def test_simulation_is_deterministic_and_has_tastes(demo_run: Run) -> None:
     drawn, again = (scale.simulate(demo_run, 5000, 400) for _ in range(2))
     for part in ("catalog", "collab", "content"):
         for name, array in vars(getattr(drawn, part)).items():

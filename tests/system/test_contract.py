@@ -1,4 +1,4 @@
-"""The OpenAPI document against a live server: whatever fits the document, or nearly, gets an answer it names."""
+"""A server against its OpenAPI document: valid and nearly valid requests get documented responses."""
 
 import subprocess
 import sys

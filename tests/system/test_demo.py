@@ -1,4 +1,4 @@
-"""From a clean build to answers over HTTP, with the planted structure found again."""
+"""The demo from a build to HTTP responses, which must reflect the planted structure of the data."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.conftest import DEMO, ROOT
 MUSIX = Path(sys.executable).with_name("musix")
 
 
-def test_build_serve_and_ask(tmp_path: Path, demo_bundle: Path) -> None:
+def test_build_serve_and_query(tmp_path: Path, demo_bundle: Path) -> None:
     """The command line gives the bundle that the library gave, byte for byte, in another process and folder with other
     hashes and threads; and its server answers."""
     environment = {
@@ -34,7 +34,7 @@ def test_build_serve_and_ask(tmp_path: Path, demo_bundle: Path) -> None:
     assert built.stdout.splitlines()[-2] == str(bundle)
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
-    assert again.stderr == f"error: {bundle}: expected a free name, found something there already\n"
+    assert again.stderr == f"error: {bundle}: expected a free name, found an existing file or folder\n"
     asked = subprocess.run(
         [sys.executable, ROOT / "examples" / "ask_over_http.py", bundle], capture_output=True, text=True, check=True
     )
@@ -43,33 +43,33 @@ def test_build_serve_and_ask(tmp_path: Path, demo_bundle: Path) -> None:
     assert len(recommended["data"]["recommendations"]) == 3
 
 
-def test_listeners_get_their_taste_back(engine: Engine, world: World) -> None:
-    """Favourites are 3 of 16 families, 19 % by chance; most of what is recommended is of them."""
+def test_recommendations_match_planted_tastes(engine: Engine, world: World) -> None:
+    """Favourites are 3 of 16 families, 19 % by chance; most recommendations are from them."""
     shares = []
     for listener in range(0, 600, 6):
         answer = engine.recommend(RecommendRequest(user_id=user_id(listener)))
-        families = [world.family[int(each.id.removeprefix("simulated"))] for each in answer.recommendations]
+        families = [world.family[int(item.id.removeprefix("simulated"))] for item in answer.recommendations]
         shares.append(world.favourite[listener][families].mean())
     assert np.mean(shares) > 0.8
 
 
-def test_new_listeners_get_their_taste_back_from_a_short_history(engine: Engine, world: World) -> None:
+def test_recommendations_match_planted_tastes_of_new_listeners(engine: Engine, world: World) -> None:
     shares = []
     rng = np.random.default_rng(0)
     for mine in world.favourite[:50]:
         history = [track_id(int(row)) for row in rng.choice(np.flatnonzero(mine[world.family]), 5)]
         answer = engine.recommend(RecommendRequest(user_id="somebody new", history=history))
-        families = [world.family[int(each.id.removeprefix("simulated"))] for each in answer.recommendations]
+        families = [world.family[int(item.id.removeprefix("simulated"))] for item in answer.recommendations]
         shares.append(mine[families].mean())
     assert np.mean(shares) > 0.6
 
 
-def test_the_genre_of_artists_is_found(engine: Engine) -> None:
+def test_planted_genres_of_artists_are_found(engine: Engine) -> None:
     card = engine.bundle.manifest.quality["genre"]
-    found = card["all_artists"]
-    assert found["macro_f1"] > found["baselines"]["artist_lookup"] + 0.02
-    assert found["macro_f1"] == pytest.approx(
-        found["baselines"]["xgboost_alone"], abs=0.02
+    result = card["all_artists"]
+    assert result["macro_f1"] > result["baselines"]["artist_lookup"] + 0.02
+    assert result["macro_f1"] == pytest.approx(
+        result["baselines"]["xgboost_alone"], abs=0.02
     )  # the trees see what the others know
     assert card["ece"] < 0.05
 

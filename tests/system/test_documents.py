@@ -1,4 +1,4 @@
-"""The documents are true: their commands run, their Python runs, their links lead somewhere.
+"""The documents are correct: their commands and Python blocks run, and their links have targets.
 
 A `console` block is run line by line (`$ ` starts a command); the output below a command is compared without its
 numbers. A `python` block is run as a program. A comment `<!-- not run: REASON -->` just before a block leaves it out; a
@@ -30,7 +30,7 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, demo_bundle: Path, demo_folder: Path) -> Path:
-    """A folder as the documents expect it: recipes, examples, and what `make demo` leaves in build/."""
+    """A folder as the documents expect it: recipes, examples, and the output of `make demo` in build/."""
     shutil.copytree(demo_bundle, tmp_path / "build" / demo_bundle.name)
     shutil.copytree(demo_folder, tmp_path / "build" / "runs" / demo_folder.name)
     for name in ("bundles", "examples"):
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, demo_bundle: Path, demo_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=name_of)
-def test_the_commands_and_snippets_of_a_page_run(page: Path, folder: Path) -> None:
+def test_commands_and_snippets_of_a_page_run(page: Path, folder: Path) -> None:
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     port = str(free_port())
     with Runner(folder, port, environment) as runner:
@@ -49,12 +49,12 @@ def test_the_commands_and_snippets_of_a_page_run(page: Path, folder: Path) -> No
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_a_page_says_why_a_shell_block_is_not_run(page: Path) -> None:
+def test_shell_blocks_have_a_reason_why_they_are_not_run(page: Path) -> None:
     assert [block.text for block in blocks(page.read_text()) if block.language == "sh" and not block.not_run] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+def test_links_of_a_page_have_targets(page: Path) -> None:
     assert dead_links(page) == []
 
 
@@ -74,7 +74,7 @@ class Runner:
         self.server.close()
 
     def run_block(self, block: Block) -> None:
-        """Run a `console` or `python` block; leave blocks of other languages alone."""
+        """Run a `console` or `python` block; ignore blocks of other languages."""
         text = block.text.replace(PORT, self.port)
         if block.language == "python":
             self._run_program([sys.executable, "-c", text])

@@ -1,4 +1,4 @@
-"""The attacks of `python -m tests.flood`, each for a second: others are answered, memory is bounded, nothing leaks."""
+"""The attacks of `python -m tests.flood`, for a second each: other clients are served, memory is bounded, no leaks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,17 +29,17 @@ REFUSALS = {  # what must be counted at least
 
 @pytest.fixture(scope="module")
 def server(demo_bundle: Path) -> Iterator[tuple[int, int]]:
-    """Port and process id."""
+    """The port and process id of a server."""
     with serving(demo_bundle, **{**SETTINGS, "MUSIX_KEEP_ALIVE_S": "1"}) as (url, process):
         yield int(url.rpartition(":")[2]), worker_pid(process)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda each: each.name)
-def test_an_attack_harms_nobody_else(server: tuple[int, int], attack: Attack) -> None:
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda item: item.name)
+def test_attack_does_not_affect_other_clients(server: tuple[int, int], attack: Attack) -> None:
     result = measure(attack, *server, SECONDS)
-    told = "\n".join(result.lines())
-    assert result.closed, told
-    assert result.growth < MEMORY, told
-    assert result.statuses.keys() <= {200, 503}, told
-    assert median(result.waits_ms) < HELD_MS * NOISE, told
-    assert REFUSALS.get(attack.name, set()) <= result.refused.keys(), told
+    output = "\n".join(result.lines())
+    assert result.closed, output
+    assert result.growth < MEMORY, output
+    assert result.statuses.keys() <= {200, 503}, output
+    assert median(result.waits_ms) < HELD_MS * NOISE, output
+    assert REFUSALS.get(attack.name, set()) <= result.refused.keys(), output

@@ -19,8 +19,8 @@ MUSIX = Path(sys.executable).with_name("musix")
 
 
 def refused(*arguments: object, size: int, cwd: Path) -> str:
-    """What the command says when no file may be larger than `size`."""
-    found = subprocess.run(
+    """Return the output of the command when no file may be larger than `size`."""
+    result = subprocess.run(
         [MUSIX, *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -28,8 +28,8 @@ def refused(*arguments: object, size: int, cwd: Path) -> str:
         cwd=cwd,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )
-    assert found.returncode == 2, found
-    (line,) = found.stderr.splitlines()
+    assert result.returncode == 2, result
+    (line,) = result.stderr.splitlines()
     return line
 
 
@@ -52,11 +52,11 @@ def test_commands_of_the_runtime(copy: Path, tmp_path: Path, command: str, place
     open_bundle(copy).pack(tmp_path / "demo.musix")
     signature.generate(tmp_path / "mine")
     before = tree(tmp_path)
-    told = refused(*command.replace("BUNDLE", str(copy)).split(), size=size, cwd=tmp_path)
-    assert told.startswith("error: ")
-    assert f"{place}: expected a place to write to, found: File too large" in told or place == "store/demo"
-    assert place in told
-    assert str(copy) not in told or place == "signature.json"
+    output = refused(*command.replace("BUNDLE", str(copy)).split(), size=size, cwd=tmp_path)
+    assert output.startswith("error: ")
+    assert f"{place}: expected a place to write to, found: File too large" in output or place == "store/demo"
+    assert place in output
+    assert str(copy) not in output or place == "signature.json"
     assert tree(tmp_path) == before
 
 
@@ -71,6 +71,6 @@ def test_a_run_and_its_export(demo_run: Run, tmp_path: Path) -> None:
 
 def test_standard_output(copy: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        found = subprocess.run([MUSIX, "inspect", copy], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert found.returncode == 2
-    assert found.stderr == "error: output: expected to be usable, found: No space left on device\n"
+        result = subprocess.run([MUSIX, "inspect", copy], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "error: output: expected to be usable, found: No space left on device\n"

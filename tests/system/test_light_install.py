@@ -1,4 +1,4 @@
-"""In a second, empty environment: the plain install serves a built bundle and knows nothing of the training stack.
+"""The plain install in a second environment: it serves a bundle without the training libraries.
 
 There the libraries that read a bundle's files are the oldest that pyproject.toml allows; elsewhere the newest.
 """
@@ -18,7 +18,7 @@ HEAVY = ("torch", "xgboost", "lightfm", "sklearn", "scipy", "onnx", "onnxmltools
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with `pip install .` and nothing else."""
+    """The bin folder of an environment with only `pip install .`."""
     path = tmp_path_factory.mktemp("light") / "venv"
     subprocess.run([sys.executable, "-m", "venv", path], check=True)
     subprocess.run([path / "bin" / "pip", "install", "--quiet", ROOT, *_oldest()], check=True, capture_output=True)
@@ -27,15 +27,15 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _oldest() -> list[str]:
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return [each.replace(">=", "==") for each in dependencies if each.startswith(("onnxruntime", "faiss-cpu"))]
+    return [item.replace(">=", "==") for item in dependencies if item.startswith(("onnxruntime", "faiss-cpu"))]
 
 
-def test_the_training_stack_is_not_there(light: Path) -> None:
+def test_training_stack_is_not_installed(light: Path) -> None:
     code = f"import importlib.util as u; print([n for n in {HEAVY} if u.find_spec(n)])"
     assert subprocess.run([light / "python", "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_it_serves_a_bundle(light: Path, demo_bundle: Path) -> None:
+def test_light_install_serves_a_bundle(light: Path, demo_bundle: Path) -> None:
     environment = {**os.environ, "PATH": f"{light}:{os.environ['PATH']}"}
     asked = subprocess.run(
         [light / "python", ROOT / "examples" / "ask_over_http.py", demo_bundle],
@@ -48,10 +48,10 @@ def test_it_serves_a_bundle(light: Path, demo_bundle: Path) -> None:
     assert '"source":"hybrid"' in asked.stdout.replace(" ", "")
 
 
-def test_a_command_of_an_extra_says_how_to_get_it(light: Path) -> None:
-    found = subprocess.run([light / "musix", "build", DEMO], capture_output=True, text=True, check=False, cwd=light)
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: musix build: needs ")
-    assert found.stderr.endswith("install it with: pip install 'musix-edge[export]'\n")
+def test_command_of_a_missing_extra_shows_how_to_install_it(light: Path) -> None:
+    result = subprocess.run([light / "musix", "build", DEMO], capture_output=True, text=True, check=False, cwd=light)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: musix build: needs ")
+    assert result.stderr.endswith("install it with: pip install 'musix-edge[export]'\n")
     helped = subprocess.run([light / "musix", "--help"], capture_output=True, text=True, check=True).stdout
     assert "build" in helped

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, on the embedded data."""
+"""All notebooks run from top to bottom with the embedded data."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "trainer" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def test_all_five_are_there() -> None:
+def test_there_are_five_notebooks() -> None:
     names = [
         "data_exploration",
         "genre_classification",

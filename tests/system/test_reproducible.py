@@ -15,7 +15,7 @@ WORLDS = {
 }
 
 
-def test_two_builds_have_one_digest(tmp_path: Path) -> None:
+def test_two_builds_have_the_same_digest(tmp_path: Path) -> None:
     building = []
     for name, environment in WORLDS.items():
         folder = tmp_path / name
@@ -30,7 +30,7 @@ def test_two_builds_have_one_digest(tmp_path: Path) -> None:
                 stderr=subprocess.DEVNULL,
             )
         )
-    assert [each.wait() for each in building] == [0, 0]
+    assert [item.wait() for item in building] == [0, 0]
     one, another = (open_bundle(tmp_path / name / "build" / "small-1.0.0") for name in WORLDS)
     assert one.manifest.files == another.manifest.files
     assert one.digest == another.digest

@@ -17,7 +17,7 @@ def server(demo_bundle: Path) -> Iterator[tuple[str, Memory]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hostile_requests_get_short_answers_of_the_one_form(kind: str, server: tuple[str, Memory]) -> None:
+def test_hostile_requests_get_short_error_responses(kind: str, server: tuple[str, Memory]) -> None:
     url, memory = server
     wrong = []
     for attack in KINDS[kind]():
@@ -31,14 +31,14 @@ def test_hostile_requests_get_short_answers_of_the_one_form(kind: str, server: t
 
 
 def has_form(status: int, body: bytes) -> bool:
-    """Whether an answer has the form that all of them have, without a null in it."""
+    """Return whether a response has the common form, without a null in it."""
     if not status or b":null" in body:
         return False
     answer = json.loads(body)
     if status == 200:
         return answer.keys() == {"success", "data"} and answer["success"] is True
     error = answer["error"]
-    named = [each.keys() == {"path", "message"} and all(each.values()) for each in error["details"]]
+    named = [item.keys() == {"path", "message"} and all(item.values()) for item in error["details"]]
     return (
         answer["success"] is False
         and error.keys() == {"code", "message", "details"}

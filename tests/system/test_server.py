@@ -29,22 +29,22 @@ content-length: {len(BODY)}\r
 
 
 def begin(url: str) -> socket.socket:
-    """A connection that has sent the start of a request."""
+    """Return a connection that has sent the start of a request."""
     connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20)
     connection.sendall(HEAD + BODY[:5])
     return connection
 
 
 def number(metrics: str, name: str) -> float:
-    """The value of a metric, summed over what is not named of its labels."""
+    """Return the value of a metric, summed over the other labels."""
     pattern = re.compile(rf"^{name} (\S+)$", re.MULTILINE)
-    return sum(float(each) for each in pattern.findall(metrics))
+    return sum(float(item) for item in pattern.findall(metrics))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_metrics_count_every_request_of_all_workers(demo_bundle: Path, workers: int) -> None:
+def test_metrics_count_the_requests_of_all_workers(demo_bundle: Path, workers: int) -> None:
     with serving(demo_bundle, "--workers", workers) as (url, _):
-        for _ in range(30):  # each over a connection of its own: any worker may answer
+        for _ in range(30):  # over a new connection each: any worker may answer
             assert httpx2.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
         httpx2.post(f"{url}/api/ml/similar", json={"trackId": "no such track"})
         text = httpx2.get(f"{url}/metrics").text
@@ -56,20 +56,20 @@ def test_metrics_count_every_request_of_all_workers(demo_bundle: Path, workers: 
     assert number(text, r'musix_bundle\{digest="[0-9a-f]{64}",name="demo",version="1.0.0"\}') == 1
 
 
-def test_the_access_log_is_a_line_of_json_a_request_and_off_by_default(demo_bundle: Path) -> None:
+def test_access_log_has_one_json_line_per_request_and_is_off_by_default(demo_bundle: Path) -> None:
     for options, lines in ((["--access-log"], 2), ([], 0)):
         with serving(demo_bundle, *options) as (url, process):
             httpx2.post(f"{url}/api/ml/recommend", json=QUESTION)
             process.send_signal(signal.SIGTERM)
-            found = [json.loads(line) for line in process.stdout if line.startswith("{")]
-        assert len(found) == lines
-        if found:
-            (line,) = (each for each in found if each["path"] == "/api/ml/recommend")
+            results = [json.loads(line) for line in process.stdout if line.startswith("{")]
+        assert len(results) == lines
+        if results:
+            (line,) = (item for item in results if item["path"] == "/api/ml/recommend")
             assert (line["method"], line["status"], line["source"]) == ("POST", 200, "hybrid")
             assert (line["bundle"], line["ms"] > 0) == ("demo-1.0.0", True)
 
 
-def test_a_slow_body_is_given_up_and_holds_nobody(demo_bundle: Path) -> None:
+def test_slow_body_times_out_without_delaying_others(demo_bundle: Path) -> None:
     with serving(demo_bundle, MUSIX_BODY_TIMEOUT_S="0.5") as (url, _), begin(url) as slow:
         assert httpx2.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
         answer = b""
@@ -79,7 +79,7 @@ def test_a_slow_body_is_given_up_and_holds_nobody(demo_bundle: Path) -> None:
     assert b"expected all of it within 0.5 s, found 5 bytes" in answer
 
 
-def test_more_than_may_wait_are_sent_away_and_the_others_answered(demo_bundle: Path) -> None:
+def test_requests_beyond_the_queue_are_rejected_and_others_answered(demo_bundle: Path) -> None:
     """One hundred questions in one moment, where three may wait: half over connections that stay, who are sent away at
     the door, half over connections that close, who are sent away by the application."""
     closing = HEAD.replace(b"host", b"connection: close\r\nhost")
@@ -88,12 +88,12 @@ def test_more_than_may_wait_are_sent_away_and_the_others_answered(demo_bundle: P
         every = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(100)]
         for i, connection in enumerate(every):
             connection.sendall((closing if i % 2 else HEAD) + BODY)
-        answers = [HTTPResponse(each) for each in every]
-        for each in answers:
-            each.begin()
-        sent = [(dict(each.getheaders()), json.loads(each.read())) for each in answers if each.status == 503]
+        answers = [HTTPResponse(item) for item in every]
+        for item in answers:
+            item.begin()
+        sent = [(dict(item.getheaders()), json.loads(item.read())) for item in answers if item.status == 503]
         text = httpx2.get(f"{url}/metrics").text
-    assert {each.status for each in answers} == {200, 503}
+    assert {item.status for item in answers} == {200, 503}
     names = {"content-type", "content-length", "retry-after", "date", "x-bundle", "server-timing"}
     assert {"connection" in headers for headers, _ in sent} == {True, False}
     for headers, body in sent:
@@ -102,7 +102,7 @@ def test_more_than_may_wait_are_sent_away_and_the_others_answered(demo_bundle: P
     assert number(text, r'musix_shed_total\{route="/api/ml/recommend"\}') == len(sent)
 
 
-def test_a_server_that_is_told_to_stop_finishes_what_it_took(demo_bundle: Path) -> None:
+def test_stopped_server_finishes_its_requests(demo_bundle: Path) -> None:
     with serving(demo_bundle) as (url, process), begin(url) as started:
         httpx2.get(f"{url}/health")  # so that the server has read the start by now
         process.send_signal(signal.SIGTERM)
@@ -116,14 +116,14 @@ def test_a_server_that_is_told_to_stop_finishes_what_it_took(demo_bundle: Path) 
         assert process.wait(30) == 0
 
 
-def test_wrong_settings_are_one_sentence(demo_bundle: Path) -> None:
+def test_wrong_settings_print_one_sentence(demo_bundle: Path) -> None:
     command = [MUSIX, "serve", demo_bundle, "--port", str(free_port())]
     done = subprocess.run(command, env={"MUSIX_MAX_QUEUE": "many"}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: MUSIX_MAX_QUEUE: expected a number of requests above 0, found 'many'\n"
 
 
-def test_wrong_tokens_are_answered_late_and_hold_nobody(demo_bundle: Path, tmp_path: Path) -> None:
+def test_wrong_tokens_are_delayed_without_delaying_others(demo_bundle: Path, tmp_path: Path) -> None:
     store = Registry(tmp_path / "store")
     store.publish(demo_bundle)
     head = b"POST /api/ml/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nauthorization: Bearer %b\r\n\r\n"
@@ -140,7 +140,7 @@ def test_wrong_tokens_are_answered_late_and_hold_nobody(demo_bundle: Path, tmp_p
     assert sorted(answers) == [403] * 20 + [503] * 10
 
 
-def test_a_server_tells_of_itself_while_it_is_overloaded(demo_bundle: Path) -> None:
+def test_probes_are_answered_under_overload(demo_bundle: Path) -> None:
     with serving(demo_bundle, MUSIX_MAX_QUEUE="1") as (url, _), ThreadPoolExecutor(16) as threads:
         stop = threading.Event()
 
@@ -159,4 +159,4 @@ def test_a_server_tells_of_itself_while_it_is_overloaded(demo_bundle: Path) -> N
         finally:
             stop.set()
         assert set(statuses) == {200}
-        assert 503 in set().union(*(each.result() for each in asking))
+        assert 503 in set().union(*(item.result() for item in asking))

@@ -1,4 +1,4 @@
-"""A server on a store, swapped again and again under load: no request fails, every answer is of one bundle."""
+"""A server of a registry that swaps bundles under load: no request fails, and each response is of one bundle."""
 
 import json
 import os
@@ -20,8 +20,8 @@ import pytest
 
 from musix_runtime import Registry
 from musix_runtime.models.parts import open_bundle
+from tests.bundle_variants import plant, variant
 from tests.system.servers import worker_pid
-from tests.variants import plant, variant
 
 MUSIX = Path(sys.executable).with_name("musix")
 TOKEN = "a token of the admin"
@@ -36,7 +36,7 @@ QUESTIONS: list[tuple[str, str, object]] = [
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Return when the condition holds; fail when it does not come true."""
+    """Wait until the condition is true, else fail."""
     end, pause = time.monotonic() + seconds, threading.Event()
     while not condition():
         if time.monotonic() > end:
@@ -46,7 +46,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 60) -> No
 
 @dataclass
 class Server:
-    """A `musix serve` of our own."""
+    """A running `musix serve`."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -73,7 +73,7 @@ class Server:
         return len(list(Path(f"/proc/{worker_pid(self.process)}/fd").iterdir()))
 
     def memory(self) -> int:
-        """Bytes of its own, without the files that it maps."""
+        """Return the private memory in bytes, without mapped files."""
         status = Path(f"/proc/{worker_pid(self.process)}/status").read_text()
         return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
@@ -100,10 +100,10 @@ def serve(store: Path, tmp_path: Path, *options: str) -> Iterator[Server]:
 
 @dataclass
 class Load:
-    """Busy connections, each asking one question after the other; what failed, and which bundles answered."""
+    """Connections with consecutive requests. Records failures, and the bundles of the responses."""
 
     port: int
-    marks: dict[str, str]  # label of every good bundle -> the letter with which its tracks' names begin
+    marks: dict[str, str]  # label of each valid bundle -> first letter of its titles
     failures: list[str] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)
     latest: dict[int, str] = field(default_factory=dict)  # which bundle each connection had its last answer from
@@ -150,14 +150,14 @@ class Load:
         else:
             data = answer["data"]
             tracks = [] if isinstance(data, list) else data.get("recommendations") or data["tracks"]
-            same = all(each["name"].startswith(self.marks[label]) for each in tracks)
+            same = all(item["name"].startswith(self.marks[label]) for item in tracks)
         if not same:
             self.failures.append(f"{path}: says {label}, answers {body[:300]!r}")
 
 
 @pytest.fixture(scope="module")
 def bundles(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """21 versions, each with its own letter in front of every track's name."""
+    """21 versions, whose titles begin with different letters."""
     folder = tmp_path_factory.mktemp("versions")
     return [variant(demo_bundle, folder / f"1.{i}.0", f"1.{i}.0", ascii_uppercase[i]) for i in range(21)]
 
@@ -169,7 +169,7 @@ def marks(bundles: list[Path]) -> dict[str, str]:
 BROKEN = {7: "mood/model.onnx", 14: "content/index.faiss"}
 
 
-def test_twenty_swaps_under_load_lose_nothing(bundles: list[Path], tmp_path: Path) -> None:
+def test_twenty_swaps_under_load_lose_no_request(bundles: list[Path], tmp_path: Path) -> None:
     store = Registry(tmp_path / "store")
     store.publish(bundles[0])
     good = [path for i, path in enumerate(bundles) if i not in BROKEN]
@@ -186,8 +186,8 @@ def test_twenty_swaps_under_load_lose_nothing(bundles: list[Path], tmp_path: Pat
         assert set(load.answered) == {open_bundle(path).label for path in good}
         until(lambda: server.files() <= files, "open files are back to what they were")
         print(f"open files: {files} before, {server.files()} after")
-        print("memory of its own after each swap, MB:", *(f"{each / 1e6:.1f}" for each in memory))
-        others = [each for each in bundles[:-1] if f"{store.path}/demo/{each.name}/" in server.maps()]
+        print("memory of its own after each swap, MB:", *(f"{item / 1e6:.1f}" for item in memory))
+        others = [item for item in bundles[:-1] if f"{store.path}/demo/{item.name}/" in server.maps()]
         assert others == []
         # The first swaps fill the allocator's pools; a leak of engines would go on growing.
         assert memory[-1] - memory[9] < 0.1 * memory[9]
@@ -198,7 +198,7 @@ def test_twenty_swaps_under_load_lose_nothing(bundles: list[Path], tmp_path: Pat
 
 
 def swap(server: Server, store: Registry, bundle: Path, broken: str | None = None) -> None:
-    """Publish, and wait until it answers; or break it, and wait until the server says that it keeps the last one."""
+    """Publish a bundle and wait until it is served; or break it and wait until the server logs the refusal."""
     if broken is None:
         store.publish(bundle)
         until(lambda: server.answers(bundle.name), f"{bundle.name} answers")
@@ -227,8 +227,8 @@ def test_several_workers_swap_under_load(bundles: list[Path], tmp_path: Path) ->
         assert len(load.answered) == 4
 
 
-def test_a_request_is_answered_by_the_bundle_that_it_began_with(bundles: list[Path], tmp_path: Path) -> None:
-    """Half of a request, a swap, the other half: the old bundle answers, and is closed although the client stays."""
+def test_request_is_answered_by_the_bundle_at_its_start(bundles: list[Path], tmp_path: Path) -> None:
+    """A swap in the middle of a request: the old bundle answers, and is closed even if the client stays connected."""
     store = Registry(tmp_path / "store")
     old = store.publish(bundles[0])
     with serve(store.path, tmp_path) as server:
@@ -243,6 +243,6 @@ def test_a_request_is_answered_by_the_bundle_that_it_began_with(bundles: list[Pa
         slow.send(body[5:])
         response = slow.getresponse()
         assert response.headers["x-bundle"] == open_bundle(bundles[0]).label
-        assert {each["name"][0] for each in json.loads(response.read())["data"]["tracks"]} == {"A"}
+        assert {item["name"][0] for item in json.loads(response.read())["data"]["tracks"]} == {"A"}
         until(lambda: f"{old}/" not in server.maps(), "the old bundle is closed")
         slow.close()

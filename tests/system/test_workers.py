@@ -1,4 +1,4 @@
-"""Several worker processes: how many, where they listen, and what happens when they end."""
+"""Several worker processes: their number, their addresses, and their replacement."""
 
 import os
 import shutil
@@ -15,21 +15,21 @@ import httpx2
 import pytest
 
 from musix_runtime import Registry
+from tests.bundle_variants import flip, variant
 from tests.system.servers import MUSIX, free_port, running, serving, worker_pid
 from tests.system.test_server import BODY, begin
-from tests.variants import flip, variant
 
 WAIT_S = 240
 
 
 def workers(process: subprocess.Popen[str]) -> set[int]:
-    """The ids of the living worker processes of a server."""
+    """Return the ids of the running worker processes of a server."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return {int(each) for each in children}
+    return {int(item) for item in children}
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """The first true value of the condition, or the test fails after a minute."""
+    """Return the first true value of the condition. Fails after a minute."""
     end = time.monotonic() + WAIT_S
     while time.monotonic() < end:
         try:
@@ -42,22 +42,20 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def end_workers(process: subprocess.Popen[str]) -> set[int]:
-    """Kill all workers; their ids."""
+    """Kill all workers. Return their ids."""
     ended = workers(process)
-    for each in ended:
-        os.kill(each, signal.SIGKILL)
+    for item in ended:
+        os.kill(item, signal.SIGKILL)
     return ended
 
 
 @pytest.mark.parametrize(("options", "count"), [([], 2), (["--workers", "1"], 1), (["--workers", "3"], 3)])
-def test_web_concurrency_is_the_number_of_workers_unless_given(
-    demo_bundle: Path, options: list[str], count: int
-) -> None:
+def test_web_concurrency_is_the_default_number_of_workers(demo_bundle: Path, options: list[str], count: int) -> None:
     with serving(demo_bundle, *options, WEB_CONCURRENCY="2") as (_, process):
         assert len(workers(process)) == count
 
 
-def test_a_wrong_web_concurrency_is_one_sentence(demo_bundle: Path) -> None:
+def test_wrong_web_concurrency_prints_one_sentence(demo_bundle: Path) -> None:
     environment = {**os.environ, "WEB_CONCURRENCY": "two"}
     done = subprocess.run([MUSIX, "serve", demo_bundle], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -75,7 +73,7 @@ def test_ipv6_hosts_are_served(demo_bundle: Path, host: str, asked: str, count: 
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
-def test_a_taken_port_of_an_ipv6_host_is_one_sentence(demo_bundle: Path) -> None:
+def test_ipv6_port_in_use_prints_one_sentence(demo_bundle: Path) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         command = [MUSIX, "serve", demo_bundle, "--host", "::1", "--port", str(port)]
@@ -84,7 +82,7 @@ def test_a_taken_port_of_an_ipv6_host_is_one_sentence(demo_bundle: Path) -> None
     assert done.stderr == f"error: [::1]:{port}: expected a free port to listen on, found: Address already in use\n"
 
 
-def test_workers_serve_where_nothing_can_be_written(demo_bundle: Path) -> None:
+def test_workers_serve_without_a_writable_folder(demo_bundle: Path) -> None:
     read_only = "mount -o remount,ro,bind / && ! touch /tmp/probe 2>/dev/null"
     unshare = ["unshare", "-rm", "sh", "-c"]
     if (
@@ -99,11 +97,11 @@ def test_workers_serve_where_nothing_can_be_written(demo_bundle: Path) -> None:
         process.send_signal(signal.SIGTERM)
         log = process.stdout.read()
     assert "musix_requests_total" in text
-    assert "/metrics counts the requests of the answering worker alone" in log
+    assert "/metrics counts only the requests of the worker that answers" in log
     assert "Traceback" not in log
 
 
-def test_a_worker_that_dies_comes_back(demo_bundle: Path) -> None:
+def test_worker_that_dies_is_replaced(demo_bundle: Path) -> None:
     with serving(demo_bundle, "--workers", 2) as (url, process):
         before = workers(process)
         os.kill(min(before), signal.SIGKILL)
@@ -112,7 +110,7 @@ def test_a_worker_that_dies_comes_back(demo_bundle: Path) -> None:
         assert until(lambda: httpx2.get(f"{url}/ready").status_code == 200)
 
 
-def test_workers_come_back_on_the_last_good_version_of_a_store(demo_bundle: Path, tmp_path: Path) -> None:
+def test_replaced_workers_serve_the_last_valid_version(demo_bundle: Path, tmp_path: Path) -> None:
     store = Registry(tmp_path / "store")
     for version in ("1.0.0", "1.1.0"):
         store.publish(variant(demo_bundle, tmp_path / version, version))
@@ -134,7 +132,7 @@ def test_workers_that_cannot_start_end_the_command(copy: Path) -> None:
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"{url}/ready")
     assert "mood/model.onnx: expected SHA-256" in log
-    assert "error: workers: expected processes that stay, found " in log
+    assert "error: workers: expected processes that keep running, found " in log
     assert "Traceback" not in log
 
 
@@ -142,11 +140,11 @@ def test_workers_that_are_killed_at_once_end_the_command(demo_bundle: Path) -> N
     with serving(demo_bundle, "--workers", 2) as (_, process):
         until(lambda: [end_workers(process)] and process.poll() is not None)
         assert process.returncode == 4
-        assert "error: workers: expected processes that stay, found " in process.stdout.read()
+        assert "error: workers: expected processes that keep running, found " in process.stdout.read()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_workers_that_are_told_to_stop_finish_what_they_took(demo_bundle: Path, number: signal.Signals) -> None:
+def test_stopped_workers_finish_their_requests(demo_bundle: Path, number: signal.Signals) -> None:
     with serving(demo_bundle, "--workers", 2) as (url, process), begin(url) as started:
         every = workers(process)
         process.send_signal(number)
@@ -154,7 +152,7 @@ def test_workers_that_are_told_to_stop_finish_what_they_took(demo_bundle: Path, 
         started.sendall(BODY[5:])
         assert started.recv(65536).startswith(b"HTTP/1.1 200")
         assert process.wait(WAIT_S) == 0
-        assert not [each for each in every if Path(f"/proc/{each}").exists()]
+        assert not [item for item in every if Path(f"/proc/{item}").exists()]
 
 
 def _accepts(url: str) -> bool:
@@ -165,8 +163,8 @@ def _accepts(url: str) -> bool:
     return True
 
 
-def test_the_only_worker_comes_back_when_the_system_kills_it(demo_bundle: Path) -> None:
-    """As it does when a file that is mapped is cut short: SIGBUS."""
+def test_single_worker_is_replaced_after_a_signal(demo_bundle: Path) -> None:
+    """SIGBUS, as when a mapped file is truncated."""
     with serving(demo_bundle) as (url, process):
         killed = worker_pid(process)
         os.kill(killed, signal.SIGBUS)
@@ -175,7 +173,7 @@ def test_the_only_worker_comes_back_when_the_system_kills_it(demo_bundle: Path) 
     assert process.returncode == 0
 
 
-def test_the_only_worker_that_dies_again_and_again_ends_the_command(demo_bundle: Path) -> None:
+def test_single_worker_that_keeps_dying_ends_the_command(demo_bundle: Path) -> None:
     with serving(demo_bundle) as (_, process):
         killed: set[int] = set()
         while process.poll() is None:
@@ -186,11 +184,11 @@ def test_the_only_worker_that_dies_again_and_again_ends_the_command(demo_bundle:
             time.sleep(0.01)
         assert process.returncode == 4
         assert len(killed) == 5
-        assert "error: workers: expected processes that stay, found 5 that ended" in process.stdout.read()
+        assert "error: workers: expected processes that keep running, found 5 that ended" in process.stdout.read()
 
 
-def test_a_bundle_cut_short_is_refused_when_the_worker_comes_back(demo_bundle: Path, tmp_path: Path) -> None:
-    """And a store serves the last good one."""
+def test_truncated_bundle_is_refused_by_the_replaced_worker(demo_bundle: Path, tmp_path: Path) -> None:
+    """A registry serves the last valid version."""
     alone = Path(shutil.copytree(demo_bundle, tmp_path / "alone"))
     with serving(alone, MUSIX_POLL_INTERVAL_S="60") as (_, process):
         os.truncate(alone / "content" / "vectors.npy", 100)

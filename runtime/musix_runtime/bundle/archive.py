@@ -1,8 +1,9 @@
-"""The container: a bundle's files as mapped bytes, from a folder or from one packed file. Nothing is interpreted here.
+"""The container of a bundle: its files as mapped bytes, from a folder or from one packed file.
 
-A packed file is: 8 bytes MAGIC; the lengths of the manifest and of the signature (0 without one), 8 bytes each, little
-endian; the manifest; the signature; then the files that the manifest lists, in the order of their names. Each starts at
-the next multiple of 64, and so does the end; between are zeros. The manifest's sizes say where everything is.
+A packed file has 8 bytes MAGIC; the lengths of the manifest and of the signature (0 without one), 8 bytes each, little
+endian; the manifest; the signature; then the files that the manifest lists, in the order of their names. Each file,
+and the end, is at the next multiple of 64; the bytes between are zeros. The offsets follow from the sizes in the
+manifest.
 """
 
 import mmap
@@ -36,7 +37,7 @@ HEAD = len(MAGIC) + 16
 
 @dataclass(frozen=True)
 class Container:
-    """Where a bundle's bytes are: the manifest and the signature as bytes, everything else mapped when asked for."""
+    """The bytes of a bundle. Manifest and signature are read; `views` maps the other files."""
 
     path: Path
     manifest: bytes
@@ -45,7 +46,7 @@ class Container:
 
     @classmethod
     def open(cls, path: Path) -> "Container":
-        """Read the manifest's bytes of a bundle folder or packed file. Raises BundleError."""
+        """Return the container of a bundle folder or packed file. Raises BundleError."""
         if path.is_dir():
             signature = read_small(path / SIGNATURE, SIGNATURE_LIMIT) if os.path.lexists(path / SIGNATURE) else b""
             return cls(path, read_small(path / MANIFEST, MANIFEST_LIMIT), signature, None)
@@ -57,7 +58,7 @@ class Container:
     def _open_packed(cls, path: Path, packed: View) -> "Container":
         if packed[: len(MAGIC)].tobytes() != MAGIC or packed.size < HEAD:
             raise BundleError(f"{path}: expected a bundle folder or a packed bundle, found another file")
-        manifest, signature = (int(each) for each in packed[len(MAGIC) : HEAD].view("<u8"))
+        manifest, signature = (int(length) for length in packed[len(MAGIC) : HEAD].view("<u8"))
         if manifest > MANIFEST_LIMIT or signature > SIGNATURE_LIMIT:
             raise ManifestError(f"{path}: expected a manifest of at most {MANIFEST_LIMIT:,} bytes, found {manifest:,}")
         end = HEAD + manifest + signature
@@ -66,7 +67,7 @@ class Container:
         return cls(path, packed[HEAD : HEAD + manifest].tobytes(), packed[HEAD + manifest : end].tobytes(), packed)
 
     def views(self, manifest: Manifest) -> dict[str, View]:
-        """Every file that the manifest lists, mapped. Raises BundleError for missing, extra or wrong-sized ones."""
+        """Map the files that the manifest lists. Raises BundleError for missing, extra or wrong-sized files."""
         return self._folder_views(manifest) if self.packed is None else self._packed_views(manifest, self.packed)
 
     def _folder_views(self, manifest: Manifest) -> dict[str, View]:
@@ -79,14 +80,14 @@ class Container:
         return views
 
     def _packed_views(self, manifest: Manifest, packed: View) -> dict[str, View]:
-        offsets = dict(_places(len(self.manifest) + len(self.signature), manifest))
+        offsets = dict(_offsets(len(self.manifest) + len(self.signature), manifest))
         total = offsets.pop("")
         if packed.size != total:
             raise SizeError(f"{self.path}: expected {total:,} bytes, found {packed.size:,}")
         views, end = {}, HEAD + len(self.manifest) + len(self.signature)
         for name, start in [*offsets.items(), ("", total)]:
             if packed[end:start].any():
-                raise BundleError(f"{self.path}: expected zeros in bytes {end:,} to {start:,}, found others")
+                raise BundleError(f"{self.path}: expected zeros in bytes {end:,} to {start:,}, found other values")
             if name:
                 end = start + manifest.files[name].bytes
                 views[name] = packed[start:end]
@@ -94,15 +95,15 @@ class Container:
 
 
 def stamp(path: Path, files: Iterable[str] | None = None) -> Stamp:
-    """Return device, inode, size and time of change in ns of the files of the bundle at `path`, None for a missing one.
+    """Return device, inode, size and modification time (ns) of each file of the bundle at `path`; None if missing.
 
-    `files` are names in a bundle folder, besides manifest and signature; by default all that the folder holds. A stamp
-    that differs from an earlier one means that what was mapped may hold other bytes now, or none.
+    `files` are names in a bundle folder, besides manifest and signature; by default all files of the folder. When the
+    stamp has changed, the mapped bytes may have changed or be lost.
     """
     if not path.is_dir():
         return (_file_stamp(path),)
     if files is None:
-        files = sorted(str(each.relative_to(path)) for each in path.rglob("*"))
+        files = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
     return tuple(_file_stamp(path / name) for name in (MANIFEST, SIGNATURE, *files))
 
 
@@ -111,7 +112,7 @@ def write_packed(container: Container, manifest: Manifest, views: dict[str, View
     with create(path) as out:
         out.write(MAGIC + np.array([len(container.manifest), len(container.signature)], "<u8").tobytes())
         out.write(container.manifest + container.signature)
-        for name, start in _places(len(container.manifest) + len(container.signature), manifest):
+        for name, start in _offsets(len(container.manifest) + len(container.signature), manifest):
             out.write(bytes(start - out.tell()))
             if name:
                 out.write(views[name].data)
@@ -128,8 +129,8 @@ def write_folder(container: Container, views: dict[str, View], path: Path) -> No
         (path / name).write_bytes(view.data)
 
 
-def _places(head: int, manifest: Manifest) -> Iterator[tuple[str, int]]:
-    """Where each file starts in a packed bundle, by name; last, under the name "", where the whole ends."""
+def _offsets(head: int, manifest: Manifest) -> Iterator[tuple[str, int]]:
+    """Yield the name and offset of each file in a packed bundle, and last the name "" with the offset of the end."""
     end = HEAD + head
     for name in [*sorted(manifest.files), ""]:
         start = -(-end // ALIGNMENT) * ALIGNMENT
@@ -138,29 +139,29 @@ def _places(head: int, manifest: Manifest) -> Iterator[tuple[str, int]]:
 
 
 def _check_entries(path: Path, listed: set[str]) -> None:
-    """Only plain files that are listed, in plain folders that hold some of them."""
+    """Raise BundleError unless the folder has only listed files, and folders of listed files. Links are refused."""
     files = listed | {MANIFEST, SIGNATURE}
     folders = {parent.as_posix() for name in files for parent in Path(name).parents}
     for base, below, names in os.walk(path):
-        for each in (Path(base, name) for name in sorted(below + names)):
-            name = each.relative_to(path).as_posix()
-            if each.is_symlink():
-                raise _link(each)
-            if name not in (folders if each.is_dir() else files):
+        for entry in (Path(base, name) for name in sorted(below + names)):
+            name = entry.relative_to(path).as_posix()
+            if entry.is_symlink():
+                raise _link_error(entry)
+            if name not in (folders if entry.is_dir() else files):
                 raise ExtraFileError(
-                    f"{each}: expected only files that the manifest lists, found this one; remove it, or give the"
-                    " bundle a folder of its own, below the root of a volume or repository"
+                    f"{entry}: expected only files that the manifest lists, found this one; remove it, or move the"
+                    " bundle to a folder of its own, below the root of a volume or repository"
                 )
 
 
-def _link(file: Path) -> FileKindError:
+def _link_error(file: Path) -> FileKindError:
     return FileKindError(
-        f"{file}: expected a plain file or folder, found a link; copy the bundle with what the links point to: cp -rL"
+        f"{file}: expected a plain file or folder, found a link; copy the bundle with the targets of its links: cp -rL"
     )
 
 
 def read_small(file: Path, limit: int) -> bytes:
-    """The content of a plain file. Raises BundleError when it is none, or has more than `limit` bytes."""
+    """Return the content of a plain file. Raises BundleError for another kind of file, or more than `limit` bytes."""
     with _opened(file) as (descriptor, size), os.fdopen(descriptor, "rb", closefd=False) as content:
         if size > limit:
             raise ManifestError(f"{file}: expected at most {limit:,} bytes, found {size:,}")
@@ -176,27 +177,27 @@ def _map(file: Path, follow: bool = False) -> View:
 
 @contextmanager
 def _opened(file: Path, follow: bool = False) -> Iterator[tuple[int, int]]:
-    """Descriptor and size of a plain file. A link is not followed unless told to, and a pipe is not waited for."""
+    """Yield descriptor and size of a plain file. Links are followed only with `follow`. A pipe does not block."""
     try:
         descriptor = os.open(file.resolve() if follow else file, os.O_RDONLY | PLAIN | getattr(os, "O_BINARY", 0))
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise FileKindError(f"{file}: expected a plain file, found a folder, pipe or device")
-            yield descriptor, found.st_size
+            yield descriptor, status.st_size
         finally:
             os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFileError(f"{file}: expected a file, found nothing") from error
-    except (OSError, ValueError) as error:  # ValueError: mapped while it became shorter
+    except (OSError, ValueError) as error:  # ValueError: the file was truncated before it was mapped
         if file.is_symlink() and not follow:
-            raise _link(file) from error
+            raise _link_error(file) from error
         raise BundleError(f"{file}: expected a readable file, found: {error}") from error
 
 
 def _file_stamp(file: Path) -> tuple[int, int, int, int] | None:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,7 +1,7 @@
-"""The FAISS files that a bundle may hold, checked in their bytes before FAISS reads them.
+"""The FAISS files that a bundle may have, checked in their bytes before FAISS reads them.
 
-FAISS believes every count in a file: one changed number takes gigabytes or ends the process. So each kind of index has
-a reader here that follows the file to its last byte, with all counts known beforehand.
+FAISS trusts all counts in a file: one changed number can make it allocate gigabytes or crash the process. So this
+module reads each kind of index to its last byte, and compares all counts with those that are known from the manifest.
 Source: https://github.com/facebookresearch/faiss/blob/main/faiss/impl/index_write.cpp.
 """
 
@@ -15,7 +15,7 @@ INNER_PRODUCT = 0  # faiss.METRIC_INNER_PRODUCT
 
 
 class _Reader:
-    """Reads the fields of a file one after the other, each of which must be what is expected."""
+    """Reads the fields of a file in order, and raises ValueError for an unexpected value."""
 
     def __init__(self, file: NDArray[np.uint8]) -> None:
         self.file = file
@@ -47,7 +47,7 @@ class _Reader:
 
 
 def _header(file: _Reader, count: int, width: int) -> None:
-    """What every index begins with."""
+    """Check the header, which all kinds of index have."""
     file.expect("dimension", "<i4", width)
     file.expect("vectors", "<i8", count)
     file.skip(16)  # not used by FAISS
@@ -56,7 +56,7 @@ def _header(file: _Reader, count: int, width: int) -> None:
 
 
 def _flat(file: _Reader, count: int, width: int, nlist: int) -> None:
-    """IndexFlatIP."""
+    """Check an IndexFlatIP."""
     file.tag(b"IxFI")
     _header(file, count, width)
     file.expect("numbers", "<u8", count * width)
@@ -64,11 +64,11 @@ def _flat(file: _Reader, count: int, width: int, nlist: int) -> None:
 
 
 def _ivf(file: _Reader, count: int, width: int, nlist: int) -> None:
-    """IndexIVFFlat over an IndexFlatIP of `nlist` centroids."""
+    """Check an IndexIVFFlat over an IndexFlatIP of `nlist` centroids."""
     file.tag(b"IwFl")
     _header(file, count, width)
     file.expect("lists", "<u8", nlist)
-    file.skip(8)  # nprobe, which the manifest is compared with
+    file.skip(8)  # nprobe: the reader of the part compares it with the manifest
     _flat(file, nlist, width, 0)
     file.expect("direct map", "u1", 0)
     file.expect("direct map's size", "<u8", 0)
@@ -76,7 +76,7 @@ def _ivf(file: _Reader, count: int, width: int, nlist: int) -> None:
 
 
 def _inverted_lists(file: _Reader, count: int, nlist: int, code_size: int) -> None:
-    """ArrayInvertedLists: their sizes, all of them or those that hold any; then codes and ids of each."""
+    """Check ArrayInvertedLists: the sizes of all lists or of those that are not empty, then codes and ids of each."""
     file.tag(b"ilar")
     file.expect("inverted lists", "<u8", nlist)
     file.expect("inverted lists' code size", "<u8", code_size)
@@ -88,14 +88,14 @@ def _inverted_lists(file: _Reader, count: int, nlist: int, code_size: int) -> No
         numbers = file.number("<u8")
         if numbers > 2 * nlist or numbers % 2:
             raise ValueError(f"sizes: expected at most {nlist} pairs, found {numbers} numbers")
-        pairs = file.array("<u8", numbers).reshape(-1, 2)  # the number of a list, and its size
+        pairs = file.array("<u8", numbers).reshape(-1, 2)  # number and size of a list
         if (pairs[:, 0] >= nlist).any() or (np.diff(pairs[:, 0].astype(np.int64)) <= 0).any():
-            raise ValueError(f"sizes: expected each of {nlist} lists once, found others")
+            raise ValueError(f"sizes: expected ascending numbers of {nlist} lists, found others")
         sizes = pairs[:, 1]
     else:
         raise ValueError(f"sizes: expected 'full' or 'sprs', found {kind!r}")
     if (sizes > count).any() or int(sizes.sum()) != count:
-        raise ValueError(f"sizes: expected {count:,} vectors in all, found others")
+        raise ValueError(f"sizes: expected {count:,} vectors in total, found {int(sizes.sum()):,}")
     file.skip(count * (code_size + 8))
 
 
@@ -103,8 +103,10 @@ _KINDS: dict[str, Callable[[_Reader, int, int, int], None]] = {"flat": _flat, "i
 
 
 def check(file: NDArray[np.uint8], kind: str, count: int, width: int, nlist: int) -> None:
-    """Raise ValueError unless `file` is an index of this kind over `count` vectors of `width`, with `nlist` lists, and
-    nothing behind it. What the vectors and codes hold is not looked at."""
+    """Raise ValueError unless `file` is exactly one such index of `count` vectors of `width`, with `nlist` lists.
+
+    The values of the vectors and codes are not checked.
+    """
     reader = _Reader(file)
     _KINDS[kind](reader, count, width, nlist)
     if reader.position != file.size:

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its types, its one byte form and its limits."""
+"""The manifest of a bundle: its types, its canonical bytes and its limits."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 SIGNATURE_LIMIT = 4096  # bytes
-MANIFEST_LIMIT = 2 * 2**20  # bytes; a real one has some 20 kB
+MANIFEST_LIMIT = 2 * 2**20  # bytes; the demo has about 20 kB
 
 MAX_ROWS = 2**31 - 1  # rows are int32
 MAX_KEY_BYTES = 4096
 MAX_GOLDEN_BYTES = 16 * 2**20
-MAX_POOL = 1000  # tracks that collab and content each propose, and that the ranker sees
+MAX_POOL = 1000  # candidates of collab, candidates of content, and candidates that the ranker scores
 MAX_HISTORY = 100_000  # tracks of one listener
 MAX_DEPTH = 8  # of the quality card
 MAX_FAMILIES = 32
@@ -55,24 +55,24 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the recipe that the runtime uses."""
 
-    candidates: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # tracks that collab and content each propose
-    pool: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # of these, how many the ranker sees: the best by the blend
+    candidates: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # of collab, and as many of content
+    pool: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # candidates that the ranker scores: those with the best blend
     blend: dict[str, Annotated[float, Meta(ge=0, le=1)]]  # weight of each component in the blend
 
 
 class IndexInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an index is searched, and the measured recall of the search."""
 
-    kind: Literal["flat", "ivf"]  # all vectors; or those of `nprobe` of the `nlist` inverted lists
+    kind: Literal["flat", "ivf"]  # searches all vectors, or `nprobe` of the `nlist` inverted lists
     nlist: Count
     nprobe: Count
-    recall: Annotated[float, Meta(ge=0, le=1)]  # share of the exact `at` nearest that are found; 1 for flat
+    recall: Annotated[float, Meta(ge=0, le=1)]  # share of the exact `at` nearest vectors that are found; 1 for flat
     at: Count
-    queries: Count  # over how many it was measured
+    queries: Count  # number of queries that the recall was measured with
 
 
 class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table that the models were trained on, and notes on how its rows were read."""
+    """A table that the models were trained on, with notes on its rows."""
 
     sha256: Sha256
     rows: Count
@@ -81,17 +81,17 @@ class SourceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the bundle was built from. It holds no time, host name or path."""
+    """The origin of a bundle: recipe, data, packages, commit. It has no time, host name or path."""
 
     recipe_sha256: Sha256
-    recipe: str  # the file, whole: what a rebuild starts from
+    recipe: str  # the whole file, from which a rebuild starts
     sources: dict[str, SourceInfo]
     packages: dict[str, str]
     git_commit: str | None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`manifest.json`. Field by field explained in bundles/README.md."""
+    """`manifest.json`. bundles/README.md describes each field."""
 
     format: str
     format_version: int
@@ -110,7 +110,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: Provenance
 
     def metrics(self) -> dict[str, float]:
-        """Return every number of the quality card, by its dotted path."""
+        """Return all numbers of the quality card by their dotted paths."""
         return dict(_metrics(self.quality))
 
     def part_bytes(self) -> dict[str, int]:
@@ -133,16 +133,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.counts[name] + int(plus or 0)
 
 
-def _metrics(card: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+def _metrics(card: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in card.items():
         if isinstance(value, dict):
-            yield from _metrics(value, f"{above}{key}.")
+            yield from _metrics(value, f"{prefix}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the one byte form of a manifest: JSON, keys sorted, indented by two, UTF-8, a line feed at the end."""
+    """Return the canonical bytes of a manifest: JSON, keys sorted, indented by two, UTF-8, a line feed at the end."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
 
 
@@ -156,21 +156,22 @@ class _Header(msgspec.Struct):
     format_version: int
 
 
-def decode(encoded: bytes, where: str) -> Manifest:
-    """Return the manifest in `encoded`. Raises ManifestError or FormatVersionError, which name `where`."""
+def decode(encoded: bytes, place: str) -> Manifest:
+    """Return the decoded manifest. Raises ManifestError or FormatVersionError, whose messages begin with `place`."""
     try:
         header = msgspec.json.decode(encoded, type=_Header)
         if header.format != FORMAT:
-            raise ManifestError(f"{where}: format: expected {FORMAT!r}, found {header.format!r}")
+            raise ManifestError(f"{place}: format: expected {FORMAT!r}, found {header.format!r}")
         if header.format_version != FORMAT_VERSION:
             raise FormatVersionError(
-                f"{where}: format_version: this runtime reads version {FORMAT_VERSION}, found {header.format_version}"
+                f"{place}: format_version: expected {FORMAT_VERSION}, found {header.format_version}; "
+                "read the bundle with the version of musix-edge that built it, or build it again"
             )
         manifest = msgspec.json.decode(encoded, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"{where}: expected a manifest of format {FORMAT_VERSION}, found: {error}") from error
+        raise ManifestError(f"{place}: expected a manifest of format {FORMAT_VERSION}, found: {error}") from error
     if encode(manifest) != encoded:
-        raise ManifestError(f"{where}: expected the canonical form (sorted keys, indented by two), found another")
+        raise ManifestError(f"{place}: expected the canonical form (sorted keys, indented by two), found another")
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Check of a manifest against the parts that a bundle must hold."""
+"""Check of a manifest against the parts that a bundle must have."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from musix_runtime.errors import ManifestError
 
 
 def check(manifest: Manifest, layout: Layout, path: Path) -> None:
-    """Raise ManifestError, which names `path`, unless the manifest is one of a bundle with this layout."""
+    """Raise ManifestError unless the manifest is one of a bundle with this layout. `path` is for the message."""
     for key, value in layout.labels.items():
         if getattr(manifest, key) != value:
             raise ManifestError(f"{path}: {key}: expected {value}, found {getattr(manifest, key)}")
@@ -27,7 +27,8 @@ def check(manifest: Manifest, layout: Layout, path: Path) -> None:
     expected_files, files = set(layout.files), set(manifest.files)
     if files != expected_files:
         missing, unknown = sorted(expected_files - files), sorted(files - expected_files)
-        raise ManifestError(f"{path}: files: lacks {missing or 'none'}, has unknown {unknown or 'none'}")
+        differences = f"{missing or 'none'} missing and {unknown or 'none'} unknown"
+        raise ManifestError(f"{path}: files: expected those of the format, found {differences}")
 
 
 def _check_counts(manifest: Manifest, layout: Layout, path: Path) -> None:
@@ -44,7 +45,7 @@ def _check_indexes(manifest: Manifest, layout: Layout, path: Path) -> None:
     for name, info in manifest.indexes.items():
         if not (0 < info.nprobe <= info.nlist if info.kind == "ivf" else info.nlist == info.nprobe == 0):
             raise ManifestError(
-                f"{path}: indexes: {name}: expected at most as many lists searched as there are, found {info}"
+                f"{path}: indexes: {name}: expected 1 to nlist lists to search, or 0 of 0 for flat, found {info}"
             )
 
 
@@ -52,7 +53,7 @@ def _depth(value: Any) -> int:
     """Return how deep lists and objects of decoded JSON are nested, at most `MAX_DEPTH` + 1."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
-        level = [each for each in level if isinstance(each, dict | list)]
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
         depth += bool(level)
     return depth

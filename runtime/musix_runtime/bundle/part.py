@@ -1,7 +1,7 @@
-"""Declarations of parts. A part declares its files, counts, checks and loader once; all code that handles a bundle is
-driven by these declarations.
+"""Declarations of parts. A part declares its files, counts, checks and loader once, and all code that handles bundles
+uses these declarations.
 
-This package knows no part by name: the code that opens a bundle passes the parts that the bundle must hold.
+This package has no list of parts: the code that opens a bundle passes the parts that the bundle must have.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ from musix_runtime.bundle.validation import Checks
 
 T = TypeVar("T")
 
-# Returns the difference of two responses that still passes when it is at most the tolerance:
-# (expected response, response, tolerance) -> difference. For the messages of `musix_runtime.schemas`.
+# (expected response, response, tolerance) -> difference, which passes when it is at most the tolerance. The responses
+# are those of `musix_runtime.schemas`.
 ResponseError = Callable[[Any, Any, float], float]
 
 
@@ -34,9 +34,9 @@ class Array:
 class Graph:
     """An `.onnx` file with float32 inputs and outputs.
 
-    `input_shapes` has every axis of each input. Only the last axis is fixed; the others are free, and these numbers
-    are what the graph's cost is bounded with. `output_widths` has the last axis of each output. A session with an
-    `arena` keeps its memory between runs: for a graph that runs often on few rows.
+    `input_shapes` has all axes of each input. Only the last axis is fixed. The others are free, and the cost of the
+    graph is limited for these sizes. `output_widths` has the last axis of each output. A session with an `arena` keeps
+    its memory between runs, which suits a graph that often runs on few rows.
     """
 
     input_shapes: dict[str, tuple[Dim, ...]]
@@ -48,8 +48,8 @@ class Graph:
 class IndexFile:
     """A `.faiss` file that searches the rows of the array `vectors` by inner product.
 
-    `read` makes an index of the vectors and the mapped bytes of the file, which were checked. It raises ValueError
-    or RuntimeError when the index is not what the manifest says.
+    `read` returns an index of the vectors and the mapped bytes of the file, which were checked. It raises ValueError
+    or RuntimeError when the index differs from its description in the manifest.
     """
 
     vectors: str
@@ -58,12 +58,12 @@ class IndexFile:
 
 @dataclass(frozen=True)
 class Part(Generic[T]):
-    """One folder of a bundle. Names of files are relative to the folder, which is `name`.
+    """One folder of a bundle. File names are relative to the folder `name`.
 
-    `load` makes the model of the files, after `validate` has checked the content of the arrays: it raises LayoutError.
-    `counts` are the allowed sizes of the dimensions that the part names; parts may use the dimensions of others.
-    `labels` are keys of the manifest that must have exactly these values. `classify_error` and `recommend_error`
-    compare what the part contributes to a response with a golden response.
+    `load` returns the model, after `validate` has checked the values of the arrays; both raise LayoutError. `counts`
+    has the allowed sizes of the dimensions that the part names; a part may also use dimensions of other parts. `labels`
+    are keys of the manifest that must have exactly these values. `classify_error` and `recommend_error` return the
+    difference between a response and a golden response, in the fields that the part determines.
     """
 
     name: str
@@ -91,17 +91,17 @@ class Layout:
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
-        """Every array."""
+        """All arrays."""
         return {f"{part.name}/{name}": array for part in self.parts for name, array in part.arrays.items()}
 
     @cached_property
     def graphs(self) -> dict[str, Graph]:
-        """Every graph."""
+        """All graphs."""
         return {f"{part.name}/{name}": graph for part in self.parts for name, graph in part.graphs.items()}
 
     @cached_property
     def indexes(self) -> dict[str, IndexFile]:
-        """Every index, with the name of its vectors in the bundle."""
+        """All indexes, with the names of their vectors in the bundle."""
         return {
             f"{part.name}/{name}": IndexFile(f"{part.name}/{index.vectors}", index.read)
             for part in self.parts
@@ -110,7 +110,7 @@ class Layout:
 
     @cached_property
     def counts(self) -> dict[str, range]:
-        """The allowed sizes of every named dimension."""
+        """The allowed sizes of all named dimensions."""
         return {name: allowed for part in self.parts for name, allowed in part.counts.items()}
 
     @cached_property
@@ -120,7 +120,7 @@ class Layout:
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """Every file except the manifest and the signature."""
+        """All files except the manifest and the signature."""
         return (*self.arrays, *self.graphs, *self.indexes, GOLDEN)
 
     @cached_property

@@ -11,7 +11,7 @@ from musix_runtime.bundle.manifest import Manifest
 
 
 class OpenBundle(Protocol):
-    """What a part reads from a bundle; file names include the folder."""
+    """The bundle that a part reads from. File names include the folder."""
 
     @property
     def path(self) -> Path: ...
@@ -39,13 +39,13 @@ class PartFiles:
         return self.bundle.manifest
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return the mapped array `name`.npy. Raises LayoutError when it does not have the declared form."""
+        """Return the mapped array `name`.npy. Raises LayoutError unless it has the declared dtype and shape."""
         return self.bundle.array(f"{self.part}/{name}.npy")
 
     def session(self, name: str) -> ort.InferenceSession:
-        """Return a session of the graph `name`.onnx. Raises LayoutError when it does not have the declared ports."""
+        """Return a session of the graph `name`.onnx. Raises LayoutError unless it has the declared ports."""
         return self.bundle.session(f"{self.part}/{name}.onnx")
 
     def index(self, name: str) -> Any:
-        """Return the index `name`.faiss, read by the part's own reader. Raises LayoutError when it is another."""
+        """Return the index `name`.faiss. Raises LayoutError when it differs from the manifest."""
         return self.bundle.index(f"{self.part}/{name}.faiss")

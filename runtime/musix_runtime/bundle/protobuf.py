@@ -1,7 +1,7 @@
-"""A strict reader of protobuf's wire format, driven by a table of the fields that a message may have.
+"""A strict decoder of protobuf's wire format, driven by a table of the fields that a message may have.
 
-Everything else is refused: unknown fields, groups, packed numbers, a singular field that comes twice, lengths beyond
-the message. So two parsers cannot read the same bytes differently.
+It refuses unknown fields, groups, packed numbers, repeated singular fields, and lengths beyond the message. So another
+parser cannot read the same bytes differently.
 Source: https://protobuf.dev/programming-guides/encoding/.
 """
 
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 INT, FLOAT, BYTES = "int", "float", "bytes"
-MAX_VALUES = 2**20  # in one message with all that it holds, runs of numbers apart
-_MAX_RUN = 65_536  # numbers decoded at a time, so that decoding needs little memory
+MAX_VALUES = 2**20  # in one message and the messages in it; a run of numbers is one value
+_MAX_RUN = 65_536  # numbers that are decoded at once, which limits the memory
 _WIRE_TYPES = {INT: 0, BYTES: 2, FLOAT: 5}
 _MAX_VARINT_BYTES = 10
 
 
 class Field(NamedTuple):
-    """A field of a message: its name, its kind (INT, FLOAT, BYTES, or the fields of a message), whether it repeats."""
+    """A field of a message. `kind` is INT, FLOAT, BYTES, or the fields of a message."""
 
     name: str
     kind: "str | Mapping[int, Field]"
@@ -33,8 +33,8 @@ Fields = Mapping[int, Field]
 def decode(data: bytes, fields: Fields, place: str) -> dict[str, Any]:
     """Return the values of the message in `data` by field name.
 
-    Repeated numbers are arrays (int64 or float32), other repeated fields are lists; both may be empty. A singular field
-    that is not there is left out. Raises ValueError that names `place` and the field.
+    Repeated numbers are arrays (int64 or float32), other repeated fields are lists; both may be empty. A missing
+    singular field has no entry. Raises ValueError, whose message begins with `place` and the field.
     """
     return _Decoder(data).message(0, len(data), fields, place)
 
@@ -46,7 +46,7 @@ class _Decoder:
 
     def message(self, position: int, end: int, fields: Fields, place: str) -> dict[str, Any]:
         repeated: dict[str, list[Any]] = {field.name: [] for field in fields.values() if field.repeated}
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         while position < end:
             field, start = self.field(position, end, fields, place)
             if field.repeated and field.kind in (INT, FLOAT):
@@ -57,23 +57,23 @@ class _Decoder:
                 position = self.short_strings(position, end, repeated[field.name])
                 if position > start:
                     continue
-            if field.name in found:
-                raise ValueError(f"{place}.{field.name}: expected it once, found it twice")
+            if field.name in values:
+                raise ValueError(f"{place}.{field.name}: expected one value, found two")
             value, position = self.value(start, end, field, place)
             if field.repeated:
                 repeated[field.name].append(value)
             else:
-                found[field.name] = value
+                values[field.name] = value
         for field in fields.values():
             if field.repeated:
-                found[field.name] = _joined(repeated[field.name], field.kind)
-        return found
+                values[field.name] = _concatenate(repeated[field.name], field.kind)
+        return values
 
     def field(self, position: int, end: int, fields: Fields, place: str) -> tuple[Field, int]:
-        """Return the field at `position`, and where its value starts."""
+        """Return the field at `position`, and the position of its value."""
         self.values_left -= 1
         if self.values_left < 0:
-            raise ValueError(f"{place}: expected at most {MAX_VALUES:,} values in all, found more")
+            raise ValueError(f"{place}: expected at most {MAX_VALUES:,} values in total, found more")
         tag, start = self.varint(position, end, place)
         field = fields.get(tag >> 3)
         if field is None:
@@ -85,7 +85,7 @@ class _Decoder:
         return field, start
 
     def value(self, start: int, end: int, field: Field, place: str) -> tuple[Any, int]:
-        """Return a value, and where the next field starts."""
+        """Return a value, and the position of the next field."""
         if field.kind == INT:
             number, stop = self.varint(start, end, place)
             return number - (1 << 64 if number >> 63 else 0), stop
@@ -101,19 +101,20 @@ class _Decoder:
             return (content if field.kind == BYTES else float(np.frombuffer(content, "<f4")[0])), stop
         return self.message(start, stop, field.kind, f"{place}.{field.name}"), stop
 
-    def short_strings(self, position: int, end: int, found: list[bytes]) -> int:
-        """Append what is in a run of one field of up to 127 bytes each, and return where it ends."""
-        data, tag, before = self.data, self.data[position], len(found)
-        while position + 1 < end and data[position] == tag < 0x80 and len(found) - before < self.values_left:
+    def short_strings(self, position: int, end: int, values: list[bytes]) -> int:
+        """Append the values of consecutive fields of one number with up to 127 bytes each. Return the end position."""
+        data, tag, before = self.data, self.data[position], len(values)
+        while position + 1 < end and data[position] == tag < 0x80 and len(values) - before < self.values_left:
             length = data[position + 1]
             if length > 0x7F or position + 2 + length > end:
                 break
-            found.append(data[position + 2 : position + 2 + length])
+            values.append(data[position + 2 : position + 2 + length])
             position += 2 + length
-        self.values_left -= len(found) - before
+        self.values_left -= len(values) - before
         return position
 
     def varint(self, start: int, end: int, place: str) -> tuple[int, int]:
+        """Return a number of variable length, and the position after it."""
         value = 0
         for i, byte in enumerate(self.data[start : min(start + _MAX_VARINT_BYTES, end)]):
             value |= (byte & 0x7F) << 7 * i
@@ -122,7 +123,7 @@ class _Decoder:
         raise ValueError(f"{place}: expected a number of at most 64 bits at byte {start:,}, found none")
 
     def run(self, position: int, start: int, end: int, field: Field, place: str) -> tuple[NDArray[Any], int]:
-        """Return the numbers of a field that comes again and again from `position` on, and where they end."""
+        """Return the numbers of consecutive fields of one number from `position` on, and the end position."""
         tag = re.escape(self.data[position:start])
         number = rb"[\x80-\xff]{0,9}+[\x00-\x7f]" if field.kind == INT else rb"[\x00-\xff]{4}"
         match = re.compile(rb"(?:%b%b){1,%d}+" % (tag, number, _MAX_RUN)).match(self.data, position, end)
@@ -130,21 +131,21 @@ class _Decoder:
             raise ValueError(f"{place}.{field.name}: expected a number at byte {start:,}, found none")
         raw = np.frombuffer(match[0], np.uint8)
         if field.kind == INT:
-            return _varints(raw)[1::2], match.end()  # every other one is the tag
+            return _varints(raw)[1::2], match.end()  # tags and values alternate
         records = raw.reshape(-1, start - position + 4)
         return np.ascontiguousarray(records[:, -4:]).view("<f4")[:, 0], match.end()
 
 
-def _joined(values: list[Any], kind: object) -> Any:
+def _concatenate(values: list[Any], kind: object) -> Any:
     if kind not in (INT, FLOAT):
         return values
     return np.concatenate([np.empty(0, np.int64 if kind == INT else np.float32), *values])
 
 
 def _varints(raw: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Decode varints that follow one another."""
+    """Return the numbers of consecutive varints."""
     ends = np.flatnonzero(raw < 0x80)
     starts = np.append(0, ends[:-1] + 1)
-    place = np.arange(len(raw)) - np.repeat(starts, ends - starts + 1)
-    shifted = (raw & np.uint8(0x7F)).astype(np.uint64) << (7 * place).astype(np.uint64)
+    index = np.arange(len(raw)) - np.repeat(starts, ends - starts + 1)
+    shifted = (raw & np.uint8(0x7F)).astype(np.uint64) << (7 * index).astype(np.uint64)
     return np.asarray(np.add.reduceat(shifted, starts), np.uint64).view(np.int64)

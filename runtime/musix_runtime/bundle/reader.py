@@ -1,4 +1,4 @@
-"""A bundle, verified before anything in it is parsed: signature, then sizes and hashes, then form and content."""
+"""A bundle that is verified before it is used: signature, then sizes and hashes, then layout and values."""
 
 import hashlib
 import io
@@ -38,9 +38,9 @@ class Bundle:
     digest: str
     layout: Layout
     container: Container
-    views: dict[str, View]  # every listed file, mapped: what was verified is what is used
-    stamp: Stamp  # of the files that are mapped; once it is another, they may hold anything
-    trust: Path | None = None  # the public key by which it had to be signed
+    views: dict[str, View]  # the listed files, mapped: the verified bytes are those that are used
+    stamp: Stamp  # of the mapped files; when it changes, so may the mapped bytes
+    trust: Path | None = None  # the public key that the signature was verified with
 
     @property
     def name(self) -> str:
@@ -49,17 +49,16 @@ class Bundle:
 
     @property
     def label(self) -> str:
-        """`NAME-VERSION@digest`, as every HTTP answer carries it."""
+        """`NAME-VERSION@digest`, as in the headers of HTTP responses."""
         return f"{self.name}@{self.digest}"
 
     @classmethod
     def open(cls, path: str | Path, parts: Sequence[Part[Any]], trust: str | Path | None = None) -> "Bundle":
-        """Verify the bundle folder or packed file at `path`, which must hold exactly these parts.
+        """Verify the bundle folder or packed file at `path`, which must have exactly these parts.
 
-        With `trust`, the file of a public key, the bundle must be signed with the private key of the pair; that is
-        checked before anything is parsed.
-
-        Raises a BundleError that names the file, what was expected and what was found; InputError for a wrong key.
+        With `trust`, the file of a public key, the bundle must be signed with the private key of the pair. The
+        signature is checked before anything is parsed. Raises BundleError, and InputError for a file that is not a
+        public key.
         """
         path = Path(path)
         layout = Layout(tuple(parts))
@@ -79,7 +78,7 @@ class Bundle:
             bundle._validate()
             if stamp(path, layout.files) != before:
                 raise HashError(
-                    f"{path}: expected files that nobody writes to, found them changed while they were verified"
+                    f"{path}: expected files that are not being written, found them changed while they were verified"
                 )
             return bundle
 
@@ -96,24 +95,24 @@ class Bundle:
         return {part.name: part.load(PartFiles(part.name, self)) for part in self.layout.parts}
 
     def pack(self, path: Path) -> None:
-        """Write the bundle as the one file `path`; whole or not at all. Raises OutputError when the name is taken."""
+        """Write the bundle as one file, whole or not at all. Raises OutputError when `path` exists."""
         with new_path(path) as partial:
             write_packed(self.container, self.manifest, self.views, partial)
 
     def unpack(self, path: Path) -> None:
-        """Write the bundle as the folder `path`; whole or not at all. Raises OutputError when the name is taken."""
+        """Write the bundle as a folder, whole or not at all. Raises OutputError when `path` exists."""
         with new_path(path) as partial:
             write_folder(self.container, self.views, partial)
 
     def copy(self, path: Path) -> None:
-        """Write the bundle at the free name `path`, as a folder or file like itself. Raises OSError."""
+        """Write the bundle to the new `path`, as a folder if it is one, else as a file. Raises OSError."""
         if self.container.packed is None:
             write_folder(self.container, self.views, path)
         else:
             write_packed(self.container, self.manifest, self.views, path)
 
     def array(self, name: str) -> NDArray[Any]:
-        """A mapped array; LayoutError when dtype, order, shape or length are not the format's."""
+        """Return a mapped array. Raises LayoutError unless dtype, order, shape and length are those of the format."""
         expected = self.layout.arrays[name]
         view = self.views[name]
         head = io.BytesIO(view[:512].tobytes())
@@ -122,7 +121,7 @@ class Bundle:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
         except Exception as error:  # numpy reads the header as a Python expression
             raise LayoutError(f"{self.path}: {name}: expected a .npy file of version 1.0, found: {error}") from error
-        wanted = (expected.dtype, tuple(self.manifest.size(each) for each in expected.shape), False, (1, 0))
+        wanted = (expected.dtype, tuple(self.manifest.size(dim) for dim in expected.shape), False, (1, 0))
         found = (dtype.kind if expected.dtype == "S" else dtype.str, shape, fortran, version)
         if found != wanted or dtype.hasobject:
             raise LayoutError(
@@ -131,20 +130,18 @@ class Bundle:
         if dtype.kind == "S" and not 0 < dtype.itemsize <= MAX_KEY_BYTES:
             raise LayoutError(f"{self.path}: {name}: expected keys of 1 to {MAX_KEY_BYTES:,} bytes, found {dtype.str}")
         if view.size - head.tell() != dtype.itemsize * prod(shape):
-            raise LayoutError(
-                f"{self.path}: {name}: expected {shape} of {dtype.str} and no more, found {view.size:,} bytes"
-            )
+            raise LayoutError(f"{self.path}: {name}: expected only {shape} of {dtype.str}, found {view.size:,} bytes")
         return np.ndarray(shape, dtype, view, head.tell())
 
     def session(self, name: str) -> ort.InferenceSession:
-        """An ONNX Runtime session on one thread; LayoutError when its inputs or outputs are not the format's."""
+        """Return an ONNX Runtime session. Raises LayoutError unless inputs and outputs are those of the format."""
         expected = self.layout.graphs[name]
         shapes = {port: tuple(map(self.manifest.size, axes)) for port, axes in expected.input_shapes.items()}
         data = self.views[name].tobytes()
         try:
             onnx_check.check(data, shapes, list(expected.output_widths))
             session = ort.InferenceSession(data, _session_options(expected.arena), ["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no base below Exception
+        except Exception as error:  # onnxruntime's errors have no common base class below Exception
             raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
         widths = {port: axes[-1] for port, axes in expected.input_shapes.items()}
         self._check_ports(name, "inputs", widths, session.get_inputs())
@@ -152,7 +149,7 @@ class Bundle:
         return session
 
     def index(self, name: str) -> Any:
-        """The index of a file, as its part reads it; LayoutError when it is not what the manifest says."""
+        """Return the index of a file. Raises LayoutError when it differs from the manifest."""
         return self._indexes[name]
 
     @cached_property
@@ -171,7 +168,7 @@ class Bundle:
             raise LayoutError(f"{self.path}: {name}: {error}") from error
 
     def golden(self, type_: type[T]) -> T:
-        """The golden cases, as `type_`; LayoutError when they are not."""
+        """Return the golden cases, decoded as `type_`. Raises LayoutError."""
         if self.views[GOLDEN].size > MAX_GOLDEN_BYTES:
             raise LayoutError(f"{self.path}: {GOLDEN}: expected at most {MAX_GOLDEN_BYTES:,} bytes, found more")
         try:
@@ -179,15 +176,15 @@ class Bundle:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise LayoutError(f"{self.path}: {GOLDEN}: expected golden cases, found: {error}") from error
 
-    def _check_ports(self, name: str, what: str, expected: dict[str, Dim], ports: list[Any]) -> None:
+    def _check_ports(self, name: str, kind: str, expected: dict[str, Dim], ports: list[Any]) -> None:
         wanted = {port: ("tensor(float)", self.manifest.size(width)) for port, width in expected.items()}
         found = {port.name: (port.type, port.shape[-1] if port.shape else None) for port in ports}
         if found != wanted:
-            raise LayoutError(f"{self.path}: {name}: {what}: expected {wanted}, found {found}")
+            raise LayoutError(f"{self.path}: {name}: {kind}: expected {wanted}, found {found}")
 
 
 def _session_options(arena: bool) -> ort.SessionOptions:
-    # One thread, seldom an arena: on a small shared box the defaults spin on every core and hold memory for good.
+    # With the defaults, ONNX Runtime spins on all cores and never returns memory: too much for a small shared host.
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -198,7 +195,7 @@ def _session_options(arena: bool) -> ort.SessionOptions:
 
 
 def _check_hashes(path: Path, manifest: Manifest, views: dict[str, View]) -> None:
-    """In as many threads as there are cores, which are gone when it returns; the largest file first."""
+    """Raise HashError for a file with another SHA-256. Files are hashed on all cores, the largest first."""
     names = sorted(views, key=lambda name: -views[name].size)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = dict(

@@ -1,4 +1,4 @@
-"""Signatures: Ed25519 over a bundle's digest, required by whoever opens it and never by its mere presence."""
+"""Ed25519 signatures of bundle digests. A signature is checked only when a trusted key is given."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ ALGORITHM = "ed25519"
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`signature.json`: the public key that signed, and its signature of the 64 ASCII characters of the digest."""
+    """`signature.json`: the public key, and the signature of the 64 characters of the digest, both hexadecimal."""
 
     algorithm: str
     key: str
@@ -20,14 +20,14 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def generate(path: Path) -> tuple[Path, Path]:
-    """Write a new pair of keys, `path`.key (private, PEM, readable by its owner only) and `path`.pub. Gives both paths.
+    """Write a new key pair in PEM: `path`.key, readable only by its owner, and `path`.pub. Return both paths.
 
-    Raises OutputError when one is there already, or cannot be written; then none is left.
+    Raises OutputError, without leaving a file, when one exists or cannot be written.
     """
     ed25519, serialization = _cryptography()
     private, public = path.with_name(f"{path.name}.key"), path.with_name(f"{path.name}.pub")
-    for each in (private, public):
-        check_free(each)
+    for file in (private, public):
+        check_free(file)
     key = ed25519.Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     shared = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -41,7 +41,7 @@ def generate(path: Path) -> tuple[Path, Path]:
 
 
 def sign(digest: str, private: Path) -> bytes:
-    """The bytes of `signature.json` for a digest. Raises InputError when `private` is not an Ed25519 private key."""
+    """Return the bytes of `signature.json`. Raises InputError unless `private` is an Ed25519 private key."""
     ed25519, serialization = _cryptography()
     try:
         key = serialization.load_pem_private_key(private.read_bytes(), None)
@@ -65,7 +65,7 @@ def read_key(path: Path) -> Any:
 
 
 def check(digest: str, signature: bytes, key: Any, place: Path) -> None:
-    """Raise SignatureError unless `signature` is the one form of a signature of `digest` by `key`."""
+    """Raise SignatureError unless `signature` is the canonical signature of `digest` by `key`."""
     from cryptography.exceptions import InvalidSignature
 
     if not signature:
@@ -81,9 +81,7 @@ def check(digest: str, signature: bytes, key: Any, place: Path) -> None:
     try:
         key.verify(content, digest.encode())
     except InvalidSignature as error:
-        raise SignatureError(
-            f"{place}: expected a signature by the trusted key, found one that is not by it"
-        ) from error
+        raise SignatureError(f"{place}: expected a signature by the trusted key, found one by another key") from error
 
 
 def _encode(signature: Signature) -> bytes:

@@ -1,7 +1,7 @@
-"""What a TreeEnsembleRegressor of a bundle must be: whole trees, of bounded depth and size.
+"""Check of a TreeEnsembleRegressor: complete trees of limited depth and size.
 
-ONNX Runtime follows the ids of its nodes as they are: a cycle, a missing node or a very deep tree would be a hang or a
-crash. Attributes are those of https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleRegressor.html.
+ONNX Runtime follows the ids of the nodes without checks: with a cycle, a missing node or a very deep tree it would hang
+or crash. Attributes are those of https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleRegressor.html.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,20 @@ Ids = NDArray[np.int64]
 
 
 def operations_per_row(attributes: Mapping[str, Any], n_features: int) -> int:
-    """Return at most how many nodes and weights are looked at for a row; ValueError when these are no whole trees."""
+    """Return the maximum number of nodes and weights that are read for a row. Raises ValueError for broken trees."""
     n_targets = attributes.get("n_targets", 1)
     _check(0 < n_targets <= MAX_TARGETS, f"1 to {MAX_TARGETS} targets", n_targets)
-    _check(len(attributes.get("base_values", ())) in (0, n_targets), "a base value for each target", "others")
+    _check(
+        len(attributes.get("base_values", ())) in (0, n_targets),
+        "no base values, or one for each target",
+        "another number",
+    )
     ids = {name: attributes.get(f"nodes_{name}", np.empty(0, np.int64)) for name in _NODE_IDS}
     modes = np.array(attributes.get("nodes_modes", []), "S16")
     others = [attributes[name] for name in ("nodes_values", "nodes_hitrates") if name in attributes]
     lengths = {len(array) for array in (*ids.values(), *others, modes)}
     _check(len(lengths) == 1 and 0 < len(modes) <= MAX_NODES, f"arrays of 1 to {MAX_NODES:,} nodes", lengths)
-    starts = _starts(ids["treeids"], ids["nodeids"])
+    starts = _root_positions(ids["treeids"], ids["nodeids"])
     _check_range("featureids", ids["featureids"], 0, n_features - 1)
     leaf = modes == _LEAF
     _check(bool((leaf | (modes == _BRANCH)).all()), "the modes BRANCH_LT and LEAF", "others")
@@ -38,18 +42,18 @@ def operations_per_row(attributes: Mapping[str, Any], n_features: int) -> int:
     return len(np.unique(starts)) * depth + _weights_per_row(attributes, n_targets, ids["treeids"], starts, leaf)
 
 
-def _starts(trees: Ids, nodes: Ids) -> Ids:
-    """Return for each node the place of its tree's root; trees and their nodes are numbered from 0 on, in order."""
+def _root_positions(trees: Ids, nodes: Ids) -> Ids:
+    """Return the position of the root of each node's tree. Raises ValueError unless trees and nodes count from 0."""
     first = np.append(True, trees[1:] != trees[:-1])
-    _check(bool((trees == np.cumsum(first) - 1).all()), "trees numbered from 0 on", "others")
-    places = np.arange(len(trees))
-    starts = np.maximum.accumulate(np.where(first, places, 0))
-    _check(bool((nodes == places - starts).all()), "the nodes of each tree numbered from 0 on", "others")
+    _check(bool((trees == np.cumsum(first) - 1).all()), "trees numbered from 0", "others")
+    positions = np.arange(len(trees))
+    starts = np.maximum.accumulate(np.where(first, positions, 0))
+    _check(bool((nodes == positions - starts).all()), "the nodes of each tree numbered from 0", "others")
     return starts
 
 
 def _depth(ids: Mapping[str, Ids], starts: Ids, leaf: NDArray[np.bool_]) -> int:
-    """Return the depth of the deepest tree. Every node but a root is the child of one node before it."""
+    """Return the depth of the deepest tree. Raises ValueError unless each node has one earlier parent, except roots."""
     branches = np.flatnonzero(~leaf)
     sizes = np.bincount(ids["treeids"])[ids["treeids"]]
     parent = starts.copy()
@@ -60,10 +64,10 @@ def _depth(ids: Mapping[str, Ids], starts: Ids, leaf: NDArray[np.bool_]) -> int:
         _check(bool((children[branches] > ids["nodeids"][branches]).all()), f"{name} after their node", "others")
         parent[starts[branches] + children[branches]] = branches
         n_children += np.bincount(starts[branches] + children[branches], minlength=len(leaf))
-    _check(bool((n_children == (ids["nodeids"] > 0)).all()), "every node but the roots to be one child", "others")
-    above, depth = np.arange(len(leaf)), 0
-    while not np.array_equal(above, starts):
-        above, depth = parent[above], depth + 1
+    _check(bool((n_children == (ids["nodeids"] > 0)).all()), "each node except roots to be a child once", "others")
+    ancestors, depth = np.arange(len(leaf)), 0
+    while not np.array_equal(ancestors, starts):
+        ancestors, depth = parent[ancestors], depth + 1
         _check(depth <= MAX_DEPTH, f"a depth of at most {MAX_DEPTH}", "more")
     return depth
 
@@ -71,18 +75,18 @@ def _depth(ids: Mapping[str, Ids], starts: Ids, leaf: NDArray[np.bool_]) -> int:
 def _weights_per_row(
     attributes: Mapping[str, Any], n_targets: int, trees: Ids, starts: Ids, leaf: NDArray[np.bool_]
 ) -> int:
-    """Return how many weights the leaves of one row have at most: each belongs to a leaf and a target."""
+    """Return the maximum number of weights of the leaves of one row. Each weight belongs to a leaf and a target."""
     names = ("treeids", "nodeids", "ids", "weights")
-    of_tree, of_node, targets, weights = (attributes.get(f"target_{name}", np.empty(0, np.int64)) for name in names)
-    lengths = {len(array) for array in (of_tree, of_node, targets, weights)}
+    tree_ids, node_ids, targets, weights = (attributes.get(f"target_{name}", np.empty(0, np.int64)) for name in names)
+    lengths = {len(array) for array in (tree_ids, node_ids, targets, weights)}
     _check(len(lengths) == 1 and 0 < len(weights) <= MAX_WEIGHTS, f"1 to {MAX_WEIGHTS:,} weights", lengths)
     _check_range("target_ids", targets, 0, n_targets - 1)
-    _check_range("target_treeids", of_tree, 0, int(trees[-1]))
+    _check_range("target_treeids", tree_ids, 0, int(trees[-1]))
     roots, sizes = np.unique(starts), np.bincount(trees)
-    _check(bool(((of_node >= 0) & (of_node < sizes[of_tree])).all()), "target_nodeids in their tree", "others")
-    places = roots[of_tree] + of_node
-    _check(bool(leaf[places].all()), "weights of leaves only", "others")
-    most = np.maximum.reduceat(np.bincount(places, minlength=len(leaf)), roots)
+    _check(bool(((node_ids >= 0) & (node_ids < sizes[tree_ids])).all()), "target_nodeids in their tree", "others")
+    positions = roots[tree_ids] + node_ids
+    _check(bool(leaf[positions].all()), "weights of leaves only", "others")
+    most = np.maximum.reduceat(np.bincount(positions, minlength=len(leaf)), roots)
     return int(most.sum())
 
 

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musix_runtime.cli.arguments import BUNDLE, TRUST
+from musix_runtime.cli.output import print_line
+
 if TYPE_CHECKING:
     from musix_runtime.registry.registry import Registry
 
-TRUST = click.option("--trust", type=click.Path(path_type=Path), help="Public key of the bundle's signature.")
 STORE = click.argument("store", type=click.Path(path_type=Path))
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@BUNDLE
 @STORE
 @TRUST
 def publish(bundle: Path, store: Path, trust: Path | None) -> None:
@@ -22,7 +24,7 @@ def publish(bundle: Path, store: Path, trust: Path | None) -> None:
 
     Copies it into the folder STORE and verifies the copy. Running servers switch to it.
     """
-    click.echo(f"{_registry(store, trust).publish(bundle)}: live")
+    print_line(f"{_registry(store, trust).publish(bundle)}: live")
 
 
 @click.command()
@@ -34,7 +36,7 @@ def rollback(store: Path, name: str, trust: Path | None) -> None:
 
     STORE is the folder of the registry, NAME that of the bundle.
     """
-    click.echo(f"{_registry(store, trust).rollback(name)}: live")
+    print_line(f"{_registry(store, trust).rollback(name)}: live")
 
 
 @click.command()
@@ -47,7 +49,7 @@ def gc(store: Path, name: str, keep: int) -> None:
     Keeps the live version of NAME in STORE and the last ones that were live before it.
     """
     for path in _registry(store).gc(name, keep):
-        click.echo(f"{path}: removed")
+        print_line(f"{path}: removed")
 
 
 def _registry(path: Path, trust: Path | None = None) -> "Registry":

@@ -1,4 +1,8 @@
-"""The command `musix serve`: the parent of the worker processes. It does not import the server."""
+"""The command `musix serve`: the parent of the worker processes. It does not import the server.
+
+It raises InputError, StoreError, BundleError or OutputError when the path cannot be served, and WorkerError when
+workers end as soon as they start.
+"""
 
 import logging
 import signal
@@ -10,21 +14,42 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import click
+
 from musix_runtime import settings
 from musix_runtime.atomic import writing
-from musix_runtime.cli.sockets import bind, show_address
+from musix_runtime.cli.arguments import TRUST
+from musix_runtime.cli.output import print_line
+from musix_runtime.cli.sockets import bind, format_address
 from musix_runtime.cli.supervisor import call_in_child, supervise
 
 logger = logging.getLogger(__name__)
 
 
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port; 0 takes a free one.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Number of worker processes.  [default: $WEB_CONCURRENCY, else 1]"
+)
+@click.option("--access-log", is_flag=True, help="Print one line of JSON for every request.")
+@click.option(
+    "--snapshot", is_flag=True, help="Serve a private copy in the temporary folder, so that PATH may be overwritten."
+)
+@TRUST
 def serve(
-    path: Path, trust: Path | None, host: str, port: int, workers: int | None, access_log: bool, snapshot: bool
+    path: Path, host: str, port: int, workers: int | None, trust: Path | None, access_log: bool, snapshot: bool
 ) -> None:
-    """Serve the bundle or registry at `path` until a signal stops it; with `snapshot`, a private copy of it.
+    """Serve a bundle or registry over HTTP.
 
-    `workers` None takes `WEB_CONCURRENCY`. Raises InputError, StoreError, BundleError or OutputError when
-    `path` cannot be served, WorkerError when workers end as soon as they start.
+    PATH is a bundle, or STORE/NAME for the live bundle of a registry (STORE if it has only one name).
     """
     count = settings.worker_count(workers)
     signal.signal(signal.SIGTERM, _leave)  # exits, so that the temporary folders are removed
@@ -36,9 +61,9 @@ def serve(
             (path,) = folder.iterdir()
         if count > 1 and (metrics := stack.enter_context(_metrics_folder())):
             settings.share_metrics(metrics)
-        for each in sockets:
-            address = show_address(*each.getsockname()[:2])
-            print(f"{path}: on http://{address} (press CTRL+C to stop)", flush=True)
+        for opened in sockets:
+            address = format_address(*opened.getsockname()[:2])
+            print_line(f"{path}: on http://{address} (press CTRL+C to stop)")
         supervise(lambda: _run(path, trust, sockets, access_log), count)
 
 
@@ -58,26 +83,26 @@ def _copy(path: Path, trust: Path | None, folder: Path) -> None:
     from musix_runtime.registry import registry
 
     if registry.find(path):
-        raise InputError(f"{path}: expected a bundle to copy, found a store, whose versions are never written over")
+        raise InputError(f"{path}: expected a bundle to copy, found a registry, whose versions are never overwritten")
     bundle = open_bundle(path, trust)
     copy = folder / bundle.name
     with writing(copy):
         bundle.copy(copy)
 
 
-def _temporary_folder(use: str) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix=f"musix-{use}-")
+def _temporary_folder(purpose: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=f"musix-{purpose}-")
 
 
 @contextmanager
 def _metrics_folder() -> Iterator[Path | None]:
-    """Make the folder in which the workers add up their metrics; None where nothing can be written."""
+    """Make the folder in which the workers share their metrics. Yields None where nothing can be written."""
     try:
         folder = _temporary_folder("metrics")
     except OSError as error:
         logger.warning(
-            "/metrics counts the requests of the answering worker alone: expected a folder to write to, found: %s; "
-            "mount one and name it in TMPDIR to count those of all workers",
+            "/metrics counts only the requests of the worker that answers: expected a folder to write to, found: %s; "
+            "mount one and name it in TMPDIR to count the requests of all workers",
             error.strerror or error,
         )
         yield None

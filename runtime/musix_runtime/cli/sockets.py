@@ -13,16 +13,16 @@ def bind(host: str, port: int) -> list[socket.socket]:
     """Return sockets bound to every address of `host`, IPv4 or IPv6, that do not listen yet. Raises InputError."""
     bound: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in dict.fromkeys(found):
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(addresses):
             if bound and port == 0:
                 address = (address[0], bound[0].getsockname()[1], *address[2:])
             bound.append(_bound(family, address, both=host == "::"))
     except OSError as error:
-        for each in bound:
-            each.close()
+        for opened in bound:
+            opened.close()
         reason = error.strerror or error
-        raise InputError(f"{show_address(host, port)}: expected a free port to listen on, found: {reason}") from error
+        raise InputError(f"{format_address(host, port)}: expected a free port to listen on, found: {reason}") from error
     return bound
 
 
@@ -44,6 +44,6 @@ def _bound(family: int, address: Any, both: bool) -> socket.socket:
     return opened
 
 
-def show_address(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """Return an address in the form that it has in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

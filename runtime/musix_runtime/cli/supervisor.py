@@ -1,8 +1,8 @@
-"""Supervisor of the worker processes: each is started again when it dies.
+"""Supervisor of the worker processes: it replaces each worker that ends.
 
-A worker maps its bundle. Truncating one of these files kills the process (SIGBUS), and no handler can prevent that, so
-even a single worker is a child. The parent does not import the server: it stays small and forks without threads. It
-keeps the sockets open, so connections wait for the next worker.
+A worker maps the files of its bundle. Truncating such a file kills the process (SIGBUS), and no handler can prevent
+that, so even a single worker is a child process. The parent does not import the server: it stays small and forks
+without threads. It keeps the sockets open, so connections wait for the next worker.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import FrameType
 
+from musix_runtime.cli.output import print_line
 from musix_runtime.errors import InputError, MusixError, WorkerError
 
 MAX_FAILURES = 5
@@ -26,11 +27,11 @@ PR_SET_PDEATHSIG = 1  # Linux' prctl.h
 
 
 def supervise(serve: Callable[[], None], count: int) -> None:
-    """Call `serve` in `count` child processes, and again in another one for each that dies, until told to stop.
+    """Call `serve` in `count` child processes until a signal stops them, and replace each process that ends.
 
-    Ends this process with the exit code of a first worker that ended by itself. Raises WorkerError when `MAX_FAILURES`
-    workers ended within `WINDOW_S` of their start, one after the other. Without fork (Windows) one worker is this
-    process.
+    Exits with the exit code of the first worker that exits by itself soon after the start. Raises WorkerError when
+    `MAX_FAILURES` workers in a row ended within `WINDOW_S` of their start. Without fork (Windows) this process is the
+    only worker.
     """
     if hasattr(os, "fork"):
         _Workers(serve).run(count)
@@ -41,7 +42,7 @@ def supervise(serve: Callable[[], None], count: int) -> None:
 
 
 def call_in_child(action: Callable[[], None]) -> None:
-    """Call `action` in a child process. Ends this one with the child's exit code unless that is 0."""
+    """Call `action` in a child process. Exit with the child's exit code unless that is 0."""
     if not hasattr(os, "fork"):
         action()
         return
@@ -51,7 +52,7 @@ def call_in_child(action: Callable[[], None]) -> None:
 
 
 def _fork(action: Callable[[], None]) -> int:
-    """Start a child process that calls `action` and ends; its id."""
+    """Start a child process that calls `action` and exits. Return its id."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -61,17 +62,17 @@ def _fork(action: Callable[[], None]) -> int:
 
 
 def _exit_code(action: Callable[[], None]) -> int:
-    """Call `action` in a child, whatever happens; what it exits with. Its caller belongs to the parent."""
+    """Call `action` in a child process and return its exit code. It raises nothing: the callers are the parent's."""
     try:
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        os.setpgid(0, 0)  # a terminal's signals come by the parent alone
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)  # signals of the terminal reach only the parent, which passes them on
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         action()
         return 0
     except MusixError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}", error=True)
         return error.exit_code
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 1
@@ -126,7 +127,7 @@ class _Workers:
             if code >= 0 and child in first and lived < WINDOW_S:
                 self.end(code)
             reason = f"by itself, with {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-            print(f"worker {child} was ended {reason}; another one is started", file=sys.stderr, flush=True)
+            print_line(f"worker {child} was ended {reason}; another one is started", error=True)
             if lived < WINDOW_S:
                 self.count_failure()
             if code >= 0:
@@ -142,8 +143,8 @@ class _Workers:
         if self.failures >= MAX_FAILURES:
             self.end(None)
             raise WorkerError(
-                f"workers: expected processes that stay, found {self.failures} that ended within {WINDOW_S:.0f} s of "
-                "their start; the lines above say why"
+                f"workers: expected processes that keep running, found {self.failures} that ended within "
+                f"{WINDOW_S:.0f} s of their start; the lines above say why"
             )
 
     def end(self, code: int | None) -> None:

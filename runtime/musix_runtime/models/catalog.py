@@ -1,4 +1,4 @@
-"""Catalog: from track ids to rows and back, and the metadata of each track, read from mapped files on demand."""
+"""Catalog: row numbers of track ids, and the metadata of each track, read from mapped files."""
 
 import re
 from collections.abc import Sequence, Set
@@ -16,17 +16,16 @@ from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows, Strings, gat
 from musix_runtime.models.features import INPUTS
 from musix_runtime.models.mood import MOODS
 
-SHARED = ("spotify:", "http", "HTTP", "open.", "play.")  # how a track that was shared, not named by its id, begins
+SHARED = ("spotify:", "http", "HTTP", "open.", "play.")  # prefixes of URIs and links
 _SHARED_TRACK = re.compile(
     r"(?:spotify:|(?:https?://)?(?:open|play)\.spotify\.com/)(?:intl-[a-z-]+/|embed/)*track[:/]([^/:?#\s]+)/?(?:[?#].*)?",
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
-CHUNK = 65_536  # ids compared together
+CHUNK = 65_536  # ids that are compared at once
 
 
-def bare(track_id: str) -> str:
-    """Return the id of a track that is given as an id, as `spotify:track:ID` or as a link to open.spotify.com, with or
-    without a language and what follows a `?`. Any other text is an id as it stands."""
+def strip_uri(track_id: str) -> str:
+    """Return the id in a Spotify URI (`spotify:track:ID`) or a link to open.spotify.com; any other text unchanged."""
     if not track_id.startswith(SHARED):
         return track_id
     match = _SHARED_TRACK.fullmatch(track_id)
@@ -35,9 +34,9 @@ def bare(track_id: str) -> str:
 
 @dataclass(frozen=True)
 class Catalog:
-    """One row for each recording, in the order of track ids; a recording may have several ids.
+    """The recordings, one row each, in the order of their track ids. A recording may have several ids.
 
-    `popular` are the rows of the most popular recordings, best first.
+    `popular` has the rows of the most popular recordings, most popular first.
     """
 
     ids: Keys
@@ -56,46 +55,45 @@ class Catalog:
         return len(self.track_ids.sorted)
 
     def rows(self, track_ids: Sequence[str]) -> Rows:
-        """Row of each track id, ABSENT for ids that are not in the catalogue."""
+        """Return the row of each track id, ABSENT for ids that are not in the catalogue."""
         if not track_ids:
             return np.empty(0, np.int64)
-        places = self.ids.find([bare(each) for each in track_ids])
-        return np.where(places != ABSENT, self.id_rows[places], ABSENT).astype(np.int64)
+        positions = self.ids.find([strip_uri(track_id) for track_id in track_ids])
+        return np.where(positions != ABSENT, self.id_rows[positions], ABSENT).astype(np.int64)
 
     def row(self, track_id: str | None) -> int | None:
-        """Row of one track id, None when there is no such track."""
-        place = ABSENT if track_id is None else self.ids.find_one(bare(track_id))
-        return None if place == ABSENT else int(self.id_rows[place])
+        """Return the row of one track id, None for an unknown id."""
+        position = ABSENT if track_id is None else self.ids.find_one(strip_uri(track_id))
+        return None if position == ABSENT else int(self.id_rows[position])
 
     def has_any_id(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
-        """Whether each row is known by any of the bare track ids. Costs by the rows, however many ids there are."""
-        found = np.array([each in track_ids for each in self.track_ids.take(rows)], bool)
+        """Return whether each row has any of the track ids. The time depends on the number of rows, not of ids."""
+        matches = np.array([track_id in track_ids for track_id in self.track_ids.take(rows)], bool)
         owners, positions = self._aliases
         first, last = (np.searchsorted(owners, rows.astype(owners.dtype), side) for side in ("left", "right"))
         for i in np.flatnonzero(first < last).tolist():
-            found[i] |= not track_ids.isdisjoint(self.ids.take(positions[first[i] : last[i]]))
-        return found
+            matches[i] |= not track_ids.isdisjoint(self.ids.take(positions[first[i] : last[i]]))
+        return matches
 
     @cached_property
     def _aliases(self) -> tuple[NDArray[np.int32], Rows]:
-        """The ids by which recordings are known beside the one that is answered: their rows, ascending, and where they
-        stand among the ids."""
+        """The ids that are not the main id of their recording: their rows, ascending, and positions in `ids`."""
         parts = []
         for start in range(0, len(self.ids.sorted), CHUNK):
-            few = slice(start, start + CHUNK)
-            answered = gather(self.track_ids.sorted, self.id_rows[few])
-            parts.append(start + np.flatnonzero(self.ids.sorted[few] != answered))
+            chunk = slice(start, start + CHUNK)
+            main_ids = gather(self.track_ids.sorted, self.id_rows[chunk])
+            parts.append(start + np.flatnonzero(self.ids.sorted[chunk] != main_ids))
         positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
         order = np.argsort(self.id_rows[positions], kind="stable")
         return self.id_rows[positions][order], positions[order]
 
     def track_id(self, row: int) -> str:
-        """The id by which a recording is answered."""
+        """Return the main id of a recording, which responses have."""
         return self.track_ids.take(np.array([row]))[0]
 
     def labels(self, rows: Rows) -> list[tuple[str, str, str]]:
-        """Id, name and artists of each row, as they are shown."""
-        artists = [each.replace(";", ", ") for each in self.artists.take(rows)]
+        """Return id, name and artists of each row for display."""
+        artists = [names.replace(";", ", ") for names in self.artists.take(rows)]
         return list(zip(self.track_ids.take(rows), self.names.take(rows), artists, strict=True))
 
 
@@ -120,7 +118,7 @@ def _validate(checks: Checks) -> None:
     checks.sorted_keys("ids")
     checks.sorted_keys("track_ids")
     checks.rows("id_rows", "tracks")
-    _check_own_ids(checks)
+    _check_main_ids(checks)
     checks.rows("popular", "tracks")
     checks.within("moods", 0, len(MOODS) - 1)
     checks.within("families", 0, 2 ** len(checks.manifest.families) - 1)
@@ -132,22 +130,22 @@ def _validate(checks: Checks) -> None:
         checks.text(f"{name}_offsets", f"{name}_data")
 
 
-def _check_own_ids(checks: Checks) -> None:
-    """Check that the id of every recording leads to its row. Ids and recordings are in the same order."""
+def _check_main_ids(checks: Checks) -> None:
+    """Check that the main id of each recording has its row. Ids and recordings are in the same order."""
     ids, rows, own = (checks.array(name) for name in ("ids", "id_rows", "track_ids"))
     count, start = 0, 0
     for chunk in chunks(ids):
         chunk_rows = rows[start : start + len(chunk)]
         named = chunk_rows[chunk == own[chunk_rows]]
         if not np.array_equal(named, np.arange(count, count + len(named))):
-            raise checks.error("id_rows", "the row of each track's own id", "another")
+            raise checks.error("id_rows", "the row of the main id of each track", "another row")
         count, start = count + len(named), start + len(chunk)
     if count != checks.manifest.size("tracks"):
-        raise checks.error("ids", "every id of catalog/track_ids", "fewer")
+        raise checks.error("ids", "all ids of catalog/track_ids", "fewer")
 
 
 def _check_inputs(checks: Checks) -> None:
-    """Check that every input is in its range, or NaN."""
+    """Check that all inputs are NaN or in their ranges."""
     array = checks.array("inputs")
     smallest, largest = (function.reduce(array, axis=0) for function in (np.fmin, np.fmax))
     for feature, low, high in zip(INPUTS, smallest.tolist(), largest.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Collab: how well a track fits what a listener, and listeners alike, have heard."""
+"""Collab: collaborative filtering by matrix factors, and item affinities by co-occurrence."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,19 +17,19 @@ from musix_runtime.models.index import Index
 from musix_runtime.models.index_file import index_file
 from musix_runtime.schemas import TIME_RANGES, TimeRange
 
-# Days before the newest play of the data that each range spans; long_term is everything.
+# Days of each time range, counted back from the newest play of the data. long_term has no limit.
 RANGE_DAYS = {"short_term": 28, "medium_term": 182}
 
 
 @dataclass(frozen=True)
 class Collab:
-    """Matrix factors, 50 components and one bias each, with the history of every listener.
+    """Matrix factors with 50 components and a bias, and the histories of all listeners.
 
-    Only tracks that someone has heard have factors: `rows` (heard,) are their catalogue rows, ascending, and `index`
-    holds their factors in this order, `tastes` (heard, taste_width) what they are heard together with: the products of
-    a track's vector with all of a listener's, added up, are how much these speak for it.
-    A history lists catalogue rows, newest first (without timestamps: most played first); `recent` (listeners, 2)
-    counts how many of them are short-term and medium-term.
+    Only tracks with interactions have factors: `rows` (heard,) has their catalogue rows, ascending, `index` their
+    factors in this order, and `tastes` (heard, taste_width) their co-occurrence embeddings. The affinity of a track to
+    a listener is the inner product of its embedding and the sum of the embeddings in the listener's history.
+    A history has catalogue rows, newest first (without timestamps: most played first); `recent` (listeners, 2) has the
+    numbers of short-term and medium-term rows.
     """
 
     listeners: Keys
@@ -44,12 +44,12 @@ class Collab:
     recent: NDArray[np.int32]
 
     def history(self, listener: int) -> Rows:
-        """Catalogue rows that a listener heard."""
+        """Return the catalogue rows of a listener's history."""
         start, stop = self.history_offsets[listener : listener + 2].tolist()
         return self.history_rows[start:stop].astype(np.int64)
 
     def count(self, listener: int, time_range: TimeRange) -> int:
-        """How many of a listener's history are of the range; of the next longer one, when there are none."""
+        """Return the number of a listener's rows in the range, or in the next longer one if there are none."""
         if time_range in TIME_RANGES[:-1]:
             for count in self.recent[listener, TIME_RANGES.index(time_range) :].tolist():
                 if count:
@@ -57,64 +57,71 @@ class Collab:
         start, stop = self.history_offsets[listener : listener + 2].tolist()
         return stop - start
 
-    def fold_in(self, heard: Rows) -> Floats | None:
-        """Factors of a new listener from catalogue rows heard; None when none of them has factors. Shape (51,).
+    def fold_in(self, history: Rows) -> Floats | None:
+        """Return the factors of a new listener from a history, None if no track of it has factors. Shape (51,).
 
-        The mean factors of the tracks go through a linear map that was fitted, by ridge regression, to give the
-        factors which training found for listeners with such histories.
+        A linear map converts the mean factors of the tracks. It was fitted by ridge regression to the factors that
+        training found for listeners with such histories.
         """
-        places = self.places(heard)
-        places = places[places != ABSENT]
-        if not len(places):
+        positions = self.places(history)
+        positions = positions[positions != ABSENT]
+        if not len(positions):
             return None
-        mean = self.index.vectors(places).mean(axis=0)
+        mean = self.index.vectors(positions).mean(axis=0)
         return np.asarray(np.append(mean, np.float32(1)) @ self.fold_in_map, np.float32)
 
     def places(self, rows: NDArray[Any]) -> NDArray[np.int32]:
-        """Where the catalogue rows stand among those with factors, ABSENT for tracks nobody has heard."""
+        """Return the positions of catalogue rows among those with factors, ABSENT for tracks without factors."""
         return self.all_places.take(rows, mode="clip")
 
     @cached_property
     def all_places(self) -> NDArray[np.int32]:
-        """The place of each catalogue row; the last one stands for all rows beyond."""
-        places = np.full(self.rows.max(initial=-1) + 2, ABSENT, np.int32)
-        places[self.rows] = np.arange(len(self.rows))
-        return places
+        """The position of each catalogue row. The last element is for all higher rows."""
+        positions = np.full(self.rows.max(initial=-1) + 2, ABSENT, np.int32)
+        positions[self.rows] = np.arange(len(self.rows))
+        return positions
 
     def scorer(self, factors: Floats) -> "AffinityScorer":
-        """Scores tracks for the user with these factors (51,)."""
+        """Return a scorer of tracks for the user with these factors (51,)."""
         return AffinityScorer(self, factors)
 
     def queries(self, factors: Floats) -> Floats:
-        """What the index is asked for users with `factors` (batch, 51): a track's bias counts in full, and a user's own
-        bias is the same for all tracks. Shape (batch, 51)."""
-        found = factors.copy()
-        found[:, -1] = 1
-        return found
+        """Return the query vectors of users with `factors` (batch, 51). Shape (batch, 51).
+
+        The last element is 1, which adds the bias of a track. The user's bias is the same for all tracks, so it is left
+        out.
+        """
+        queries = factors.copy()
+        queries[:, -1] = 1
+        return queries
 
     def averages(self, queries: Floats) -> Floats:
-        """The product of the average track with each of the queries (batch, 51). Shape (batch,)."""
+        """Return the product of the average track and each query (batch, 51). Shape (batch,)."""
         return np.einsum("bd,d->b", queries, self.track_mean)
 
     def affinities(self, positions: NDArray[Any], queries: Floats, best: Floats) -> Floats:
-        """How well the tracks at `positions` (batch, n) match each of the queries (batch, 51), in 0..1: 0 for the
-        average track or worse, and for ABSENT; 1 for the product `best` (batch,). Shape (batch, n)."""
+        """Return the affinities of the tracks at `positions` (batch, n) to the queries (batch, 51). Shape (batch, n).
+
+        They are in 0..1: 0 for the average track or worse, and for ABSENT; 1 for the product `best` (batch,).
+        """
         averages = self.averages(queries)[:, None]
-        found = np.einsum("bkd,bd->bk", self.index.vectors(positions), queries)
-        found -= averages
-        found /= np.maximum(best[:, None] - averages, np.float32(1e-6))
-        found[positions < 0] = 0
-        return np.minimum(np.maximum(found, 0, out=found), 1, out=found)
+        affinities = np.einsum("bkd,bd->bk", self.index.vectors(positions), queries)
+        affinities -= averages
+        affinities /= np.maximum(best[:, None] - averages, np.float32(1e-6))
+        affinities[positions < 0] = 0
+        return np.minimum(np.maximum(affinities, 0, out=affinities), 1, out=affinities)
 
     def item_affinities(self, positions: NDArray[Any], taste: Floats) -> Floats:
-        """How much the `taste` (batch, taste_width) of each user speaks for the tracks at `positions` (batch, n), by
-        who hears them: the product of their vectors, in 0..1, and 0 for ABSENT. Shape (batch, n)."""
-        found = np.einsum("bkd,bd->bk", gather(self.tastes, positions), taste)
-        found[positions < 0] = 0
-        return np.minimum(np.maximum(found, 0, out=found), 1, out=found)
+        """Return the affinities of the tracks at `positions` (batch, n) to the users' `taste` (batch, taste_width).
+
+        They are inner products of co-occurrence embeddings, clipped to 0..1, and 0 for ABSENT. Shape (batch, n).
+        """
+        affinities = np.einsum("bkd,bd->bk", gather(self.tastes, positions), taste)
+        affinities[positions < 0] = 0
+        return np.minimum(np.maximum(affinities, 0, out=affinities), 1, out=affinities)
 
     def taste(self, rows: RaggedRows) -> Floats:
-        """The sum of the vectors of what each user heard. Shape (batch, taste_width)."""
+        """Return the sum of the embeddings of the tracks of each user. Shape (batch, taste_width)."""
         positions = self.places(rows.values)
         vectors = gather(self.tastes, positions)
         vectors[positions < 0] = 0
@@ -122,7 +129,7 @@ class Collab:
 
 
 class AffinityScorer:
-    """Scores tracks for one user by factors: 0 is the average track or worse, 1 the user's best."""
+    """Scores tracks for one user by factors: 0 for the average track or worse, 1 for the user's best track."""
 
     def __init__(self, collab: Collab, factors: Floats) -> None:
         self._collab = collab
@@ -130,12 +137,12 @@ class AffinityScorer:
 
     @cached_property
     def best(self) -> Floats:
-        """The product of the best track; the average where there is none. Shape (1,)."""
+        """The product of the best track, or of the average track if there is none. Shape (1,)."""
         _, products = self._collab.index.nearest(self.query, 1)
         return products if len(products) else self._collab.averages(self.query[None])
 
     def score(self, rows: NDArray[Any]) -> Floats:
-        """Score of each catalogue row, 0 for tracks that nobody has heard. Shape (n,)."""
+        """Return the score of each catalogue row, 0 for tracks without factors. Shape (n,)."""
         positions = self._collab.places(np.asarray(rows, np.int64))
         return self._collab.affinities(positions[None], self.query[None], self.best)[0]
 

@@ -1,4 +1,4 @@
-"""Content: which tracks are alike, by a 28-d vector of sound, genre, mood and artist popularity."""
+"""Content: similarity of tracks, by 28-d vectors of audio features, genre, mood and artist popularity."""
 
 from dataclasses import dataclass
 
@@ -17,33 +17,32 @@ CONTENT_DIM = 28  # 12 audio + 10 genre + 5 mood + 1 artist popularity
 
 @dataclass(frozen=True)
 class Content:
-    """The index of the catalogue's content vectors, each of length 1: their product is the cosine."""
+    """The index of the content vectors of the catalogue. They have length 1, so inner products are cosines."""
 
     index: Index
 
     @property
     def width(self) -> int:
-        """Columns of a content vector."""
+        """The number of columns of a content vector."""
         return self.index.matrix.shape[1]
 
     def vectors(self, rows: Rows) -> Floats:
-        """Content vectors of the catalogue rows. Shape (n, 28)."""
+        """Return the content vectors of catalogue rows. Shape (n, 28)."""
         return self.index.vectors(rows)
 
     def profiles(self, rows: RaggedRows) -> Floats:
-        """The direction of what each user heard: the mean vector of the rows, of length 1; zeros for a user without
-        any. Shape (batch, 28)."""
-        found = rows.sums(self.vectors(rows.values))
-        lengths = np.sqrt(np.einsum("bd,bd->b", found, found))
-        found /= np.where(lengths > 0, lengths, 1)[:, None]
-        return found
+        """Return the mean vector of each user's rows, scaled to length 1; zeros without rows. Shape (batch, 28)."""
+        profiles = rows.sums(self.vectors(rows.values))
+        lengths = np.sqrt(np.einsum("bd,bd->b", profiles, profiles))
+        profiles /= np.where(lengths > 0, lengths, 1)[:, None]
+        return profiles
 
     def profile(self, rows: Rows) -> Floats:
-        """The profile of one user. Shape (28,)."""
+        """Return the profile of one user. Shape (28,)."""
         return self.profiles(RaggedRows.of([rows]))[0]
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
-        """The `count` tracks of greatest cosine with the query (28,): rows and cosines, best first."""
+        """Return rows and cosines of the `count` tracks that are nearest to the query (28,), nearest first."""
         return self.index.nearest(query, count)
 
 

@@ -1,8 +1,8 @@
-"""The inputs of a track: names, order, units and ranges. The one place where they are defined."""
+"""Definition of the inputs of a track: names, order, units and ranges."""
 
 from musix_runtime.bundle.manifest import Feature
 
-# Spotify's audio features under Spotify's names, in the order of every matrix of features.
+# Spotify's audio features with Spotify's names, in the order of the columns of feature matrices.
 AUDIO = (
     Feature("danceability", "share", 0.0, 1.0),
     Feature("energy", "share", 0.0, 1.0),
@@ -18,7 +18,7 @@ AUDIO = (
     Feature("time_signature", "beats per bar", 0.0, 16.0),
 )
 
-# What else a service may know of a track. Missing values are NaN.
+# Metadata that a service may have. Missing values are NaN.
 EXTRA = (
     Feature("popularity", "0 to 100", 0.0, 100.0),
     Feature("duration_ms", "ms", 1.0, 86_400_000.0),

@@ -1,4 +1,4 @@
-"""Genre: from a track's inputs and artists to calibrated confidences over the families."""
+"""Genre: calibrated confidences of the genre families, from the inputs, artists and title of a track."""
 
 import html
 import re
@@ -19,94 +19,100 @@ from musix_runtime.models.features import INPUTS
 from musix_runtime.models.inference import probabilities
 from musix_runtime.schemas import ClassifyResponse
 
-MAX_GRAM = 4
-MAX_TRACK_TEXT = 1_500  # characters that the artists and the name of one track have in all: at most some 5 ms of work
-MAX_BATCH_TEXT = 200_000  # and those of all tracks that are classified together
-LONGEST, WORDIEST = 12, 9  # marks of a text's length, in fours of characters, and of its words go up to these
-MARK = "^"  # before what tells how a text is written: no run of letters holds it
-TITLE = "#"  # before a gram of a title: the same letters say something else in an artist's name
+MAX_NGRAM = 4
+MAX_TRACK_TEXT = 1_500  # characters of the artists and the name of one track, which take up to about 5 ms
+MAX_BATCH_TEXT = 200_000  # characters of all tracks of a batch
+MAX_LENGTH_BUCKET, MAX_WORDS = 12, 9  # style tokens count lengths (in units of 4 characters) and words up to these
+STYLE_PREFIX = "^"  # of a style token: no n-gram has it
+TITLE_PREFIX = "#"  # of an n-gram of a title: the same letters have another weight in an artist's name
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _PUNCTUATION = re.compile(r"[^\w]+|_+")
 
 
-def plain(text: str) -> str:
-    """Text as it is compared: no case, accents or punctuation. Letters of every script are kept."""
-    bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", html.unescape(text)))
-    return _PUNCTUATION.sub(" ", unicodedata.normalize("NFC", bare).lower().replace("&", " and ")).strip()
+def normalize(text: str) -> str:
+    """Return text without case, accents and punctuation. Letters of all scripts are kept."""
+    without_accents = _ACCENTS.sub("", unicodedata.normalize("NFKD", html.unescape(text)))
+    return _PUNCTUATION.sub(" ", unicodedata.normalize("NFC", without_accents).lower().replace("&", " and ")).strip()
 
 
 def artist_key(name: str) -> str:
-    """The key under which an artist is known: `plain`, without a leading "the". Empty when nothing is left."""
-    return plain(name).removeprefix("the ")
+    """Return the key of an artist: the normalized name without a leading "the". It may be empty."""
+    return normalize(name).removeprefix("the ")
 
 
-def name_grams(name: str) -> list[str]:
-    """The runs of 1 to 4 letters in the words of an artist's key, each once, and the marks of how the name is written.
-    A word begins and ends with a blank."""
-    return sorted(_runs(artist_key(name)) | _marks(name))
+def artist_ngrams(name: str) -> list[str]:
+    """Return the sorted character n-grams (1 to 4) of an artist's key, and the style tokens of the name."""
+    return sorted(_char_ngrams(artist_key(name)) | _style_tokens(name))
 
 
-def title_grams(title: str) -> list[str]:
-    """The same of a title, each marked as of a title."""
-    return [TITLE + gram for gram in sorted(_runs(plain(title)) | _marks(title))]
+def title_ngrams(title: str) -> list[str]:
+    """Return the sorted character n-grams (1 to 4) and style tokens of a title, all with `TITLE_PREFIX`."""
+    return [TITLE_PREFIX + ngram for ngram in sorted(_char_ngrams(normalize(title)) | _style_tokens(title))]
 
 
-def _marks(text: str) -> set[str]:
-    """What `plain` drops: length, number of words, only capitals or none, every sign, foreign letter and script."""
+def _style_tokens(text: str) -> set[str]:
+    """Return tokens of what `normalize` removes: length, words, case, punctuation, non-ASCII letters and scripts."""
     written = html.unescape(text).strip()
     if not written:
         return set()
-    marks = {f"{min(len(written) // 4, LONGEST)}", f"words {min(len(written.split()), WORDIEST)}"}
+    tokens = {f"{min(len(written) // 4, MAX_LENGTH_BUCKET)}", f"words {min(len(written.split()), MAX_WORDS)}"}
     if written.isupper() or written.islower():
-        marks.add("upper" if written.isupper() else "lower")
+        tokens.add("upper" if written.isupper() else "lower")
     for letter in set(written):
         if not letter.isascii():
-            marks |= {letter, unicodedata.name(letter, "?").split()[0]}
+            tokens |= {letter, unicodedata.name(letter, "?").split()[0]}
         elif not letter.isalnum() and not letter.isspace():
-            marks.add(letter)
-    return {MARK + mark for mark in marks}
+            tokens.add(letter)
+    return {STYLE_PREFIX + token for token in tokens}
 
 
-def _runs(text: str) -> set[str]:
-    runs: set[str] = set()
+def _char_ngrams(text: str) -> set[str]:
+    """Return the n-grams of each word, which has a space before and after it."""
+    ngrams: set[str] = set()
     for word in set(text.split()):
         padded = f" {word} "
-        grams = list(padded)
-        runs.update(grams)
-        for size in range(1, MAX_GRAM):
-            grams = list(map(add, grams, padded[size:]))
-            runs.update(grams)
-    runs.discard(" ")
-    return runs
+        current = list(padded)
+        ngrams.update(current)
+        for size in range(1, MAX_NGRAM):
+            current = list(map(add, current, padded[size:]))
+            ngrams.update(current)
+    ngrams.discard(" ")
+    return ngrams
 
 
 def text_length(texts: Sequence[str]) -> int:
-    """Return how many characters the texts have in all, as they are written or as they are compared (`plain`),
-    whichever is more: one sign may stand for a whole sentence. At most `MAX_TRACK_TEXT` are normalised for that."""
+    """Return the total number of characters of the texts, before or after `normalize`, whichever is larger.
+
+    Normalization can expand one character to a sentence. Texts with more than `MAX_TRACK_TEXT` characters are not
+    normalized.
+    """
     written = "".join(texts)
     if len(written) > MAX_TRACK_TEXT or (written.isascii() and "&" not in written):
         return len(written)
-    return max(len(written), sum(len(plain(text)) for text in texts))
+    return max(len(written), sum(len(normalize(text)) for text in texts))
 
 
-def spelt(grams: Keys, weights: Floats, texts: Sequence[list[str]]) -> Floats:
-    """What letters say: for each text, given as its grams, the sum of the weights (grams, families) of those that are
-    known, over the root of their number; the mean of the texts that have any, else 0. Shape (families,)."""
-    found = []
-    for text in texts:
-        places = grams.find(text)
-        places = places[places != ABSENT]
-        if len(places):
-            found.append(weights[places].sum(axis=0) / np.float32(np.sqrt(len(places))))
-    return np.mean(found, axis=0, dtype=np.float32) if found else np.zeros(weights.shape[1], np.float32)
+def ngram_logits(known: Keys, weights: Floats, texts: Sequence[list[str]]) -> Floats:
+    """Return the mean logits of texts, each a list of n-grams. Shape (families,).
+
+    The logits of a text are the sum of the `weights` (n-grams, families) of its known n-grams, divided by the square
+    root of their number. Texts without known n-grams are left out; without any text the logits are 0.
+    """
+    logits = []
+    for ngrams in texts:
+        positions = known.find(ngrams)
+        positions = positions[positions != ABSENT]
+        if len(positions):
+            logits.append(weights[positions].sum(axis=0) / np.float32(np.sqrt(len(positions))))
+    return np.mean(logits, axis=0, dtype=np.float32) if logits else np.zeros(weights.shape[1], np.float32)
 
 
 @dataclass(frozen=True)
 class Genre:
-    """The genre graph with the artist factors that feed it. Row 0 of the factors is the unknown artist.
+    """The genre graph, and the artist factors and n-gram weights that its inputs are made of.
 
-    The last columns, one a family, are the artist's prior; for unknown artists it is read from the letters of their
-    names, and the title is read, too.
+    Row 0 of the factors is the unknown artist. The last columns, one for each family, are the prior of the artist. The
+    prior of an unknown artist is computed from the n-grams of the name, and the n-grams of the title are used too.
     """
 
     session: ort.InferenceSession
@@ -116,33 +122,38 @@ class Genre:
     gram_weights: Floats
 
     def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> Floats:
-        """Confidence of each family. `inputs` (n, 15), NaN where missing; n lists of names; n titles, empty where there
-        is none. Shape (n, families)."""
+        """Return the confidence of each family. Shape (n, families).
+
+        `inputs` (n, 15) has NaN for missing values. A missing title is empty.
+        """
         feeds = {"features": inputs, **self.text_inputs(artists, titles)}
         return probabilities(self.session, "confidence", feeds, len(inputs), self.gram_weights.shape[1])
 
     def text_inputs(self, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> dict[str, Floats]:
-        """What the graph takes of the texts: `artist` (n, width), the mean factors of each track's known artists with
-        the prior of the first; `title` (n, families), what its letters say, read only where no artist is known; `case`
-        (n, 1): 1 with a known artist, 2 without but with a title that says something, else 0."""
+        """Return the inputs of the graph that depend on artists and titles.
+
+        `artist` (n, width): the mean factors of the known artists of a track, with the prior of the first one.
+        `title` (n, families): the logits of the title, only if no artist is known. `case` (n, 1): 1 with a known
+        artist, 2 without one but with a title that has known n-grams, else 0.
+        """
         keys = [artist_key(name) for names in artists for name in names]
         owners = np.repeat(np.arange(len(artists)), [len(names) for names in artists])
-        found: Rows = self.artists.find(keys)
-        owners, found = owners[found != ABSENT], found[found != ABSENT]
+        positions: Rows = self.artists.find(keys)
+        owners, positions = owners[positions != ABSENT], positions[positions != ABSENT]
         count = np.bincount(owners, minlength=len(artists))[:, None]
         total = np.zeros((len(artists), self.factors.shape[1]), np.float32)
-        np.add.at(total, owners, self.factors[found + 1])
+        np.add.at(total, owners, self.factors[positions + 1])
         case = (count > 0).astype(np.float32)
         mean = np.where(count > 0, total / np.maximum(count, 1), self.factors[0]).astype(np.float32)
         prior = mean[:, -self.gram_weights.shape[1] :]
         tracks, first = np.unique(owners, return_index=True)
-        prior[tracks] = self.factors[found[first] + 1, -prior.shape[1] :]
+        prior[tracks] = self.factors[positions[first] + 1, -prior.shape[1] :]
         title = np.zeros((len(artists), prior.shape[1]), np.float32)
         for row in np.flatnonzero(case == 0).tolist():
             if artists[row]:
-                prior[row] = spelt(self.grams, self.gram_weights, [name_grams(name) for name in artists[row]])
+                prior[row] = ngram_logits(self.grams, self.gram_weights, [artist_ngrams(name) for name in artists[row]])
             if titles[row]:
-                title[row] = spelt(self.grams, self.gram_weights, [title_grams(titles[row])])
+                title[row] = ngram_logits(self.grams, self.gram_weights, [title_ngrams(titles[row])])
                 case[row] = 2 * title[row].any()
         return {"artist": mean, "title": title, "case": case}
 
@@ -150,11 +161,11 @@ class Genre:
 def confidence_error(expected: ClassifyResponse, found: ClassifyResponse, tolerance: float = 0) -> float:
     """Return the largest difference of confidence.
 
-    A family that only one of the responses has among its five counts, too: with the lowest confidence of the other.
+    A family that is missing in one response counts with the lowest confidence of the expected response.
     """
-    ours, theirs = ({each.name: each.confidence for each in response.genres} for response in (found, expected))
-    least = min(theirs.values())
-    return max(abs(ours.get(name, least) - theirs.get(name, least)) for name in ours | theirs)
+    golden, actual = ({genre.name: genre.confidence for genre in response.genres} for response in (expected, found))
+    lowest = min(golden.values())
+    return max(abs(actual.get(name, lowest) - golden.get(name, lowest)) for name in actual | golden)
 
 
 def _load(files: PartFiles) -> Genre:

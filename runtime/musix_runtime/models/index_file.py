@@ -1,4 +1,4 @@
-"""The index files of a bundle: declared with `index_file`, read as `Index`."""
+"""Declaration of the index files of a bundle, which are read as `Index`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Inference: one run of an ONNX graph, whose results are never taken on trust."""
+"""Inference: one run of an ONNX graph, with checks of its results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,14 @@ import numpy as np
 from musix_runtime.errors import LayoutError
 from musix_runtime.models.arrays import Floats
 
-ROUNDING = 1e-6  # by which a probability may be beyond 0..1
+ROUNDING = 1e-6  # by which rounding may move a probability out of 0..1
 
 
 def probabilities(session: Any, output: str, inputs: Mapping[str, Floats], rows: int, width: int) -> Floats:
     """Run a graph and return its output: numbers in 0..1. Shape (rows, width).
 
-    `session` is an `onnxruntime.InferenceSession`, or what answers like one. Raises LayoutError when the output has
-    another shape, or numbers that are missing or out of range.
+    `session` is an `onnxruntime.InferenceSession`, or an object with its `run`. Raises LayoutError when the output has
+    another shape, or numbers that are NaN or out of range.
     """
     (values,) = session.run([output], inputs)
     values = np.asarray(values, np.float32)

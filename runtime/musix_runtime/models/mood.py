@@ -1,4 +1,4 @@
-"""Mood: from the 12 audio features to a probability for each of the five moods."""
+"""Mood: probabilities of the five moods, from the 12 audio features."""
 
 from dataclasses import dataclass
 
@@ -21,14 +21,14 @@ class Mood:
     session: ort.InferenceSession
 
     def probabilities(self, audio: Floats) -> Floats:
-        """Probability of each mood, summing to 1. `audio` (n, 12), NaN where missing. Shape (n, 5)."""
+        """Return the probabilities of the moods. `audio` (n, 12) has NaN for missing values. Shape (n, 5)."""
         return inference.probabilities(self.session, "probabilities", {"features": audio}, len(audio), len(MOODS))
 
 
 def probability_error(expected: ClassifyResponse, found: ClassifyResponse, tolerance: float = 0) -> float:
     """Return the largest difference of probability."""
-    ours, theirs = found.mood.probabilities, expected.mood.probabilities
-    return max(abs(ours[mood] - theirs[mood]) for mood in theirs)
+    actual, golden = found.mood.probabilities, expected.mood.probabilities
+    return max(abs(actual[mood] - golden[mood]) for mood in golden)
 
 
 def _load(files: PartFiles) -> Mood:

@@ -1,4 +1,4 @@
-"""The registered parts of a bundle. A new part is a module with a `Part`, and one line here."""
+"""The registered parts of a bundle. To add a part, write a module with a `Part` and one line here."""
 
 from pathlib import Path
 from typing import Any

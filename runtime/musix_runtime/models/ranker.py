@@ -1,4 +1,4 @@
-"""Ranker: from five components of a candidate to a score in 0..1, a list, and each component's exact share in it."""
+"""Ranker: scores of candidates from five components, selection of a list, and Shapley values of the components."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,66 +18,71 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 DIVERSITY = COMPONENTS.index("diversity")
-MICRO = 1_000_000  # scores are whole millionths: the last bits differ between hosts and batch sizes
+MICRO = 1_000_000  # scores are rounded to millionths, as their last bits depend on host and batch size
 _LEVELS = np.arange(LEVELS + 1, dtype=np.float32) / np.float32(LEVELS)
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """The ranker graph. A component of 0 means: nothing speaks for this track."""
+    """The ranker graph. A component of 0 is the absence of that evidence."""
 
     session: Any
 
     def scores(self, components: Floats, context: Floats) -> Scores:
-        """Score of each candidate in 0..1, in whole millionths. `components` (batch, n, 5); `context` (batch, 2):
-        tracks heard, hour or NaN. Shape (batch, n)."""
-        return self._whole_scores(components, context) / MICRO
+        """Return the scores of candidates in 0..1, rounded to millionths. Shape (batch, n).
 
-    def _whole_scores(self, components: Floats, context: Floats) -> Scores:
+        `components` (batch, n, 5). `context` (batch, 2): length of the history, hour or NaN.
+        """
+        return self._scores_in_millionths(components, context) / MICRO
+
+    def _scores_in_millionths(self, components: Floats, context: Floats) -> Scores:
         inputs = {"components": components, "context": context}
         scores = probabilities(self.session, "score", inputs, components.shape[0] * components.shape[1], 1)
         return np.rint(scores.astype(np.float64) * MICRO).reshape(components.shape[:2])
 
     def select(self, features: "CandidateFeatures", context: Floats, limits: Rows) -> tuple[Rows, Floats]:
-        """Choose up to `limits` (batch,) candidates of each request, each the best beside those before it, in the order
-        of their scores. Gives their places among the candidates of the batch, end to end (batch, m), and their
-        components at the time (batch, m, 5)."""
+        """Select up to `limits` (batch,) candidates of each request greedily: the best one given the selected ones.
+
+        Returns their positions in the concatenated candidates of the batch (batch, m), and their components at the time
+        of the selection (batch, m, 5).
+        """
         batch, n, _ = features.components.shape
-        every = np.repeat(features.components[:, :, None], LEVELS + 1, axis=2)
-        every[..., DIVERSITY] = _LEVELS
-        scores = self._whole_scores(every.reshape(batch, -1, len(COMPONENTS)), context).reshape(batch, n, -1)
+        grid = np.repeat(features.components[:, :, None], LEVELS + 1, axis=2)
+        grid[..., DIVERSITY] = _LEVELS
+        scores = self._scores_in_millionths(grid.reshape(batch, -1, len(COMPONENTS)), context).reshape(batch, n, -1)
         diversity = selection.pairwise_diversity(features.vectors)
-        places, levels = selection.select_diverse(scores, diversity, features.valid, limits)
-        components = features.components.reshape(-1, len(COMPONENTS)).take(places, axis=0)
+        positions, levels = selection.select_diverse(scores, diversity, features.valid, limits)
+        components = features.components.reshape(-1, len(COMPONENTS)).take(positions, axis=0)
         components[..., DIVERSITY] = _LEVELS.take(levels)
-        return places, components
+        return positions, components
 
     def explain(self, components: Floats, context: Floats) -> tuple[Scores, Scores]:
-        """Base score (batch, n) and Shapley value of each component (batch, n, 5); base + values = score, to the
-        millionth.
+        """Return the base scores (batch, n) and the Shapley values (batch, n, 5), which sum to the scores exactly.
 
-        The value of a component is its mean effect on the score over all orders in which the five can join
-        (Shapley 1953), a missing one being 0. The base is the score when all are missing.
+        The value of a component is its mean effect on the score over all orders of adding the components (Shapley
+        1953). A missing component is 0; the base is the score without any.
         """
         batch, n, _ = components.shape
         coalitions = components[:, :, None] * explanation.COALITIONS
-        scores = self._whole_scores(coalitions.reshape(batch, -1, len(COMPONENTS)), context).reshape(batch, n, -1)
+        scores = self._scores_in_millionths(coalitions.reshape(batch, -1, len(COMPONENTS)), context).reshape(
+            batch, n, -1
+        )
         return scores[..., 0] / MICRO, explanation.shapley_values(scores) / MICRO
 
 
 def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance: float) -> float:
-    """Return the largest difference of score at the same position; infinite for another list.
+    """Return the largest difference of scores at the same position; infinity for another list.
 
-    Neighbours whose scores differ by at most `tolerance` may change places.
+    Tracks whose scores differ by at most `tolerance` may be in another order.
     """
-    ours, theirs = found.recommendations, expected.recommendations
-    if len(ours) != len(theirs) or found.source != expected.source:
+    actual, golden = found.recommendations, expected.recommendations
+    if len(actual) != len(golden) or found.source != expected.source:
         return float("inf")
-    ids, worst = {each.id for each in theirs}, 0.0
-    for mine, wanted in zip(ours, theirs, strict=True):
-        if mine.id not in ids and mine.score - theirs[-1].score > tolerance:
+    ids, worst = {track.id for track in golden}, 0.0
+    for track, golden_track in zip(actual, golden, strict=True):
+        if track.id not in ids and track.score - golden[-1].score > tolerance:
             return float("inf")
-        worst = max(worst, abs(mine.score - wanted.score))
+        worst = max(worst, abs(track.score - golden_track.score))
     return worst
 
 
@@ -90,7 +95,7 @@ PART = Part(
     load=_load,
     recommend_error=score_error,
     labels={"components": list(COMPONENTS)},
-    graphs={  # which runs twice for each recommendation, on few rows
+    graphs={  # it runs twice for each recommendation, on few rows
         "model.onnx": Graph({"components": (16, 1100, len(COMPONENTS)), "context": (16, 2)}, {"score": 1}, arena=True)
     },
 )

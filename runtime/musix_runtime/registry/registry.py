@@ -1,9 +1,9 @@
 """A model registry: a folder of published bundles, with a pointer to the live version of each name.
 
-    STORE/NAME/VERSION    a bundle, never changed
-    STORE/NAME/live       versions, one per line: the live one, then those before it, newest first
+    STORE/NAME/VERSION    a bundle, which is never changed
+    STORE/NAME/live       versions, one per line: the live one, then the earlier live versions, newest first
 
-The pointer is replaced by a rename, so readers need no lock; a lock lets one writer in at a time.
+The pointer is replaced by a rename, so readers need no lock. Writers hold an exclusive lock.
 """
 
 import os
@@ -23,97 +23,104 @@ from musix_runtime.errors import BundleError, ManifestError, StoreError, Version
 
 LIVE = "live"
 LOCK = ".lock"
-POINTER_LIMIT = 2**20  # bytes
+MAX_POINTER_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The registry in the folder `path`. `opener` opens and verifies a bundle; one that it refuses is never live."""
+    """The registry in the folder `path`. `opener` opens and verifies bundles; those that it refuses are never live."""
 
     path: Path
     opener: Callable[[Path], Engine] = Engine.open
 
     def names(self) -> list[str]:
-        """Names that have a live bundle, sorted."""
-        return sorted(each.parent.name for each in self.path.glob(f"*/{LIVE}"))
+        """Return the names that have a live bundle, sorted."""
+        return sorted(pointer.parent.name for pointer in self.path.glob(f"*/{LIVE}"))
 
     def history(self, name: str) -> list[str]:
-        """The live version of `name`, then those that it replaced, newest first. Raises StoreError for no such name."""
+        """Return the live version of `name`, then the earlier ones, newest first. Raises StoreError without any."""
         versions = self._read(name)
         if not versions:
-            raise StoreError(f"{self.path}: expected {name!r} in this store, found {self.names() or 'nothing'}")
+            raise StoreError(f"{self.path}: expected {name!r} in this registry, found {self.names() or 'nothing'}")
         return versions
 
     def live(self, name: str) -> Path:
-        """The live bundle of `name`. Raises StoreError when there is none."""
+        """Return the path of the live bundle of `name`. Raises StoreError when there is none."""
         return self.path / name / self.history(name)[0]
 
     def open(self, name: str, version: str) -> Engine:
-        """Open a published bundle. Raises BundleError when it is broken, or another than its place says."""
+        """Return the engine of a published bundle. Raises BundleError for a broken one, or another name or version."""
         path = self.path / name / version
         engine = self.opener(path)
-        found = engine.bundle.manifest
-        if (found.name, found.version) != (name, version):
-            raise ManifestError(f"{path}: expected {name} {version}, found {found.name} {found.version}")
+        manifest = engine.bundle.manifest
+        if (manifest.name, manifest.version) != (name, version):
+            raise ManifestError(f"{path}: expected {name} {version}, found {manifest.name} {manifest.version}")
         return engine
 
     def open_path(self, path: Path) -> Engine:
-        """Open the published bundle at `path`, which is `self.path / name / version`: see `open`."""
+        """Return the engine of the published bundle at `path`, which is `self.path / name / version`: see `open`."""
         return self.open(path.parent.name, path.name)
 
     def publish(self, bundle: str | Path) -> Path:
-        """Copy a bundle into the store, verify the copy with all golden cases, and make it live: whole or not at all.
+        """Copy a bundle into the registry, verify the copy with all golden cases, and make it live.
 
-        Raises BundleError for a bundle that cannot be served, VersionError for a version lower than the live one or
-        taken by other content, OutputError when the store cannot be written.
+        Returns the path of the copy. After an error the registry is unchanged. Raises BundleError for a bundle that
+        cannot be served, VersionError for a version that is lower than the live one or exists with other content,
+        OutputError when the registry cannot be written.
         """
         opened = self.opener(Path(bundle)).bundle
         name, version = opened.manifest.name, opened.manifest.version
         with self._writing(name) as folder:
             history = self._read(name)
-            if history and _number(version) < _number(history[0]):
+            if history and _version_key(version) < _version_key(history[0]):
                 raise VersionError(
-                    f"{folder}: expected {history[0]}, which is live, or later, found {version}; "
-                    "to go back on purpose there is: musix rollback"
+                    f"{folder}: expected at least the live version {history[0]}, found {version}; "
+                    "to return to an earlier version, use: musix rollback"
                 )
             target = folder / version
             if not os.path.lexists(target):
                 self._add(opened, target)
-            elif (taken := self.open(name, version).bundle.digest) != opened.digest:
-                raise VersionError(f"{target}: expected digest {taken}, published already, found {opened.digest}")
-            _point(folder, [version, *(each for each in history if each != version)])
+            elif (published := self.open(name, version).bundle.digest) != opened.digest:
+                raise VersionError(
+                    f"{target}: expected the published content, digest {published}, found {opened.digest}; "
+                    "publish other content as a higher version"
+                )
+            _write_pointer(folder, [version, *(earlier for earlier in history if earlier != version)])
         return target
 
     def rollback(self, name: str) -> Path:
-        """Make live what was live before. Raises StoreError when nothing was, BundleError when that one is broken."""
+        """Make the previous live version live again, and return its path.
+
+        Raises StoreError when there is none, BundleError when it is broken.
+        """
         self.history(name)
         with self._writing(name) as folder:
             live, *earlier = self.history(name)
             if not earlier:
                 raise StoreError(f"{folder}: expected a version that was live before {live}, found none")
             self.open(name, earlier[0])
-            _point(folder, earlier)
+            _write_pointer(folder, earlier)
         return folder / earlier[0]
 
     def gc(self, name: str, keep: int = 1) -> list[Path]:
-        """Remove every version but the live one and the `keep` that it replaced last; the paths of those removed.
+        """Remove all versions except the live one and the `keep` versions that were live before it.
 
-        A server that still answers from one of them keeps it mapped until it swaps.
+        Returns the paths of the removed versions. A server that still answers from one of them keeps its files mapped.
         """
         self.history(name)
         with self._writing(name) as folder:
             kept = self.history(name)[: keep + 1]
-            _point(folder, kept)  # first: what is about to go must not be rolled back to
-            removed = [each for each in folder.iterdir() if re.match(VERSION, each.name) and each.name not in kept]
-            for each in removed:
-                partial = _partial(each)
-                each.rename(partial)
+            _write_pointer(folder, kept)  # first, so that no rollback leads to a removed version
+            removed = [path for path in folder.iterdir() if re.match(VERSION, path.name) and path.name not in kept]
+            for path in removed:
+                partial = path.with_name(f".{path.name}.partial")
+                path.rename(partial)
                 remove(partial)
-        return sorted(removed, key=lambda path: _number(path.name))
+        return sorted(removed, key=lambda path: _version_key(path.name))
 
     def _folder(self, name: str) -> Path:
         if not re.match(NAME, name):
-            raise StoreError(f"{self.path}: expected a bundle's name, of a-z, 0-9, _ and -, found {name!r}")
+            raise StoreError(f"{self.path}: expected a name of a-z, 0-9, _ and -, found {name!r}")
         return self.path / name
 
     def _read(self, name: str) -> list[str]:
@@ -121,16 +128,16 @@ class Registry:
         if not os.path.lexists(pointer):
             return []
         try:
-            versions = read_small(pointer, POINTER_LIMIT).decode("utf-8", "replace").splitlines()
+            versions = read_small(pointer, MAX_POINTER_BYTES).decode("utf-8", "replace").splitlines()
         except BundleError as error:
             raise StoreError(str(error)) from error
-        wrong = [each for each in versions if not re.match(VERSION, each)]
-        if wrong or not versions:
-            raise StoreError(f"{pointer}: expected versions, one a line, found {wrong[0] if wrong else 'none'!r}")
+        invalid = [line for line in versions if not re.match(VERSION, line)]
+        if invalid or not versions:
+            raise StoreError(f"{pointer}: expected one version per line, found {invalid[0] if invalid else 'none'!r}")
         return versions
 
     def _add(self, bundle: Bundle, target: Path) -> None:
-        """Write what was verified, not what the files hold by now; verify that, too; then give it its name."""
+        """Write the verified bytes, which are mapped, to a new folder; verify the copy; then rename it to `target`."""
         with new_path(target) as partial:
             bundle.copy(partial)
             engine = self.opener(partial)
@@ -140,12 +147,12 @@ class Registry:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
-        """The folder of `name`, for one writer at a time; what a killed one left half-done is removed."""
+        """Yield the folder of `name` under its exclusive lock. Removes the unfinished files of a killed writer."""
         folder = self._folder(name)
         check_writable(folder)
         with writing(folder), lock(folder / LOCK, wait=True):
-            for each in (*folder.glob(".*.partial"), *folder.glob(".*.lock")):
-                remove(each)
+            for leftover in (*folder.glob(".*.partial"), *folder.glob(".*.lock")):
+                remove(leftover)
             _sync(self.path)
             try:
                 yield folder
@@ -162,7 +169,7 @@ class Registry:
 
 
 def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Registry, str] | None:
-    """Return the registry and name at `path`: STORE/NAME, or a STORE with one name; None if it is no registry.
+    """Return the registry and name at `path`, which is STORE/NAME or a STORE with one name; None for other paths.
 
     Raises StoreError for a registry of several names.
     """
@@ -172,31 +179,30 @@ def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Re
     registry = Registry(path, opener)
     names = [] if (path / MANIFEST).exists() else registry.names()
     if len(names) > 1:
-        raise StoreError(f"{path}: expected a store of one name, or STORE/NAME, found the names {', '.join(names)}")
+        raise StoreError(
+            f"{path}: expected STORE/NAME, or a registry with one name, found the names {', '.join(names)}"
+        )
     return (registry, names[0]) if names else None
 
 
-def _number(version: str) -> tuple[int, ...]:
+def _version_key(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _point(folder: Path, versions: list[str]) -> None:
-    write_file(folder / LIVE, "".join(f"{each}\n" for each in versions).encode())
+def _write_pointer(folder: Path, versions: list[str]) -> None:
+    write_file(folder / LIVE, "".join(f"{version}\n" for version in versions).encode())
     _sync(folder)
 
 
 def _seal(path: Path) -> None:
-    """Make a bundle read-only and see it to the disk: what is served is mapped, and must not be written over."""
-    for each in (*path.rglob("*"), path):
-        each.chmod(0o555 if each.is_dir() else 0o444)
-        _sync(each)
+    """Make a bundle read-only, because servers map its files, and flush it to the disk."""
+    for entry in (*path.rglob("*"), path):
+        entry.chmod(0o555 if entry.is_dir() else 0o444)
+        _sync(entry)
 
 
 def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

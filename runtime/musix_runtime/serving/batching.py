@@ -1,6 +1,7 @@
 """Dynamic batching with admission control: a FIFO queue in front of the event loop's only thread."""
 
 import asyncio
+from abc import abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,12 +15,11 @@ SHED_QUEUE_LIMIT = 4  # length of the shorter queue
 
 
 class BatchHandler(Protocol):
-    """What answers batches of requests: an endpoint."""
+    """An endpoint that answers batches of requests. The server's is `BatchedEndpoint` in `endpoints.py`."""
 
-    @property
-    def max_batch_size(self) -> int:
-        """Most requests that one call of `handle_batch` takes."""
+    max_batch_size: int  # maximum number of requests in one call of `handle_batch`
 
+    @abstractmethod
     def handle_batch(self, requests: list[Any]) -> list[Any]:
         """Return the response to each request, in order."""
 
@@ -38,7 +38,7 @@ class _PendingRequest:
 
 @dataclass(eq=False)
 class _Queue:
-    """The requests that wait in front of one event loop, `limit` at most."""
+    """The requests that wait for one event loop, at most `limit`."""
 
     loop: asyncio.AbstractEventLoop
     limit: int
@@ -46,9 +46,9 @@ class _Queue:
     scheduled: bool = False
     admitted: int = 0  # requests that were admitted and will be submitted in this iteration of the loop
     shedding: bool = False
-    window_start: float = 0.0  # of the two counts that follow, on the loop's clock
-    completed: int = 0
-    rejected: int = 0
+    window_start: float = 0.0  # on the loop's clock
+    completed: int = 0  # requests in this window
+    rejected: int = 0  # requests in this window
 
     @property
     def idle(self) -> bool:
@@ -182,5 +182,5 @@ def _results(batch: list[_PendingRequest]) -> list[Any]:
 
 def overloaded(kind: str) -> HTTPException:
     """Return the error for a request that finds the queue full."""
-    message = f"expected fewer {kind} at a time, found as many waiting as may"
+    message = f"expected fewer {kind} at a time, found a full queue"
     return HTTPException(503, message, {"retry-after": str(RETRY_AFTER_S)})

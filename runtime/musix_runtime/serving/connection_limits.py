@@ -9,10 +9,10 @@ import ipaddress
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from musix_runtime.serving.refusals import REASONS
 from musix_runtime.serving.throttled_log import ThrottledLog
 from musix_runtime.settings import Settings
 
@@ -20,53 +20,14 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 0.2  # between two checks for overdue connections
 SWEEP_SIZE = 50  # connections closed at a time, so that a sweep takes a few milliseconds at most
 BODY_GRACE_S = 1.0  # beyond the body timeout: the application itself answers 408 first
-LINGER_S = 1.0  # for a client to read the answer to a refused request, before the connection is closed hard
+LINGER_S = 1.0  # for a client to read the response to a refused request, before the connection is aborted
 MAX_LINGERING = 64  # connections; a refused connection beyond that is closed at once
-FREE_BYTES = (
-    16 * 1024
-)  # of each connection, not counted as buffered: small requests are never refused because of others
+FREE_BYTES = 16 * 1024  # not counted for each connection, so that large requests never cause a refusal of small ones
 RESERVED_DESCRIPTORS = 128  # for the bundle, metrics, a reload, and connections that are refused
 
 
-@dataclass(frozen=True)
-class Reason:
-    """Why a connection is refused: its response, and the setting of the limit, if there is one."""
-
-    status: int
-    code: str
-    message: str
-    setting: str = ""
-
-
-REASONS = {
-    "connections": Reason(
-        503, "busy", "connection: expected fewer at a time, found as many as are held", "MUSIX_MAX_CONNECTIONS"
-    ),
-    "evicted": Reason(
-        503, "busy", "request: expected the rest of it, found other connections waiting", "MUSIX_MAX_CONNECTIONS"
-    ),
-    "address": Reason(
-        503,
-        "busy",
-        "connection: expected fewer of one address, found as many as are held",
-        "MUSIX_MAX_CONNECTIONS_PER_ADDRESS",
-    ),
-    "head_size": Reason(431, "head_too_large", "head: expected fewer bytes or headers", "MUSIX_MAX_HEAD_BYTES"),
-    "url_size": Reason(414, "url_too_long", "URL: expected at most 8 KiB, found more"),
-    "head_time": Reason(408, "timed_out", "head: expected all of it sooner", "MUSIX_HEAD_TIMEOUT_S"),
-    "body_time": Reason(408, "timed_out", "body: expected all of it sooner", "MUSIX_BODY_TIMEOUT_S"),
-    "body_size": Reason(413, "body_too_large", "body: expected fewer bytes", "MUSIX_MAX_BODY_BYTES"),
-    "buffered": Reason(
-        503, "busy", "body: expected fewer bytes at a time, found as many as are held", "MUSIX_MAX_BODIES_BYTES"
-    ),
-    "send_time": Reason(408, "timed_out", "answer: expected it to be read", "MUSIX_SEND_TIMEOUT_S"),
-    "pipelining": Reason(400, "bad_request", "request: expected fewer before an answer"),
-    "invalid": Reason(400, "bad_request", "request: expected HTTP/1.1, found something else"),
-}
-
-
 class Connection(Protocol):
-    """What the limiter needs of a connection."""
+    """A connection, as the limiter uses it."""
 
     phase: "Phase | None"
 
@@ -96,7 +57,7 @@ class ConnectionLimiter:
         self.bodies = Phase(settings.body_timeout_s + BODY_GRACE_S, "body_time")
         self.stalled = Phase(settings.send_timeout_s, "send_time")  # clients that do not read their responses
         self.idle = Phase(settings.keep_alive_s)
-        self.lingering = Phase(LINGER_S)  # refused clients that may read why
+        self.lingering = Phase(LINGER_S)  # refused clients that may read the response
         self.closing = Phase(settings.send_timeout_s)  # clients that may read the rest of their last response
         self._open: dict[Connection, str] = {}  # with their addresses
         self._addresses: dict[str, int] = {}
@@ -137,7 +98,7 @@ class ConnectionLimiter:
         self._buffers[connection] = size
         waiting = (self.heads, self.bodies, self.stalled)
         while self._buffered > self.settings.max_bodies_bytes:
-            oldest = next((each for each in self._buffers if each.phase in waiting), connection)
+            oldest = next((other for other in self._buffers if other.phase in waiting), connection)
             oldest.cut("buffered")
             self.release(oldest)
 
@@ -148,9 +109,9 @@ class ConnectionLimiter:
     def refused(self, reason: str) -> None:
         """Count a refusal, and log each reason at most once a minute."""
         self._count(reason)
-        found = REASONS[reason]
-        setting = f"; {found.setting} sets the limit" if found.setting else ""
-        self._log.warn(reason, f"connection refused ({reason}): {found.message}{setting}")
+        message, setting = REASONS[reason].message, REASONS[reason].setting
+        hint = f"; {setting} sets the limit" if setting else ""
+        self._log.warn(reason, f"connection refused ({reason}): {message}{hint}")
 
     def _evict(self) -> bool:
         """Close the connection that has waited longest for its client. Return whether there was one."""
@@ -166,9 +127,9 @@ class ConnectionLimiter:
         now, cut = loop.time(), 0
         for phase in (self.heads, self.bodies, self.stalled, self.idle, self.lingering, self.closing):
             last = now - phase.timeout_s
-            overdue = [each for each, since in islice(phase.items(), SWEEP_SIZE) if since <= last]
-            for each in overdue:
-                each.cut(phase.reason)
+            overdue = [connection for connection, since in islice(phase.items(), SWEEP_SIZE) if since <= last]
+            for connection in overdue:
+                connection.cut(phase.reason)
             cut = max(cut, len(overdue))
         waiting = self._open or self.lingering or self.closing
         delay = 0.001 if cut == SWEEP_SIZE else SWEEP_S

@@ -1,9 +1,10 @@
-"""Endpoints of the models. Each reads a request, decodes it, asks the engine and encodes the response.
+"""Endpoints of the models. An endpoint reads a request, decodes it, calls the engine and encodes the response.
 
 The table in `routes.py` says which endpoint answers which path. A small request goes to the `DynamicBatcher`, which
 calls `handle_batch` on the event loop; a large one goes to a worker thread, which calls `handle_body`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive, Scope, Send
 
-from musix_runtime.serving.batching import DynamicBatcher, overloaded
+from musix_runtime.serving.batching import BatchHandler, DynamicBatcher, overloaded
 from musix_runtime.serving.request_body import INLINE_BYTES, BatchDecoder, Decoder, read_body
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
 from musix_runtime.serving.responses import from_http_exception
@@ -26,9 +27,9 @@ JSON = (b"content-type", b"application/json")
 
 
 class WorkerThreads:
-    """Threads that answer large requests, each of which takes longer than a small one may wait.
+    """Threads that answer large requests, which take longer than small requests may wait.
 
-    `max_concurrent_batches` run at a time, `max_queue` more wait.
+    `max_concurrent_batches` requests run at a time, and `max_queue` more wait.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +50,7 @@ class WorkerThreads:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the endpoints of one application share."""
+    """The resources that the endpoints of one application share."""
 
     settings: Settings
     batcher: DynamicBatcher
@@ -61,7 +62,7 @@ class Resources:
         return cls(settings, DynamicBatcher(settings.max_queue), WorkerThreads(settings))
 
 
-class ModelEndpoint:
+class ModelEndpoint(ABC):
     """An ASGI endpoint that a model answers, always in a worker thread."""
 
     def __init__(self, route: "Route", resources: Resources) -> None:
@@ -75,15 +76,15 @@ class ModelEndpoint:
         body = await read_body(scope, receive, self.settings)
         await _send(send, await self.threads.run(self, context, body))
 
+    @abstractmethod
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Return the response to one request. Called in a worker thread."""
-        raise NotImplementedError
 
 
-class BatchedEndpoint(ModelEndpoint):
+class BatchedEndpoint(ModelEndpoint, BatchHandler):
     """An ASGI endpoint that answers small requests on the event loop, several at once when several wait.
 
-    One call for 16 requests costs less than polling the sockets between any two of them.
+    One call for 16 requests takes less time than polling the sockets between them.
     """
 
     def __init__(self, route: "Route", resources: Resources) -> None:
@@ -113,18 +114,18 @@ class BatchedEndpoint(ModelEndpoint):
         (response,) = self.handle_batch([context])
         return response
 
-    def handle_batch(self, contexts: list[RequestContext]) -> list[bytes]:
-        """Return the responses to requests of one engine, in order."""
-        mark_all([context.timer for context in contexts], "HTTP")
+    def handle_batch(self, requests: list[RequestContext]) -> list[bytes]:
+        """Return the encoded responses to requests of one engine, in order."""
+        mark_all([context.timer for context in requests], "HTTP")
         encoded = []
-        for context, answer in zip(contexts, self.predict(contexts), strict=True):
+        for context, answer in zip(requests, self.predict(requests), strict=True):
             encoded.append(_success(answer))
             context.timer.mark("JSON")
         return encoded
 
+    @abstractmethod
     def predict(self, contexts: list[RequestContext]) -> list[Any]:
-        """Return what the engine answers to each request, in order."""
-        raise NotImplementedError
+        """Return the engine's answer to each request, in order."""
 
 
 class Recommend(BatchedEndpoint):
@@ -179,7 +180,7 @@ class ClassifyMany(ModelEndpoint):
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return headers as HTTP/1.1 has them."""
+    """Return headers as lines of HTTP/1.1."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 

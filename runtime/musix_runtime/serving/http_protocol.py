@@ -4,16 +4,16 @@ import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from musix_runtime.serving.connection_limits import FREE_BYTES, MAX_LINGERING, REASONS, ConnectionLimiter, Phase
-from musix_runtime.serving.responses import error_response
+from musix_runtime.serving.connection_limits import FREE_BYTES, MAX_LINGERING, ConnectionLimiter, Phase
+from musix_runtime.serving.refusals import refusal
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
-MAX_PIPELINED = 16  # requests before an answer, and in one read
-MAX_LINGER_BYTES = 32 * 2**20  # read and thrown away of a refused request, whose client sends before it reads
-MAX_PIECES = 1024  # of bodies in one read: chunks of a few bytes cost more to parse than to send
+MAX_PIPELINED = 16  # requests before a response, and in one read
+MAX_LINGER_BYTES = 32 * 2**20  # discarded after a refusal, as a client may send its whole request before it reads
+MAX_PIECES = 1024  # parts of bodies in one read: many small chunks take longer to parse than to send
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -31,12 +31,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.fresh = True  # until the first whole head
         self.in_head = self.in_body = False
         self.in_read = False
-        self.last = False  # whether nothing is read after the request under way
-        self.ended = False  # refused: nothing more is read
-        self.lingers = False  # refused, and the client may read why
-        self.refusal = "invalid"  # the reason, when the parser is stopped
-        self.buffered = 0  # bytes of requests that are not answered
-        self.discarded = 0  # bytes of a body after its answer
+        self.last = False  # whether the current request is the last one that is read
+        self.ended = False  # whether the connection was refused, and nothing more is parsed
+        self.lingers = False  # whether the client may read the response to a refused request
+        self.refusal = "invalid"  # reason of `_stop`
+        self.buffered = 0  # bytes of unanswered requests
+        self.discarded = 0  # bytes of a body after the response to it
         self.head_read = self.head_parsed = self.header_count = self.begun = self.pieces = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -82,7 +82,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
             if self.in_head and (not self.begun or (self.begun == 1 and between)):
-                self.head_read += len(data)  # all of it belongs to this head, also what the parser still buffers
+                self.head_read += len(data)  # all bytes are of this head, also those that the parser still buffers
                 if self.head_read > self.max_head_bytes:
                     self._stop("head_size")
         except httptools.HttpParserUpgrade:
@@ -188,8 +188,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if reason:
                 self.limits.refused(reason)
         else:
-            asks = self.in_body or self.in_head
-            self._end(reason, answer=asks, linger=asks and reason != "evicted")
+            unfinished = self.in_body or self.in_head
+            self._end(reason, answer=unfinished, linger=unfinished and reason != "evicted")
 
     def _end(self, reason: str, answer: bool, linger: bool = True) -> None:
         """Refuse the request, with a response unless one was sent or begun."""
@@ -203,10 +203,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.limits.leave(self)
         self.lingers = linger and len(self.limits.lingering) < MAX_LINGERING
         if answer:
-            self.transport.write(self._refusal(reason))
+            self.transport.write(refusal(reason, self.server_state.default_headers))
         if self.lingers:
             self.discarded = 0
-            self.transport.write_eof()  # to close with bytes unread could take the answer back
+            self.transport.write_eof()  # closing with unread bytes could discard the response
         else:
             self.transport.close()
         self._update_phase()
@@ -215,14 +215,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._under_way():
             return self.in_body and not self.cycle.response_started and not self.pipeline
         return not self.in_body  # otherwise this request has its response
-
-    def _refusal(self, reason: str) -> bytes:
-        found = REASONS[reason]
-        response = error_response(found.status, found.message, code=found.code)
-        retry = [(b"retry-after", b"1")] if found.status == 503 else []
-        headers = [*self.server_state.default_headers, *response.raw_headers, *retry, (b"connection", b"close")]
-        lines = b"".join([b"%b: %b\r\n" % each for each in headers])
-        return STATUS_LINE[found.status] + lines + b"\r\n" + bytes(response.body)
 
     def _count_head(self, size: int) -> None:
         self.head_parsed += size
@@ -237,7 +229,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _discard(self, size: int) -> None:
         self.discarded += size
         if self.discarded > self.limits.settings.max_body_bytes:
-            self._end("body_size", answer=False)  # it was given
+            self._end("body_size", answer=False)  # it was sent
 
     def _abort(self) -> None:
         self.ended = True

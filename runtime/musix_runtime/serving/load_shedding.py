@@ -10,10 +10,10 @@ from musix_runtime.serving.rejecter import Rejecter
 
 
 class LoadSheddingProtocol(LimitedHttpProtocol):
-    """The protocol of one connection. It asks the application's `state.rejecter` as soon as a head was read.
+    """The protocol of one connection. It calls the application's `state.rejecter` after each request head.
 
-    A rejection here costs less than half of one by the application, and is the same to the client. That leaves time to
-    answer the other requests under overload. Any request that is not plain goes to the application.
+    A rejection here takes less than half the time of one by the application, and has the same response. That leaves
+    time for other requests under overload. All requests except simple ones go to the application.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -45,7 +45,7 @@ class LoadSheddingProtocol(LimitedHttpProtocol):
             super().on_message_complete()
 
     def _can_reject_early(self) -> bool:
-        """Return whether this is a plain request: the only one under way, on a connection that stays open."""
+        """Return whether this is a simple request: the only unanswered one, on a connection that stays open."""
         parser = self.parser
         return (
             (self.cycle is None or self.cycle.response_complete)

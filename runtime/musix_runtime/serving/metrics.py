@@ -8,8 +8,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from musix_runtime.serving.connection_limits import REASONS
 from musix_runtime.serving.model_manager import ModelManager
+from musix_runtime.serving.refusals import REASONS
 from musix_runtime.serving.request_context import RequestContext
 
 BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # seconds

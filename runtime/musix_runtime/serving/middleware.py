@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RequestHooks:
-    """What happens at the start and at the end of every request."""
+    """Calls at the start and at the end of each request."""
 
     manager: ModelManager
     metrics: Metrics
     access_log: bool
 
     def on_request(self, method: str, path: str) -> RequestContext:
-        """Return the context of a new request. It keeps its engine, whatever bundle becomes live meanwhile."""
+        """Return the context of a new request. It keeps its engine when another bundle becomes live."""
         return RequestContext(self.manager.latest, method, path, self.manager.unready)
 
     def on_response(self, context: RequestContext, status: int) -> None:
@@ -39,13 +39,13 @@ class RequestHooks:
 class RequestContextMiddleware:
     """The outermost middleware: adds the context to the scope and its headers to the response.
 
-    An exception becomes a response with status 500 that tells nothing about the inside.
+    An exception becomes a response with status 500 without details.
     """
 
     def __init__(self, app: ASGIApp, hooks: RequestHooks) -> None:
         self.app = app
         self.hooks = hooks
-        self.internal_error = error_response(500, "the server failed to answer; its log says why")
+        self.internal_error = error_response(500, "the server failed to answer; see its log")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -28,7 +28,7 @@ ERROR_DESCRIPTIONS = {
 }
 BODY_DESCRIPTION = "JSON in UTF-8. With `Content-Encoding: gzip` it may be packed; the limits hold for both sizes."
 TAGS = {
-    "models": "What the models of the bundle answer.",
+    "models": "Queries to the models of the bundle.",
     "server": "The state of the server and its documentation.",
     "admin": "Actions of the administrator.",
 }
@@ -83,8 +83,8 @@ def document(routes: "list[Route]", examples: Examples) -> dict[str, Any]:
 
 def _types(routes: "list[Route]") -> list[Any]:
     """Return each type of a request, response or error once."""
-    found = [each for route in routes for each in (route.request, route.response) if each is not None]
-    return list({repr(each): each for each in [*found, ErrorInfo]}.values())
+    found = [type_ for route in routes for type_ in (route.request, route.response) if type_ is not None]
+    return list({repr(type_): type_ for type_ in [*found, ErrorInfo]}.values())
 
 
 def _operation(route: "Route", schemas: dict[str, Any], examples: Examples) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def _envelope(success: bool, **content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_track_or_features(schema: dict[str, Any]) -> None:
-    """Add to the schema of ClassifyRequest that it has a track id or audio features, and that those are not null."""
+    """Require in the schema of ClassifyRequest a track id or audio features that are not null."""
     schema["anyOf"] = [{"required": ["trackId"]}, {"required": ["audioFeatures"]}]
     for name in ("trackId", "audioFeatures"):
-        (only,) = (each for each in schema["properties"][name]["anyOf"] if each.get("type") != "null")
+        (only,) = (option for option in schema["properties"][name]["anyOf"] if option.get("type") != "null")
         schema["properties"][name] = dict(only)

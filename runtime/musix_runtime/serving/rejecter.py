@@ -1,4 +1,4 @@
-"""Rejection of requests beyond a queue, before anything is made of them. A server asks it; it needs none."""
+"""Rejection of requests to a full queue before they are parsed. It does not depend on a server."""
 
 from collections.abc import Sequence
 

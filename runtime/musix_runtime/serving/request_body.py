@@ -16,7 +16,9 @@ from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, field_error, par
 from musix_runtime.settings import Settings
 
 INLINE_BYTES = 8 * 1024  # largest body that is answered on the event loop; threads answer larger ones
-MAX_FULLY_CHECKED_BYTES = 16 * 1024  # largest body of which every wrong field is named; of larger ones only the first
+MAX_FULLY_CHECKED_BYTES = (
+    16 * 1024
+)  # largest body of which all wrong fields are reported; of larger ones only the first
 MAX_VALUES = 50_000  # in a body; msgspec decodes that many within 10 ms
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -30,8 +32,8 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes:
     """Read the whole body and unpack it.
 
-    Raises HTTPException 415 when the headers do not say JSON in UTF-8, plain or in gzip; 400 when the body is not gzip
-    although they say so; 413 when it is too large; 408 when it takes too long.
+    Raises HTTPException 415 for another content type than JSON in UTF-8, or another encoding than gzip; 400 when the
+    body should be gzip and is not; 413 when it is too large; 408 when it takes too long.
     """
     _check_type(_header(scope, b"content-type"))
     unpack = _unpacker(_header(scope, b"content-encoding"), settings.max_body_bytes)
@@ -122,7 +124,7 @@ class Decoder(Generic[T]):
     def decode(self, body: bytes) -> T:
         """Return the request.
 
-        Raises HTTPException 400 for a body that is not JSON, and RequestError that names every wrong field, or only the
+        Raises HTTPException 400 for a body that is not JSON, and RequestError with all wrong fields, or only the
         first one if the body is larger than `MAX_FULLY_CHECKED_BYTES`.
         """
         _check_values(body)

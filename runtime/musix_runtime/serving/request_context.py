@@ -8,11 +8,11 @@ from musix_runtime.errors import NotReadyError
 from musix_runtime.timing import StageTimer
 
 SCOPE_KEY = "musix.request_context"  # in the ASGI scope
-UNMATCHED = "other"  # the route of requests to no route, whose paths may be anything
+UNMATCHED = "other"  # the route in metrics of requests without a route, whose paths may be anything
 
 
 class RequestContext:
-    """What is known about a request while it is answered."""
+    """The state of a request while it is answered."""
 
     __slots__ = ("_engine", "bundle", "method", "path", "request", "route", "source", "start", "timer", "unready")
 

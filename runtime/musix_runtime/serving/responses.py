@@ -1,4 +1,4 @@
-"""Responses: JSON, and the one form of every error."""
+"""Responses: JSON, and the common form of all errors."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, shorten
 from musix_runtime.schemas import ErrorInfo
 
-RETRY_AFTER_S = 2  # the files of a bundle that has changed are read again by then
+RETRY_AFTER_S = 2  # a changed bundle has been opened again by then
 ERROR_CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -33,14 +33,14 @@ def as_json(content: Any, status: int = 200) -> Response:
 
 
 def probe_response(data: Any) -> Response:
-    """Return a success whose data stands beside `data` as well, where probes look for it."""
+    """Return a success whose fields are also beside `data`, where probes look for them."""
     return as_json({"success": True, "data": data, **msgspec.to_builtins(data)})
 
 
 def error_response(
     status: int, message: str, details: list[FieldError] | None = None, code: str | None = None
 ) -> Response:
-    """Return an error in the form that all errors have."""
+    """Return an error response."""
     error = ErrorInfo(code or ERROR_CODES.get(status, "error"), message, details or [])
     return as_json({"success": False, "error": error}, status)
 

@@ -1,5 +1,6 @@
 """Endpoints about the server itself: probes, metrics, documentation, and the administrator's actions."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What these endpoints report or change."""
+    """The state that these endpoints report or change."""
 
     manager: ModelManager
     metrics: Metrics
@@ -35,7 +36,7 @@ class ServerState:
     authorization: AdminAuthorization
 
 
-class ServerEndpoint:
+class ServerEndpoint(ABC):
     """An ASGI endpoint that answers a GET request at once."""
 
     def __init__(self, route: "Route", state: ServerState) -> None:
@@ -48,9 +49,9 @@ class ServerEndpoint:
         response = await self.respond(context, Request(scope, receive))
         await response(scope, receive, send)
 
+    @abstractmethod
     async def respond(self, context: RequestContext, request: Request) -> Response:
         """Return the response."""
-        raise NotImplementedError
 
 
 class Health(ServerEndpoint):
@@ -124,9 +125,9 @@ class AdminEndpoint(ServerEndpoint):
             return error_response(409, refusal.message)
         return as_json({"success": True, "data": bundle_identity(self.state.manager.engine)})
 
+    @abstractmethod
     def act(self) -> None:
-        """Do it. Called in a thread."""
-        raise NotImplementedError
+        """Carry out the action. Called in a worker thread."""
 
 
 class Reload(AdminEndpoint):

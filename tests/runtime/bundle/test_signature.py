@@ -19,7 +19,7 @@ def signed(bundle: Path, private: Path) -> Path:
     return bundle
 
 
-def test_a_signed_bundle_is_trusted_as_folder_and_file(copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+def test_signed_bundle_opens_as_folder_and_file(copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
     bundle = open_bundle(signed(copy, private), public)
     bundle.pack(tmp_path / "demo.musix")
@@ -29,9 +29,7 @@ def test_a_signed_bundle_is_trusted_as_folder_and_file(copy: Path, keys: tuple[P
     assert private.stat().st_mode & 0o077 == 0
 
 
-def test_trust_refuses_what_is_unsigned_or_signed_by_another(
-    copy: Path, keys: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_trust_refuses_unsigned_bundles_and_other_keys(copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
     with pytest.raises(SignatureError, match="expected a signature by the trusted key, found none"):
         open_bundle(copy, public)
@@ -41,7 +39,7 @@ def test_trust_refuses_what_is_unsigned_or_signed_by_another(
     open_bundle(copy)  # not asked for, a signature is not looked at
 
 
-def test_trust_comes_before_parsing(copy: Path, keys: tuple[Path, Path]) -> None:
+def test_signature_is_checked_before_parsing(copy: Path, keys: tuple[Path, Path]) -> None:
     signed(copy, keys[0])
     (copy / "manifest.json").write_bytes(b"[" * 1000)
     with pytest.raises(SignatureError):
@@ -58,7 +56,7 @@ def test_trust_comes_before_parsing(copy: Path, keys: tuple[Path, Path]) -> None
         (b"  ", b" "),
     ],
 )
-def test_a_good_signature_in_another_form_is_refused(
+def test_valid_signature_in_another_form_is_refused(
     copy: Path, keys: tuple[Path, Path], old: bytes, new: bytes
 ) -> None:
     content = (signed(copy, keys[0]) / SIGNATURE).read_bytes()
@@ -70,7 +68,7 @@ def test_a_good_signature_in_another_form_is_refused(
 
 def test_a_signature_of_another_bundle_is_refused(copy: Path, keys: tuple[Path, Path]) -> None:
     (copy / SIGNATURE).write_bytes(signature.sign("0" * 64, keys[0]))
-    with pytest.raises(SignatureError, match="found one that is not by it"):
+    with pytest.raises(SignatureError, match="found one by another key"):
         open_bundle(copy, keys[1])
 
 
@@ -84,7 +82,7 @@ def test_a_broken_signature_is_refused(copy: Path, keys: tuple[Path, Path], cont
         open_bundle(copy)
 
 
-def test_wrong_keys_are_said_to_be_wrong(copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+def test_wrong_key_files_raise_input_errors(copy: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
     with pytest.raises(InputError, match="expected an Ed25519 public key in PEM"):
         open_bundle(copy, private)

@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
 import pytest
 
+from musix_runtime.bundle import manifest as manifests
+from musix_runtime.bundle.manifest import MANIFEST
 from musix_runtime.cli.main import musix as cli
+from tests.bundle_variants import NAMES, variant
 from tests.runtime.test_schemas import FEATURES
-from tests.variants import NAMES, variant
 
 MUSIX = Path(sys.executable).with_name("musix")
 
@@ -28,12 +31,12 @@ def test_verify_and_inspect(demo_bundle: Path) -> None:
     card = json.loads(musix("inspect", demo_bundle, "--json").stdout)
     assert card["digest"] in verified.stdout
     assert card["manifest"]["provenance"]["sources"]["listening"]["simulated"] is True
-    told = musix("inspect", demo_bundle).stdout
-    assert "tracks (simulated), 3,360 rows" in told
-    assert not re.search(r"\.\d{8}", told)  # four digits tell enough
+    printed = musix("inspect", demo_bundle).stdout
+    assert "tracks (simulated), 3,360 rows" in printed
+    assert not re.search(r"\.\d{8}", printed)  # four digits tell enough
 
 
-def test_answers_on_the_terminal(demo_bundle: Path) -> None:
+def test_query_commands(demo_bundle: Path) -> None:
     by_id = musix("classify", demo_bundle, "simulated0000000000001", "--json")
     assert len(json.loads(by_id.stdout)["genres"]) == 5
     by_features = musix(
@@ -47,14 +50,8 @@ def test_answers_on_the_terminal(demo_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
-def test_a_console_that_is_not_utf8_shows_what_it_can(demo_bundle: Path, tmp_path: Path, encoding: str) -> None:
-    names = variant(demo_bundle, tmp_path / "named", "1.0.1", "A") / NAMES
-    letters = np.load(names)
-    starts = np.load(names.with_name("name_offsets.npy"))[:-1]
-    for i, byte in enumerate("\u97f3".encode()):  # a title that begins with a Japanese letter
-        letters[starts + i] = byte
-    np.save(names, letters)
-    bundle = variant(tmp_path / "named", tmp_path / "japanese", "1.0.2")
+def test_console_without_utf8(demo_bundle: Path, tmp_path: Path, encoding: str) -> None:
+    bundle = _with_titles(demo_bundle, tmp_path, "\u97f3")  # a Japanese letter
     for command in (["similar", bundle, "simulated0000000000001"], ["recommend", bundle, "listener-001", "--json"]):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run([MUSIX, *command], env=environment, capture_output=True, check=False)
@@ -62,12 +59,54 @@ def test_a_console_that_is_not_utf8_shows_what_it_can(demo_bundle: Path, tmp_pat
         assert b"ulated Song" in done.stdout
 
 
-def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("start", "shown"), [("\x1b[2J", "\\x1b[2J"), ("\x9b2J", "\\x9b2J"), ("\r\n", "\\r\\n"), ("\u202e", "\\u202e")]
+)
+def test_control_characters_of_titles_are_escaped(demo_bundle: Path, tmp_path: Path, start: str, shown: str) -> None:
+    bundle = _with_titles(demo_bundle, tmp_path, start)
+    for command in (["similar", bundle, "simulated0000000000001"], ["recommend", bundle, "listener-001"]):
+        output = musix(*command).stdout
+        assert f" - {shown}" in output
+        assert _is_printable(output)
+        as_json = musix(*command, "--json").stdout
+        assert _is_printable(as_json)
+        data = json.loads(as_json)
+        assert all(track["name"].startswith(start) for track in data.get("tracks") or data["recommendations"])
+
+
+def test_control_characters_of_a_manifest_are_escaped(copy: Path, small_bundle: Path) -> None:
+    manifest = manifests.decode((copy / MANIFEST).read_bytes(), str(copy))
+    origin = msgspec.structs.replace(manifest.provenance, packages={"\x1b[2J": "\x1b]0;title\x07\nnumpy"})
+    (copy / MANIFEST).write_bytes(manifests.encode(msgspec.structs.replace(manifest, provenance=origin)))
+    for command in (["inspect", copy], ["inspect", copy, "--json"], ["diff", small_bundle, copy]):
+        done = musix(*command)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert _is_printable(done.stdout)
+    (copy / "manifest.json").write_bytes((copy / MANIFEST).read_bytes().replace(b'"musix-bundle"', b'"\\u001b[2J"'))
+    assert _is_printable(musix("inspect", copy).stderr)
+
+
+def _with_titles(bundle: Path, folder: Path, start: str) -> Path:
+    """Return a variant of a bundle in which every title begins with `start`."""
+    names = variant(bundle, folder / "draft", "1.0.1", "A") / NAMES
+    letters = np.load(names)
+    positions = np.load(names.with_name("name_offsets.npy"))[:-1]
+    for i, byte in enumerate(start.encode()):
+        letters[positions + i] = byte
+    np.save(names, letters)
+    return variant(folder / "draft", folder / "renamed", "1.0.2")
+
+
+def _is_printable(text: str) -> bool:
+    return all(item.isprintable() or item == "\n" for item in text)
+
+
+def test_serve_on_a_port_in_use(demo_bundle: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        found = musix("serve", demo_bundle, "--port", port)
-    assert found.returncode == 2
-    assert f"error: 127.0.0.1:{port}: expected a free port to listen on, found: " in found.stderr
+        result = musix("serve", demo_bundle, "--port", port)
+    assert result.returncode == 2
+    assert f"error: 127.0.0.1:{port}: expected a free port to listen on, found: " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -83,7 +122,7 @@ def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
             "error: --features: expected a JSON object or @FILE, found:",
         ),
         (["classify", "BUNDLE", "--features", "9" * 5000], 2, "found: Integer value out of range"),
-        (["gc", "BUNDLE", "../demo"], 2, "expected a bundle's name, of a-z, 0-9, _ and -, found '../demo'"),
+        (["gc", "BUNDLE", "../demo"], 2, "expected a name of a-z, 0-9, _ and -, found '../demo'"),
         (
             ["serve", "BUNDLE", "--snapshot", "--trust", "none.pub"],
             2,
@@ -93,16 +132,16 @@ def test_a_taken_port_is_said_to_be_taken(demo_bundle: Path) -> None:
         (["unheard-of"], 2, "No such command"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_an_exit_code(
+def test_wrong_input_prints_one_sentence_and_sets_the_exit_code(
     demo_bundle: Path, arguments: list[str], code: int, message: str
 ) -> None:
-    found = musix(*[str(demo_bundle) if each == "BUNDLE" else each for each in arguments])
-    assert found.returncode == code
-    assert message in found.stderr
-    assert "Traceback" not in found.stderr
+    result = musix(*[str(demo_bundle) if item == "BUNDLE" else item for item in arguments])
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_every_command_has_a_help_text_that_is_not_cut_off() -> None:
+def test_all_commands_have_complete_help_texts() -> None:
     context = click.Context(cli)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)

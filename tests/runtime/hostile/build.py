@@ -1,4 +1,4 @@
-"""Building hostile bundles from a good one, with a manifest that agrees with them."""
+"""Hostile variants of a valid bundle, with matching manifests."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ def read_manifest(bundle: Path) -> dict:
 
 
 def write_manifest(bundle: Path, manifest: dict) -> None:
-    """In canonical form, so that nothing but the change is wrong."""
+    """Write the manifest in canonical form, so that only the change is wrong."""
     encoded = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     (bundle / "manifest.json").write_bytes(encoded + b"\n")
 
@@ -27,20 +27,20 @@ def edit(bundle: Path, change: Callable[[dict], object]) -> None:
 
 
 def agree(bundle: Path, name: str) -> None:
-    """Let the manifest list the file as it is now: only what is in it can still be wrong."""
+    """Update size and hash of a file in the manifest, so that only its content can be wrong."""
     content = (bundle / name).read_bytes()
     entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     edit(bundle, lambda manifest: manifest["files"].update({name: entry}))
 
 
 def replace_array(bundle: Path, name: str, array: np.ndarray) -> None:
-    """Put another array in place of a file, hash and all."""
+    """Replace an array, and its entry in the manifest."""
     np.save(bundle / name, array, allow_pickle=array.dtype.hasobject)
     agree(bundle, name)
 
 
 def change_array(bundle: Path, name: str, change: Callable[[np.ndarray], object]) -> None:
-    """Change an array in place, hash and all."""
+    """Change an array in place, and its entry in the manifest."""
     array = np.load(bundle / name)
     change(array)
     replace_array(bundle, name, array)

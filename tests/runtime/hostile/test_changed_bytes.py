@@ -1,4 +1,4 @@
-"""Bytes that change under a process that has mapped them may give wrong answers or errors, but never end it."""
+"""Mapped bytes that change may cause wrong answers or errors, but no crash of the process."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ print(asked, failed)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_a_process_outlives_whatever_its_files_become(kind: str, demo_run: Run, tmp_path: Path) -> None:
+def test_process_survives_changed_files(kind: str, demo_run: Run, tmp_path: Path) -> None:
     index = recipe.Index() if kind == "flat" else recipe.Index(exact=1, recall=0.65)
     settings = msgspec.structs.replace(demo_run.recipe, index=index)
     run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))

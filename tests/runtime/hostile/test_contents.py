@@ -1,4 +1,4 @@
-"""Arrays, graphs and indexes with the right hash and the wrong content: refused, never a crash or a wrong answer."""
+"""Arrays, graphs and indexes with the right hash and wrong content are refused."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
         ("collab/rows.npy", lambda a: a.fill(-5), r"collab/rows: expected values in 0..2999, found -5..-5"),
         ("collab/rows.npy", lambda a: a.sort() or a[:2].fill(7), "collab/rows: expected ascending values"),
         ("catalog/id_rows.npy", put(0, 3000), "catalog/id_rows: expected values in 0..2999"),
-        ("catalog/id_rows.npy", lambda a: a.fill(5), "catalog/id_rows: expected the row of each track's own id"),
+        ("catalog/id_rows.npy", lambda a: a.fill(5), "catalog/id_rows: expected the row of the main id of each track"),
         ("catalog/popular.npy", put(0, -1), "catalog/popular: expected values in 0..2999"),
         ("collab/history_rows.npy", put(5, 10**6), "collab/history_rows: expected values in 0..2999"),
         ("catalog/moods.npy", put(0, 5), "catalog/moods: expected values in 0..4"),
@@ -53,7 +53,9 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
         ("genre/artists.npy", put(3, b"a\0b"), "genre/artists: expected keys that are not empty and have no NUL"),
     ],
 )  # fmt: skip
-def test_wrong_content(copy: Path, name: str, change: Callable[[np.ndarray], object], message: str) -> None:
+def test_array_with_wrong_values_is_refused(
+    copy: Path, name: str, change: Callable[[np.ndarray], object], message: str
+) -> None:
     change_array(copy, name, change)
     with pytest.raises(LayoutError, match=message):
         open_bundle(copy)
@@ -71,30 +73,30 @@ def test_wrong_content(copy: Path, name: str, change: Callable[[np.ndarray], obj
         np.full((3000, 15), None, object),
     ],
 )
-def test_wrong_dtype_shape_or_order(copy: Path, array: np.ndarray) -> None:
+def test_array_with_wrong_dtype_shape_or_order_is_refused(copy: Path, array: np.ndarray) -> None:
     replace_array(copy, "catalog/inputs.npy", array)
     with pytest.raises(LayoutError, match=r"catalog/inputs.npy: expected \(dtype, shape, Fortran order, version\)"):
         open_bundle(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{", b"\x80\x04pickled"])
-def test_what_is_no_array(copy: Path, content: bytes) -> None:
+def test_file_that_is_not_an_array_is_refused(copy: Path, content: bytes) -> None:
     (copy / "catalog" / "inputs.npy").write_bytes(content)
     agree(copy, "catalog/inputs.npy")
     with pytest.raises(LayoutError, match=r"catalog/inputs.npy: expected a .npy file of version 1.0"):
         open_bundle(copy)
 
 
-def test_bytes_behind_an_array(copy: Path) -> None:
+def test_bytes_after_an_array_are_refused(copy: Path) -> None:
     with (copy / "catalog" / "moods.npy").open("ab") as file:
         file.write(b"more")
     agree(copy, "catalog/moods.npy")
-    with pytest.raises(LayoutError, match="and no more"):
+    with pytest.raises(LayoutError, match="expected only "):
         open_bundle(copy)
 
 
 @pytest.mark.parametrize("kind", ["IDMap,Flat", "IVF4,SQ8", "HNSW8", "SQ8"])
-def test_an_index_of_another_kind(copy: Path, kind: str) -> None:
+def test_index_of_another_kind_is_refused(copy: Path, kind: str) -> None:
     vectors = np.random.default_rng(0).random((3000, 28), np.float32)
     index = faiss.index_factory(28, kind, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
@@ -115,7 +117,7 @@ def put_lists(
     metric: int = faiss.METRIC_INNER_PRODUCT,
     nprobe: int = 4,
 ) -> None:
-    """Put an index of inverted lists, of unit vectors under these ids, in place of the content's."""
+    """Replace the index of the content part by an IVF index of unit vectors with these ids."""
     vectors = np.random.default_rng(0).standard_normal((len(ids), 28)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.save(copy / "content" / "vectors.npy", vectors)
@@ -132,7 +134,7 @@ def put_lists(
     edit(copy, lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", nlist=16, nprobe=nprobe))
 
 
-def test_an_index_of_inverted_lists_is_read(copy: Path) -> None:
+def test_ivf_index_is_read(copy: Path) -> None:
     put_lists(copy, np.arange(3000))
     index = open_bundle(copy).index("content/index.faiss")
     rows, cosines = index.nearest(index.vectors(np.array([77]))[0], 5)
@@ -150,13 +152,13 @@ def test_an_index_of_inverted_lists_is_read(copy: Path) -> None:
         (np.arange(3000) - 1, "expected every row once"),
     ],
 )
-def test_rows_that_inverted_lists_have_twice_or_not(copy: Path, ids: np.ndarray, message: str) -> None:
+def test_ivf_index_with_repeated_or_missing_rows_is_refused(copy: Path, ids: np.ndarray, message: str) -> None:
     put_lists(copy, ids.astype(np.int64))
     with pytest.raises(LayoutError, match=message):
         open_bundle(copy)
 
 
-def test_other_lists_than_the_manifest_says(copy: Path) -> None:
+def test_ivf_index_that_differs_from_the_manifest_is_refused(copy: Path) -> None:
     put_lists(copy, np.arange(3000))
     edit(copy, lambda m: m["indexes"]["content/index.faiss"].update(nprobe=8))
     with pytest.raises(LayoutError, match=r"nlist=16, nprobe=8\), found .*nlist=16, nprobe=4\)"):
@@ -164,13 +166,13 @@ def test_other_lists_than_the_manifest_says(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("nprobe", [0, 17])
-def test_no_lists_or_more_than_there_are_to_search(copy: Path, nprobe: int) -> None:
+def test_invalid_nprobe_is_refused(copy: Path, nprobe: int) -> None:
     put_lists(copy, np.arange(3000), nprobe=nprobe)
-    with pytest.raises(BundleError, match="expected at most as many lists searched as there are"):
+    with pytest.raises(BundleError, match="expected 1 to nlist lists to search"):
         open_bundle(copy)
 
 
-def test_fewer_centroids_than_lists(copy: Path) -> None:
+def test_ivf_index_with_too_few_centroids_is_refused(copy: Path) -> None:
     centroids = faiss.IndexFlatIP(28)
     centroids.add(np.eye(28, dtype=np.float32)[:8])
     put_lists(copy, np.arange(3000), centroids)
@@ -178,8 +180,8 @@ def test_fewer_centroids_than_lists(copy: Path) -> None:
         open_bundle(copy)
 
 
-def test_centroids_in_a_graph(copy: Path) -> None:
-    """The links of a graph are followed wherever they point."""
+def test_hnsw_centroids_are_refused(copy: Path) -> None:
+    """FAISS follows the links of an HNSW graph without checks."""
     centroids = faiss.IndexHNSWFlat(28, 8, faiss.METRIC_INNER_PRODUCT)
     centroids.add(np.eye(28, dtype=np.float32)[:16])
     put_lists(copy, np.arange(3000), centroids)
@@ -187,13 +189,13 @@ def test_centroids_in_a_graph(copy: Path) -> None:
         open_bundle(copy)
 
 
-def test_an_index_that_measures_otherwise(copy: Path) -> None:
+def test_index_with_another_metric_is_refused(copy: Path) -> None:
     put_lists(copy, np.arange(3000), metric=faiss.METRIC_L2)
     with pytest.raises(LayoutError, match=r"index\.faiss: metric: expected 0, found 1"):
         open_bundle(copy)
 
 
-def test_a_centroid_that_is_no_number(copy: Path) -> None:
+def test_centroid_with_nan_is_refused(copy: Path) -> None:
     centroids = faiss.IndexFlatIP(28)
     centroids.add(np.full((16, 28), np.nan, np.float32))
     put_lists(copy, np.arange(3000), centroids)
@@ -201,7 +203,7 @@ def test_a_centroid_that_is_no_number(copy: Path) -> None:
         open_bundle(copy)
 
 
-def test_content_vectors_of_another_length(copy: Path) -> None:
+def test_content_vectors_of_another_length_are_refused(copy: Path) -> None:
     change_array(copy, "content/vectors.npy", lambda array: array.__imul__(2))
     with pytest.raises(LayoutError, match="content/vectors: expected vectors of length 1"):
         open_bundle(copy)
@@ -209,29 +211,29 @@ def test_content_vectors_of_another_length(copy: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"IxFI" + b"\xff" * 40])
 @pytest.mark.parametrize("name", ["mood/model.onnx", "content/index.faiss", "golden/cases.json"])
-def test_what_is_no_model(copy: Path, name: str, content: bytes) -> None:
+def test_file_of_another_kind_is_refused(copy: Path, name: str, content: bytes) -> None:
     (copy / name).write_bytes(content)
     agree(copy, name)
     with pytest.raises(LayoutError, match=name):
         Engine.open(copy)
 
 
-def test_a_graph_with_other_ports(copy: Path) -> None:
+def test_graph_with_other_ports_is_refused(copy: Path) -> None:
     (copy / "mood" / "model.onnx").write_bytes((copy / "ranker" / "model.onnx").read_bytes())
     agree(copy, "mood/model.onnx")
-    with pytest.raises(LayoutError, match=r"mood/model.onnx: .*graph: expected \['features'\] to be mapped"):
+    with pytest.raises(LayoutError, match=r"mood/model.onnx: .*graph: expected the inputs \['features'\]"):
         Engine.open(copy)
 
 
 @pytest.mark.parametrize("part", ["genre", "mood", "ranker"])
-def test_a_graph_that_answers_wrongly_is_caught_by_its_golden_cases(copy: Path, part: str) -> None:
-    """What a converter does that silently changes a model: every weight is a little off, all else is right."""
+def test_wrong_graph_fails_the_golden_cases(copy: Path, part: str) -> None:
+    """All weights differ a little, as after a wrong conversion without an error."""
     path = copy / part / "model.onnx"
     model = onnx.load(path)
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "target_weights":
-                attribute.floats[:] = [each * 1.5 for each in attribute.floats]
+                attribute.floats[:] = [item * 1.5 for item in attribute.floats]
     for initializer in model.graph.initializer:
         values = onnx.numpy_helper.to_array(initializer)
         if part != "genre" and values.ndim == 2:
@@ -239,9 +241,7 @@ def test_a_graph_that_answers_wrongly_is_caught_by_its_golden_cases(copy: Path, 
     path.write_bytes(model.SerializeToString())
     agree(copy, f"{part}/model.onnx")
     open_bundle(copy)
-    with pytest.raises(
-        GoldenError, match=rf"golden \w+ case \d+: {part}: expected the native models' answer to within"
-    ):
+    with pytest.raises(GoldenError, match=rf"golden \w+ case \d+: {part}: expected a difference of at most "):
         Engine.open(copy)
 
 
@@ -283,13 +283,13 @@ def change_golden(copy: Path, change: Callable[[dict], object]) -> None:
         (lambda g: g["recommend"][0]["expected"]["recommendations"][0].update(contributions={}), "recommend case 0"),
     ],
 )
-def test_golden_cases_that_prove_nothing(copy: Path, change: Callable[[dict], object], message: str) -> None:
+def test_too_weak_golden_cases_are_refused(copy: Path, change: Callable[[dict], object], message: str) -> None:
     change_golden(copy, change)
     with pytest.raises(BundleError, match=message):
         Engine.open(copy)
 
 
-def test_golden_cases_of_any_size_are_not_read(copy: Path) -> None:
+def test_too_large_golden_cases_are_refused(copy: Path) -> None:
     with (copy / "golden" / "cases.json").open("ab") as file:
         file.write(b" " * 2**24)
     agree(copy, "golden/cases.json")

@@ -1,4 +1,4 @@
-"""Files that are not as the manifest lists them: each is refused by its own error, before anything is parsed."""
+"""Files that differ from the manifest are refused with specific errors, before they are parsed."""
 
 import os
 from pathlib import Path
@@ -61,20 +61,20 @@ def test_an_extra_file(copy: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [".gitattributes", ".git/HEAD", "lost+found/", ".DS_Store", "README.md"])
-def test_what_other_tools_leave_is_refused_with_what_to_do(copy: Path, name: str) -> None:
+def test_files_of_other_tools_are_refused_with_a_hint(copy: Path, name: str) -> None:
     path = copy / name
     path.parent.mkdir(exist_ok=True)
     if name.endswith("/"):
         path.mkdir()
     else:
         path.touch()
-    with pytest.raises(ExtraFileError, match=r"found this one; remove it, or give the bundle a folder"):
+    with pytest.raises(ExtraFileError, match=r"found this one; remove it, or move the bundle to a folder"):
         open_bundle(copy)
 
 
-def test_a_snapshot_of_links_is_refused_with_what_to_do(copy: Path, tmp_path: Path) -> None:
-    """As the cache of a model hub keeps it: every file a link to a blob."""
-    for file in [each for each in copy.rglob("*") if each.is_file()]:
+def test_bundle_of_links_is_refused_with_a_hint(copy: Path, tmp_path: Path) -> None:
+    """All files are links to blobs, as in the cache of a model hub."""
+    for file in [item for item in copy.rglob("*") if item.is_file()]:
         link = tmp_path / "snapshot" / file.relative_to(copy)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(file)
@@ -88,7 +88,7 @@ def test_a_snapshot_of_links_is_refused_with_what_to_do(copy: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "signature.json", "mood/model.onnx"])
-def test_a_pipe_is_not_waited_for(copy: Path, name: str) -> None:
+def test_pipe_does_not_block(copy: Path, name: str) -> None:
     (copy / name).unlink(missing_ok=True)
     os.mkfifo(copy / name)
     with pytest.raises(FileKindError, match=f"{name}: expected a plain file, found a folder, pipe or device"):
@@ -127,7 +127,7 @@ def test_a_manifest_that_is_a_link(copy: Path, tmp_path: Path) -> None:
         open_bundle(copy)
 
 
-def test_what_is_no_bundle_at_all(tmp_path: Path) -> None:
+def test_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected a bundle folder or file, found nothing"):
         open_bundle(tmp_path / "none")
     with pytest.raises(MissingFileError, match=r"manifest.json: expected a file, found nothing"):
@@ -170,7 +170,7 @@ def test_a_packed_file_cut_within_its_head(packed: Path) -> None:
             open_bundle(packed)
 
 
-def test_something_hidden_between_the_files_of_a_packed_one(packed: Path) -> None:
+def test_bytes_between_the_files_of_a_packed_bundle_are_refused(packed: Path) -> None:
     bundle = open_bundle(packed)
     head = 24 + len(bundle.container.manifest)
     assert head % ALIGNMENT
@@ -179,7 +179,7 @@ def test_something_hidden_between_the_files_of_a_packed_one(packed: Path) -> Non
         open_bundle(packed)
 
 
-def test_a_packed_file_of_absurd_lengths(packed: Path) -> None:
+def test_packed_file_with_huge_lengths_is_refused(packed: Path) -> None:
     content = bytearray(packed.read_bytes())
     content[8:16] = b"\xff" * 8
     packed.write_bytes(content)
@@ -187,6 +187,6 @@ def test_a_packed_file_of_absurd_lengths(packed: Path) -> None:
         open_bundle(packed)
 
 
-def test_packing_writes_over_nothing(demo_bundle: Path, packed: Path) -> None:
+def test_pack_does_not_overwrite(demo_bundle: Path, packed: Path) -> None:
     with pytest.raises(OutputError, match="expected a free name"):
         open_bundle(demo_bundle).pack(packed)

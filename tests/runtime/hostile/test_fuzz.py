@@ -1,4 +1,4 @@
-"""A thousand bundles with the right hashes and hostile content: refused, or answering well; see tests/fuzz."""
+"""A thousand bundles with right hashes and hostile content are refused or harmless; see tests/fuzz."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ PARTS = [(base, seed) for base in ("flat", "ivf") for seed in (0, 1_000_000)]
 
 @pytest.mark.parametrize(("base", "seed"), PARTS)
 def test_hostile_bundles_are_refused_or_harmless(base: str, seed: int) -> None:
-    """In a process of its own, since it forks: the one of the tests may have threads."""
+    """Run in a separate process, as it forks, and the process of the tests may have threads."""
     count = MUTATIONS // len(PARTS)
     command = [sys.executable, "-m", "tests.fuzz", "--bundle", base, "--seed", str(seed), "--count", str(count)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

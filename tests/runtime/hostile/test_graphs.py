@@ -1,4 +1,4 @@
-"""ONNX graphs with the right hash that would read files, loop, or take any amount of memory: refused in their bytes."""
+"""ONNX graphs with the right hash that would read files, loop or take much memory are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from musix_runtime import Engine
-from musix_runtime.bundle import onnx_check
+from musix_runtime.bundle import onnx_check, tree_check
+from musix_runtime.bundle.onnx_operators import OPERATORS
 from musix_runtime.errors import BundleError, LayoutError
 from tests.runtime.hostile.build import agree
 
@@ -25,7 +26,7 @@ def mood(demo_bundle: Path) -> bytes:
 
 
 def external(tensor: TensorProto, location: str = "secret.key") -> TensorProto:
-    """The tensor, with its numbers in another file."""
+    """Move the values of a tensor to another file."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
@@ -76,7 +77,7 @@ def more_nodes_than_allowed(model: onnx.ModelProto) -> None:
 
 
 def numbers_without_bound(model: onnx.ModelProto) -> None:
-    """A column by a row of constants, which ONNX Runtime would compute while it loads."""
+    """Multiply a column by a row of constants, which ONNX Runtime would compute while loading."""
     column, row = floats(100_000, 1), floats(1, 100_000)
     column.name, row.name = "column", "row"
     model.graph.initializer.extend([column, row])
@@ -84,7 +85,7 @@ def numbers_without_bound(model: onnx.ModelProto) -> None:
 
 
 def products_of_the_batch(model: onnx.ModelProto) -> None:
-    """Each row by each other one: the memory grows with the square of the batch."""
+    """Multiply all rows with each other, so that memory grows with the square of the batch."""
     model.graph.node.append(helper.make_node("Gemm", ["features", "features"], ["added"], transB=1))
 
 
@@ -143,15 +144,15 @@ def test_exported_graph_passes(mood: bytes) -> None:
 
 
 @pytest.mark.parametrize("extra", [b"\x38\x01", b"\xa0\x01\x01", b"\x0b", b"\x3a", b"\x3a\x00", b"\xff" * 11])
-def test_bytes_behind_the_model_are_refused(mood: bytes, extra: bytes) -> None:
+def test_bytes_after_the_model_are_refused(mood: bytes, extra: bytes) -> None:
     with pytest.raises(ValueError, match="expected"):
         onnx_check.check(mood + extra, INPUTS, OUTPUTS)
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_any_change_is_read_as_onnx_reads_it_or_refused(data: st.DataObject, mood: bytes) -> None:
-    """What passes is a model whose graph has only what was checked, by protobuf's own parser."""
+def test_accepted_changes_are_read_like_onnx_reads_them(data: st.DataObject, mood: bytes) -> None:
+    """For protobuf's own parser, an accepted model has only what was checked."""
     changed = bytearray(mood)
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(mood) - 1))
@@ -163,11 +164,11 @@ def test_any_change_is_read_as_onnx_reads_it_or_refused(data: st.DataObject, moo
     model = onnx.load_from_string(bytes(changed))
     assert not model.functions
     assert not [tensor for tensor in model.graph.initializer if tensor.external_data or tensor.data_location]
-    assert {(node.domain, node.op_type) for node in model.graph.node} <= set(onnx_check.OPERATORS)
+    assert {(node.domain, node.op_type) for node in model.graph.node} <= set(OPERATORS)
 
 
 def trees(**changes: object) -> dict[str, object]:
-    """One tree: a root and two leaves, of one weight each."""
+    """Return the attributes of a tree with a root and two leaves, one weight each, and some changes."""
     ids = np.array([0, 0, 0])
     attributes = {
         "n_targets": 1,
@@ -187,8 +188,8 @@ def trees(**changes: object) -> dict[str, object]:
     return attributes | changes
 
 
-def test_a_whole_tree_passes() -> None:
-    assert onnx_check.tree_check.operations_per_row(trees(), 4) == 2
+def test_complete_tree_passes() -> None:
+    assert tree_check.operations_per_row(trees(), 4) == 2
 
 
 @pytest.mark.parametrize(
@@ -213,11 +214,11 @@ def test_a_whole_tree_passes() -> None:
 )
 def test_broken_tree_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="TreeEnsembleRegressor: expected"):
-        onnx_check.tree_check.operations_per_row(trees(**changes), 4)
+        tree_check.operations_per_row(trees(**changes), 4)
 
 
 def test_a_very_deep_tree_is_refused() -> None:
-    """Every branch has a leaf and the next branch."""
+    """The children of each branch are a leaf and the next branch."""
     size = 2 * 100 + 1
     nodes = np.arange(size)
     branch = (nodes % 2 == 0) & (nodes < size - 1)
@@ -226,21 +227,21 @@ def test_a_very_deep_tree_is_refused() -> None:
         "nodes_nodeids": nodes,
         "nodes_featureids": np.zeros(size, np.int64),
         "nodes_values": np.zeros(size, np.float32),
-        "nodes_modes": [b"BRANCH_LT" if each else b"LEAF" for each in branch],
+        "nodes_modes": [b"BRANCH_LT" if item else b"LEAF" for item in branch],
         "nodes_truenodeids": np.where(branch, nodes + 1, 0),
         "nodes_falsenodeids": np.where(branch, nodes + 2, 0),
         "nodes_missing_value_tracks_true": np.zeros(size, np.int64),
     }
     with pytest.raises(ValueError, match="a depth of at most 64"):
-        onnx_check.tree_check.operations_per_row(trees(**deep), 4)
+        tree_check.operations_per_row(trees(**deep), 4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_graph_that_gives_no_number_is_refused_at_load(copy: Path, value: float) -> None:
+def test_graph_with_nan_output_is_refused(copy: Path, value: float) -> None:
     model = onnx.load(copy / "ranker/model.onnx")
     (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "network.layers.4.bias")
     bias.raw_data = np.array([value], np.float32).tobytes()
     (copy / "ranker/model.onnx").write_bytes(model.SerializeToString())
     agree(copy, "ranker/model.onnx")
-    with pytest.raises(BundleError, match=r"score: expected numbers in 0\.\.1|expected the native models' answer"):
+    with pytest.raises(BundleError, match=r"score: expected numbers in 0\.\.1|expected a difference of at most"):
         Engine.open(copy)

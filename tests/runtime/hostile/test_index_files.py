@@ -1,4 +1,4 @@
-"""FAISS files with one count changed: refused in their bytes, before FAISS makes room for what they claim."""
+"""FAISS files with a changed count are refused before FAISS allocates memory for them."""
 
 import struct
 
@@ -65,18 +65,18 @@ IVF = {
 
 
 @pytest.mark.parametrize(("kind", "name"), [*(("flat", name) for name in FLAT), *(("ivf", name) for name in IVF)])
-def test_every_number_that_faiss_believes_is_checked(kind: str, name: str) -> None:
+def test_all_counts_of_faiss_files_are_checked(kind: str, name: str) -> None:
     content = bytearray(flat() if kind == "flat" else ivf())
     place, form = (FLAT if kind == "flat" else IVF)[name]
-    (found,) = struct.unpack_from(form, content, place)
-    for value in (found + 1, 50_000_000, 2**63 - 1):
+    (result,) = struct.unpack_from(form, content, place)
+    for value in (result + 1, 50_000_000, 2**63 - 1):
         struct.pack_into(form, content, place, value % 2 ** (8 * struct.calcsize(form) - (form != "<B")))
         with pytest.raises(ValueError, match="expected"):
             check(bytes(content), kind, 0 if kind == "flat" else NLIST)
 
 
 @pytest.mark.parametrize(("kind", "content"), [("flat", flat()), ("ivf", ivf())])
-def test_a_file_cut_or_with_more_behind_it_is_refused(kind: str, content: bytes) -> None:
+def test_truncated_or_extended_file_is_refused(kind: str, content: bytes) -> None:
     for changed in (*(content[:end] for end in (0, 3, 10, 60, len(content) - 1)), content + b"\0"):
         with pytest.raises(ValueError, match="expected"):
             check(changed, kind, NLIST if kind == "ivf" else 0)
@@ -102,5 +102,5 @@ def test_sizes_of_lists_must_add_up() -> None:
     for changes in ({0: 50_000_000}, {0: 2**63, 1: 2**63}, {0: int(sizes[0]) + 1}):
         for i, size in changes.items():
             sizes[i] = size
-        with pytest.raises(ValueError, match="sizes: expected 3,000 vectors in all"):
+        with pytest.raises(ValueError, match="sizes: expected 3,000 vectors in total"):
             check(content[:place] + sizes.tobytes() + content[place + 8 * NLIST :], "ivf")

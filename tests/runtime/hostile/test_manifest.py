@@ -1,4 +1,4 @@
-"""Manifests that do not fit: refused by key, before any file is opened."""
+"""Wrong manifests are refused with their key, before any file is opened."""
 
 import json
 from collections.abc import Callable
@@ -14,15 +14,19 @@ from tests.conftest import ROOT
 from tests.runtime.hostile.build import edit, read_manifest
 
 CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
-    (lambda m: m.update(format_version=4), FormatVersionError, "this runtime reads version 5, found 4"),
+    (
+        lambda m: m.update(format_version=4),
+        FormatVersionError,
+        "format_version: expected 5, found 4; read the bundle with",
+    ),
     (lambda m: m.update(format="zip"), ManifestError, "expected 'musix-bundle', found 'zip'"),
     (lambda m: m.update(surprise=1), ManifestError, "unknown field `surprise`"),
     (lambda m: m.update(name="a\r\nX-Evil: 1"), ManifestError, r"name"),
     (lambda m: m.update(name="../up"), ManifestError, r"name"),
     (lambda m: m.update(version="1.0"), ManifestError, r"version"),
-    (lambda m: m["files"].pop("mood/model.onnx"), ManifestError, r"lacks \['mood/model.onnx'\]"),
-    (lambda m: m["files"].update({"../x": m["files"]["mood/model.onnx"]}), ManifestError, r"unknown \['../x'\]"),
-    (lambda m: m["files"].update({"/etc/x": m["files"]["mood/model.onnx"]}), ManifestError, r"unknown \['/etc/x'\]"),
+    (lambda m: m["files"].pop("mood/model.onnx"), ManifestError, r"found \['mood/model.onnx'\] missing"),
+    (lambda m: m["files"].update({"../x": m["files"]["mood/model.onnx"]}), ManifestError, r"\['../x'\] unknown"),
+    (lambda m: m["files"].update({"/etc/x": m["files"]["mood/model.onnx"]}), ManifestError, r"\['/etc/x'\] unknown"),
     (lambda m: m["files"].update({"Mood/Model.onnx": m["files"]["mood/model.onnx"]}), ManifestError, "unknown"),
     (lambda m: m["files"]["mood/model.onnx"].update(bytes=-1), ManifestError, "bytes"),
     (lambda m: m["files"]["mood/model.onnx"].update(sha256="0" * 63), ManifestError, "sha256"),
@@ -49,13 +53,13 @@ CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
     (
         lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", nlist=4, nprobe=5),
         ManifestError,
-        "lists searched",
+        "lists to search",
     ),
 ]
 
 
 @pytest.mark.parametrize(("change", "error", "message"), CASES)
-def test_a_manifest_that_does_not_fit(
+def test_wrong_manifest_is_refused(
     copy: Path, change: Callable[[dict], object], error: type[BundleError], message: str
 ) -> None:
     edit(copy, change)
@@ -64,33 +68,33 @@ def test_a_manifest_that_does_not_fit(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b'{"a":' * 50_000, b"\0" * 100])
-def test_a_manifest_that_is_no_manifest(copy: Path, content: bytes) -> None:
+def test_file_that_is_not_a_manifest_is_refused(copy: Path, content: bytes) -> None:
     (copy / "manifest.json").write_bytes(content)
     with pytest.raises(ManifestError):
         open_bundle(copy)
 
 
-def test_a_manifest_of_200_mb_is_not_even_read(copy: Path) -> None:
+def test_huge_manifest_is_not_read(copy: Path) -> None:
     with (copy / "manifest.json").open("r+b") as file:
         file.truncate(200 * 2**20)
     with pytest.raises(ManifestError, match=r"expected at most 2,097,152 bytes, found 209,715,200"):
         open_bundle(copy)
 
 
-def test_the_same_json_in_another_form(copy: Path) -> None:
+def test_manifest_in_another_form_is_refused(copy: Path) -> None:
     (copy / "manifest.json").write_text(json.dumps(read_manifest(copy)))
     with pytest.raises(ManifestError, match="expected the canonical form"):
         open_bundle(copy)
 
 
-def test_a_key_that_comes_twice(copy: Path) -> None:
+def test_manifest_with_a_repeated_key_is_refused(copy: Path) -> None:
     content = (copy / "manifest.json").read_bytes()
     (copy / "manifest.json").write_bytes(content.replace(b'"name": "demo"', b'"name": "other",\n  "name": "demo"'))
     with pytest.raises(ManifestError, match="expected the canonical form"):
         open_bundle(copy)
 
 
-def test_the_schema_is_the_shipped_one_and_real_manifests_meet_it(demo_bundle: Path) -> None:
+def test_manifest_matches_the_shipped_schema(demo_bundle: Path) -> None:
     shipped = json.loads((ROOT / "bundles" / "manifest.schema.json").read_bytes())
     assert shipped == json.loads(schema())
     jsonschema.validate(read_manifest(demo_bundle), shipped)

@@ -1,4 +1,4 @@
-"""Random bytes changed anywhere in a bundle: every change is refused, or provably harmless. No crash, no hang."""
+"""Random changes of bytes in a bundle are refused, or harmless. No crash, no hang."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ MUTATIONS = 2000
 
 
 def mutations(path: Path, count: int, rng: np.random.Generator):
-    """Overwrite 1 to 8 bytes at a random place with others, `count` times, each time anew."""
+    """Yield `count` mutations, each of which overwrites 1 to 8 bytes at a random position."""
     content = path.read_bytes()
     for _ in range(count):
         start = int(rng.integers(len(content)))
@@ -33,7 +33,7 @@ def mutations(path: Path, count: int, rng: np.random.Generator):
 
 
 def refused_or_harmless(bundle: Path, good: Bundle, what: str) -> bool:
-    """True when refused. When not, it must call itself another bundle and still answer like the native models."""
+    """Return whether the bundle is refused. Otherwise it must have another digest and the same answers."""
     try:
         engine = Engine.open(bundle)
     except BundleError:
@@ -45,7 +45,7 @@ def refused_or_harmless(bundle: Path, good: Bundle, what: str) -> bool:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mutated_bundles(demo_bundle: Path, tmp_path: Path, seed: int) -> None:
-    """A quarter of the mutations each, half of them in the manifest, where a hash does not end it at once."""
+    """Each has a quarter of the mutations, half of them in the manifest, which no hash protects."""
     good = open_bundle(demo_bundle)
     folder = Path(shutil.copytree(demo_bundle, tmp_path / "demo"))
     good.pack(tmp_path / "demo.musix")

@@ -1,4 +1,4 @@
-"""An answer is the same, byte for byte, whichever other requests are answered beside it."""
+"""Answers do not depend on the other requests in a batch."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def engine_of_lists(demo_run: Run, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def drawn(engine: Engine, count: int) -> list[RecommendRequest]:
-    """Requests that reach every way of meeting a user, some much larger than others."""
+    """Return requests of all kinds of users, some much larger than others."""
     rng = np.random.default_rng(11)
     ids = [key.decode() for key in engine.catalog.ids.sorted.tolist()]
 
@@ -43,25 +43,25 @@ def drawn(engine: Engine, count: int) -> list[RecommendRequest]:
 
 def encoded(engine: Engine, requests: list[RecommendRequest]) -> list[bytes]:
     answers = engine.recommend_batch(requests)
-    return [msgspec.json.encode(msgspec.structs.replace(each, generated_at="")) for each in answers]
+    return [msgspec.json.encode(msgspec.structs.replace(item, generated_at="")) for item in answers]
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_answers_do_not_depend_on_the_batch(kind: str, engine: Engine, engine_of_lists: Engine) -> None:
     asked = engine if kind == "flat" else engine_of_lists
-    assert {each.kind for each in asked.bundle.manifest.indexes.values()} == {kind}
+    assert {item.kind for item in asked.bundle.manifest.indexes.values()} == {kind}
     requests = drawn(asked, 160)
-    alone = [encoded(asked, [each])[0] for each in requests]
+    alone = [encoded(asked, [item])[0] for item in requests]
     for size in (2, 3, 9, 16, 160):
         order = np.random.default_rng(size).permutation(len(requests)).tolist()
         for start in range(0, len(order), size):
             few = order[start : start + size]
-            found = encoded(asked, [requests[i] for i in few])
-            assert found == [alone[i] for i in few]
+            result = encoded(asked, [requests[i] for i in few])
+            assert result == [alone[i] for i in few]
 
 
-def test_every_answer_is_told_how_the_time_divides(engine: Engine) -> None:
+def test_batch_timers_have_all_stages(engine: Engine) -> None:
     stages = [StageTimer(), StageTimer()]
     engine.recommend_batch([RecommendRequest(user_id="nobody"), RecommendRequest(user_id="listener-001")], stages)
-    assert [tuple(each.seconds) for each in stages] == [RECOMMEND_STAGES, RECOMMEND_STAGES]
+    assert [tuple(item.seconds) for item in stages] == [RECOMMEND_STAGES, RECOMMEND_STAGES]
     assert engine.recommend_batch([]) == []

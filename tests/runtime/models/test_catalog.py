@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from musix_runtime import ClassifyRequest, Engine, RecommendRequest, SimilarRequest
-from musix_runtime.models.catalog import bare
+from musix_runtime.models.catalog import strip_uri
 
 TRACK = "simulated0000000000001"
 LINKS = [
@@ -19,17 +19,17 @@ LINKS = [
 
 
 @pytest.mark.parametrize("link", LINKS)
-def test_a_link_or_uri_may_stand_wherever_an_id_may(engine: Engine, link: str) -> None:
-    assert bare(link) == TRACK
+def test_links_and_uris_are_accepted_as_track_ids(engine: Engine, link: str) -> None:
+    assert strip_uri(link) == TRACK
     assert engine.similar(SimilarRequest(track_id=link)) == engine.similar(SimilarRequest(track_id=TRACK))
     assert engine.classify(ClassifyRequest(track_id=link)).genres == engine.classify(ClassifyRequest(TRACK)).genres
     for field in ("current_track_id", "history", "exclude_ids"):
         linked, plain = (
-            engine.recommend(RecommendRequest(user_id="x", limit=50, **{field: each if field[0] == "c" else [each]}))
-            for each in (link, TRACK)
+            engine.recommend(RecommendRequest(user_id="x", limit=50, **{field: item if field[0] == "c" else [item]}))
+            for item in (link, TRACK)
         )
         assert linked.recommendations == plain.recommendations
-        assert TRACK not in [each.id for each in linked.recommendations]
+        assert TRACK not in [item.id for item in linked.recommendations]
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_a_link_or_uri_may_stand_wherever_an_id_may(engine: Engine, link: str) -
         f"see https://open.spotify.com/track/{TRACK}",
     ],
 )
-def test_any_other_text_is_an_id_as_it_stands(text: str) -> None:
-    assert bare(text) == text
+def test_other_texts_are_unchanged_ids(text: str) -> None:
+    assert strip_uri(text) == text
 
 
-def test_a_recording_is_named_by_each_of_its_ids(engine: Engine) -> None:
+def test_recording_is_found_by_each_of_its_ids(engine: Engine) -> None:
     catalog = engine.catalog
     every = np.arange(len(catalog))
-    ids = [each.decode() for each in catalog.ids.sorted.tolist()]
+    ids = [item.decode() for item in catalog.ids.sorted.tolist()]
     rows = catalog.id_rows.tolist()
     assert len(ids) > len(catalog)  # some have a second id
     for start in range(0, len(ids), 60):
@@ -63,15 +63,15 @@ def test_a_recording_is_named_by_each_of_its_ids(engine: Engine) -> None:
     assert not catalog.has_any_id(every, {"nobody", ""}).any()
 
 
-def test_thousands_of_excluded_ids_are_kept_out_under_any_of_their_ids(engine: Engine) -> None:
-    ids = [each.decode() for each in engine.catalog.ids.sorted.tolist()]
+def test_many_excluded_ids_match_all_ids_of_a_recording(engine: Engine) -> None:
+    ids = [item.decode() for item in engine.catalog.ids.sorted.tolist()]
     kept = set(engine.catalog.id_rows[:40].tolist())
     out = [
-        f"spotify:track:{each}"
-        for each, row in zip(ids, engine.catalog.id_rows.tolist(), strict=True)
+        f"spotify:track:{item}"
+        for item, row in zip(ids, engine.catalog.id_rows.tolist(), strict=True)
         if row not in kept
     ]
     answer = engine.recommend(RecommendRequest(user_id="listener-001", limit=50, exclude_ids=out[:10_000]))
-    found = engine.catalog.rows([each.id for each in answer.recommendations]).tolist()
+    result = engine.catalog.rows([item.id for item in answer.recommendations]).tolist()
     heard = engine.retriever.collab.history(engine.retriever.collab.listeners.find_one("listener-001")).tolist()
-    assert set(found) == kept - set(heard)
+    assert set(result) == kept - set(heard)

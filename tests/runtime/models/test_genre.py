@@ -8,10 +8,10 @@ from musix_runtime.models.genre import (
     MAX_BATCH_TEXT,
     MAX_TRACK_TEXT,
     artist_key,
-    name_grams,
-    spelt,
+    artist_ngrams,
+    ngram_logits,
     text_length,
-    title_grams,
+    title_ngrams,
 )
 from musix_runtime.schemas import AudioFeatures
 from tests.runtime.test_schemas import FEATURES
@@ -36,7 +36,7 @@ def test_artist_key(name: str, key: str) -> None:
     assert artist_key(name) == key
 
 
-def test_known_artists_are_averaged_and_unknown_ones_ignored(engine: Engine) -> None:
+def test_known_artists_are_averaged_and_unknown_artists_ignored(engine: Engine) -> None:
     first, second = "Simulated Artist 0001", "Simulated Artist 0002"
     texts = engine.genre.text_inputs([[first, second, "nobody"], [first], ["nobody"], []], [""] * 4)
     mean, case = texts["artist"], texts["case"]
@@ -49,8 +49,8 @@ def test_known_artists_are_averaged_and_unknown_ones_ignored(engine: Engine) -> 
     assert (mean[3] == engine.genre.factors[0]).all()
 
 
-def test_the_artist_sways_the_genre(engine: Engine) -> None:
-    """A sound is heard more as the family of the artist it comes with; artists have the families in order."""
+def test_artist_changes_the_genre_confidence(engine: Engine) -> None:
+    """The artist raises the confidence of its family. The artists have the families in order."""
 
     def confidence(artist: str) -> np.ndarray:
         inputs = np.full((1, 15), np.nan, np.float32)
@@ -61,15 +61,15 @@ def test_the_artist_sways_the_genre(engine: Engine) -> None:
         assert confidence(f"Simulated Artist {family:04d}")[family] > confidence("Nobody")[family]
 
 
-def test_what_names_say_is_the_mean_of_the_weights_of_their_known_letters() -> None:
+def test_ngram_logits_are_the_mean_over_names() -> None:
     grams = Keys(np.array(sorted([b" a", b"a ", b" ab ", b"b", b"c"])))
     weights = np.arange(10, dtype=np.float32).reshape(5, 2)  # in the order: " a", " ab ", "a ", "b", "c"
     runs = [" a", " ab", " ab ", "a", "ab", "ab ", "b", "b "]
-    assert name_grams("The Ab") == [*runs[:3], "^1", "^words 2", *runs[3:]]
+    assert artist_ngrams("The Ab") == [*runs[:3], "^1", "^words 2", *runs[3:]]
     ab = (weights[0] + weights[1] + weights[3]) / np.sqrt(np.float32(3))
 
     def said(*names: str) -> np.ndarray:
-        return spelt(grams, weights, [name_grams(name) for name in names])
+        return ngram_logits(grams, weights, [artist_ngrams(name) for name in names])
 
     np.testing.assert_allclose(said("The Ab"), ab, rtol=1e-6)
     np.testing.assert_allclose(said("AB", "c", "xyz"), (ab + weights[4]) / 2, rtol=1e-6)
@@ -77,9 +77,9 @@ def test_what_names_say_is_the_mean_of_the_weights_of_their_known_letters() -> N
     assert said().tolist() == [0, 0]
 
 
-def test_letters_of_a_title_are_not_those_of_a_name() -> None:
+def test_title_ngrams_have_a_prefix() -> None:
     runs = ["# a", "# a ", "# b", "# b ", "#a", "#a ", "#b", "#b "]
-    assert title_grams("A-b") == [*runs[:4], "#^-", "#^0", "#^words 1", *runs[4:]]
+    assert title_ngrams("A-b") == [*runs[:4], "#^-", "#^0", "#^words 1", *runs[4:]]
 
 
 @pytest.mark.parametrize(
@@ -95,15 +95,15 @@ def test_letters_of_a_title_are_not_those_of_a_name() -> None:
         (" ", set()),
     ],
 )
-def test_how_a_name_is_written_is_told_beside_its_letters(name: str, marks: set[str]) -> None:
-    assert {gram.removeprefix("^") for gram in name_grams(name) if gram.startswith("^")} == marks
+def test_artist_ngrams_have_style_tokens(name: str, marks: set[str]) -> None:
+    assert {gram.removeprefix("^") for gram in artist_ngrams(name) if gram.startswith("^")} == marks
 
 
-def test_a_title_is_read_where_no_artist_is_known(engine: Engine) -> None:
+def test_title_is_used_when_no_artist_is_known(engine: Engine) -> None:
     genre, known, title = engine.genre, ["Simulated Artist 0001"], "Simulated Song 01325"
     texts = genre.text_inputs([known, ["nobody"], [], ["nobody"], ["nobody"]], [title, title, title, "", "林檎"])
     assert texts["case"].ravel().tolist() == [1, 2, 2, 0, 0]
-    said = spelt(genre.grams, genre.gram_weights, [title_grams(title)])
+    said = ngram_logits(genre.grams, genre.gram_weights, [title_ngrams(title)])
     np.testing.assert_array_equal(texts["title"], [0 * said, said, said, 0 * said, 0 * said])
     assert (texts["artist"][2] == genre.factors[0]).all()
 
@@ -112,12 +112,12 @@ def test_a_title_is_read_where_no_artist_is_known(engine: Engine) -> None:
     ("text", "length"),
     [("Air", 3), ("", 0), ("Björk", 5), ("Beyonce\u0301", 8), ("\ufdfa" * 10, 180), ("&#xFDFA;" * 10, 180), ("&&", 7)],
 )
-def test_the_length_of_a_text_is_that_before_or_after_it_is_made_comparable(text: str, length: int) -> None:
+def test_text_length_is_the_larger_one_before_and_after_normalization(text: str, length: int) -> None:
     assert text_length([text]) == length
 
 
 @pytest.mark.parametrize("text", ["a" * 750, "\ufdfa" * 43, "&#xFDFA;" * 43, "& " * 300])
-def test_artists_and_name_of_a_track_have_a_length_in_all(engine: Engine, text: str) -> None:
+def test_texts_of_a_track_have_a_total_limit(engine: Engine, text: str) -> None:
     request = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), artists=[text, text], name=text)
     with pytest.raises(RequestError, match=f"^artists: expected at most {MAX_TRACK_TEXT:,} characters in all artists"):
         engine.classify(request)
@@ -125,14 +125,14 @@ def test_artists_and_name_of_a_track_have_a_length_in_all(engine: Engine, text: 
         engine.classify_batch([ClassifyRequest(track_id="simulated0000000000001"), request])
 
 
-def test_the_texts_of_a_batch_have_a_length_in_all(engine: Engine) -> None:
+def test_texts_of_a_batch_have_a_total_limit(engine: Engine) -> None:
     request = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), name="a" * 1000)
     with pytest.raises(RequestError, match=rf"^\$: expected at most {MAX_BATCH_TEXT:,} characters in all artists and"):
         engine.classify_batch([request] * 201)
 
 
-def test_the_duration_beside_the_audio_features_is_read(engine: Engine) -> None:
+def test_duration_in_audio_features_is_used(engine: Engine) -> None:
     beside = ClassifyRequest(audio_features=AudioFeatures(**FEATURES, duration_ms=60_000))
     apart = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), duration_ms=60_000)
-    inputs = [engine._inputs([each], ["trackId"])[0] for each in (beside, apart)]
+    inputs = [engine._inputs([item], ["trackId"])[0] for item in (beside, apart)]
     np.testing.assert_array_equal(*inputs)

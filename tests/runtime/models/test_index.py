@@ -19,25 +19,25 @@ def inverted_lists(vectors: np.ndarray, nlist: int, nprobe: int, coarse: faiss.I
 
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 250), st.integers(0, 9))
 @settings(max_examples=100, deadline=None)
-def test_all_vectors_are_searched_for_the_greatest_products(rows: int, width: int, count: int, seed: int) -> None:
+def test_flat_index_finds_the_largest_products(rows: int, width: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     matrix = rng.integers(-3, 4, (rows, width)).astype(np.float32)  # whole numbers: exact, and with many ties
     query = rng.integers(-3, 4, width).astype(np.float32)
-    found, products = Index(matrix).nearest(query, count)
+    result, products = Index(matrix).nearest(query, count)
     every = matrix @ query
     assert products.tolist() == np.sort(every)[::-1][:count].tolist()
-    assert len(set(found.tolist())) == len(found)
-    assert products.tolist() == every[found].tolist()
+    assert len(set(result.tolist())) == len(result)
+    assert products.tolist() == every[result].tolist()
 
 
-def test_a_vector_that_is_no_number_is_never_found() -> None:
+def test_vector_with_nan_is_never_found() -> None:
     matrix = np.eye(5, dtype=np.float32)
     matrix[2, 3] = np.nan
     assert sorted(Index(matrix).nearest(np.ones(5, np.float32), 5)[0]) == [0, 1, 3, 4]
 
 
 @pytest.mark.parametrize("width", [3, 28, 51])
-def test_the_lists_next_to_the_query_are_searched(width: int) -> None:
+def test_ivf_index_searches_the_nearest_lists(width: int) -> None:
     rng = np.random.default_rng(width)
     vectors = rng.standard_normal((3000, width)).astype(np.float32)
     file = faiss.serialize_index(inverted_lists(vectors, 70, 5))
@@ -50,7 +50,7 @@ def test_the_lists_next_to_the_query_are_searched(width: int) -> None:
         assert index.nearest(query, 10)[0].tolist() == best.tolist()
 
 
-def test_more_lists_are_searched_where_too_few_are_found() -> None:
+def test_ivf_index_searches_more_lists_when_results_are_missing() -> None:
     vectors = np.random.default_rng(0).standard_normal((3000, 9)).astype(np.float32)
     index = Index(vectors, inverted_lists(vectors, 64, 1))
     positions, products = index.nearest(vectors[5], 4000)
@@ -58,7 +58,7 @@ def test_more_lists_are_searched_where_too_few_are_found() -> None:
     assert (np.diff(products) <= 0).all()
 
 
-def test_queries_of_a_batch_find_what_each_finds_alone() -> None:
+def test_batch_search_equals_single_searches() -> None:
     rng = np.random.default_rng(1)
     vectors = rng.standard_normal((5000, 28)).astype(np.float32)
     for index in (Index(vectors), Index(vectors, inverted_lists(vectors, 64, 8))):
@@ -72,7 +72,7 @@ def test_queries_of_a_batch_find_what_each_finds_alone() -> None:
             assert (positions[i, count:] == ABSENT).all()
 
 
-def test_what_is_no_query_is_refused() -> None:
+def test_invalid_query_is_refused() -> None:
     index = Index(np.ones((4, 3), np.float32))
     for queries, counts in ((np.ones((1, 4)), [1]), (np.ones(3), [1]), (np.ones((2, 3)), [1])):
         with pytest.raises(ValueError, match="expected a count and 3 columns a query, found"):

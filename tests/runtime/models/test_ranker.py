@@ -13,7 +13,7 @@ CONTEXT = np.array([[10, np.nan]], np.float32)
 
 
 class Formula:
-    """A session whose score is a known formula of the components and of how much was heard."""
+    """A session whose score is a known formula of the components and the length of the history."""
 
     def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         a, b, c, d, e = np.moveaxis(feed["components"], -1, 0)
@@ -26,7 +26,7 @@ def features(components: np.ndarray, vectors: np.ndarray) -> CandidateFeatures:
     return CandidateFeatures(rows, np.ones(rows.shape, bool), vectors, components)
 
 
-def test_the_context_of_each_request_counts_for_its_own_candidates() -> None:
+def test_context_of_a_request_applies_to_its_candidates() -> None:
     components = np.full((2, 3, 5), 0.5, np.float32)
     context = np.array([[0, np.nan], [100, np.nan]], np.float32)
     scores = Ranker(Formula()).scores(components, context)
@@ -35,7 +35,7 @@ def test_the_context_of_each_request_counts_for_its_own_candidates() -> None:
 
 @given(npst.arrays(np.float32, (2, 7, 5), elements=st.floats(0, 1, width=32)))
 @settings(deadline=None)
-def test_base_and_values_sum_to_the_score(engine: Engine, components: np.ndarray) -> None:
+def test_base_and_shapley_values_sum_to_the_score(engine: Engine, components: np.ndarray) -> None:
     context = np.repeat(CONTEXT, 2, axis=0)
     base, values = engine.ranker.explain(components, context)
     np.testing.assert_allclose(base + values.sum(axis=2), engine.ranker.scores(components, context), atol=1.1e-6)
@@ -49,8 +49,8 @@ def test_scores_do_not_depend_on_the_batch(engine: Engine) -> None:
         assert engine.ranker.scores(components[i : i + 1], context[i : i + 1]).tolist() == [whole[i].tolist()]
 
 
-def test_two_alike_are_not_chosen_one_after_the_other() -> None:
-    """Two twins and one other: as diversity counts, the other comes before the second twin."""
+def test_similar_tracks_are_not_selected_in_succession() -> None:
+    """With two equal tracks and another one, diversity puts the other one second."""
     components = np.zeros((1, 3, 5), np.float32)
     components[..., 2], components[..., DIVERSITY] = [0.9, 0.8, 0.5], 1
     vectors = np.eye(28, dtype=np.float32)[[0, 0, 1]][None]
@@ -59,7 +59,7 @@ def test_two_alike_are_not_chosen_one_after_the_other() -> None:
     assert chosen[..., DIVERSITY].tolist() == [[1, 1, 0]]
 
 
-def test_ties_go_to_the_first_and_what_is_no_candidate_is_not_chosen() -> None:
+def test_ties_go_to_the_first_valid_candidate() -> None:
     components = np.full((1, 4, 5), 0.5, np.float32)
     every = features(components, np.eye(28, dtype=np.float32)[None, :4])
     positions, _ = Ranker(Formula()).select(every, CONTEXT, np.array([2]))

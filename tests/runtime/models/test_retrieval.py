@@ -15,8 +15,8 @@ NONE: Rows = np.empty(0, np.int64)
 
 
 def candidates(retriever: Retriever, user: User, content: Floats | None, excluded: Rows, limit: int) -> list[int]:
-    found = retriever.retrieve(retriever.query(user, content, excluded, limit))
-    return found.rows[found.valid].tolist()
+    result = retriever.retrieve(retriever.query(user, content, excluded, limit))
+    return result.rows[result.valid].tolist()
 
 
 def features(retriever: Retriever, user: User, content: Floats | None, rows: Rows) -> CandidateFeatures:
@@ -24,8 +24,8 @@ def features(retriever: Retriever, user: User, content: Floats | None, rows: Row
     return retriever.features(query, Candidates(rows[None], np.ones((1, len(rows)), bool), np.ones(1, np.float32)))
 
 
-def test_candidates_are_the_nearest_by_factors_and_by_content(engine: Engine) -> None:
-    """Against products with all vectors: the demo's indexes are exact."""
+def test_candidates_are_the_nearest_by_collab_and_content(engine: Engine) -> None:
+    """Compare with the products of all vectors: the indexes of the demo are exact."""
     retriever = engine.retriever
     collab, content = retriever.collab, retriever.content.index.matrix
     for number in range(0, 600, 40):
@@ -39,28 +39,28 @@ def test_candidates_are_the_nearest_by_factors_and_by_content(engine: Engine) ->
         assert candidates(retriever, user, query, heard, 10) == sorted(expected)
 
 
-def test_nobody_is_proposed_what_is_popular_but_for_the_excluded(engine: Engine) -> None:
+def test_unknown_user_gets_popular_tracks_except_excluded_ones(engine: Engine) -> None:
     popular = engine.retriever.popular
-    found = candidates(engine.retriever, ANONYMOUS, None, popular[:3].astype(np.int64), 10)
-    assert found == sorted(popular[3 : 3 + 2 * engine.retriever.serving.candidates].tolist())
+    result = candidates(engine.retriever, ANONYMOUS, None, popular[:3].astype(np.int64), 10)
+    assert result == sorted(popular[3 : 3 + 2 * engine.retriever.serving.candidates].tolist())
 
 
-def test_what_is_excluded_makes_room_for_others(engine: Engine) -> None:
+def test_excluded_tracks_are_replaced_by_others(engine: Engine) -> None:
     query = engine.retriever.content.vectors(np.array([5]))[0]
     ranked = np.argsort(-(engine.retriever.content.index.matrix @ query), kind="stable")
     for count in (0, 10, 100, 300, 1000, 2900):  # more than are found beside those asked for
-        found = candidates(engine.retriever, ANONYMOUS, query, ranked[:count], 10)
-        assert found == sorted(ranked[count : count + 50].tolist())
+        result = candidates(engine.retriever, ANONYMOUS, query, ranked[:count], 10)
+        assert result == sorted(ranked[count : count + 50].tolist())
 
 
-def test_an_excluded_row_that_there_is_not_excludes_nothing(engine: Engine) -> None:
+def test_unknown_excluded_row_has_no_effect(engine: Engine) -> None:
     query = engine.retriever.content.vectors(np.array([5]))[0]
     odd = np.array([-(10**12), -1, 10**12])
-    found = [candidates(engine.retriever, ANONYMOUS, query, rows, 10) for rows in (NONE, odd)]
-    assert found[0] == found[1]
+    result = [candidates(engine.retriever, ANONYMOUS, query, rows, 10) for rows in (NONE, odd)]
+    assert result[0] == result[1]
 
 
-def test_the_filter_allows_what_a_request_does_not_exclude() -> None:
+def test_filter_allows_tracks_that_are_not_excluded() -> None:
     rng = np.random.default_rng(0)
     for sizes in ([0, 0], [3, 0, 40], [500, 1], [30]):
         parts = [rng.integers(0, 1000, size) for size in sizes]
@@ -69,19 +69,19 @@ def test_the_filter_allows_what_a_request_does_not_exclude() -> None:
         assert allowed.tolist() == [(~np.isin(row, part)).tolist() for row, part in zip(rows, parts, strict=True)]
 
 
-def test_a_small_catalogue_is_filled_up_with_the_most_popular(engine: Engine) -> None:
+def test_small_catalogue_is_filled_up_with_popular_tracks(engine: Engine) -> None:
     retriever = engine.retriever
     free = np.arange(100, 140)
     excluded = np.setdiff1d(np.arange(len(engine.catalog)), free)
-    found = candidates(retriever, ANONYMOUS, None, excluded, 20)
+    result = candidates(retriever, ANONYMOUS, None, excluded, 20)
     popular = free[np.argsort(-retriever.popularity[free], kind="stable")]
     wanted = set(np.intersect1d(free, retriever.popular).tolist()) | set(popular[:20].tolist())
-    assert set(found) <= wanted
-    assert len(found) >= 20
+    assert set(result) <= wanted
+    assert len(result) >= 20
 
 
-def test_preference_follows_those_who_heard_the_same_and_less_the_family(engine: Engine) -> None:
-    """Rows 0 to 3 are heard together, 4 and 5 too; row 6 by nobody. Rows 0, 4 and 6 are of the family of the taste."""
+def test_preference_weighs_cooccurrence_above_family(engine: Engine) -> None:
+    """Rows 0 to 3 occur together, so do 4 and 5; row 6 has no plays. Rows 0, 4 and 6 are of the preferred family."""
     tastes = np.zeros((6, 2), np.float32)
     tastes[:4, 0], tastes[4:, 1] = 1 / 2, 1 / np.sqrt(2)
     few = Index(np.ones((6, engine.retriever.collab.track_mean.size), np.float32))
@@ -92,8 +92,8 @@ def test_preference_follows_those_who_heard_the_same_and_less_the_family(engine:
 
     def preference(*taste: int) -> list[float]:
         user = replace(ANONYMOUS, profile_items=np.array(taste, np.int64))
-        found = features(retriever, user, None, np.arange(7))
-        return found.components[0, :, COMPONENTS.index("preference")].tolist()
+        result = features(retriever, user, None, np.arange(7))
+        return result.components[0, :, COMPONENTS.index("preference")].tolist()
 
     assert preference(0) == pytest.approx([0.4, 0.25, 0.25, 0.25, 0.2, 0, 0.2])
     assert preference(0, 6) == preference(0)
@@ -101,7 +101,7 @@ def test_preference_follows_those_who_heard_the_same_and_less_the_family(engine:
     assert preference() == [0] * 7
 
 
-def test_the_first_component_is_popularity_where_nothing_is_known(engine: Engine) -> None:
+def test_first_component_is_popularity_for_an_unknown_user(engine: Engine) -> None:
     retriever, rows = engine.retriever, np.arange(50)
     vectors = retriever.content.vectors(rows)
     nothing = features(retriever, ANONYMOUS, None, rows)
@@ -113,19 +113,19 @@ def test_the_first_component_is_popularity_where_nothing_is_known(engine: Engine
     np.testing.assert_array_equal(near.vectors[0], vectors)
 
 
-def test_a_user_without_any_tracks_in_common_is_no_error(engine: Engine) -> None:
-    """A catalogue that nobody has heard."""
+def test_user_without_common_tracks(engine: Engine) -> None:
+    """Return a catalogue without plays."""
     collab = engine.retriever.collab
     nothing = replace(collab, rows=collab.rows[:0], index=Index(collab.index.matrix[:0]), tastes=collab.tastes[:0])
     retriever = replace(engine.retriever, collab=nothing)
     heard = np.array([1, 2, 3])
     query = retriever.query(User(collab.listener_factors[0], heard, heard), None, heard, 10)
-    found = retriever.retrieve(query)
-    assert found.valid.sum() == 10
-    assert not retriever.features(query, found).components[..., 0].any()
+    result = retriever.retrieve(query)
+    assert result.valid.sum() == 10
+    assert not retriever.features(query, result).components[..., 0].any()
 
 
-def test_the_best_by_the_blend_are_kept_in_the_given_order() -> None:
+def test_prefilter_keeps_the_best_by_blend_in_order() -> None:
     rng = np.random.default_rng(1)
     weights = np.array([0.5, 0.25, 0.125, 0.0625, 0.0625], np.float32)
     for n in range(1, 40):
@@ -133,17 +133,17 @@ def test_the_best_by_the_blend_are_kept_in_the_given_order() -> None:
         valid, rows = rng.random((3, n)) < 0.8, rng.integers(0, 999, (3, n))
         vectors = rng.random((3, n, 28), np.float32)
         sizes = rng.integers(1, 12, 3)
-        found = prefilter_by_blend(CandidateFeatures(rows, valid, vectors, components), weights, sizes)
+        result = prefilter_by_blend(CandidateFeatures(rows, valid, vectors, components), weights, sizes)
         for i in range(3):
             blend = components[i] @ weights
             order = sorted(np.flatnonzero(valid[i]).tolist(), key=lambda j: (-blend[j], j))
             kept = sorted(order[: sizes[i]])
-            assert found.rows[i, found.valid[i]].tolist() == rows[i, kept].tolist()
-            np.testing.assert_array_equal(found.vectors[i, found.valid[i]], vectors[i, kept])
-            np.testing.assert_array_equal(found.components[i, found.valid[i]], components[i, kept])
+            assert result.rows[i, result.valid[i]].tolist() == rows[i, kept].tolist()
+            np.testing.assert_array_equal(result.vectors[i, result.valid[i]], vectors[i, kept])
+            np.testing.assert_array_equal(result.components[i, result.valid[i]], components[i, kept])
 
 
-def test_serving_says_how_many_are_proposed(engine: Engine) -> None:
+def test_serving_settings_limit_the_candidates(engine: Engine) -> None:
     serving = msgspec.structs.replace(engine.retriever.serving, candidates=3)
     retriever = replace(engine.retriever, serving=serving)
     query = retriever.content.vectors(np.array([5]))[0]

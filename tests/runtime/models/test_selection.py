@@ -20,20 +20,20 @@ def test_diversity_is_one_minus_the_cosine_in_tenths(seed: int) -> None:
 
 
 def chosen_by_hand(scores: np.ndarray, diversity: np.ndarray, valid: np.ndarray, limit: int) -> list[tuple[int, int]]:
-    """Positions and diversities of one request's list, by the definition."""
-    levels, left, found = [10] * len(valid), np.flatnonzero(valid).tolist(), []
-    while left and len(found) < limit:
+    """Return positions and diversities of the list of one request, by definition."""
+    levels, left, result = [10] * len(valid), np.flatnonzero(valid).tolist(), []
+    while left and len(result) < limit:
         pick = min(left, key=lambda i: (-scores[i, levels[i]], i))
-        found.append((-scores[pick, levels[pick]], pick, levels[pick]))
+        result.append((-scores[pick, levels[pick]], pick, levels[pick]))
         left.remove(pick)
         for i in left:
             levels[i] = min(levels[i], diversity[pick, i])
-    return [(pick, level) for _, pick, level in sorted(found)]
+    return [(pick, level) for _, pick, level in sorted(result)]
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999))
 @settings(max_examples=200, deadline=None)
-def test_each_list_is_chosen_one_by_one(batch: int, n: int, limit: int, seed: int) -> None:
+def test_selection_is_greedy(batch: int, n: int, limit: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, 30, (batch, n, 11)).astype(np.float64)  # with many ties
     diversity = pairwise_diversity(unit_vectors(rng, batch, n, 3))
@@ -42,5 +42,5 @@ def test_each_list_is_chosen_one_by_one(batch: int, n: int, limit: int, seed: in
     positions = places - np.arange(batch)[:, None] * n
     for i in range(batch):
         expected = chosen_by_hand(scores[i], diversity[i], valid[i], limits[i])
-        found = zip(positions[i].tolist(), levels[i].tolist(), strict=True)
-        assert list(found)[: len(expected)] == expected
+        result = zip(positions[i].tolist(), levels[i].tolist(), strict=True)
+        assert list(result)[: len(expected)] == expected

@@ -30,7 +30,7 @@ from musix_runtime.errors import (
 )
 from musix_runtime.models.parts import open_bundle
 from musix_runtime.registry.registry import find
-from tests.variants import flip, plant, variant
+from tests.bundle_variants import flip, plant, variant
 
 MUSIX = Path(sys.executable).with_name("musix")
 Make = Callable[..., Path]
@@ -38,7 +38,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(demo_bundle: Path, tmp_path: Path) -> Make:
-    """Make a bundle like the demo, of another version."""
+    """Return a function that makes a variant of the demo with another version."""
 
     def made(version: str, mark: str | None = None) -> Path:
         return variant(demo_bundle, tmp_path / f"bundle-{version}-{mark}", version, mark)
@@ -48,7 +48,7 @@ def make(demo_bundle: Path, tmp_path: Path) -> Make:
 
 @pytest.fixture
 def store(make: Make, tmp_path: Path) -> Registry:
-    """A store with 1.0.0 and 1.9.0, the live one."""
+    """A registry with 1.0.0 and the live version 1.9.0."""
     store = Registry(tmp_path / "store")
     store.publish(make("1.0.0"))
     store.publish(make("1.9.0"))
@@ -56,10 +56,10 @@ def store(make: Make, tmp_path: Path) -> Registry:
 
 
 def published(store: Registry) -> list[str]:
-    return sorted(each.name for each in (store.path / "demo").iterdir() if not each.name.startswith("."))
+    return sorted(item.name for item in (store.path / "demo").iterdir() if not item.name.startswith("."))
 
 
-def test_a_published_bundle_is_live_and_whole(make: Make, tmp_path: Path) -> None:
+def test_published_bundle_is_live_and_complete(make: Make, tmp_path: Path) -> None:
     bundle, store = make("1.0.0"), Registry(tmp_path / "deep" / "store")
     path = store.publish(bundle)
     assert path == store.live("demo") == store.path / "demo" / "1.0.0"
@@ -68,27 +68,29 @@ def test_a_published_bundle_is_live_and_whole(make: Make, tmp_path: Path) -> Non
     assert (store.path / "demo" / "live").read_text() == "1.0.0\n"
 
 
-def test_versions_are_compared_as_numbers_and_lower_ones_refused(store: Registry, make: Make) -> None:
+def test_versions_are_compared_as_numbers_and_lower_versions_refused(store: Registry, make: Make) -> None:
     assert store.publish(make("1.10.0")).name == "1.10.0"
-    with pytest.raises(VersionError, match=r"demo: expected 1.10.0, which is live, or later, found 1.9.1"):
+    with pytest.raises(VersionError, match=r"demo: expected at least the live version 1.10.0, found 1.9.1"):
         store.publish(make("1.9.1"))
     assert published(store) == ["1.0.0", "1.10.0", "1.9.0", "live"]
     assert store.live("demo").name == "1.10.0"
 
 
-def test_publishing_again_changes_nothing(store: Registry, make: Make) -> None:
+def test_publishing_a_live_bundle_changes_nothing(store: Registry, make: Make) -> None:
     before = stamp(store.live("demo"))
     assert store.publish(store.live("demo")) == store.live("demo")
     assert stamp(store.live("demo")) == before
     assert store.history("demo") == ["1.9.0", "1.0.0"]
 
 
-def test_a_version_cannot_get_other_content(store: Registry, make: Make) -> None:
-    with pytest.raises(VersionError, match=r"1.9.0: expected digest [0-9a-f]{64}, published already, found [0-9a-f]"):
+def test_published_version_with_other_content_is_refused(store: Registry, make: Make) -> None:
+    with pytest.raises(
+        VersionError, match=r"1.9.0: expected the published content, digest [0-9a-f]{64}, found [0-9a-f]"
+    ):
         store.publish(make("1.9.0", "X"))
 
 
-def test_a_bundle_that_cannot_be_served_is_not_published(store: Registry, make: Make) -> None:
+def test_broken_bundle_is_not_published(store: Registry, make: Make) -> None:
     bundle = make("2.0.0")
     flip(bundle / "mood" / "model.onnx")
     with pytest.raises(HashError):
@@ -96,7 +98,7 @@ def test_a_bundle_that_cannot_be_served_is_not_published(store: Registry, make: 
     assert published(store) == ["1.0.0", "1.9.0", "live"]
 
 
-def test_a_name_that_leads_elsewhere_is_refused(store: Registry, make: Make) -> None:
+def test_name_with_a_path_is_refused(store: Registry, make: Make) -> None:
     bundle = make("2.0.0")
     manifest = bundle / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"name": "demo"', b'"name": "../../demo"'))
@@ -104,7 +106,7 @@ def test_a_name_that_leads_elsewhere_is_refused(store: Registry, make: Make) -> 
         store.publish(bundle)
 
 
-def test_rollback_goes_back_and_publish_forward_again(store: Registry, make: Make) -> None:
+def test_rollback_and_publish_again(store: Registry, make: Make) -> None:
     assert store.rollback("demo") == store.live("demo") == store.path / "demo" / "1.0.0"
     with pytest.raises(StoreError, match=r"demo: expected a version that was live before 1.0.0, found none"):
         store.rollback("demo")
@@ -120,55 +122,57 @@ def test_rollback_to_a_broken_bundle_is_refused(store: Registry) -> None:
     assert store.live("demo").name == "1.9.0"
 
 
-def test_gc_keeps_the_live_one_and_those_before_it(store: Registry, make: Make) -> None:
+def test_gc_keeps_the_live_and_earlier_versions(store: Registry, make: Make) -> None:
     store.publish(make("1.10.0"))
     store.publish(make("2.0.0"))
     store.rollback("demo")
-    assert [each.name for each in store.gc("demo")] == ["1.0.0", "2.0.0"]
+    assert [item.name for item in store.gc("demo")] == ["1.0.0", "2.0.0"]
     assert published(store) == ["1.10.0", "1.9.0", "live"]
     assert store.history("demo") == ["1.10.0", "1.9.0"]
     assert store.gc("demo") == []
-    assert [each.name for each in store.gc("demo", keep=0)] == ["1.9.0"]
+    assert [item.name for item in store.gc("demo", keep=0)] == ["1.9.0"]
     assert Engine.open(store.live("demo")).bundle.manifest.version == "1.10.0"
 
 
-def test_an_engine_that_is_open_survives_gc(store: Registry) -> None:
+def test_open_engine_survives_gc(store: Registry) -> None:
     engine = Engine.open(store.path / "demo" / "1.0.0")
     store.gc("demo", keep=0)
     assert not (store.path / "demo" / "1.0.0").exists()
     assert engine.catalog.names[0]
 
 
-def test_a_store_is_found_by_its_name_or_when_it_has_one(store: Registry, demo_bundle: Path) -> None:
+def test_find_registry_by_path(store: Registry, demo_bundle: Path) -> None:
     assert find(store.path) == find(store.path / "demo") == (store, "demo")
     assert find(demo_bundle) is None
     assert find(store.path / "nothing") is None
     other = store.path / "other"
     other.mkdir()
     (other / "live").write_text("1.0.0\n")
-    with pytest.raises(StoreError, match="expected a store of one name, or STORE/NAME, found the names demo, other"):
+    with pytest.raises(
+        StoreError, match="expected STORE/NAME, or a registry with one name, found the names demo, other"
+    ):
         find(store.path)
     assert find(other) == (store, "other")
 
 
 @pytest.mark.parametrize("content", ["", "..\n", "1.0.0\n../../etc\n", "1.0\n"])
-def test_a_pointer_that_is_none_is_refused(store: Registry, content: str) -> None:
+def test_invalid_pointer_is_refused(store: Registry, content: str) -> None:
     (store.path / "demo" / "live").write_text(content)
-    with pytest.raises(StoreError, match=r"demo/live: expected versions, one a line, found "):
+    with pytest.raises(StoreError, match=r"demo/live: expected one version per line, found "):
         store.live("demo")
 
 
-def test_what_is_in_another_place_than_it_says_is_refused(store: Registry) -> None:
+def test_bundle_in_the_folder_of_another_version_is_refused(store: Registry) -> None:
     (store.path / "demo" / "1.9.0").rename(store.path / "demo" / "1.9.1")
     with pytest.raises(ManifestError, match=r"1.9.1: expected demo 1.9.1, found demo 1.9.0"):
         store.open("demo", "1.9.1")
 
 
-def test_a_store_that_cannot_be_written_is_named(make: Make, tmp_path: Path) -> None:
+def test_registry_that_cannot_be_written(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file/demo: expected a folder to write into, found"):
         Registry(tmp_path / "file").publish(make("1.0.0"))
-    with pytest.raises(StoreError, match="expected 'nope' in this store, found nothing"):
+    with pytest.raises(StoreError, match="expected 'nope' in this registry, found nothing"):
         Registry(tmp_path / "nothing").gc("nope")
     assert not (tmp_path / "nothing").exists()
 
@@ -177,17 +181,17 @@ def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Registry, make
     open_bundle(make("1.10.0")).pack(store.path / "demo.musix")
     store.publish(store.path / "demo.musix")
     store.publish(make("1.11.0"))
-    paths = [store.path / "demo" / each for each in store.history("demo")]
-    assert {each.stat().st_mode & 0o777 for path in paths for each in path.rglob("*") if each.is_file()} == {0o444}
-    assert {each.stat().st_mode & 0o777 for path in paths for each in (path, *path.rglob("*")) if each.is_dir()} == {
+    paths = [store.path / "demo" / item for item in store.history("demo")]
+    assert {item.stat().st_mode & 0o777 for path in paths for item in path.rglob("*") if item.is_file()} == {0o444}
+    assert {item.stat().st_mode & 0o777 for path in paths for item in (path, *path.rglob("*")) if item.is_dir()} == {
         0o555
     }
     assert paths[1].stat().st_mode & 0o777 == 0o444
-    for each in (store.path, *store.path.rglob("*")):
-        os.chown(each, 65534, 65534)
-    for each in store.path.parents:
-        if each.stat().st_uid == os.getuid() and not each.stat().st_mode & 0o001:
-            each.chmod(each.stat().st_mode | 0o011)
+    for item in (store.path, *store.path.rglob("*")):
+        os.chown(item, 65534, 65534)
+    for item in store.path.parents:
+        if item.stat().st_uid == os.getuid() and not item.stat().st_mode & 0o001:
+            item.chmod(item.stat().st_mode | 0o011)
     process = multiprocessing.get_context("fork").Process(target=collect_as_nobody, args=(store,))
     process.start()
     process.join()
@@ -196,16 +200,16 @@ def test_a_published_bundle_is_read_only_and_gc_removes_it(store: Registry, make
 
 
 def collect_as_nobody(store: Registry) -> None:
-    """Without root's rights, for which nothing is read-only."""
+    """Collect as a user without root's rights, for whom read-only files matter."""
     if os.getuid() == 0:
         os.setuid(65534)
     store.gc("demo", keep=0)
 
 
 @pytest.mark.parametrize("name", ["../demo", "..", ".", "", "demo/1.0.0", "Demo", "/etc"])
-def test_a_name_of_no_bundle_is_refused(store: Registry, name: str) -> None:
+def test_invalid_name_is_refused(store: Registry, name: str) -> None:
     for act in (store.gc, store.rollback, store.history, store.live):
-        with pytest.raises(StoreError, match=f"expected a bundle's name, of a-z, 0-9, _ and -, found {name!r}"):
+        with pytest.raises(StoreError, match=f"expected a name of a-z, 0-9, _ and -, found {name!r}"):
             act(name)
 
 
@@ -231,7 +235,9 @@ def test_a_lock_that_is_a_link_is_not_followed(store: Registry, make: Make, tmp_
     assert (tmp_path / "victim").read_text() == "mine"
 
 
-def test_every_golden_case_is_asked_before_a_bundle_is_live(store: Registry, demo_bundle: Path, tmp_path: Path) -> None:
+def test_all_golden_cases_are_replayed_before_a_bundle_is_live(
+    store: Registry, demo_bundle: Path, tmp_path: Path
+) -> None:
     bundle = variant(demo_bundle, tmp_path / "wrong", "2.0.0")
     file = bundle / GOLDEN
     cases = json.loads(file.read_bytes())
@@ -247,19 +253,19 @@ def test_every_golden_case_is_asked_before_a_bundle_is_live(store: Registry, dem
     assert published(store) == ["1.0.0", "1.9.0", "live"]
 
 
-def test_two_that_publish_at_once_take_turns(store: Registry, make: Make) -> None:
+def test_concurrent_publishers_wait_for_each_other(store: Registry, make: Make) -> None:
     bundles = [make(f"2.{i}.0") for i in range(4)]
-    started = [subprocess.Popen([MUSIX, "publish", each, store.path], stderr=subprocess.PIPE) for each in bundles]
+    started = [subprocess.Popen([MUSIX, "publish", item, store.path], stderr=subprocess.PIPE) for item in bundles]
     for process in started:
         errors = process.communicate()[1].decode()
-        assert process.returncode == 0 or "which is live, or later, found" in errors
+        assert process.returncode == 0 or "expected at least the live version " in errors
     assert store.live("demo").name == "2.3.0"
     for version in store.history("demo"):
         store.open("demo", version)
     assert not list((store.path / "demo").glob(".*.partial"))
 
 
-def test_a_publisher_killed_at_any_point_leaves_a_store_that_serves(store: Registry, make: Make) -> None:
+def test_registry_is_valid_after_a_publisher_was_killed_at_any_point(store: Registry, make: Make) -> None:
     ended = dict.fromkeys(("before", "while copying", "before it was live", "after"), 0)
     chance = random.Random(0)
     whole = publish_and_kill(store, make("2.0.0"), None)
@@ -278,7 +284,7 @@ def test_a_publisher_killed_at_any_point_leaves_a_store_that_serves(store: Regis
 
 
 def publish_and_kill(store: Registry, bundle: Path, seconds: float | None) -> float:
-    """Publish in a process of its own, killed that long after its start, if it still runs; how long it lived."""
+    """Publish in a separate process, which is killed after `seconds`. Return its run time."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(
         ["musix_runtime.registry.registry"]
@@ -295,7 +301,7 @@ def publish_and_kill(store: Registry, bundle: Path, seconds: float | None) -> fl
 
 
 @pytest.mark.parametrize(("rename", "ended"), [(1, "while copying"), (2, "before it was live")])
-def test_a_publisher_killed_before_a_rename_can_start_again(
+def test_publish_again_after_a_publisher_was_killed_before_a_rename(
     store: Registry, make: Make, rename: int, ended: str
 ) -> None:
     bundle = make("2.0.0")
@@ -310,7 +316,7 @@ def test_a_publisher_killed_before_a_rename_can_start_again(
 
 
 def publish_until(rename: int, store: Registry, bundle: Path) -> None:
-    """Publish, and die on the spot when the `rename`-th rename is about to be made."""
+    """Publish, and kill this process immediately before the `rename`-th rename."""
     left = itertools.count(1 - rename)
 
     def die(event: str, arguments: object) -> None:
@@ -334,23 +340,23 @@ def how_it_ended(store: Registry, version: str) -> str:
     return "while copying" if (store.path / "demo" / f".{version}.partial").exists() else "before"
 
 
-def test_the_commands_say_what_they_did(make: Make, tmp_path: Path) -> None:
+def test_registry_commands_print_their_results(make: Make, tmp_path: Path) -> None:
     def musix(*arguments: object, code: int = 0) -> str:
-        found = subprocess.run([MUSIX, *map(str, arguments)], capture_output=True, text=True, check=False)
-        assert found.returncode == code
-        return (found.stdout or found.stderr).replace(str(tmp_path), "")
+        result = subprocess.run([MUSIX, *map(str, arguments)], capture_output=True, text=True, check=False)
+        assert result.returncode == code
+        return (result.stdout or result.stderr).replace(str(tmp_path), "")
 
     store = tmp_path / "store"
     assert musix("publish", make("1.0.0"), store) == "/store/demo/1.0.0: live\n"
     assert musix("publish", make("1.1.0"), store) == "/store/demo/1.1.0: live\n"
     lower = musix("publish", make("1.0.1"), store, code=2)
-    assert lower.startswith("error: /store/demo: expected 1.1.0, which is live, or later, found 1.0.1")
+    assert lower.startswith("error: /store/demo: expected at least the live version 1.1.0, found 1.0.1")
     assert musix("rollback", store, "demo") == "/store/demo/1.0.0: live\n"
     assert musix("gc", store, "demo") == "/store/demo/1.1.0: removed\n"
     plant(make("2.0.0"), store, "demo", broken="mood/model.onnx")
     assert "expected SHA-256" in musix("publish", store / "demo" / "2.0.0", tmp_path / "other", code=4)
 
 
-def test_errors_of_a_store_are_input_errors() -> None:
+def test_registry_errors_are_input_errors() -> None:
     assert issubclass(VersionError, StoreError)
     assert issubclass(StoreError, InputError)

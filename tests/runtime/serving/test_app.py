@@ -41,17 +41,17 @@ def test_classify_answers_features_and_ids(client: TestClient) -> None:
 
 def test_a_batch_is_answered_in_order(client: TestClient) -> None:
     tracks = [f"simulated{i:013d}" for i in (5, 1, 9)]
-    many = client.post("/api/ml/classify/batch", json=[{"trackId": each} for each in tracks]).json()["data"]
-    single = [client.post("/api/ml/classify", json={"trackId": each}).json()["data"] for each in tracks]
-    assert [each["genres"][0]["name"] for each in many] == [each["genres"][0]["name"] for each in single]
+    many = client.post("/api/ml/classify/batch", json=[{"trackId": item} for item in tracks]).json()["data"]
+    single = [client.post("/api/ml/classify", json={"trackId": item}).json()["data"] for item in tracks]
+    assert [item["genres"][0]["name"] for item in many] == [item["genres"][0]["name"] for item in single]
     assert client.post("/api/ml/classify/batch", json=[]).json() == {"success": True, "data": []}
     assert client.post("/api/ml/classify/batch", json=[{"trackId": TRACK}] * 1000).status_code == 200
 
 
-def test_a_batch_names_every_wrong_track(client: TestClient) -> None:
+def test_batch_error_has_all_wrong_tracks(client: TestClient) -> None:
     response = client.post("/api/ml/classify/batch", json=[{"trackId": TRACK}, {"trackId": 1}, {"track": "x"}])
     assert response.status_code == 422
-    assert [each["path"] for each in failure(response)["details"]] == ["[1].trackId", "[2].track"]
+    assert [item["path"] for item in failure(response)["details"]] == ["[1].trackId", "[2].track"]
     assert client.post("/api/ml/classify/batch", json=[{}] * 1001).status_code == 422
     assert failure(client.post("/api/ml/classify/batch", json=[{"trackId": TRACK}, {"trackId": "x"}]))["details"] == [
         {"path": "[1].trackId", "message": "unknown track"}
@@ -81,13 +81,13 @@ def test_health_readiness_and_headers(client: TestClient, engine: Engine) -> Non
         assert response.headers["server-timing"].startswith("total;dur=")
 
 
-def test_timing_tells_the_stages(client: TestClient) -> None:
+def test_server_timing_has_the_stages(client: TestClient) -> None:
     timing = client.post("/api/ml/recommend", json={"userId": "listener-001"}).headers["server-timing"]
-    names = [each.strip().partition(";")[0] for each in timing.split(",")]
+    names = [item.strip().partition(";")[0] for item in timing.split(",")]
     assert names == ["total", "HTTP", *RECOMMEND_STAGES, "JSON"]
 
 
-def test_the_document_and_the_page_need_nothing_from_elsewhere(client: TestClient) -> None:
+def test_documentation_loads_nothing_from_other_hosts(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"] == "3.1.0"
     assert set(document["components"]["schemas"]) >= {
@@ -104,7 +104,7 @@ def test_the_document_and_the_page_need_nothing_from_elsewhere(client: TestClien
 
 
 @pytest.mark.parametrize("admin", [True, False])
-def test_every_route_is_documented_and_nothing_else(engine: Engine, admin: bool) -> None:
+def test_document_has_exactly_the_routes(engine: Engine, admin: bool) -> None:
     routes = routes_of(admin)
     document = openapi.document(routes, openapi.Examples.of(engine))
     documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
@@ -115,7 +115,7 @@ def test_every_route_is_documented_and_nothing_else(engine: Engine, admin: bool)
     assert {tag for operation in operations for tag in operation["tags"]} == {tag["name"] for tag in document["tags"]}
 
 
-def test_the_examples_of_the_document_are_answered(client: TestClient) -> None:
+def test_examples_of_the_document_are_answered(client: TestClient) -> None:
     sources = set()
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         if "post" in methods:
@@ -135,7 +135,7 @@ def test_the_index_links_to_every_page_where_the_app_is_mounted(engine: Engine) 
     assert all(client.get(f"/music/{link}").status_code == 200 for link in links)
 
 
-def test_two_applications_count_apart(engine: Engine) -> None:
+def test_applications_have_separate_metrics(engine: Engine) -> None:
     first, second = (TestClient(create_app(engine)) for _ in range(2))
     first.post("/api/ml/recommend", json={"userId": "x"})
     counted = 'musix_requests_total{route="/api/ml/recommend",status="200"} 1.0'
@@ -163,7 +163,7 @@ def test_two_applications_count_apart(engine: Engine) -> None:
         ("GET", "/nowhere", {}, 404, "not_found"),
     ],
 )
-def test_failures_have_their_status_and_code(
+def test_errors_have_status_and_code(
     client: TestClient, method: str, path: str, arguments: dict, status: int, code: str
 ) -> None:
     response = client.request(method, path, **arguments)
@@ -178,7 +178,7 @@ def test_a_body_over_the_limit_is_refused(engine: Engine) -> None:
     assert failure(response)["message"] == "body: expected at most 100 bytes, found more"
 
 
-def test_an_internal_error_tells_nothing_of_the_inside(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_internal_error_has_no_details(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Engine, request: object) -> None:
         raise RuntimeError("secret")
 
@@ -192,7 +192,7 @@ def test_an_internal_error_tells_nothing_of_the_inside(engine: Engine, monkeypat
     assert "secret" not in json.dumps(response.json())
 
 
-def test_other_origins_are_allowed_only_by_setting(engine: Engine) -> None:
+def test_cors_is_off_by_default(engine: Engine) -> None:
     asked = {"headers": {"origin": "https://player.example"}}
     closed = TestClient(create_app(engine)).get("/health", **asked)
     opened = TestClient(create_app(engine, Settings(cors_origins=("https://player.example",)))).get("/health", **asked)
@@ -200,7 +200,7 @@ def test_other_origins_are_allowed_only_by_setting(engine: Engine) -> None:
     assert opened.headers["access-control-allow-origin"] == "https://player.example"
 
 
-def test_the_app_can_be_mounted_under_another(engine: Engine) -> None:
+def test_app_can_be_mounted(engine: Engine) -> None:
     client = TestClient(Starlette(routes=[Mount("/music", create_app(engine))]))
     assert client.post("/music/api/ml/similar", json={"trackId": TRACK}).status_code == 200
     assert failure(client.get("/music/nowhere"))["code"] == "not_found"

@@ -9,7 +9,7 @@ from musix_runtime.serving.batching import SHED_QUEUE_LIMIT, SHED_WINDOW_S, Dyna
 
 
 class Handler:
-    """An endpoint that answers batches by a function."""
+    """An endpoint that answers batches with a function."""
 
     def __init__(self, answer: Callable[[list], list], max_batch_size: int = 1) -> None:
         self.handle_batch = answer
@@ -36,11 +36,11 @@ def test_requests_beyond_the_queue_are_rejected() -> None:
         batcher = DynamicBatcher(3)
         return await asyncio.gather(*(batcher.submit(SAME, i) for i in range(8)), return_exceptions=True)
 
-    found = asyncio.run(main())
-    assert found[:4] == [0, 1, 2, 3]  # one is answered at once, three wait
-    assert [each.status_code for each in found[4:]] == [503] * 4
-    assert found[4].headers == {"retry-after": "1"}
-    assert len({id(each) for each in found[4:]}) == 4  # an error that is raised again keeps all its tracebacks
+    result = asyncio.run(main())
+    assert result[:4] == [0, 1, 2, 3]  # one is answered at once, three wait
+    assert [item.status_code for item in result[4:]] == [503] * 4
+    assert result[4].headers == {"retry-after": "1"}
+    assert len({id(item) for item in result[4:]}) == 4  # an error that is raised again keeps all its tracebacks
 
 
 def test_the_queue_continues_after_an_error() -> None:
@@ -57,7 +57,7 @@ def test_the_queue_continues_after_an_error() -> None:
     assert others == [1, 2]
 
 
-def test_a_cancelled_request_leaves_the_queue() -> None:
+def test_cancelled_request_leaves_the_queue() -> None:
     async def main() -> int:
         batcher = DynamicBatcher(2)
         tasks = [asyncio.create_task(batcher.submit(SAME, 0)) for _ in range(3)]
@@ -88,12 +88,12 @@ def test_a_host_may_replace_its_event_loop() -> None:
         assert asyncio.run(batcher.submit(SAME, 1)) == 1
 
 
-def test_the_message_of_a_rejection_says_what_is_expected() -> None:
+def test_message_of_a_rejection() -> None:
     async def main() -> None:
         batcher = DynamicBatcher(1)
         await asyncio.gather(*(batcher.submit(SAME, None) for _ in range(3)))
 
-    with pytest.raises(HTTPException, match="expected fewer requests at a time, found as many waiting as may"):
+    with pytest.raises(HTTPException, match="expected fewer requests at a time, found a full queue"):
         asyncio.run(main())
 
 
@@ -113,8 +113,8 @@ def test_the_queue_is_shorter_while_many_requests_are_rejected(monkeypatch: pyte
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
         for count, later in [(12, 0), (50, 1.1), (50, 1.1), (50, 1.1), (5, 1.1), (50, 1.1), (1, 1.1), (50, 5)]:
             now += later * SHED_WINDOW_S
-            found = await asyncio.gather(*(batcher.submit(SAME, i) for i in range(count)), return_exceptions=True)
-            answered.append(sum(isinstance(each, int) for each in found))
+            result = await asyncio.gather(*(batcher.submit(SAME, i) for i in range(count)), return_exceptions=True)
+            answered.append(sum(isinstance(item, int) for item in result))
         return answered
 
     most, few = 11, 1 + SHED_QUEUE_LIMIT  # with the one that is answered at once
@@ -131,7 +131,7 @@ def test_requests_of_one_endpoint_and_key_share_a_batch() -> None:
 
     def negate(requests: list[int]) -> list[int]:
         order.append(requests)
-        return [-each for each in requests]
+        return [-item for item in requests]
 
     async def main() -> list[int]:
         batcher, positive, negative = DynamicBatcher(50), Handler(answer, 4), Handler(negate, 4)
@@ -144,15 +144,15 @@ def test_requests_of_one_endpoint_and_key_share_a_batch() -> None:
 
 
 def test_an_error_of_one_request_does_not_fail_the_others_of_its_batch() -> None:
-    handler = Handler(lambda requests: [1 / each for each in requests], 4)
+    handler = Handler(lambda requests: [1 / item for item in requests], 4)
 
     async def main() -> list[object]:
         batcher, key = DynamicBatcher(10), object()
         return await asyncio.gather(*(batcher.submit(handler, i, key) for i in (1, 2, 0, 4)), return_exceptions=True)
 
-    found = asyncio.run(main())
-    assert [found[0], found[1], found[3]] == [1, 0.5, 0.25]
-    assert isinstance(found[2], ZeroDivisionError)
+    result = asyncio.run(main())
+    assert [result[0], result[1], result[3]] == [1, 0.5, 0.25]
+    assert isinstance(result[2], ZeroDivisionError)
 
 
 def test_no_thread_is_started() -> None:

@@ -1,4 +1,4 @@
-"""The limits on connections, of a real uvicorn on a real port, before an application that answers or holds requests."""
+"""The limits on connections, with a real uvicorn on a real port and an application that answers or delays requests."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ POST = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 
 class Server:
-    """A running server: opens connections, and counts what it refused."""
+    """A running server. It opens connections to itself, and counts refusals."""
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self.refused: Counter[str] = Counter()
@@ -70,7 +70,7 @@ class Server:
         return PlainTextResponse("a" * 10_000_000)
 
     def connect(self, data: bytes = b"", **options: int) -> socket.socket:
-        """A connection that has sent `data`."""
+        """Return a connection that has sent `data`."""
         opened = self.stack.enter_context(socket.socket())
         opened.settimeout(20)
         for name, value in options.items():
@@ -100,11 +100,11 @@ def serve(**settings: object) -> Iterator[Server]:
 
 
 def read(connection: socket.socket) -> tuple[int, str]:
-    """Status and body of an answer."""
+    """Return status and body of a response."""
     data = b""
     while True:
-        head, found, rest = data.partition(b"\r\n\r\n")
-        if found and len(rest) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+        head, result, rest = data.partition(b"\r\n\r\n")
+        if result and len(rest) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
             return int(head[9:12]), rest.decode()
         more = connection.recv(65536)
         assert more, data
@@ -112,7 +112,7 @@ def read(connection: socket.socket) -> tuple[int, str]:
 
 
 def closed(connection: socket.socket) -> bool:
-    """Whether the server closes it, after whatever is still sent; else the test fails after 20 s."""
+    """Return whether the server closes the connection, after any data. Fails after 20 s."""
     try:
         while connection.recv(65536):
             pass
@@ -122,7 +122,7 @@ def closed(connection: socket.socket) -> bool:
 
 
 def refusal(connection: socket.socket, data: bytes) -> tuple[int, str]:
-    """Status and error code of the answer to data that is refused, after which the connection is closed."""
+    """Return status and error code of the response to refused data. The connection must be closed after it."""
     with suppress(ConnectionError):
         connection.sendall(data)
     status, body = read(connection)
@@ -150,7 +150,7 @@ def test_a_head_beyond_the_limits_is_refused(data: bytes, status: int, reason: s
         assert read(server.connect(GET)) == (200, "0")
 
 
-def test_a_large_head_within_the_limits_is_taken_in_any_pieces() -> None:
+def test_large_head_within_the_limits_is_accepted_in_any_parts() -> None:
     request = GET.replace(b"host: x", b"host: x\r\na: " + b"b" * 40_000)
     with serve() as server:
         connection = server.connect()
@@ -165,7 +165,7 @@ def test_a_large_head_within_the_limits_is_taken_in_any_pieces() -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /", b"GET / HTTP/1.1\r\nhost", b"\r\n\r\n"])
-def test_an_unfinished_head_is_cut_whatever_trickles(start: bytes) -> None:
+def test_unfinished_head_is_closed_even_if_bytes_arrive(start: bytes) -> None:
     with serve(head_timeout_s=0.5) as server:
         slow, other = server.connect(start), server.connect()
         if start:
@@ -185,7 +185,7 @@ def _trickle(connection: socket.socket, data: bytes) -> None:
             return
 
 
-def test_an_unfinished_body_is_cut_before_and_after_the_answer() -> None:
+def test_unfinished_body_is_closed_before_and_after_the_response() -> None:
     with serve(body_timeout_s=0.5) as server:
         body = server.connect(POST % 10 + b"abc")
         assert read(body)[0] == 408
@@ -196,7 +196,7 @@ def test_an_unfinished_body_is_cut_before_and_after_the_answer() -> None:
         assert server.refused == {"body_time": 2}
 
 
-def test_the_rest_of_an_answered_body_is_thrown_away_within_the_limit() -> None:
+def test_rest_of_an_answered_body_is_discarded_within_the_limit() -> None:
     request = POST.replace(b"/echo", b"/nothing") % 100_000
     with serve(max_body_bytes=150_000) as server:
         connection = server.connect(request + b"a")
@@ -211,7 +211,7 @@ def test_the_rest_of_an_answered_body_is_thrown_away_within_the_limit() -> None:
         assert server.refused == {"body_size": 1}
 
 
-def test_an_idle_connection_is_closed_and_that_is_no_refusal() -> None:
+def test_closing_an_idle_connection_is_not_a_refusal() -> None:
     with serve(keep_alive_s=0.5) as server:
         connection = server.connect(GET)
         assert read(connection) == (200, "0")
@@ -219,7 +219,7 @@ def test_an_idle_connection_is_closed_and_that_is_no_refusal() -> None:
         assert not server.refused
 
 
-def test_a_new_connection_takes_the_place_of_the_one_that_waited_longest() -> None:
+def test_new_connection_evicts_the_one_that_waited_longest() -> None:
     with serve(max_connections=4) as server:
         idle = server.connect(GET)
         assert read(idle) == (200, "0")
@@ -242,11 +242,11 @@ def test_a_connection_is_refused_when_all_others_are_being_answered() -> None:
         held = [server.connect(GET.replace(b"echo", b"hold")) for _ in range(2)]
         assert refusal(server.connect(), b"") == (503, "busy")
         server.release.set()
-        assert [read(each) for each in held] == [(200, "held")] * 2
+        assert [read(item) for item in held] == [(200, "held")] * 2
         assert server.refused == {"connections": 1}
 
 
-def test_connections_of_one_address_are_limited_when_asked_to() -> None:
+def test_connections_of_one_address_are_limited_by_setting() -> None:
     with serve(max_connections_per_address=2) as server:
         first, _ = server.connect(GET), server.connect(GET)
         assert read(first) == (200, "0")
@@ -257,12 +257,12 @@ def test_connections_of_one_address_are_limited_when_asked_to() -> None:
         assert read(server.connect(GET)) == (200, "0")
 
 
-def test_an_address_is_a_network_that_one_client_may_own() -> None:
+def test_ipv6_networks_count_as_one_address() -> None:
     assert _network("192.0.2.1") == _network("::ffff:192.0.2.1") == "192.0.2.1"
     assert _network("2001:db8::1") == _network("2001:db8::ffff:2") != _network("2001:db8:0:1::1")
 
 
-def test_bytes_under_way_are_limited_and_small_requests_are_never_refused_for_large_ones() -> None:
+def test_buffered_bytes_are_limited_without_refusing_small_requests() -> None:
     with serve(max_bodies_bytes=1_000_000) as server:
         oldest = server.connect(POST % 600_001 + b"a" * 600_000)
         assert read(server.connect(POST % 10_000 + b"a" * 10_000)) == (200, "10000")
@@ -278,13 +278,13 @@ def test_bytes_under_way_are_limited_and_small_requests_are_never_refused_for_la
         assert server.refused == {"buffered": 1}
 
 
-def test_a_body_beyond_the_bytes_of_all_is_refused() -> None:
+def test_body_above_the_limit_of_all_bodies_is_refused() -> None:
     with serve(max_bodies_bytes=500_000) as server:
         assert refusal(server.connect(), POST % 600_000 + b"a" * 600_000) == (503, "busy")
         assert server.refused == {"buffered": 1}
 
 
-def test_a_client_that_does_not_read_is_cut() -> None:
+def test_connection_of_a_client_that_does_not_read_is_closed() -> None:
     with serve(send_timeout_s=0.5) as server:
         connection = server.connect(GET.replace(b"echo", b"large"), SO_RCVBUF=4096)
         while not server.refused:
@@ -302,7 +302,7 @@ def test_pipelined_requests_are_answered_in_order_and_too_many_close_the_connect
                 answers += more
         except ConnectionError:
             pass
-        assert [each.rpartition(b"\r\n")[2] for each in answers.split(b"HTTP/1.1 ")[1:]] == [
+        assert [item.rpartition(b"\r\n")[2] for item in answers.split(b"HTTP/1.1 ")[1:]] == [
             b"%d" % i for i in range(16)
         ]
         assert server.refused == {"pipelining": 1}
@@ -318,16 +318,16 @@ def test_a_request_for_another_protocol_is_answered_and_closed(caplog: pytest.Lo
     assert not caplog.records
 
 
-def test_an_attack_writes_one_line_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_refusals_write_one_line_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with serve() as server:
         for _ in range(20):
             refusal(server.connect(), b"HELLO\r\n\r\n")
-    assert [each.message for each in caplog.records] == [
+    assert [item.message for item in caplog.records] == [
         "connection refused (invalid): request: expected HTTP/1.1, found something else"
     ]
 
 
-def test_a_throttled_log_counts_what_it_left_out(
+def test_throttled_log_counts_skipped_warnings(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = ThrottledLog(logging.getLogger("attack"))
@@ -337,14 +337,14 @@ def test_a_throttled_log_counts_what_it_left_out(
     monkeypatch.setattr("musix_runtime.serving.throttled_log.INTERVAL_S", 0)
     log._next["a"] = 0
     log.warn("a", "an a")
-    assert [each.message for each in caplog.records] == ["an a", "a b", "an a (3 times since the last such line)"]
+    assert [item.message for item in caplog.records] == ["an a", "a b", "an a (3 times since the last such line)"]
 
 
-def test_nothing_is_left_of_connections_that_are_gone() -> None:
+def test_closed_connections_leave_no_state() -> None:
     with serve(head_timeout_s=0.5, body_timeout_s=0.5, keep_alive_s=0.5, send_timeout_s=0.5) as server:
         starts = (b"", GET, GET[:9], POST % 9, POST % 99_999 + b"a" * 50_000, b"HELLO\r\n\r\n", GET * 40)
-        every = [server.connect(each) for each in starts for _ in range(5)]
-        assert all(closed(each) for each in every)
+        every = [server.connect(item) for item in starts for _ in range(5)]
+        assert all(closed(item) for item in every)
         limiter = server.limiter
         phases = (limiter.heads, limiter.bodies, limiter.stalled, limiter.idle, limiter.lingering, limiter.closing)
         while limiter._timer is not None:  # which ends with the last connection

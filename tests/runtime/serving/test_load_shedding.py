@@ -51,18 +51,18 @@ def connection(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 def read(connection: socket.socket, count: int = 1) -> list[tuple[int, bytes]]:
     """Return status and body of `count` responses, each with a body of four bytes."""
-    data, found = b"", []
-    while len(found) < count:
+    data, result = b"", []
+    while len(result) < count:
         head, _, rest = data.partition(b"\r\n\r\n")
         if len(rest) >= 4:
-            found.append((int(head[9:12]), rest[:4]))
+            result.append((int(head[9:12]), rest[:4]))
             data = rest[4:]
         else:
             more = connection.recv(65536)
             assert more, data
             data += more
     assert not data
-    return found
+    return result
 
 
 def test_a_rejected_request_gets_a_whole_response_and_keeps_its_connection(connection: socket.socket) -> None:
@@ -70,7 +70,7 @@ def test_a_rejected_request_gets_a_whole_response_and_keeps_its_connection(conne
     head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
     status, *headers = head.split(b"\r\n")
     assert (status, body) == (b"HTTP/1.1 503 Service Unavailable", b"full")
-    assert [each.partition(b":")[0] for each in headers] == [b"date", b"server", b"content-length", b"x"]
+    assert [item.partition(b":")[0] for item in headers] == [b"date", b"server", b"content-length", b"x"]
     connection.sendall(ADMITTED)
     assert read(connection) == [(200, b"body")]
 
@@ -99,7 +99,7 @@ def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> 
     ],
     ids=["another method", "the last of its connection", "HTTP/1.0", "a query"],
 )
-def test_a_request_that_is_not_plain_goes_to_the_application(connection: socket.socket, request_: bytes) -> None:
+def test_special_requests_go_to_the_application(connection: socket.socket, request_: bytes) -> None:
     connection.sendall(request_)
     assert read(connection) == [(200, b"body")]
 
@@ -121,9 +121,9 @@ def test_a_missing_or_late_body_does_not_hold_the_connection_forever(
     connection: socket.socket, address: tuple[str, int]
 ) -> None:
     with socket.create_connection(address, timeout=20) as late:
-        for each in (connection, late):
-            each.sendall(REJECTED[:-4])
-            assert read(each) == [(503, b"full")]
+        for item in (connection, late):
+            item.sendall(REJECTED[:-4])
+            assert read(item) == [(503, b"full")]
         late.sendall(b"body")
         assert late.recv(65536) == b""
         assert connection.recv(65536) == b""

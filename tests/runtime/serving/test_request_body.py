@@ -1,4 +1,4 @@
-"""Request bodies: what is read, unpacked and decoded, and what is refused before it costs anything."""
+"""Request bodies that are read, unpacked and decoded, and those that are refused early."""
 
 import asyncio
 import gzip
@@ -20,11 +20,11 @@ from tests.runtime.test_schemas import FEATURES
 JSON = b"application/json"
 BODY = b'{"userId":"a"}'
 PACKED = gzip.compress(BODY, mtime=0)
-DECODERS = (BatchDecoder(), *(Decoder(each) for each in (ClassifyRequest, RecommendRequest, SimilarRequest)))
+DECODERS = (BatchDecoder(), *(Decoder(item) for item in (ClassifyRequest, RecommendRequest, SimilarRequest)))
 
 
 def read(*parts: bytes, kind: bytes = JSON, encoding: bytes | None = None, limit: int = 1000) -> bytes:
-    """What is read of a body that comes in parts."""
+    """Return the result of `read_body` for a body in parts."""
     headers = [(b"content-type", kind)] + ([(b"content-encoding", encoding)] if encoding is not None else [])
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages.append({"type": "http.request"})
@@ -48,7 +48,7 @@ def wrong(decoder: Decoder[Any], body: bytes) -> RequestError:
 
 
 def refused_by(decoder: Decoder[Any], body: bytes) -> RequestError | HTTPException | None:
-    """The error that a body meets, if any; another kind of error fails."""
+    """Return the error of a body, or None. Other kinds of errors fail the test."""
     try:
         decoder.decode(body)
     except (RequestError, HTTPException) as error:
@@ -56,10 +56,10 @@ def refused_by(decoder: Decoder[Any], body: bytes) -> RequestError | HTTPExcepti
     return None
 
 
-def test_a_gzip_body_is_unpacked_however_it_is_cut() -> None:
+def test_gzip_body_in_any_parts_is_unpacked() -> None:
     for encoding in (b"gzip", b"GZIP", b"x-gzip"):
         assert read(PACKED, encoding=encoding) == BODY
-        assert read(*(bytes([each]) for each in PACKED), encoding=encoding) == BODY
+        assert read(*(bytes([item]) for item in PACKED), encoding=encoding) == BODY
     assert read(BODY, encoding=b"identity") == read(BODY) == BODY
 
 
@@ -70,7 +70,7 @@ def test_a_gzip_bomb_is_refused_while_it_is_unpacked() -> None:
     assert refusal(gzip.compress(b" " * 1001, mtime=0), encoding=b"gzip", limit=1000)[0] == 413
 
 
-def test_gzip_that_unpacks_to_nothing_counts_too() -> None:
+def test_gzip_bytes_without_content_count_too() -> None:
     assert refusal(PACKED[:10] + b"\0\0\0\xff\xff" * 300, encoding=b"gzip")[0] == 413
 
 
@@ -85,14 +85,14 @@ def test_gzip_that_unpacks_to_nothing_counts_too() -> None:
         (PACKED + PACKED, "expected nothing after its end, found more bytes"),
     ],
 )
-def test_broken_gzip_is_told_in_a_sentence(body: bytes, expected: str) -> None:
+def test_broken_gzip_is_refused_with_a_sentence(body: bytes, expected: str) -> None:
     for parts in ([body], [body[: len(PACKED)], body[len(PACKED) :]]):
         status, message = refusal(*parts, encoding=b"gzip")
         assert (status, message.startswith(f"body, by its content-encoding gzip: {expected}")) == (400, True)
 
 
 @pytest.mark.parametrize("encoding", [b"br", b"zstd", b"deflate", b"gzip, gzip", b"x" * 5000])
-def test_another_encoding_is_refused_with_what_is_accepted(encoding: bytes) -> None:
+def test_other_encodings_are_refused_with_the_accepted_one(encoding: bytes) -> None:
     status, message = refusal(PACKED, encoding=encoding)
     assert (status, message[:50]) == (415, "content-encoding: expected gzip or none, found " + encoding.decode()[:3])
     assert len(message) < 200
@@ -140,13 +140,13 @@ def test_another_charset_is_refused(charset: bytes) -> None:
         (b"{" + b" " * 20_000, "body: expected JSON, found: Input data was truncated"),
     ],
 )
-def test_a_body_in_another_encoding_is_told_so(body: bytes, message: str) -> None:
+def test_body_that_is_not_utf8_is_refused(body: bytes, message: str) -> None:
     with pytest.raises(HTTPException) as caught:
         Decoder(RecommendRequest).decode(body)
     assert (caught.value.status_code, caught.value.detail) == (400, message)
 
 
-def test_values_are_counted_before_any_is_looked_at() -> None:
+def test_values_are_counted_before_decoding() -> None:
     error = wrong(BatchDecoder(), b"[" + b"0," * 1_999_999 + b"0]")
     assert str(error) == f"$: expected at most {MAX_VALUES:,} values in a request, found about 2,000,000"
 
@@ -157,7 +157,7 @@ def test_a_batch_has_at_most_a_thousand_tracks() -> None:
         assert str(wrong(BatchDecoder(), body)) == "$: expected an array of at most 1,000 tracks, found 1,001"
 
 
-def test_at_most_twenty_wrong_fields_are_named_and_the_others_counted() -> None:
+def test_error_has_at_most_twenty_wrong_fields_and_counts_more() -> None:
     error = wrong(BatchDecoder(), b"[" + b"0," * 999 + b"0]")
     assert (len(error.field_errors), error.more) == (MAX_FIELD_ERRORS, BATCH_LIMIT - MAX_FIELD_ERRORS)
     assert str(error).endswith("; and 980 more")
@@ -165,28 +165,28 @@ def test_at_most_twenty_wrong_fields_are_named_and_the_others_counted() -> None:
     assert wrong(Decoder(SimilarRequest), b"{%b}" % fields.encode()).more == 1001 - MAX_FIELD_ERRORS
 
 
-def test_of_a_large_body_the_first_wrong_field_is_named() -> None:
+def test_error_of_a_large_body_has_the_first_wrong_field() -> None:
     body = json.dumps({"audioFeatures": FEATURES | {"energy": 7}, "artists": ["a" * 500] * 40, "x": 1}).encode()
     assert len(body) > MAX_FULLY_CHECKED_BYTES
-    (found,) = wrong(Decoder(ClassifyRequest), body).field_errors
-    assert (found.path, found.message) == ("audioFeatures.energy", "expected float <= 1.0")
+    (result,) = wrong(Decoder(ClassifyRequest), body).field_errors
+    assert (result.path, result.message) == ("audioFeatures.energy", "expected float <= 1.0")
 
 
 @pytest.mark.parametrize("digits", [5_000, 100_000])
-def test_numbers_without_end_are_wrong_fields(digits: int) -> None:
-    (found,) = wrong(Decoder(SimilarRequest), b'{"trackId":"a","limit":%b}' % (b"9" * digits)).field_errors
-    assert (found.path, found.message) == ("limit", "integer value out of range")
+def test_numbers_out_of_range_are_wrong_fields(digits: int) -> None:
+    (result,) = wrong(Decoder(SimilarRequest), b'{"trackId":"a","limit":%b}' % (b"9" * digits)).field_errors
+    assert (result.path, result.message) == ("limit", "integer value out of range")
 
 
 @pytest.mark.parametrize("size", [500, 5_000, 1_000_000])
 @pytest.mark.parametrize(
     "form", ['{"%s":1}', '{"userId":"%s"}', '{"userId":"a","timeRange":"%s"}', '{"context":{"%s":1}}']
 )
-def test_nothing_long_is_repeated_in_a_message(form: str, size: int) -> None:
+def test_long_values_are_shortened_in_messages(form: str, size: int) -> None:
     refused = refused_by(Decoder(RecommendRequest), (form % ("x" * size)).encode())
     assert (refused is None) == (size == 500 and 'userId":"%' in form)  # which an id may have
     if isinstance(refused, RequestError):
-        assert all(len(each.path) + len(each.message) < 500 for each in refused.field_errors)
+        assert all(len(item.path) + len(item.message) < 500 for item in refused.field_errors)
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
@@ -200,7 +200,7 @@ wild = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(wild.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=50))
-def test_whatever_is_sent_becomes_a_message_or_a_short_refusal(body: bytes) -> None:
+def test_any_body_is_decoded_or_refused_with_a_short_message(body: bytes) -> None:
     for decoder in DECODERS:
         refused = refused_by(decoder, body)
         if isinstance(refused, RequestError):
@@ -212,7 +212,7 @@ def test_whatever_is_sent_becomes_a_message_or_a_short_refusal(body: bytes) -> N
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 200))
-def test_whatever_claims_to_be_gzip_is_unpacked_within_the_limit_or_refused(noise: bytes, place: int) -> None:
+def test_any_gzip_body_is_unpacked_within_the_limit_or_refused(noise: bytes, place: int) -> None:
     for body in (noise, PACKED[: place % len(PACKED)] + noise, gzip.compress(noise * 10, mtime=0)):
         try:
             length = len(read(body, encoding=b"gzip"))

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from musix_runtime.errors import TableError
-from musix_runtime.models.catalog import bare
+from musix_runtime.models.catalog import strip_uri
 from musix_trainer import array_store
 from musix_trainer.data.tables import Column, Table, check
 from musix_trainer.data.tracks import Tracks
@@ -80,5 +80,5 @@ def read_interactions(source: Table, catalogue: Tracks) -> Interactions:
 
 def in_catalogue(frame: pl.DataFrame, catalogue: Tracks) -> pl.DataFrame:
     """The frame with a column `row`: the catalogue row of each track_id, null when there is none."""
-    stripped = frame.with_columns(pl.col("track_id").map_elements(bare, return_dtype=pl.String))
+    stripped = frame.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
     return stripped.join(catalogue.ids, on="track_id", how="left", maintain_order="left")

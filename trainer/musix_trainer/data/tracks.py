@@ -15,8 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from musix_runtime.errors import TableError
 from musix_runtime.models import features
 from musix_runtime.models.arrays import Floats, Rows
-from musix_runtime.models.catalog import bare
-from musix_runtime.models.genre import artist_key, plain
+from musix_runtime.models.catalog import strip_uri
+from musix_runtime.models.genre import artist_key, normalize
 from musix_trainer.data.tables import Column, Table, check
 
 SCHEMA = [
@@ -76,7 +76,7 @@ def families() -> dict[str, list[str]]:
 
 def title_key(title: str) -> str:
     """A title as it is compared: without brackets, "- Remastered" and the like, and "feat." """
-    return plain(_SUFFIX.sub("", _BRACKETS.sub(" ", title))) or plain(title) or title
+    return normalize(_SUFFIX.sub("", _BRACKETS.sub(" ", title))) or normalize(title) or title
 
 
 def read_tracks(source: Table) -> Tracks:
@@ -86,7 +86,7 @@ def read_tracks(source: Table) -> Tracks:
     The most popular id stands for it, with its metadata; all labels and all ids are kept. Raises TableError.
     """
     check(source, SCHEMA, "track_id")
-    source.frame = source.frame.with_columns(pl.col("track_id").map_elements(bare, return_dtype=pl.String))
+    source.frame = source.frame.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
     source.keep(pl.col("tempo") > 0, "failed audio analysis (tempo 0)")
     source.keep(pl.col("duration_ms") > 0, "no duration")
     by_id = _one_row_an_id(source)

@@ -17,7 +17,7 @@ from xgboost import XGBClassifier
 
 from musix_runtime.models.arrays import ABSENT, Floats, Keys
 from musix_runtime.models.features import INPUT_NAMES
-from musix_runtime.models.genre import artist_key, name_grams, spelt, title_grams
+from musix_runtime.models.genre import artist_key, artist_ngrams, ngram_logits, title_ngrams
 from musix_trainer import array_store, progress, recipe
 from musix_trainer.data import split
 from musix_trainer.data.tracks import Tracks
@@ -127,13 +127,13 @@ class GenreModel:
             if len(places):
                 row[:] = self.artist_prior[places[0]]
             else:
-                row[:] = spelt(Keys(self.grams), self.gram_weights, [name_grams(name) for name in names])
+                row[:] = ngram_logits(Keys(self.grams), self.gram_weights, [artist_ngrams(name) for name in names])
         return found
 
     def title_scores(self, titles: Sequence[str]) -> Floats:
         """What the letters of titles say; 0 without any. Shape (n, families)."""
         grams = Keys(self.grams)
-        return np.array([spelt(grams, self.gram_weights, [title_grams(title)]) for title in titles])
+        return np.array([ngram_logits(grams, self.gram_weights, [title_ngrams(title)]) for title in titles])
 
     def artist_scores(self, features: csr_matrix) -> Floats:
         """LightFM's scores. Shape (n, families)."""

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import SGDClassifier
 
 from musix_runtime.models.arrays import ABSENT, Floats, Keys
-from musix_runtime.models.genre import artist_key, name_grams, plain, title_grams
+from musix_runtime.models.genre import artist_key, artist_ngrams, normalize, title_ngrams
 from musix_trainer.evaluation import metrics
 
 MIN_COUNT = 5  # names or titles that have a gram, for it to be known
@@ -20,16 +20,16 @@ Given = tuple[csr_matrix, csr_matrix]  # features of the names and of the title 
 
 def of_names(names: Sequence[Sequence[str]]) -> list[list[list[str]]]:
     """The grams of each name of each track."""
-    return [[name_grams(name) for name in each] for each in names]
+    return [[artist_ngrams(name) for name in each] for each in names]
 
 
 def of_titles(titles: Sequence[str]) -> list[list[list[str]]]:
     """The grams of each track's title."""
-    return [[title_grams(title)] for title in titles]
+    return [[title_ngrams(title)] for title in titles]
 
 
 def features(grams: Keys, tracks: list[list[list[str]]]) -> csr_matrix:
-    """The features of tracks, each given as the grams of its texts, whose product with the weights `spelt` gives.
+    """The features of tracks, each given as the grams of its texts, for `ngram_logits`.
     Shape (n, grams)."""
     rows, columns, values = [], [], []
     for row, texts in enumerate(tracks):
@@ -51,8 +51,10 @@ def read(grams: Keys, names: Sequence[Sequence[str]], titles: Sequence[str]) -> 
 def vocabulary(names: Sequence[str], titles: list[str]) -> NDArray[np.bytes_]:
     """The grams of at least `MIN_COUNT` artists' names, and those of as many titles, sorted; one that no text has,
     when there are none."""
-    counts = Counter(gram for name in names for gram in name_grams(name))
-    counts.update(gram for title in {plain(title): title for title in titles}.values() for gram in title_grams(title))
+    counts = Counter(gram for name in names for gram in artist_ngrams(name))
+    counts.update(
+        gram for title in {normalize(title): title for title in titles}.values() for gram in title_ngrams(title)
+    )
     kept = sorted(gram.encode() for gram, count in counts.items() if count >= MIN_COUNT)
     return np.array(kept or [b"\xff"])
 

@@ -1,4 +1,4 @@
-"""Truth: the exact computation's answers to the stream, and how far a server's answers are from them."""
+"""Ground truth: exact answers to the workload, and the differences of a server's answers from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,59 +13,59 @@ from musix_runtime.models.genre import confidence_error
 from musix_runtime.models.index import Index
 from musix_runtime.models.mood import probability_error
 from musix_runtime.schemas import ClassifyResponse, RecommendResponse
-from perf.stream import Stream
+from perf.workload import Workload
 
 TOP = 10
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Exact answers to the first questions of a stream."""
+class GroundTruth:
+    """Exact answers to the first requests of a workload."""
 
     recommend: list[RecommendResponse]
     classify: list[ClassifyResponse]
 
     def recall(self, answers: Sequence[bytes]) -> float:
-        """Mean share of the exact list's first ten tracks that stand among the answer's first ten."""
+        """Return recall at 10: the mean share of the exact first ten tracks among the first ten of the answer."""
         shares = []
         for exact, body in zip(self.recommend, answers, strict=False):
-            wanted = {each.id for each in exact.recommendations[:TOP]}
-            found = {each.id for each in _data(body, RecommendResponse).recommendations[:TOP]}
-            shares.append(len(wanted & found) / len(wanted))
+            wanted = {item.id for item in exact.recommendations[:TOP]}
+            result = {item.id for item in _data(body, RecommendResponse).recommendations[:TOP]}
+            shares.append(len(wanted & result) / len(wanted))
         return float(np.mean(shares))
 
     def score_error(self, answers: Sequence[bytes]) -> float:
-        """Largest difference of score between tracks that stand in both lists."""
+        """Return the largest difference of scores of tracks in both lists."""
         worst = 0.0
         for exact, body in zip(self.recommend, answers, strict=False):
-            scores = {each.id: each.score for each in exact.recommendations}
-            for each in _data(body, RecommendResponse).recommendations:
-                worst = max(worst, abs(each.score - scores.get(each.id, each.score)))
+            scores = {item.id: item.score for item in exact.recommendations}
+            for item in _data(body, RecommendResponse).recommendations:
+                worst = max(worst, abs(item.score - scores.get(item.id, item.score)))
         return worst
 
     def classify_error(self, answers: Sequence[bytes]) -> float:
-        """Largest difference of a confidence or probability."""
+        """Return the largest difference of a confidence or probability."""
         worst = 0.0
         for exact, body in zip(self.classify, answers, strict=False):
-            found = _data(body, ClassifyResponse)
-            worst = max(worst, confidence_error(exact, found), probability_error(exact, found))
+            result = _data(body, ClassifyResponse)
+            worst = max(worst, confidence_error(exact, result), probability_error(exact, result))
         return worst
 
 
 def exact(engine: Engine) -> Engine:
-    """The same engine, searching every vector of both indexes."""
+    """Return the same engine with exact searches of both indexes."""
     retriever = engine.retriever
     collab = replace(retriever.collab, index=Index(retriever.collab.index.matrix))
     content = replace(retriever.content, index=Index(retriever.content.index.matrix))
     return engine.with_models(collab=collab, content=content)
 
 
-def answers(bundle: Path, stream: Stream, count: int) -> Truth:
-    """What the exact engine answers to the first `count` questions of each kind."""
+def answers(bundle: Path, workload: Workload, count: int) -> GroundTruth:
+    """Return the exact answers to the first `count` requests of each kind."""
     engine = exact(Engine.open(bundle))
-    recommend, classify = stream.typed()
-    return Truth(
-        [engine.recommend(each) for each in recommend[:count]], [engine.classify(each) for each in classify[:count]]
+    recommend, classify = workload.typed()
+    return GroundTruth(
+        [engine.recommend(item) for item in recommend[:count]], [engine.classify(item) for item in classify[:count]]
     )
 
 

@@ -1,4 +1,4 @@
-"""The runtime as a guest in somebody else's process: each manner is looked at in a process of its own."""
+"""Changes of the runtime to the process that imports it. Each test runs in a separate process."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from musix_runtime import __all__ as public
-from tests.runtime import manners
+from tests.runtime import host_state
 
 LOADED = (
     "import json, sys; print(json.dumps([sorted(set(sys.modules)), len(__import__('os').listdir('/proc/self/task'))]))"
@@ -43,40 +43,40 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def python(code: str, *arguments: object, **environment: str) -> str:
-    """What a fresh process prints that runs the code; it may write nothing else, anywhere."""
+    """Return the output of a new process that runs the code. It fails if the process writes to standard error."""
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-@pytest.mark.parametrize("visit", manners.VISITS)
-def test_a_host_is_left_as_it_was_found(visit: str, demo_bundle: Path) -> None:
+@pytest.mark.parametrize("use", host_state.USES)
+def test_library_does_not_change_its_host_process(use: str, demo_bundle: Path) -> None:
     code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    assert json.loads(python(code, manners.__file__, demo_bundle, visit)) == {}
+    assert json.loads(python(code, host_state.__file__, demo_bundle, use)) == {}
 
 
-def test_what_changes_a_host_is_noticed(demo_bundle: Path) -> None:
-    rude = """
+def test_changes_of_the_host_process_are_detected(demo_bundle: Path) -> None:
+    code = """
 import runpy, sys
-rude = runpy.run_path(sys.argv.pop(1))
-def visit(bundle):
+module = runpy.run_path(sys.argv.pop(1))
+def change_host(bundle):
     import faiss, gc, logging, os, random, signal, threading, warnings
     faiss.omp_set_num_threads(7)
     gc.disable()
     logging.basicConfig()
-    os.environ["RUDE"] = "1"
+    os.environ["CHANGED"] = "1"
     random.seed(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.path.append("/rude")
+    sys.path.append("/changed")
     sys.excepthook = print
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     warnings.simplefilter("ignore")
-rude["VISITS"]["answers"] = visit
-rude["main"](*sys.argv[1:])
+module["USES"]["answers"] = change_host
+module["main"](*sys.argv[1:])
 """
-    changed = json.loads(python(rude, manners.__file__, demo_bundle, "answers"))
-    wanted = {
+    changed = json.loads(python(code, host_state.__file__, demo_bundle, "answers"))
+    expected = {
         "OpenMP",
         "collector",
         "logging",
@@ -88,13 +88,13 @@ rude["main"](*sys.argv[1:])
         "threads",
         "warnings",
     }
-    assert wanted <= set(changed)
+    assert expected <= set(changed)
 
 
-def test_importing_the_package_loads_no_library_and_starts_no_thread() -> None:
-    bare, _ = json.loads(python(LOADED))
+def test_import_loads_no_library_and_starts_no_thread() -> None:
+    standard, _ = json.loads(python(LOADED))
     loaded, threads = json.loads(python("import musix_runtime;" + LOADED))
-    added = {name.partition(".")[0] for name in set(loaded) - set(bare)}
+    added = {name.partition(".")[0] for name in set(loaded) - set(standard)}
     assert added - sys.stdlib_module_names == {"musix_runtime"}
     assert threads == 1
 
@@ -107,18 +107,18 @@ def test_the_library_loads_no_server_and_takes_little_memory() -> None:
     assert int(python("from musix_runtime import Engine, RecommendRequest;" + memory)) < 90_000  # kB
 
 
-def test_every_public_name_is_there_and_listed() -> None:
+def test_all_public_names_can_be_imported() -> None:
     code = (
         "import musix_runtime as m; print(set(m.__all__) <= set(dir(m)), [getattr(m, n).__name__ for n in m.__all__])"
     )
     assert python(code) == f"True {public}\n"
 
 
-def test_a_search_stays_in_its_thread_and_gives_the_same_bits_however_many_the_host_allows() -> None:
+def test_search_is_single_threaded_and_independent_of_the_thread_limit() -> None:
     alone, allowed = (python(SEARCHES, OMP_NUM_THREADS=count) for count in ("1", "8"))
     assert alone == allowed
     assert alone.split()[1] == "0"
 
 
-def test_an_engine_answers_in_a_forked_process_too(demo_bundle: Path) -> None:
+def test_engine_answers_in_a_forked_process(demo_bundle: Path) -> None:
     assert python(FORKS, demo_bundle) == "0\n"

@@ -1,4 +1,4 @@
-"""Table: the figures of a comparison as Markdown."""
+"""The figures of a comparison as Markdown."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 Row = Sequence[object]
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The whole page: overview, one table a question, what two workers share, versions."""
-    counts, host = found["counts"], found["host"]
+def page(result: dict[str, Any]) -> str:
+    """Return the whole page: overview, a table for each kind of request, memory of two workers, versions."""
+    counts, host = result["counts"], result["host"]
     parts = [
-        f"### {found['bundle']}: {counts['tracks']:,} tracks, {counts['listeners']:,} listeners"
+        f"### {result['bundle']}: {counts['tracks']:,} tracks, {counts['listeners']:,} listeners"
         f" ({host['cores']} cores, Python {host['python']})",
-        grid(OVERVIEW, _overview(found["peers"])),
-        *(part for question in ("recommend", "classify") for part in (f"#### {question}", _cells(found, question))),
-        *_more(found["peers"]),
-        grid(("peer", "versions"), _versions(found["peers"])),
-        *(f"Not measured: {name}: {why}" for name, why in found["absent"].items()),
+        grid(OVERVIEW, _overview(result["peers"])),
+        *(part for question in ("recommend", "classify") for part in (f"#### {question}", _cells(result, question))),
+        *_more(result["peers"]),
+        grid(("peer", "versions"), _versions(result["peers"])),
+        *(f"Not measured: {name}: {why}" for name, why in result["absent"].items()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -37,19 +37,19 @@ def _overview(peers: dict[str, Any]) -> Iterable[Row]:
     for name, of in peers.items():
         right = [of.get("recall_at_10"), of.get("score_error"), of.get("classify_error")]
         sizes = [of["private_mb"], of["private_total_mb"], of["files_bytes"] / 1e6]
-        yield [name, *(number(each) for each in [*right, of["cold_start_s"], *sizes])]
+        yield [name, *(number(item) for item in [*right, of["cold_start_s"], *sizes])]
 
 
-def _cells(found: dict[str, Any], question: str) -> str:
+def _cells(result: dict[str, Any], question: str) -> str:
     keys = ("throughput", "p50_ms", "p95_ms", "p99_ms", "cpu_s_per_1000")
-    bases = list(found["against"])
+    bases = list(result["against"])
     over = [f"{what}, x {base}" for base in bases for what in ("throughput", "P95")]
     rows = []
-    for name, of in found["peers"].items():
-        for each, cell in of[question].items():
-            ratios = [found["against"][base].get(name, {}).get(question, {}).get(each, {}) for base in bases]
+    for name, of in result["peers"].items():
+        for item, cell in of[question].items():
+            ratios = [result["against"][base].get(name, {}).get(question, {}).get(item, {}) for base in bases]
             shown = [ratio.get(key) for ratio in ratios for key in ("throughput", "p95_ms")]
-            rows.append([name, each, *(number(cell[key]) for key in keys), *(number(value) for value in shown)])
+            rows.append([name, item, *(number(cell[key]) for key in keys), *(number(value) for value in shown)])
     return grid(("peer", "connections", "requests/s", "P50 ms", "P95 ms", "P99 ms", "CPU s/1,000", *over), rows)
 
 
@@ -58,17 +58,17 @@ def _more(peers: dict[str, Any]) -> Iterable[str]:
         if "batch" in of:
             yield f"Batches of 1,000 tracks, {name}: {of['batch']['tracks_per_s']:,.0f} tracks/s."
         if "echo" in of:
-            rates = ", ".join(f"{cell['throughput']:,.0f} at {each}" for each, cell in of["echo"].items())
+            rates = ", ".join(f"{cell['throughput']:,.0f} at {item}" for item, cell in of["echo"].items())
             yield f"JSON in and out alone, {name}: requests/s by connections: {rates}."
         if "two_workers" in of:
             two = of["two_workers"]
-            each = "; ".join(
+            item = "; ".join(
                 f"private {private:.0f}, resident {resident:.0f}, proportional {proportional:.0f}"
                 for private, resident, proportional in zip(
                     two["private_mb"], two["resident_mb"], two["proportional_mb"], strict=True
                 )
             )
-            yield f"Two workers of {name}, MB each: {each}; {two['throughput']:,.0f} recommend/s at 32 connections."
+            yield f"Two workers of {name}, MB each: {item}; {two['throughput']:,.0f} recommend/s at 32 connections."
 
 
 def _versions(peers: dict[str, Any]) -> Iterable[Row]:
@@ -77,13 +77,13 @@ def _versions(peers: dict[str, Any]) -> Iterable[Row]:
 
 
 def number(value: float | None) -> str:
-    """A figure in three digits, nothing when there is none."""
+    """Return a figure with three digits, empty for None."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def grid(head: Sequence[str], rows: Iterable[Row]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(each) for each in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(str(item) for item in line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""Draw: a catalogue and listening of any size, simulated around the recordings of a small one; from a seed.
+"""Simulation of a catalogue and interactions of any size around the recordings of a small catalogue, from a seed.
 
 Tracks come in families, clusters and artists, as real ones do; lengths of factors and spread of biases are those of the
 factors trained on the Spotify tracks table and Last.fm's listening. The factors are more clustered than these: see
@@ -21,23 +21,23 @@ from musix_trainer.models import collab
 from musix_trainer.models.collab import DAY, CollabModel
 from musix_trainer.models.genre import GenreModel
 
-CHUNK = 32_768  # rows drawn at a time
+CHUNK = 32_768  # rows that are drawn at once
 PER_CLUSTER = 250  # tracks, about
 PER_ARTIST = 10
-APPEAL = 1.5  # spread of the logarithm of how often tracks are heard: a long tail
-WITHIN = 0.4  # share of the variance of sound inside a cluster
+APPEAL = 1.5  # standard deviation of the logarithm of the popularity: a long tail
+WITHIN = 0.4  # share of the variance of audio features inside a cluster
 FACTOR_SHARES = (0.10, 0.60, 0.25, 0.05)  # of the factors' variance: families, their clusters, artists, tracks
 TRACK_LENGTH, LISTENER_LENGTH = 1.7, 3.0  # of factors
 TRACK_BIAS, LISTENER_BIAS = 0.38, 0.6  # spread
-NOISE = 0.3  # of a listener's factors around the mean of the heard ones, as a share of its length
-LOYALTY = 0.85  # share of plays that are from there
-PLAYS = (5, 15.0)  # of a listener: at least, and how many more on average
+NOISE = 0.3  # of a listener's factors around the mean of its tracks, relative to the length
+LOYALTY = 0.85  # share of plays from the listener's own clusters
+PLAYS = (5, 15.0)  # of a listener: minimum, and mean number above it
 FOLD_IN_LISTENERS = 5_000  # listeners that the fold-in is fitted on
 
 
 @dataclass(frozen=True)
 class World:
-    """What is drawn, a row a track; `home` are the rows of the small catalogue that the clusters are made around."""
+    """The simulated tracks, one row each. `home` has the rows of the small catalogue at the centres of the clusters."""
 
     catalogue: Tracks
     artist: Rows
@@ -48,7 +48,7 @@ class World:
 
 @dataclass(frozen=True)
 class Histories:
-    """Catalogue rows that each listener heard, newest first."""
+    """Catalogue rows in the history of each listener, newest first."""
 
     offsets: NDArray[np.int64]
     rows: NDArray[np.int32]
@@ -56,7 +56,7 @@ class Histories:
 
 
 def world(small: Tracks, tracks: int, rng: np.random.Generator) -> World:
-    """A catalogue of so many tracks by long-tailed artists, each artist at home in a cluster."""
+    """Return a catalogue of tracks by long-tailed artists. All tracks of an artist are in one cluster."""
     clusters, artists = max(tracks // PER_CLUSTER, 1), max(tracks // PER_ARTIST, 1)
     home = rng.integers(0, len(small), clusters)
     place = (clusters * rng.random(artists) ** 1.5).astype(np.int64)
@@ -81,9 +81,9 @@ def world(small: Tracks, tracks: int, rng: np.random.Generator) -> World:
 
 
 def genre_model(model: GenreModel, small: Tracks, drawn: World) -> GenreModel:
-    """The trained ensemble, knowing the drawn artists: each by the factors of the artist whom its cluster is around."""
+    """Return the trained ensemble with the simulated artists, which have the factors of the artist at their centre."""
     names = drawn.catalogue.frame["artists"].unique().sort().to_list()
-    artist = np.array([int(each.rpartition(" ")[2]) for each in names])
+    artist = np.array([int(item.rpartition(" ")[2]) for item in names])
     around = [artist_key(small.frame["artists"][row].split(";")[0]) for row in drawn.home[artist].tolist()]
     known = Keys(model.artists).find(around)
     items = np.concatenate(
@@ -99,11 +99,11 @@ def genre_model(model: GenreModel, small: Tracks, drawn: World) -> GenreModel:
 
 
 def histories(drawn: World, listeners: int, homes: int, rng: np.random.Generator) -> Histories:
-    """For each listener the tracks heard, most of them from its `homes` clusters, each track by its appeal."""
+    """Return the histories of the listeners, mostly from their `homes` clusters, with tracks drawn by popularity."""
     order = np.argsort(drawn.cluster, kind="stable")
     reach = np.concatenate([[0.0], np.cumsum(drawn.appeal[order])])
     starts = np.searchsorted(drawn.cluster[order], np.arange(drawn.cluster.max() + 2))
-    found, lengths = [], []
+    result, lengths = [], []
     for start, stop in chunks(listeners):
         owner = np.repeat(np.arange(stop - start), PLAYS[0] + rng.geometric(1 / PLAYS[1], stop - start) - 1)
         tastes = drawn.cluster[rng.integers(0, len(order), (stop - start, homes))]
@@ -115,15 +115,15 @@ def histories(drawn: World, listeners: int, homes: int, rng: np.random.Generator
         heard = order[np.minimum(place, len(order) - 1)]
         pair = rng.permutation(np.unique(owner * len(order) + heard))
         pair = pair[np.argsort(pair // len(order), kind="stable")]
-        found.append((pair % len(order)).astype(np.int32))
+        result.append((pair % len(order)).astype(np.int32))
         lengths.append(np.bincount(pair // len(order), minlength=stop - start))
     length = np.concatenate(lengths)
     recent = (length[:, None] * np.array([0.2, 0.6])).astype(np.int32)
-    return Histories(np.concatenate([[0], np.cumsum(length)]).astype(np.int64), np.concatenate(found), recent)
+    return Histories(np.concatenate([[0], np.cumsum(length)]).astype(np.int64), np.concatenate(result), recent)
 
 
 def collab_model(drawn: World, heard: Histories, width: int, ridge: float, rng: np.random.Generator) -> CollabModel:
-    """Factors (`width` and a bias) of all tracks heard, and of the listeners near the mean of what they heard."""
+    """Return factors (`width` and a bias) of all tracks with plays, and of listeners near the mean of their tracks."""
     tracks = _track_factors(drawn, width, rng)
     listeners = _listener_factors(tracks, heard, rng)
     rows = np.unique(heard.rows)
@@ -147,13 +147,13 @@ def collab_model(drawn: World, heard: Histories, width: int, ridge: float, rng: 
 
 
 def chunks(count: int) -> Iterator[tuple[int, int]]:
-    """Start and stop of each chunk of `count` rows."""
+    """Yield start and stop of each chunk of `count` rows."""
     for start in range(0, count, CHUNK):
         yield start, min(start + CHUNK, count)
 
 
 def encoded(texts: pl.Series) -> NDArray[np.bytes_]:
-    """ASCII texts as fixed-width bytes."""
+    """Return ASCII texts as fixed-width bytes."""
     return texts.to_numpy().astype(np.bytes_)
 
 
@@ -162,8 +162,8 @@ def _numbered(prefix: str, number: pl.Series, digits: int) -> pl.Series:
 
 
 def _inputs(small: Tracks, around: Rows, appeal: NDArray[np.float64], rng: np.random.Generator) -> Floats:
-    """Inputs near those of the recordings `around`; popularity from the appeal. Shape (n, 15)."""
-    low, high = (np.array([getattr(each, end) for each in features.INPUTS], np.float32) for end in ("low", "high"))
+    """Return inputs near those of the recordings `around`, with popularity by appeal. Shape (n, 15)."""
+    low, high = (np.array([getattr(item, end) for item in features.INPUTS], np.float32) for end in ("low", "high"))
     whole = np.isin(features.INPUT_NAMES, ("key", "mode", "time_signature", "explicit"))
     spread = np.where(whole, 0, np.sqrt(WITHIN) * small.inputs.std(axis=0)).astype(np.float32)
     inputs = np.empty((len(around), len(low)), np.float32)
@@ -175,7 +175,7 @@ def _inputs(small: Tracks, around: Rows, appeal: NDArray[np.float64], rng: np.ra
 
 
 def _track_factors(drawn: World, width: int, rng: np.random.Generator) -> Floats:
-    """Shape (tracks, width + 1). The axes share the variance unevenly, and a track's bias grows with its appeal."""
+    """Return factors of tracks with unequal variances, and biases by appeal. Shape (tracks, width + 1)."""
     axes = 0.95 ** np.arange(width)
     scale = TRACK_LENGTH * np.sqrt(axes / axes.sum())
     groups = (drawn.catalogue.families.argmax(axis=1), drawn.cluster, drawn.artist)
@@ -195,7 +195,7 @@ def _track_factors(drawn: World, width: int, rng: np.random.Generator) -> Floats
 
 
 def _listener_factors(tracks: Floats, heard: Histories, rng: np.random.Generator) -> Floats:
-    """Shape (listeners, width + 1): the direction of the mean heard track, with noise, and a bias."""
+    """Return the directions of the mean tracks with noise, and biases. Shape (listeners, width + 1)."""
     count, width = len(heard.offsets) - 1, tracks.shape[1] - 1
     factors = np.empty((count, width + 1), np.float32)
     for start, stop in chunks(count):

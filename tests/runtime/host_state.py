@@ -1,6 +1,6 @@
-"""What a guest could change in its host's process. Run as a program, it tells what a visit did: see test_guest.py.
+"""The state of a process that a library must not change. Run as a program, it prints the changes of one use.
 
-python tests/runtime/manners.py BUNDLE VISIT
+python tests/runtime/host_state.py BUNDLE USE    (see test_host_state.py)
 """
 
 import asyncio
@@ -29,12 +29,17 @@ from typing import Any
 
 from threadpoolctl import threadpool_info  # sets a variable of the environment when it is imported
 
-LIBRARIES = ("numpy", "faiss", "onnxruntime", "msgspec")  # that the engine is made of: their manners are their own
+LIBRARIES = (
+    "numpy",
+    "faiss",
+    "onnxruntime",
+    "msgspec",
+)  # on which the engine depends, and whose changes are not its own
 DENORMAL = 5e-324
 
 
 def state() -> dict[str, Any]:
-    """Everything of the process that a guest must leave alone, as text and numbers."""
+    """Return the state of the process that a library must not change, as text and numbers."""
     return {
         "environment": dict(os.environ),
         "folder": str(Path.cwd()),
@@ -46,10 +51,10 @@ def state() -> dict[str, Any]:
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
         "locale": locale.setlocale(locale.LC_ALL),
         "signals": {
-            each.name: repr(signal.getsignal(each)) for each in signal.valid_signals() if hasattr(each, "name")
+            number.name: repr(signal.getsignal(number)) for number in signal.valid_signals() if hasattr(number, "name")
         },
         "paths": [*sys.path, *map(repr, sys.meta_path), *map(repr, sys.path_hooks)],
-        "hooks": [repr(each) for each in _hooks()],
+        "hooks": [repr(hook) for hook in _hooks()],
         "collector": [gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), gc.get_debug(), len(gc.callbacks)],
         "recursion": [sys.getrecursionlimit(), sys.getswitchinterval(), threading.stack_size()],
         "debugging": [faulthandler.is_enabled(), tracemalloc.is_tracing()],
@@ -64,16 +69,16 @@ def state() -> dict[str, Any]:
 
 
 def library_state() -> dict[str, Any]:
-    """What the libraries set up when they are imported, and the guest must leave so."""
+    """Return the state that `LIBRARIES` set when they are imported, and the runtime must not change."""
     import faiss
     import numpy as np
 
     return {
         "threads": _tasks(),
-        "python threads": [each.name for each in threading.enumerate()],
-        "thread pools": {Path(each["filepath"]).name: each["num_threads"] for each in threadpool_info()},
+        "python threads": [thread.name for thread in threading.enumerate()],
+        "thread pools": {Path(pool["filepath"]).name: pool["num_threads"] for pool in threadpool_info()},
         "OpenMP": faiss.omp_get_max_threads(),
-        "warnings": [repr(each) for each in warnings.filters],
+        "warnings": [repr(item) for item in warnings.filters],
         "at exit": atexit._ncallbacks(),
         "numpy": [repr(np.geterr()), repr(np.get_printoptions()), repr(np.random.get_state())],
         "torch": _torch(),
@@ -81,7 +86,7 @@ def library_state() -> dict[str, Any]:
 
 
 def _tasks() -> int:
-    """Threads as the system counts them, Python's and those of libraries."""
+    """Return the number of threads that the system counts, those of libraries too."""
     return len(list(Path("/proc/self/task").iterdir()))
 
 
@@ -107,10 +112,10 @@ def _hooks() -> list[Any]:
 
 
 def _logging() -> list[Any]:
-    """The root, what logging does of itself, and every logger that has a level or handler of its own."""
+    """Return the state of the root logger, and the names of loggers with a level or handler."""
     root, loggers = logging.getLogger(), logging.Logger.manager.loggerDict
-    real = {name: each for name, each in loggers.items() if isinstance(each, logging.Logger)}
-    own = [name for name, each in real.items() if each.level or each.handlers or each.disabled or not each.propagate]
+    real = {name: logger for name, logger in loggers.items() if isinstance(logger, logging.Logger)}
+    own = [name for name, log in real.items() if log.level or log.handlers or log.disabled or not log.propagate]
     return [root.level, len(root.handlers), root.manager.disable, logging.raiseExceptions, sorted(own)]
 
 
@@ -147,31 +152,31 @@ def serving(bundle: str) -> None:
         client.get("/metrics").raise_for_status()
 
 
-VISITS: dict[str, Callable[[str], None]] = {
+USES: dict[str, Callable[[str], None]] = {
     "imports": imports,
     "answers": answers,
     "serving": serving,
     "answers beside torch": answers,
 }
-HOSTS = {"imports": (), "answers": (), "serving": ("starlette.testclient",), "answers beside torch": ("torch",)}
+HOST_IMPORTS = {"imports": (), "answers": (), "serving": ("starlette.testclient",), "answers beside torch": ("torch",)}
 
 
-def main(bundle: str, visit: str) -> None:
-    """Print, as JSON, what the visit changed: {name: [before, after]}."""
-    for name in HOSTS[visit]:
+def main(bundle: str, use: str) -> None:
+    """Print the changes of a use as JSON: {name: [before, after]}."""
+    for name in HOST_IMPORTS[use]:
         importlib.import_module(name)
     before = state()
     for name in LIBRARIES:
         importlib.import_module(name)
     before |= library_state()
-    VISITS[visit](bundle)
+    USES[use](bundle)
     _until(lambda: _tasks() <= before["threads"])
     after = state() | library_state()
     print(json.dumps({name: [value, after[name]] for name, value in before.items() if value != after[name]}))
 
 
 def _until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    """Return when the condition holds, or after so long: a thread that was ended takes a moment to go."""
+    """Wait until the condition is true, at most `seconds`: a stopped thread takes a moment to end."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Bundles like the demo, but of another version, that say so in their answers."""
+"""Variants of a bundle: other versions, whose answers can be told apart; and broken ones."""
 
 import hashlib
 import shutil
@@ -14,7 +14,7 @@ NAMES = "catalog/name_data.npy"
 
 
 def variant(bundle: Path, path: Path, version: str, mark: str | None = None) -> Path:
-    """A copy of `bundle` as `version`; with `mark`, a letter, every track's name begins with it."""
+    """Copy `bundle` to `path` as `version`. With `mark`, a letter, all titles begin with it. Return `path`."""
     shutil.copytree(bundle, path)
     if mark is not None:
         names = np.load(path / NAMES)
@@ -28,14 +28,16 @@ def variant(bundle: Path, path: Path, version: str, mark: str | None = None) -> 
 
 
 def flip(path: Path) -> None:
-    """Turn one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    """Change one bit in the middle of a file."""
+    with path.open("r+b") as file:  # in place: a file that is truncated for a moment would crash processes that map it
+        file.seek(path.stat().st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
 
 
 def plant(bundle: Path, store: Path, name: str, broken: str | None = None) -> None:
-    """Make a bundle live in a store without asking whether it is good; `broken` names a file of it to break."""
+    """Make a bundle live in a registry without checks. `broken` is the name of a file in it to break."""
     version = manifests.decode((bundle / MANIFEST).read_bytes(), str(bundle)).version
     shutil.copytree(bundle, store / name / version)
     if broken is not None:
