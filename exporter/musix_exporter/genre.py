@@ -17,7 +17,9 @@ from musix_exporter import onnx_graphs
 from musix_exporter.bundle_writer import PartWriter
 from musix_exporter.part import ParityInputs, Part, max_abs_error
 from musix_runtime.models import genre
-from musix_trainer.models.genre import ENERGY, FLOOR, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE, GenreModel
+from musix_trainer.models.genre.calibration import FLOOR
+from musix_trainer.models.genre.features import ENERGY, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE
+from musix_trainer.models.genre.model import GenreModel
 from musix_trainer.run import Run
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes

@@ -29,7 +29,7 @@ from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
 from musix_trainer.models.collab import CollabModel
 from musix_trainer.models.content import ContentModel
-from musix_trainer.models.genre import GenreModel
+from musix_trainer.models.genre.model import GenreModel
 from musix_trainer.models.item_stats import ItemStats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.models.parts import PARTS

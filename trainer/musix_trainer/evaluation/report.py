@@ -20,7 +20,7 @@ from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.schemas import ClassifyRequest, RecommendRequest
 from musix_trainer.evaluation import evaluate, plots
 from musix_trainer.evaluation.benchmark import Benchmark
-from musix_trainer.models import genre
+from musix_trainer.models.genre.quality import predict_test_split
 from musix_trainer.run import Run, evaluation
 
 OWN = {"genre": "ensemble", "mood": "network", "collab": "LightFM", "hybrid": "hybrid"}
@@ -95,7 +95,7 @@ def _data(run: Run) -> str:
 def _genre(run: Run) -> str:
     """On the test part of the run's own split."""
     catalogue = run.catalogue
-    confidence, truth = genre.predict_test_split(run.genre, catalogue, run.recipe.genre, run.recipe.seed)
+    confidence, truth = predict_test_split(run.genre, catalogue, run.recipe.genre, run.recipe.seed)
     chosen = confidence.argmax(axis=1)
     right = truth[np.arange(len(truth)), chosen]
     labels = np.where(right, chosen, truth.argmax(axis=1))

@@ -25,7 +25,8 @@ from musix_trainer.evaluation import benchmark, metrics
 from musix_trainer.evaluation.baselines import BASELINES, Scorer
 from musix_trainer.evaluation.protocols.collab import K, interaction_matrices, lightfm_scorer
 from musix_trainer.evaluation.protocols.genre import FOLDS
-from musix_trainer.models import collab, genre
+from musix_trainer.models import collab
+from musix_trainer.models.genre.training import fit as fit_genre
 from musix_trainer.recipe import Recipe, RecipeFile
 from musix_trainer.run import deterministic, tables_of
 
@@ -154,7 +155,7 @@ def _genre(catalogue: Tracks, settings: Recipe) -> Objective:
             test, rest = usable[folds == fold], usable[folds != fold]
             parts = np.full(len(catalogue), split.TEST, np.int8)
             parts[rest] = split.assign(len(rest), own.validation, 0, settings.seed)
-            model = genre.fit(catalogue, parts, values, settings.seed)
+            model = fit_genre(catalogue, parts, values, settings.seed)
             confidence = model.confidence(catalogue.inputs[test], *catalogue.texts(test))
             found.append(metrics.macro_f1(confidence, catalogue.families[test]))
         return float(np.mean(found))

@@ -18,8 +18,11 @@ from musix_trainer.data import split
 from musix_trainer.evaluation import leakage, metrics
 from musix_trainer.evaluation.bootstrap import ClusteredMetric
 from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
-from musix_trainer.models import genre
-from musix_trainer.models.genre import GenreModel, artist_lookup
+from musix_trainer.models.genre.calibration import BASE_MODELS
+from musix_trainer.models.genre.features import EvidenceKind
+from musix_trainer.models.genre.model import GenreModel
+from musix_trainer.models.genre.quality import artist_lookup
+from musix_trainer.models.genre.training import fit
 from musix_trainer.run import Run
 
 FOLDS = 5
@@ -35,7 +38,7 @@ def known_artists(context: EvaluationContext) -> dict[str, Results]:
     for number in range(context.seeds):
         seed = context.seed(number)
         parts = split.assign(len(run.catalogue), settings.validation, settings.test, seed)
-        model = genre.fit(run.catalogue, parts, settings, seed) if number else run.genre
+        model = fit(run.catalogue, parts, settings, seed) if number else run.genre
         _measure(run, model, parts, seed, figures)
     return {"genre/known_artists": figures.results()}
 
@@ -49,7 +52,7 @@ def unseen_artists(context: EvaluationContext) -> dict[str, Results]:
         seed = context.seed(number)
         parts = split.assign(int(codes.max()) + 1, settings.validation, settings.test, seed)[codes]
         leakage.check_artists(artists, np.flatnonzero(parts != split.TEST), np.flatnonzero(parts == split.TEST))
-        _measure(run, genre.fit(run.catalogue, parts, settings, seed), parts, seed, figures)
+        _measure(run, fit(run.catalogue, parts, settings, seed), parts, seed, figures)
     return {"genre/unseen_artists": figures.results()}
 
 
@@ -68,7 +71,7 @@ def five_fold(context: EvaluationContext) -> dict[str, Results]:
         parts = np.full(len(catalogue), split.TEST, np.int8)
         parts[rest] = split.assign(len(rest), settings.validation / (1 - 1 / FOLDS), 0, context.seed(fold))
         leakage.check_recordings(catalogue, rest, test)
-        model = genre.fit(catalogue, parts, settings, context.seed(fold))
+        model = fit(catalogue, parts, settings, context.seed(fold))
         confidence[test] = model.confidence(catalogue.inputs[test], *catalogue.texts(test))
         lookups[test] = artist_lookup(catalogue.primary_artists(), catalogue.families, rest, test)
     _add(figures, "", {OURS: confidence, "artist_lookup": lookups}, catalogue.families, clusters)
@@ -84,7 +87,7 @@ def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, fi
     leakage.check_recordings(catalogue, learned, test)
     truth = catalogue.families[test]
     said, case = model.scores(catalogue.inputs[test], *catalogue.texts(test))
-    scores, known = dict(zip(genre.BASE_MODELS, said, strict=True)), case == genre.KNOWN
+    scores, known = dict(zip(BASE_MODELS, said, strict=True)), case == EvidenceKind.KNOWN
 
     def of(*members: str) -> Floats:
         kept = [each if name in members else np.zeros_like(each) for name, each in scores.items()]

@@ -1,0 +1,19 @@
+"""The genre part: an ensemble of LightFM, XGBoost, the genres of known artists, and the letters of names and titles.
+
+`features` prepares the inputs, `artist_prior` and `ngrams` read artists and texts, `base_models` fits LightFM and
+XGBoost, `calibration` averages them, `model` is the trained ensemble, `training` fits it, `quality` measures it.
+"""
+
+from typing import Any
+
+from musix_trainer.models.genre import quality, training
+from musix_trainer.models.genre.model import GenreModel
+from musix_trainer.part import Part, Training
+
+
+def _train_part(run: Training) -> tuple[GenreModel, dict[str, Any]]:
+    model, card = training.train(run.catalogue, run.recipe.genre, run.recipe.seed)
+    return model, {"genre": card}
+
+
+PART = Part("genre", _train_part, lambda path, recipe: GenreModel.load(path), quality.QUALITY_KEYS)
