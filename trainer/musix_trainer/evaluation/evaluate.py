@@ -19,7 +19,7 @@ from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood
 from musix_trainer.run import EVALUATION, Run, deterministic
 
-VERSION = 3  # of the protocols: results of another one are measured again
+VERSION = 4  # of the protocols: results of another one are measured again
 
 Measure = Callable[[EvaluationContext], dict[str, Results]]
 # What is measured in one go, and kept in one file; by the start of the names of its protocols, PART/PROTOCOL.

@@ -39,7 +39,7 @@ class GenreModel:
     high: Floats
     edges: Floats
     bin_weight: NDArray[np.float32]  # (), of a bin in LightFM's features; an artist has 1
-    weights: Floats  # (3, 4): evidence kinds by `BASE_MODELS`
+    weights: Floats  # (3, 2): evidence kinds by `BASE_MODELS`
     biases: Floats  # (3, families)
     platt: Floats  # (3, 2): slope, intercept
     grams: NDArray[np.bytes_]  # character n-grams of names and titles
@@ -64,8 +64,7 @@ class GenreModel:
         titles_read = ["" if has_artist else title for has_artist, title in zip(known, titles, strict=True)]
         prior, title_logits = self.prior_scores(artists), self.title_scores(titles_read)
         kind = features.evidence_kind(known, title_logits)
-        trees = self.tree_scores(inputs, prior, title_logits, kind)
-        return (self.artist_scores(item_features), trees, prior, title_logits), kind
+        return (self.artist_scores(item_features), self.tree_scores(inputs, prior, title_logits, kind)), kind
 
     def combine(self, scores: Scores, kind: NDArray[np.int64]) -> Floats:
         """Return the calibrated average of the base models' scores. Shape (n, families)."""

@@ -38,7 +38,7 @@ def measure(
     scores, kind = model.scores(catalogue.inputs[test_rows], *catalogue.texts(test_rows))
     confidence, known = model.combine(scores, kind), kind == EvidenceKind.KNOWN
     lookup = artist_lookup(catalogue.primary_artists(), catalogue.families, train_rows, test_rows)
-    lightfm_alone = model.combine([scores[0], *(np.zeros_like(each) for each in scores[1:])], kind)
+    lightfm_alone = model.combine([scores[0], np.zeros_like(scores[1])], kind)
     card: dict[str, Any] = {f"hit_at_{k}": metrics.hit_at(confidence, truth, k) for k in (1, 3, 5)}
     card["ece"] = metrics.calibration_error(confidence, truth)
     card["macro_f1"] = metrics.macro_f1(confidence, truth)

@@ -89,7 +89,7 @@ def _calibrate(model: GenreModel, gram_weights_of_others: Floats, validation: Ex
 
     def scores(artist_scores: Floats, has_artist: bool, prior: Floats, title: Floats) -> Scores:
         kind = evidence_kind(np.full(len(inputs), has_artist), title)
-        return artist_scores, model.tree_scores(inputs, prior, title, kind), prior, title
+        return artist_scores, model.tree_scores(inputs, prior, title, kind)
 
     hidden_labels = validation.labels * validation.weight[:, None]
     unknown = scores(hidden, False, name_logits, no_title), hidden_labels
