@@ -33,7 +33,7 @@ from musix_trainer.models.genre.model import GenreModel
 from musix_trainer.models.item_stats import ItemStats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.models.parts import PARTS
-from musix_trainer.models.ranker import RankerModel
+from musix_trainer.models.ranker.network import RankerModel
 from musix_trainer.models.retriever import make_retriever
 from musix_trainer.part import M, Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile

@@ -130,7 +130,7 @@ def test_feedback_is_joined_to_listeners_and_recordings() -> None:
     frame = pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event"], orient="row")
     source = Table(frame, "feedback.csv", "")
     found = read_impressions(source, CATALOGUE, data)
-    assert found.taken.tolist() == [True, False]
+    assert found.positive.tolist() == [True, False]
     assert found.hour.tolist() == [13, 14]
     assert source.notes["dropped: listener without listening"] == 1
     with pytest.raises(TableError, match="event: expected played, saved, clicked, skipped, found liked"):

@@ -3,7 +3,7 @@
 Planted, so that tests know the right answer:
 - each artist has one family for nine tracks in ten, and each family its own sound, with much overlap;
 - each listener has three favourite families and hears them nine times out of ten, newer releases more often;
-- a listener takes what is shown with a probability of `taken`: high for favourite families, higher when fresh.
+- an impression is positive with `positive_probability`: high for favourite families, higher for new releases.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ class World:
     feedback: pl.DataFrame
 
 
-def taken(favourite: NDArray[np.bool_], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The feedback rule: probability that a listener takes a track."""
+def positive_probability(favourite: NDArray[np.bool_], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probability that an impression is positive, by the planted rule. Shape as the arguments."""
     return np.where(favourite, 0.55 + 0.4 * fresh, 0.05 + 0.1 * fresh)
 
 
@@ -152,9 +152,9 @@ def _feedback(
         loved = np.flatnonzero(mine[family])
         shown = np.concatenate([rng.choice(loved, SHOWN // 2), rng.integers(0, len(family), SHOWN - SHOWN // 2)])
         shown = rng.permutation(shown)
-        took = rng.random(SHOWN) < taken(mine[family[shown]], fresh[shown])
+        positive = rng.random(SHOWN) < positive_probability(mine[family[shown]], fresh[shown])
         start = int(rng.integers(NEWEST - 100 * DAY, NEWEST - DAY))
-        for position, (track, yes) in enumerate(zip(shown, took, strict=True)):
-            event = ("played", "saved", "clicked")[track % 3] if yes else "skipped"
+        for position, (track, is_positive) in enumerate(zip(shown, positive, strict=True)):
+            event = ("played", "saved", "clicked")[track % 3] if is_positive else "skipped"
             rows.append((user_id(listener), track_id(track), start + 200 * position, event, position))
     return pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event", "position"], orient="row")
