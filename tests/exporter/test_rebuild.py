@@ -75,4 +75,4 @@ def test_the_tables_of_a_bundle_have_to_be_given(copy: Path) -> None:
     text = 'name = "a"\nversion = "1.0.0"\nsource = "tables"\n'
     bundle = changed(copy, recipe=text, recipe_sha256=hashlib.sha256(text.encode()).hexdigest())
     found = CliRunner().invoke(cli.rebuild, [str(bundle.path)])
-    assert str(found.exception) == "a: this recipe learns from tables: name their folder with --data"
+    assert str(found.exception) == "a: this recipe reads tables: pass their folder with --data"

@@ -36,8 +36,8 @@ class Impressions:
     def without(self, data: Interactions) -> "Impressions":
         """Return the impressions of pairs that are not in `data`, on which collab is trained or measured."""
         size = int(max(self.row.max(initial=0), data.row.max(initial=0))) + 1
-        kept = ~np.isin(self.listener * size + self.row, data.listener * size + data.row)
-        return Impressions(self.listener[kept], self.row[kept], self.hour[kept], self.positive[kept])
+        mask = ~np.isin(self.listener * size + self.row, data.listener * size + data.row)
+        return Impressions(self.listener[mask], self.row[mask], self.hour[mask], self.positive[mask])
 
 
 def read_impressions(source: Table, catalogue: Tracks, listening: Interactions) -> Impressions:

@@ -25,9 +25,9 @@ class ArtistCredits:
 
 def find_credits(keys: Keys, artists: list[list[str]]) -> ArtistCredits:
     """Return the credits of the artists in `keys` for tracks with these artist names."""
-    found = [keys.find([artist_key(name) for name in names]) for names in artists]
-    tracks = np.repeat(np.arange(len(artists)), [len(each) for each in found])
-    positions = np.concatenate(found)
+    positions_of = [keys.find([artist_key(name) for name in names]) for names in artists]
+    tracks = np.repeat(np.arange(len(artists)), [len(each) for each in positions_of])
+    positions = np.concatenate(positions_of)
     weights = np.where(np.diff(tracks, prepend=-1) > 0, 1, FEATURED_ARTIST_WEIGHT)
     known = positions != ABSENT
     return ArtistCredits(tracks[known], positions[known], weights[known], len(keys.sorted))

@@ -82,7 +82,7 @@ def fit_xgboost(
         colsample_bytree=settings.colsample_bytree,
         multi_strategy=settings.multi_strategy,
         tree_method="hist",
-        base_score=0.5,  # the same for all families, so that the base margins alone set them apart
+        base_score=0.5,  # the same for all families, so that only the base margins differ
         random_state=seed,
     )
     return booster.fit(features[examples], families, sample_weight=weight[examples], base_margin=margin[examples])

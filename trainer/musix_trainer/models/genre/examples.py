@@ -25,7 +25,7 @@ class Examples:
 
     @property
     def labels(self) -> Floats:
-        """Label distribution of each recording: 1 shared by its families. Shape (n, families)."""
+        """Return the label distribution of each recording: 1, shared equally by its families. Shape (n, families)."""
         return np.asarray(self.truth / self.truth.sum(axis=1, keepdims=True))
 
     def artist_keys(self) -> list[set[str]]:

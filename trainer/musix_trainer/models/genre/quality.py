@@ -1,4 +1,4 @@
-"""Quality card of the genre ensemble: its figures on held-out recordings, beside simple baselines."""
+"""Quality card of the genre ensemble: metrics on held-out recordings, with simple baselines."""
 
 from typing import Any
 
@@ -64,8 +64,8 @@ def artist_lookup(
     codes = np.unique(artists, return_inverse=True)[1]
     counts = np.zeros((codes.max() + 1, families.shape[1]), np.float32)
     np.add.at(counts, codes[train_rows], families[train_rows].astype(np.float32))
-    found = counts[codes[test_rows]]
-    return np.where(found.any(axis=1, keepdims=True), found, counts.sum(axis=0))
+    lookup = counts[codes[test_rows]]
+    return np.where(lookup.any(axis=1, keepdims=True), lookup, counts.sum(axis=0))
 
 
 def predict_test_split(

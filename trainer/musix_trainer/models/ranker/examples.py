@@ -76,7 +76,7 @@ def _user_contexts(
     """Return the listener as a known user and as a random one of the cold starts of the runtime, each with its content
     query.
 
-    The network thus learns what each component is worth when others are missing.
+    The network thus learns to rank when components are missing.
     """
     user, profile = known_user(retriever, collab, number)
     current_track = retriever.content.vectors(rng.choice(user.history, 1))[0]

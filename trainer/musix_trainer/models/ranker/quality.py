@@ -45,7 +45,7 @@ def recommend(
 def measure(
     retriever: Retriever, collab: CollabModel, model: RankerModel, test: Interactions, limit: int = 10
 ) -> dict[str, Any]:
-    """Return the ranking metrics of lists as `recommend` makes them, beside those of single components."""
+    """Return the ranking metrics of lists as `recommend` makes them, and of lists by single components."""
     relevant = relevant_rows(collab, test)
     ranker = model.runtime()
     by_popularity = np.argsort(-retriever.popularity, kind="stable")

@@ -33,8 +33,8 @@ Relevant = dict[int, set[int]]  # held-out catalogue rows by listener number
 def measure(context: EvaluationContext) -> dict[str, Results]:
     """Run the four protocols.
 
-    hybrid/full: ten tracks of the whole catalogue against held-out interactions, beside single components, ablations,
-    the fixed blend, and LightGBM's LambdaRank trained on the same examples; with coverage and diversity.
+    hybrid/full: ten tracks of the whole catalogue against held-out interactions, with coverage and diversity. Its
+    baselines are single components, ablations, the fixed blend, and LightGBM's LambdaRank on the same examples.
     hybrid/cold_listeners: listeners with a history of 1, 3 or 10 tracks. hybrid/tradeoff: the cost of more diversity,
     similarity or coverage. hybrid/simulated_30: simulated impressions, 12 positive and 18 negative.
     """
@@ -106,7 +106,7 @@ def _long_tail(run: Run) -> set[int]:
 
 
 def _cold_start(run: Run, relevant: Relevant, hybrid: Ranking) -> Results:
-    """Measure each listener as an unknown one, with its newest tracks as history; beside popularity without them."""
+    """Measure each listener as an unknown one with its newest tracks as history; baseline: popularity without these."""
     retriever, collector = run.retriever(), MetricCollector()
     by_popularity = np.argsort(-retriever.popularity, kind="stable")
     listeners = sorted(relevant)

@@ -1,4 +1,4 @@
-"""Trade-off curves: what diversity, similarity or coverage costs in accuracy, by their weight beside the score."""
+"""Trade-off curves: what diversity, similarity or coverage costs in accuracy, by their weight in the score."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def tradeoff_key(setting: str, weight: float) -> str:
 
 
 def measure_tradeoff(run: Run, relevant: dict[int, set[int]]) -> Results:
-    """Measure lists by the ranker's score beside three other goals, each with growing weight.
+    """Measure lists by the ranker's score mixed with one of three other goals, for growing weights.
 
     diversity_weight: diversity to the tracks picked before. content_weight: the content score, which makes lists
     similar. novelty_bonus: added to the score of a track that no earlier list contains.
