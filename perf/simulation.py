@@ -19,7 +19,7 @@ from musix_trainer.data.synthetic import NEWEST, OLDEST
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.models import collab
 from musix_trainer.models.collab import DAY, CollabModel
-from musix_trainer.models.genre import GenreModel
+from musix_trainer.models.genre.model import GenreModel
 
 CHUNK = 32_768  # rows that are drawn at once
 PER_CLUSTER = 250  # tracks, about

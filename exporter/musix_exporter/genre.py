@@ -17,7 +17,9 @@ from musix_exporter import onnx_graphs
 from musix_exporter.bundle_writer import PartWriter
 from musix_exporter.part import ParityInputs, Part, max_abs_error
 from musix_runtime.models import genre
-from musix_trainer.models.genre import ENERGY, FLOOR, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE, GenreModel
+from musix_trainer.models.genre.calibration import FLOOR
+from musix_trainer.models.genre.features import ENERGY, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE
+from musix_trainer.models.genre.model import GenreModel
 from musix_trainer.run import Run
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
@@ -69,13 +71,11 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] tit
   artist_score = Add(product, family_biases)
 
   weight = Gather<axis = 0>(weights, row)
-  artist_weight, tree_weight, name_weight, title_weight = Split<axis = 1>(weight)
+  artist_weight, tree_weight = Split<axis = 1>(weight)
   bias = Gather<axis = 0>(biases, row)
   weighted_artist = Mul(artist_score, artist_weight)
   weighted_tree = Mul(tree_score, tree_weight)
-  weighted_name = Mul(name_score, name_weight)
-  weighted_title = Mul(title, title_weight)
-  logits = Sum(weighted_artist, weighted_tree, weighted_name, weighted_title, bias)
+  logits = Sum(weighted_artist, weighted_tree, bias)
   probabilities = Softmax<axis = 1>(logits)
   at_least = Max(probabilities, floor)
   kept = Min(at_least, ceiling)

@@ -9,7 +9,7 @@ from musix_exporter.bundle_writer import PartWriter
 from musix_exporter.part import PARITY_CASES, ParityInputs, Part, max_abs_error
 from musix_runtime.models import ranker
 from musix_runtime.models.ranker import COMPONENTS
-from musix_trainer.models.ranker import RankerNetwork
+from musix_trainer.models.ranker.network import RankerNetwork
 from musix_trainer.run import Run
 
 

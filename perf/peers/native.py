@@ -31,13 +31,13 @@ class NativeModels:
         self.ranker_network = torch.load(folder / "ranker.pt", weights_only=False).eval()
 
     def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
-        """Return the calibrated, weighted scores of LightFM, XGBoost and the artists' names."""
+        """Return the calibrated average of LightFM's and XGBoost's scores."""
         of = self.ensemble
         row = case[:, 0].astype(int)
         weights, biases, platt = of["weights"][row], of["biases"][row], of["platt"][row]
         factors, said = np.split(artist, [artist.shape[1] - of["family_biases"].size], axis=1)
-        scores = (self._lightfm(inputs, factors), self._xgboost(inputs, said, case), said)
-        logits = sum(weights[:, [i]] * item for i, item in enumerate(scores)) + biases
+        scores = (self._lightfm(inputs, factors), self._xgboost(inputs, said, case))
+        logits = sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = np.clip(powers / powers.sum(axis=1, keepdims=True), FLOOR, 1 - FLOOR)
         odds = np.log(share) - np.log(1 - share)

@@ -74,7 +74,7 @@ def test_a_recipe_that_was_edited_after_training_is_not_exported(demo_run: Run, 
     demo_run.save(tmp_path / "run")
     recipe = tmp_path / "run" / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('version = "1.0.0"', 'version = "1.1.0"'))
-    with pytest.raises(InputError, match=r"recipe\.toml: expected the recipe that the run was trained by, SHA-256 "):
+    with pytest.raises(InputError, match=r"recipe\.toml: expected the recipe that the run was trained with, SHA-256 "):
         Run.load(tmp_path / "run")
 
 

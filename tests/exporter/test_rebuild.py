@@ -73,4 +73,4 @@ def test_rebuild_without_tables_is_refused(copy: Path) -> None:
     text = 'name = "a"\nversion = "1.0.0"\nsource = "tables"\n'
     bundle = changed(copy, recipe=text, recipe_sha256=hashlib.sha256(text.encode()).hexdigest())
     results = CliRunner().invoke(cli.rebuild, [str(bundle.path)])
-    assert str(results.exception) == "a: this recipe learns from tables: name their folder with --data"
+    assert str(results.exception) == "a: this recipe reads tables: pass their folder with --data"

@@ -8,7 +8,7 @@ from musix_trainer import recipe
 HEAD = 'name = "a"\nversion = "1.0.0"\nsource = "synthetic"\n'
 
 
-def test_the_defaults_are_the_users_numbers() -> None:
+def test_defaults_are_the_published_hyper_parameters() -> None:
     genre, mood, collab, ranker = recipe.Genre(), recipe.Mood(), recipe.Collab(), recipe.Ranker()
     assert (genre.no_components, genre.learning_schedule, genre.loss, genre.k) == (50, "adadelta", "bpr", 5)
     assert (genre.max_depth, genre.learning_rate, genre.n_estimators) == (7, 0.1, 200)
@@ -27,7 +27,7 @@ def test_the_defaults_are_the_users_numbers() -> None:
 
 
 @pytest.mark.parametrize("name", ["demo", "spotify"])
-def test_the_shipped_recipes_are_right(name: str) -> None:
+def test_shipped_recipes_are_valid(name: str) -> None:
     assert recipe.read(Path("bundles") / f"{name}.toml").recipe.name == name
 
 
@@ -57,7 +57,7 @@ def test_the_shipped_recipes_are_right(name: str) -> None:
         (HEAD + f"{'a.' * 5000}a = 1", "a: unknown key"),
     ],
 )
-def test_a_wrong_recipe_is_refused_by_key(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_recipe_is_refused_with_its_key(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "r.toml"
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
@@ -65,6 +65,6 @@ def test_a_wrong_recipe_is_refused_by_key(tmp_path: Path, text: str, message: st
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_a_missing_recipe_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_recipe_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="expected a recipe file, found: No such file"):
         recipe.read(tmp_path / "none.toml")

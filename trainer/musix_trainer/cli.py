@@ -17,7 +17,7 @@ OUT = click.option(
 @DATA
 @OUT
 def train(recipe_path: Path, data: Path | None, out: Path) -> None:
-    """Train all parts of RECIPE into the run folder OUT/runs/NAME-VERSION, in place of an older run."""
+    """Train all parts of RECIPE, and write the run folder OUT/runs/NAME-VERSION, replacing an older run."""
     from musix_runtime.atomic import check_writable
     from musix_trainer import recipe, run
     from musix_trainer.evaluation import benchmark
@@ -32,20 +32,24 @@ def train(recipe_path: Path, data: Path | None, out: Path) -> None:
 
 @click.command()
 @RUN
-@click.option("--protocol", "protocols", multiple=True, help="PART or PART/PROTOCOL; all when none is named.")
+@click.option("--protocol", "protocols", multiple=True, help="PART or PART/PROTOCOL; default: all.")
 @click.option(
-    "--seeds", default=1, show_default=True, type=click.IntRange(1), help="Splits; their rows count together."
+    "--seeds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of random splits, whose results are merged.",
 )
 @click.option(
     "--perceived", type=click.Path(path_type=Path), help="Table of perceived moods (Deezer), for mood/perceived."
 )
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for the figures.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
 def evaluate(
     run_path: Path, protocols: tuple[str, ...], seeds: int, perceived: Path | None, json_path: Path | None
 ) -> None:
-    """Measure the run folder RUN by named protocols, beside baselines, with 95 % intervals.
+    """Measure the run folder RUN by named protocols, with baselines and 95 % intervals.
 
-    What was measured is kept in RUN/evaluation, and not measured again; an export takes it into the quality card.
+    Results are stored in RUN/evaluation and reused; an export adds them to the quality card.
     """
     import json
 
@@ -54,18 +58,18 @@ def evaluate(
 
     if json_path:
         check_writable(json_path.parent)
-    found = evaluation.evaluate(run_path, protocols, seeds, perceived)
-    click.echo(evaluation.table(found))
+    results = evaluation.evaluate(run_path, protocols, seeds, perceived)
+    click.echo(evaluation.table(results))
     if json_path:
-        write_file(json_path, json.dumps(found, indent=2).encode() + b"\n")
+        write_file(json_path, json.dumps(results, indent=2).encode() + b"\n")
 
 
 @click.command()
 @RUN
-@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle of the run: tells its size and speed too.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle of the run, to add its size and speed.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Page to write; default: RUN/report.html.")
 def report(run_path: Path, bundle: Path | None, out: Path | None) -> None:
-    """Write a page about the run folder RUN: data, figures, plots and provenance, in one HTML file."""
+    """Write an HTML page about the run folder RUN, with data, metrics, plots and provenance."""
     from musix_runtime.atomic import check_writable, write_file
     from musix_trainer.evaluation.report import write
 
@@ -79,9 +83,9 @@ def report(run_path: Path, bundle: Path | None, out: Path | None) -> None:
 @RECIPE
 @DATA
 @OUT
-@click.option("--trials", required=True, type=click.IntRange(1), help="Of the part, and of each of its baselines.")
+@click.option("--trials", required=True, type=click.IntRange(1), help="Trials of the part, and of each baseline.")
 @click.option(
-    "--part", type=click.Choice(["collab", "genre"]), default="collab", show_default=True, help="What to tune."
+    "--part", type=click.Choice(["collab", "genre"]), default="collab", show_default=True, help="Part to tune."
 )
 @click.option(
     "--write", type=click.Path(dir_okay=False, path_type=Path), help="Recipe to write; default: OUT/NAME.toml."
@@ -89,7 +93,7 @@ def report(run_path: Path, bundle: Path | None, out: Path | None) -> None:
 def tune(recipe_path: Path, data: Path | None, out: Path, trials: int, part: str, write: Path | None) -> None:
     """Search hyper-parameters of RECIPE on its validation part, and write a recipe with the best.
 
-    The trials are kept in OUT/studies: what was stopped goes on, and more trials build on those that were run.
+    Trials are stored in OUT/studies: a later call resumes and extends the search.
     """
     from musix_runtime.atomic import check_writable, write_file, writing
     from musix_trainer import recipe
@@ -106,15 +110,15 @@ def tune(recipe_path: Path, data: Path | None, out: Path, trials: int, part: str
 
 @click.group(name="import")
 def import_() -> None:
-    """Bring public data sets to the standard tables."""
+    """Convert public data sets to the standard tables."""
 
 
 @import_.command()
 @click.argument("raw", type=click.Path(path_type=Path))
 @click.option("--tracks", required=True, type=click.Path(path_type=Path), help="The tracks table, .csv or .parquet.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the two tables; must be free.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the two tables, new or empty.")
 def lastfm(raw: Path, tracks: Path, out: Path) -> None:
-    """Derive listening to tracks from the Last.fm tables (HetRec 2011) in folder RAW."""
+    """Derive interactions with tracks from the Last.fm tables (HetRec 2011) in folder RAW."""
     from musix_trainer.importers.lastfm import import_lastfm
 
     for name, value in import_lastfm(raw, tracks, out).items():

@@ -1,4 +1,4 @@
-"""Declarations of the parts that a training run consists of. A part declares its training and its loader once."""
+"""Declarations of the parts of a training run. A part declares its training and its loader once."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from musix_trainer.recipe import Recipe
 
 
 class Model(Protocol):
-    """A trained model that can write itself into a new folder."""
+    """A trained model that writes itself into a new folder."""
 
     def save(self, path: Path) -> None: ...
 
@@ -27,7 +27,7 @@ M = TypeVar("M", bound=Model)
 
 @dataclass(frozen=True)
 class Training:
-    """What a part is trained on. `models` holds those of the parts before it, by name."""
+    """The data that a part is trained on, and the models of the parts before it, by name."""
 
     recipe: Recipe
     catalogue: Tracks
@@ -39,17 +39,16 @@ class Training:
 
     @cached_property
     def audio(self) -> Floats:
-        """Audio features of the catalogue. Shape (tracks, 12)."""
+        """Return the audio features of the catalogue. Shape (tracks, 12)."""
         return np.ascontiguousarray(self.catalogue.inputs[:, : len(AUDIO)])
 
 
 @dataclass(frozen=True)
 class Part(Generic[M]):
-    """A part of a run, which has the name of the bundle's part.
+    """A part of a run, with the name of the bundle's part.
 
-    `train` returns the model and the sections that it adds to the quality card. `load` reads what `save` of the model
-    wrote into the part's folder of the run. `quality_keys` are the keys of the figures in these sections: gates may
-    name them.
+    `train` returns the model and its sections of the quality card. `load` reads the folder that the model's `save`
+    wrote. `quality_keys` are the keys of the metrics in these sections, for gates.
     """
 
     name: str

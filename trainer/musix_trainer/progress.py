@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log. On standard error, so that answers stay clean."""
+"""Progress of long tasks on standard error: a bar on a terminal, plain lines in a log."""
 
 import sys
 import time
@@ -8,12 +8,12 @@ import click
 
 
 def say(text: str) -> None:
-    """One line about what happens."""
+    """Print one line."""
     click.echo(text, err=True)
 
 
 def steps(label: str, count: int) -> Iterator[int]:
-    """Iterate 0..count-1, showing how far it is."""
+    """Iterate over 0..count-1 and show the progress."""
     if sys.stderr.isatty():
         with click.progressbar(range(count), label=f"{label:<28}", file=sys.stderr) as bar:
             yield from bar

@@ -1,7 +1,7 @@
-"""Quality card: the keys of the figures that a training reports, known before it starts.
+"""Quality card: the keys of the metrics that a training reports, which are known before it starts.
 
-Each part declares its own keys with `keys`. A gate of a recipe names one of them. Keys of a group that a data set does
-not have, such as artists that were not in training, are absent from the card.
+Each part declares its keys with `keys`; the gates of a recipe refer to them. The card lacks the keys of groups that a
+data set does not have, such as unknown artists.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ RANKING = ("hr_at_10", "ndcg_at_10", "recall_at_10")  # of `metrics.ranking`
 
 
 def keys(*levels: str | Iterable[str]) -> frozenset[str]:
-    """Return every key that has a name of each level, from the outermost on. A text is a level of one name."""
+    """Return every key with one name of each level, from the outermost. A string is a level with one name."""
     names = [(level,) if isinstance(level, str) else level for level in levels]
     return frozenset(".".join(path) for path in product(*names))
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return the keys that look most like `key`, best first, as text."""
+    """Return the keys that are most similar to `key`, best first, as text."""
     names = sorted(known)
     return ", ".join(get_close_matches(key, names, 3, 0) or names)

@@ -1,4 +1,4 @@
-"""The recipe: every number that changes a model, read from TOML into frozen structs. Unknown keys are errors."""
+"""Recipes: every setting that changes a model, read from TOML into frozen structs. Unknown keys are errors."""
 
 import hashlib
 import math
@@ -41,30 +41,33 @@ class Synthetic(Section, frozen=True):
 
 
 class Benchmark(Section, frozen=True):
-    """Of a source of listening alone."""
+    """Settings of a source of interactions alone."""
 
-    core: Positive = 5  # pairs that every listener and every artist has at least
+    core: Positive = 5  # least number of pairs of each listener and each artist
 
 
 class Tuned(Section, frozen=True):
-    """How the values of `collab` and of the baselines were found: written by `musix tune`."""
+    """Tuning of `collab` and of the baselines, written by `musix tune`."""
 
     study: str = ""  # SHA-256 of the trials
-    trials: dict[str, Positive] = {}  # of collab and of each baseline
-    baselines: dict[str, dict[str, float]] = {}  # values found for them
+    trials: dict[str, Positive] = {}  # number, for collab and for each baseline
+    baselines: dict[str, dict[str, float]] = {}  # best hyper-parameters of each baseline
 
 
 class CatalogSection(Section, frozen=True):
-    """What the catalogue itself computes."""
+    """Statistics of the catalogue."""
 
-    freshness_half_life: PositiveFloat = 730.0  # days after which a release counts half as fresh
-    popular: Positive = 1000  # tracks, one an artist, from which listeners of whom nothing is known are served
+    freshness_half_life: PositiveFloat = 730.0  # days in which freshness halves
+    popular: Positive = 1000  # most popular tracks, candidates for anonymous users
 
 
 class Split(Section, frozen=True):
-    """How listening is held out. By artist: an artist's tracks are held out together, as they must be when listening
-    was derived from artists, since each track would give its siblings away. By one: of every listener one entry for
-    validation and one for test (leave one out), whatever the shares say."""
+    """How interactions are held out.
+
+    `artist`: a listener's tracks of one artist are held out together; needed when interactions were derived from
+    artists, as each track would reveal the others. `leave_one_out`: one entry of each listener for validation and one
+    for test, whatever the shares.
+    """
 
     by: Literal["track", "artist", "leave_one_out"] = "track"
     validation: OpenUnit = 0.1
@@ -72,31 +75,28 @@ class Split(Section, frozen=True):
 
 
 class Genre(Section, frozen=True):
-    """LightFM over artists and binned inputs, the shares of artists, letters of names and titles, XGBoost over inputs
-    and these; averaged."""
+    """The genre ensemble: LightFM over artists and binned inputs, and XGBoost over inputs, artist prior and n-grams."""
 
     no_components: Positive = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
     loss: Literal["bpr", "warp", "logistic"] = "bpr"
     k: Positive = 5
     epochs: Positive = 40
-    artist_mask: UnitInterval = 0.2  # share of training tracks that LightFM sees once more without their artist
-    stranger: UnitInterval = (
-        0.5  # share of training tracks that XGBoost sees once more as of an artist whom nobody has met
-    )
+    artist_mask: UnitInterval = 0.2  # share of training tracks that LightFM sees again without their artists
+    stranger: UnitInterval = 0.5  # share of training tracks that XGBoost sees again as of unknown artists
     bins: Positive = 20  # quantile bins of each input
     bin_weight: PositiveFloat = (
-        0.01  # of a bin, beside the artists' 1: sound is XGBoost's task, and drowns the artist here
+        0.01  # of a bin in LightFM; artists have 1. Larger weights hide the artist; XGBoost models the sound
     )
-    artist_prior: PositiveFloat = 0.4  # tracks that an artist's name counts for, beside those that it has
-    letter_alpha: PositiveFloat = 3e-5  # regularisation of the logistic regression over the letters of names and titles
+    artist_prior: PositiveFloat = 0.4  # number of tracks that the prediction from an artist's name counts as
+    letter_alpha: PositiveFloat = 3e-5  # L2 penalty of the logistic regression over character n-grams
     max_depth: Positive = 7
-    max_bin: Positive = 64  # of each feature in XGBoost: as good as 256, in half the time
+    max_bin: Positive = 64  # of each XGBoost feature: as accurate as 256, in half the time
     learning_rate: PositiveFloat = 0.1
     n_estimators: Positive = 200
     subsample: HalfOpenUnit = 0.8
     colsample_bytree: HalfOpenUnit = 0.8
-    # One tree a round for all families, its leaves vectors: as good as one a family and round, and 16 times smaller.
+    # One tree with vector leaves in each round, for all families: as accurate as one for each, and 16 times smaller.
     multi_strategy: Literal["multi_output_tree", "one_output_per_tree"] = "multi_output_tree"
     iqr: PositiveFloat = 1.5  # inputs are clipped this many interquartile ranges beyond the quartiles
     validation: OpenUnit = 0.1
@@ -116,7 +116,7 @@ class Mood(Section, frozen=True):
 
 
 class Collab(Section, frozen=True):
-    """LightFM over listening."""
+    """LightFM over interactions."""
 
     no_components: Positive = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
@@ -127,7 +127,7 @@ class Collab(Section, frozen=True):
     epochs: Positive = 100
     fold_in_ridge: PositiveFloat = 1.0
     taste_width: Positive = 48
-    taste_damping: UnitInterval = 0.25  # how far tracks heard by many are held back in what listeners have in common
+    taste_damping: UnitInterval = 0.25  # exponent of a track's popularity that divides its co-occurrences
 
 
 class Content(Section, frozen=True):
@@ -140,14 +140,14 @@ class Content(Section, frozen=True):
 
 
 class Index(Section, frozen=True):
-    """How vectors are searched: exactly where that fits the time, else only the clusters next to the query."""
+    """How vectors are searched: exactly up to a size, else only the clusters nearest to the query."""
 
-    exact: Positive = 300_000  # numbers (vectors x width) up to which all are compared: some 0.03 ms
-    recall: UnitInterval = 0.98  # of the exact nearest must be found; as many clusters are searched as that takes
+    exact: Positive = 300_000  # numbers (vectors x width) up to which search is exact: about 0.03 ms
+    recall: UnitInterval = 0.98  # of the exact nearest neighbours; determines how many clusters are searched
 
 
 class Ranker(Section, frozen=True):
-    """The ranker network, and what the runtime does around it."""
+    """The ranker network, and how the runtime selects its candidates."""
 
     hidden: tuple[Positive, Positive] = (32, 16)
     learning_rate: PositiveFloat = 0.001
@@ -155,7 +155,7 @@ class Ranker(Section, frozen=True):
     epochs: Positive = 50
     patience: Positive = 10
     validation: OpenUnit = 0.2
-    negatives: Positive = 20  # impressions not taken up, for each that was, when feedback has to be derived
+    negatives: Positive = 20  # negative impressions for each positive one, without an impressions table
     candidates: Positive = 50
     pool: Positive = 60
     blend: dict[str, UnitInterval] = msgspec.field(
@@ -164,7 +164,7 @@ class Ranker(Section, frozen=True):
 
 
 class Bytes(Section, frozen=True):
-    """The most bytes that the bundle's files may have: in all, and by part."""
+    """Maximum size of the bundle's files in bytes, in total and by part."""
 
     total: Positive | None = None
     catalog: Positive | None = None
@@ -177,13 +177,13 @@ class Bytes(Section, frozen=True):
 
 
 class Memory(Section, frozen=True):
-    """The most private memory that a process may hold once it has opened the bundle."""
+    """Maximum private memory of a process with the bundle open."""
 
-    load_mb: PositiveFloat | None = None  # private, anonymous pages; those of mapped files are shared
+    load_mb: PositiveFloat | None = None  # private, anonymous pages; pages of mapped files are shared
 
 
 class Time(Section, frozen=True):
-    """The most that an answer may take, as a multiple of the bare kernels behind it, timed in the same run."""
+    """Maximum time of a response, as a multiple of that of its bare kernels, measured in the same run."""
 
     classify: PositiveFloat | None = None
     recommend: PositiveFloat | None = None
@@ -191,7 +191,7 @@ class Time(Section, frozen=True):
 
 
 class Gates(Section, frozen=True):
-    """What a bundle must reach to be built. Keys of `at_least` and `at_most` are those of the quality card."""
+    """Limits that a bundle must meet to be built. Keys of `at_least` and `at_most` are those of the quality card."""
 
     at_least: dict[str, float] = msgspec.field(default_factory=dict)
     at_most: dict[str, float] = msgspec.field(default_factory=dict)
@@ -201,7 +201,7 @@ class Gates(Section, frozen=True):
 
 
 class Recipe(Section, frozen=True):
-    """A whole recipe: what to learn from, how, and under which name and version."""
+    """A recipe: name and version of the bundle, its sources, and all settings."""
 
     name: Annotated[str, Meta(pattern=NAME)]
     version: Annotated[str, Meta(pattern=VERSION)]
@@ -223,7 +223,7 @@ class Recipe(Section, frozen=True):
 
     @property
     def label(self) -> str:
-        """`NAME-VERSION`, the name of the bundle folder."""
+        """Return `NAME-VERSION`, the name of the bundle folder."""
         return f"{self.name}-{self.version}"
 
 
@@ -241,7 +241,7 @@ class RecipeFile:
 
 
 def read(path: Path) -> RecipeFile:
-    """Read and check a recipe. Raises RecipeError that names the file, the key, what was expected and found."""
+    """Read and check a recipe. Raises RecipeError with file, key, and the expected and found values."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -250,7 +250,7 @@ def read(path: Path) -> RecipeFile:
 
 
 def parse(text: bytes, path: Path) -> RecipeFile:
-    """Check the text of a recipe. Raises RecipeError that names `path`, the key, what was expected and found."""
+    """Check the text of a recipe. Raises RecipeError with `path`, key, and the expected and found values."""
     try:
         raw = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
@@ -274,21 +274,21 @@ def parse(text: bytes, path: Path) -> RecipeFile:
     return RecipeFile(path, recipe, text)
 
 
-def _check_finite(raw: dict[str, Any], where: str) -> None:
+def _check_finite(raw: dict[str, Any], place: str) -> None:
     for key, value in raw.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise RecipeError(f"{where}: {key}: expected a finite number, found {value}")
-        if isinstance(value, dict) and where.endswith((": at_least", ": at_most")):
-            raise RecipeError(f'{where}: {key}: expected a path in quotes, such as "genre.macro_f1", found a table')
+            raise RecipeError(f"{place}: {key}: expected a finite number, found {value}")
+        if isinstance(value, dict) and place.endswith((": at_least", ": at_most")):
+            raise RecipeError(f'{place}: {key}: expected a path in quotes, such as "genre.macro_f1", found a table')
 
 
-def _check_keys(raw: dict[str, Any], section: type[Section], where: str) -> None:
-    _check_finite(raw, where)
+def _check_keys(raw: dict[str, Any], section: type[Section], place: str) -> None:
+    _check_finite(raw, place)
     known = {field.name: field.type for field in msgspec.structs.fields(section)}
     for key, value in raw.items():
         if key not in known:
-            raise RecipeError(f"{where}: {key}: unknown key; known here are {', '.join(known)}")
+            raise RecipeError(f"{place}: {key}: unknown key; known here are {', '.join(known)}")
         if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], Section):
-            _check_keys(value, known[key], f"{where}: {key}")
+            _check_keys(value, known[key], f"{place}: {key}")
         elif isinstance(value, dict):
-            _check_finite(value, f"{where}: {key}")
+            _check_finite(value, f"{place}: {key}")

@@ -1,4 +1,4 @@
-"""The run: one training from a recipe to the models of all parts, and the folder that keeps it."""
+"""A training run: from a recipe to the models of all parts, and the folder that stores them."""
 
 import hashlib
 import json
@@ -29,23 +29,23 @@ from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
 from musix_trainer.models.collab import CollabModel
 from musix_trainer.models.content import ContentModel
-from musix_trainer.models.genre import GenreModel
+from musix_trainer.models.genre.model import GenreModel
 from musix_trainer.models.item_stats import ItemStats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.models.parts import PARTS
-from musix_trainer.models.ranker import RankerModel
+from musix_trainer.models.ranker.network import RankerModel
 from musix_trainer.models.retriever import make_retriever
 from musix_trainer.part import M, Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile
 
-EVALUATION = "evaluation"  # folder in the run's, written by `musix evaluate`
+EVALUATION = "evaluation"  # subfolder of the run that `musix evaluate` writes
 SPLIT_KEYS = ("train_pairs", "validation_pairs", "test_pairs")  # of the quality card's section `split`
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
 
 
 @dataclass(frozen=True)
 class Run:
-    """The result of one training: its data, the models of its parts, its quality card and its provenance."""
+    """The result of one training: data, models, quality card and provenance."""
 
     recipe_file: RecipeFile
     catalogue: Tracks
@@ -63,7 +63,7 @@ class Run:
         return cast(M, self.models[part.name])
 
     def with_models(self, **models: Any) -> "Run":
-        """Return the run with other models of the parts that are named."""
+        """Return the run with the models of the named parts replaced."""
         return replace(self, models={**self.models, **models})
 
     @property
@@ -91,11 +91,11 @@ class Run:
         return self.model(ranker.PART)
 
     def retriever(self) -> Retriever:
-        """The runtime's retriever over this run's own arrays."""
+        """Return the runtime's retriever over the run's arrays."""
         return make_retriever(self.collab, self.content, self.catalog, self.recipe.ranker)
 
     def save(self, path: Path) -> None:
-        """Write the run into `path`, in place of what was there; whole or not at all."""
+        """Write the run into `path` atomically, and replace an older run."""
         with new_folder(path, replace=True) as target:
             (target / "recipe.toml").write_bytes(self.recipe_file.text)
             tables.write(target / "tracks.parquet", self.catalogue.frame)
@@ -116,13 +116,13 @@ class Run:
         try:
             return cls._read(path, parts)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
-            raise InputError(f"{path}: expected a whole run folder of this version, found: {error}") from error
+            raise InputError(f"{path}: expected a complete run folder of this version, found: {error}") from error
 
     @classmethod
     def _read(cls, path: Path, parts: Sequence[Part[Any]]) -> "Run":
         recipe_file = recipe.read(path / "recipe.toml")
         if recipe_file.recipe.source == "lastfm":
-            raise InputError(f"{path}: expected a run of all parts, found one of listening alone")
+            raise InputError(f"{path}: expected a run of all parts, found one of interactions alone")
         card = json.loads((path / "run.json").read_bytes())
         origin = check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance))
         return cls(
@@ -136,63 +136,63 @@ class Run:
             ),
             Interactions.load(path / "listening"),
             {part.name: part.load(path / part.name, recipe_file.recipe) for part in parts},
-            card["quality"] | ({"evaluation": found} if (found := evaluation(path)) else {}),
+            card["quality"] | ({"evaluation": results} if (results := evaluation(path)) else {}),
             origin,
         )
 
 
 def check_recipe(recipe_file: RecipeFile, origin: Provenance) -> Provenance:
-    """The provenance of a run. Raises InputError when its recipe is not the one that it was trained by."""
+    """Return the provenance of a run. Raises InputError if the recipe has changed since the training."""
     if recipe_file.sha256 != origin.recipe_sha256:
         raise InputError(
-            f"{recipe_file.path}: expected the recipe that the run was trained by, SHA-256 {origin.recipe_sha256},"
+            f"{recipe_file.path}: expected the recipe that the run was trained with, SHA-256 {origin.recipe_sha256},"
             f" found {recipe_file.sha256}; to change a recipe, train again"
         )
     return origin
 
 
 def evaluation(path: Path) -> dict[str, Any]:
-    """What `musix evaluate` measured of the run in `path`: PART: PROTOCOL: METRIC: figure; empty when nothing was."""
-    found: dict[str, Any] = {}
+    """Return the results of `musix evaluate` of the run in `path`, by part, protocol and metric; empty without any."""
+    results_by_part: dict[str, Any] = {}
     run = hashlib.sha256((path / "run.json").read_bytes()).hexdigest()
     for file in sorted((path / EVALUATION).glob("*.json")):
         content = json.loads(file.read_bytes())
         if content["key"]["run"] == run:
             for protocol, results in content["results"].items():
-                part, _, of = protocol.partition("/")
-                found.setdefault(part, {})[of] = results
-    return found
+                part, _, name = protocol.partition("/")
+                results_by_part.setdefault(part, {})[name] = results
+    return results_by_part
 
 
 def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]] = PARTS) -> Run:
-    """Train the parts, in this order. `data` is the folder of the recipe's tables; not needed for a synthetic source.
+    """Train the parts in this order. `data` is the folder of the recipe's tables; a synthetic source needs none.
 
-    Linear algebra runs on one thread, so that the same recipe and data give the same bytes on every machine alike.
-    Raises RecipeError for a gate on a figure that no part reports.
+    Linear algebra runs on one thread, so that the result does not depend on the number of processors.
+    Raises RecipeError for a gate on a metric that no part reports.
     """
     check_gates(recipe_file, parts)
     settings = recipe_file.recipe
     sources = _sources(settings, data)
     tracks = read_tracks(sources["tracks"])
-    heard = read_interactions(sources["listening"], tracks)
-    given = read_impressions(sources["feedback"], tracks, heard) if "feedback" in sources else None
+    interactions = read_interactions(sources["listening"], tracks)
+    impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
     for name, source in sources.items():
         progress.say(
             f"{name}: {source.rows:,} rows; "
-            + ", ".join(f"{key}: {_shown(note)}" for key, note in source.notes.items())
+            + ", ".join(f"{key}: {_format_note(note)}" for key, note in source.notes.items())
         )
     with deterministic():
-        models, card = _train_parts(settings, tracks, heard, given, parts)
-    return Run(recipe_file, tracks, heard, models, card, provenance(recipe_file, sources))
+        models, card = _train_parts(settings, tracks, interactions, impressions, parts)
+    return Run(recipe_file, tracks, interactions, models, card, provenance(recipe_file, sources))
 
 
 def quality_keys(parts: Sequence[Part[Any]] = PARTS) -> frozenset[str]:
-    """Return the keys of all figures that a training of these parts reports."""
+    """Return the keys of all metrics that a training of these parts reports."""
     return quality.keys("split", SPLIT_KEYS).union(*(part.quality_keys for part in parts))
 
 
 def check_gates(recipe_file: RecipeFile, parts: Sequence[Part[Any]] = PARTS) -> None:
-    """Raise RecipeError for a gate on a figure that no training of these parts reports."""
+    """Raise RecipeError for a gate on a metric that no training of these parts reports."""
     known, gates = quality_keys(parts), recipe_file.recipe.gates
     for bound, limits in (("at_least", gates.at_least), ("at_most", gates.at_most)):
         for key in limits:
@@ -204,23 +204,30 @@ def check_gates(recipe_file: RecipeFile, parts: Sequence[Part[Any]] = PARTS) -> 
 
 
 def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Interactions]:
-    """The recipe's catalogue and listening, read and checked."""
+    """Return the recipe's catalogue and interactions, read and checked."""
     sources = _sources(recipe_file.recipe, data)
     tracks = read_tracks(sources["tracks"])
     return tracks, read_interactions(sources["listening"], tracks)
 
 
 def _train_parts(
-    settings: Recipe, tracks: Tracks, heard: Interactions, given: Impressions | None, parts: Sequence[Part[Any]]
+    settings: Recipe,
+    tracks: Tracks,
+    interactions: Interactions,
+    impressions: Impressions | None,
+    parts: Sequence[Part[Any]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the models by name, and the quality card."""
-    assigned = split.split_interactions(heard, tracks.primary_artists(), settings.split, settings.seed)
-    trained, validation, test = (heard.select(assigned == each) for each in (split.TRAIN, split.VALIDATION, split.TEST))
-    given = given.without(heard.select(assigned != split.VALIDATION)) if given else None
-    sizes = zip(SPLIT_KEYS, map(len, (trained, validation, test)), strict=True)
+    assigned = split.split_interactions(interactions, tracks.primary_artists(), settings.split, settings.seed)
+    train_data, validation, test = (
+        interactions.select(assigned == part) for part in (split.TRAIN, split.VALIDATION, split.TEST)
+    )
+    if impressions:
+        impressions = impressions.without(interactions.select(assigned != split.VALIDATION))
+    sizes = zip(SPLIT_KEYS, map(len, (train_data, validation, test)), strict=True)
     card: dict[str, Any] = {"split": {"by": settings.split.by, **dict(sizes)}}
     models: dict[str, Any] = {}
-    training = Training(settings, tracks, trained, validation, test, given, models)
+    training = Training(settings, tracks, train_data, validation, test, impressions, models)
     for part in parts:
         models[part.name], sections = part.train(training)
         card |= sections
@@ -229,15 +236,15 @@ def _train_parts(
 
 def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
     if settings.source == "synthetic":
-        progress.say("the data is simulated: it shows that all works, and nothing about real listeners")
+        progress.say("the data is simulated: the metrics do not apply to real listeners")
         return synthetic.generate_tables(settings.synthetic, settings.seed)
     if settings.source == "lastfm":
         raise InputError(
-            f"{settings.name}: expected a recipe with tracks, found one of listening alone: for `musix train` and"
-            " `musix evaluate`"
+            f"{settings.name}: expected a recipe with tracks, found one of interactions alone, which is for"
+            " `musix train` and `musix evaluate`"
         )
     if data is None:
-        raise InputError(f"{settings.name}: this recipe learns from tables: name their folder with --data")
+        raise InputError(f"{settings.name}: this recipe reads tables: pass their folder with --data")
     files = {
         "tracks": settings.tables.tracks,
         "listening": settings.tables.listening,
@@ -246,13 +253,13 @@ def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
     return {name: tables.read(data / file) for name, file in files.items() if file}
 
 
-def _shown(note: int | str) -> str:
+def _format_note(note: int | str) -> str:
     return f"{note:,}" if isinstance(note, int) else note
 
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Linear algebra and PyTorch on one thread, and PyTorch by its deterministic kernels."""
+    """Run linear algebra and PyTorch on one thread, and PyTorch with deterministic kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -265,7 +272,7 @@ def deterministic() -> Iterator[None]:
 
 
 def provenance(recipe_file: RecipeFile, sources: dict[str, Table]) -> Provenance:
-    """What a run was made of, and by what."""
+    """Return what a run was made from: recipe, sources, package versions and commit."""
     return Provenance(
         recipe_sha256=recipe_file.sha256,
         recipe=recipe_file.text.decode(),
@@ -278,10 +285,10 @@ def provenance(recipe_file: RecipeFile, sources: dict[str, Table]) -> Provenance
 
 
 def _git_commit(recipe_file: RecipeFile) -> str | None:
-    """The commit that the recipe's folder is at, when git knows one."""
+    """Return the git commit of the recipe's folder, or None."""
     command = ["git", "-C", str(recipe_file.path.parent), "rev-parse", "HEAD"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return None
-    return found.stdout.strip() or None
+    return result.stdout.strip() or None

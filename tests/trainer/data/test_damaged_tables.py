@@ -1,4 +1,4 @@
-"""Tables and recipes that break their parsers: one sentence, whatever the parser does."""
+"""Damaged tables: one-sentence errors, even when the parser panics or crashes."""
 
 import io
 import random
@@ -14,35 +14,35 @@ from musix_trainer.data.tables import Column
 
 
 def damaged(seed: int) -> bytes:
-    """A parquet file with a few wrong bits. The seeds below make polars 1.42 panic, past `except Exception`."""
-    file, chance = io.BytesIO(), random.Random(seed)
+    """Return a parquet file with some flipped bits. The seeds below make polars 1.42 panic, past `except Exception`."""
+    file, rng = io.BytesIO(), random.Random(seed)
     rows = range(500)
     frame = pl.DataFrame({"id": [f"t{i}" for i in rows], "x": [i / 7 for i in rows], "l": [[i, i + 1] for i in rows]})
     frame.write_parquet(file)
     content = bytearray(file.getvalue())
-    for _ in range(chance.choice([1, 2, 8])):
-        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    for _ in range(rng.choice([1, 2, 8])):
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     return bytes(content)
 
 
 @pytest.mark.parametrize("seed", [25, 393, 523])
-def test_a_parquet_file_that_makes_its_reader_panic_is_refused(tmp_path: Path, seed: int) -> None:
+def test_read_refuses_a_parquet_file_that_makes_polars_panic(tmp_path: Path, seed: int) -> None:
     (tmp_path / "tracks.parquet").write_bytes(damaged(seed))
     with pytest.raises(TableError, match=r"tracks\.parquet: expected a readable table, found: "):
         tables.read(tmp_path / "tracks.parquet")
 
 
-def test_a_parquet_file_that_ends_its_reader_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_refuses_a_parquet_file_that_crashes_polars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tracks.parquet").write_bytes(damaged(0))
     (tmp_path / "python").write_text("#!/bin/sh\nkill -ABRT $$\n")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(TableError, match=r"found one that ends its reader \(signal 6\)"):
+    with pytest.raises(TableError, match=r"found one that crashes its reader \(signal 6\)"):
         tables.read(tmp_path / "tracks.parquet")
 
 
 @pytest.mark.parametrize(("kind", "found"), [("number", "inf"), ("time", "'99999"), ("bool", "'99999"), ("text", None)])
-def test_a_number_of_5000_digits(tmp_path: Path, kind: str, found: str | None) -> None:
+def test_check_refuses_a_number_of_5000_digits(tmp_path: Path, kind: str, found: str | None) -> None:
     (tmp_path / "plays.csv").write_text(f"user_id,value\na,{'9' * 5000}\n")
     source = tables.read(tmp_path / "plays.csv")
     schema = [Column("user_id", "text"), Column("value", kind)]

@@ -18,13 +18,13 @@ CATALOGUE = read_tracks(Table(WORLD.tracks, "tracks", ""))
 TRACK = synthetic.track_id
 
 
-def made(**columns: list[object]) -> tuple[Interactions, Table]:
+def read_columns(**columns: list[object]) -> tuple[Interactions, Table]:
     source = Table(pl.DataFrame(columns), "listening.csv", "")
     return read_interactions(source, CATALOGUE), source
 
 
-def test_plays_of_all_ids_of_a_recording_are_summed() -> None:
-    data, source = made(
+def test_plays_are_summed_over_the_ids_of_a_recording() -> None:
+    data, source = read_columns(
         user_id=["b", "a", "a", "a"],
         track_id=[TRACK(1), TRACK(0), f"spotify:track:{TRACK(600)}", "unknown"],
         plays=[1, 2, 3, 4],
@@ -35,8 +35,8 @@ def test_plays_of_all_ids_of_a_recording_are_summed() -> None:
     assert source.notes["dropped: track not in the catalogue"] == 1
 
 
-def test_links_and_uris_in_a_table_are_the_ids_in_them() -> None:
-    data, source = made(
+def test_links_and_uris_are_read_as_track_ids() -> None:
+    data, source = read_columns(
         user_id=["a"] * 4,
         track_id=[
             f"https://open.spotify.com/track/{TRACK(0)}?si=0123456789abcdef",
@@ -59,8 +59,8 @@ def test_links_and_uris_in_a_table_are_the_ids_in_them() -> None:
         ["1714564800", "2024-05-02 00:00:00"],
     ],
 )
-def test_times_are_read_in_every_usual_form(times: list[object]) -> None:
-    data, _ = made(user_id=["a", "a"], track_id=[TRACK(1), TRACK(2)], timestamp=times)
+def test_times_are_read_in_all_common_formats(times: list[object]) -> None:
+    data, _ = read_columns(user_id=["a", "a"], track_id=[TRACK(1), TRACK(2)], timestamp=times)
     expected = [datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp(), datetime(2024, 5, 2, tzinfo=UTC).timestamp()]
     assert data.last.tolist() == expected
     assert data.plays.tolist() == [1, 1]
@@ -86,19 +86,19 @@ def test_times_are_read_in_every_usual_form(times: list[object]) -> None:
         ({"user_id": [["a"]], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected a text, found type List"),
     ],
 )
-def test_wrong_listening_is_refused(columns: dict[str, list[object]], message: str) -> None:
+def test_invalid_interactions_are_refused(columns: dict[str, list[object]], message: str) -> None:
     with pytest.raises(TableError) as caught:
-        made(**columns)
+        read_columns(**columns)
     assert message in str(caught.value)
 
 
-def test_held_out_listening_never_cuts_an_artist_and_leaves_everyone_something() -> None:
+def test_split_by_artist_keeps_artists_together_and_gives_each_listener_training_entries() -> None:
     data = read_interactions(Table(WORLD.listening, "listening", ""), CATALOGUE)
     artists = CATALOGUE.primary_artists()
     parts = split.split_interactions(data, artists, Split(by="artist", validation=0.2, test=0.2), 1)
-    place: dict[tuple[int, str], int] = {}
+    part_of: dict[tuple[int, str], int] = {}
     for listener, row, part in zip(data.listener, data.row, parts, strict=True):
-        assert place.setdefault((listener, artists[row]), part) == part
+        assert part_of.setdefault((listener, artists[row]), part) == part
     assert set(data.listener[parts == split.TRAIN]) == set(range(20))
     assert set(parts) == {split.TRAIN, split.VALIDATION, split.TEST}
 
@@ -107,20 +107,20 @@ def test_assign_gives_exact_shares() -> None:
     assert np.bincount(split.assign(1000, 0.1, 0.2, 0)).tolist() == [700, 100, 200]
 
 
-def test_ids_of_digits_in_a_csv_stay_as_they_are(tmp_path: Path) -> None:
+def test_numeric_ids_in_a_csv_stay_text(tmp_path: Path) -> None:
     (tmp_path / "listening.csv").write_text(f"user_id,track_id,plays\n001,{TRACK(1)},2\n1,{TRACK(1)},3\n")
     data = read_interactions(tables.read(tmp_path / "listening.csv"), CATALOGUE)
     assert data.names == ["001", "1"]
     assert data.plays.tolist() == [2, 3]
 
 
-def test_feedback_on_what_collab_learned_is_left_out() -> None:
-    data, _ = made(user_id=["a", "b"], track_id=[TRACK(1), TRACK(2)], plays=[1, 1])
-    shown = Impressions(np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, np.float32), np.ones(3, bool))
-    assert shown.without(data).row.tolist() == [2]
+def test_without_drops_impressions_of_training_pairs() -> None:
+    data, _ = read_columns(user_id=["a", "b"], track_id=[TRACK(1), TRACK(2)], plays=[1, 1])
+    impressions = Impressions(np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, np.float32), np.ones(3, bool))
+    assert impressions.without(data).row.tolist() == [2]
 
 
-def test_feedback_is_joined_to_listeners_and_recordings() -> None:
+def test_read_impressions_joins_listeners_and_recordings() -> None:
     data = read_interactions(Table(WORLD.listening, "listening", ""), CATALOGUE)
     rows = [
         ("listener-000", TRACK(3), 1714572000, "skipped"),
@@ -129,9 +129,9 @@ def test_feedback_is_joined_to_listeners_and_recordings() -> None:
     ]
     frame = pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event"], orient="row")
     source = Table(frame, "feedback.csv", "")
-    found = read_impressions(source, CATALOGUE, data)
-    assert found.taken.tolist() == [True, False]
-    assert found.hour.tolist() == [13, 14]
+    impressions = read_impressions(source, CATALOGUE, data)
+    assert impressions.positive.tolist() == [True, False]
+    assert impressions.hour.tolist() == [13, 14]
     assert source.notes["dropped: listener without listening"] == 1
     with pytest.raises(TableError, match="event: expected played, saved, clicked, skipped, found liked"):
         read_impressions(Table(frame.with_columns(event=pl.lit("liked")), "feedback.csv", ""), CATALOGUE, data)

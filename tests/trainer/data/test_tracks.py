@@ -14,20 +14,20 @@ from musix_trainer.recipe import Synthetic
 TABLE = synthetic.generate(Synthetic(tracks=600, listeners=10), 1).tracks
 
 
-def made(frame: pl.DataFrame) -> tuple[Tracks, Table]:
+def read_frame(frame: pl.DataFrame) -> tuple[Tracks, Table]:
     source = Table(frame, "tracks.csv", "")
     return read_tracks(source), source
 
 
 def changed(**columns: object) -> pl.DataFrame:
-    """The table with other values in its first row."""
+    """Return the table with other values in its first row."""
     row = pl.int_range(pl.len()) == 0
     return TABLE.with_columns(
         pl.when(row).then(pl.lit(value)).otherwise(pl.col(name)).alias(name) for name, value in columns.items()
     )
 
 
-def test_the_mapping_has_sixteen_families_of_114_labels() -> None:
+def test_families_are_sixteen_of_114_labels() -> None:
     labels = [label for members in families().values() for label in members]
     assert len(families()) == 16
     assert len(labels) == len(set(labels)) == 114
@@ -50,39 +50,39 @@ def test_title_key(title: str, key: str) -> None:
     assert title_key(title) == key
 
 
-def test_ids_of_one_recording_are_one_row_with_all_labels() -> None:
-    found, source = made(TABLE)
+def test_ids_of_one_recording_are_merged_with_all_labels() -> None:
+    tracks, source = read_frame(TABLE)
     assert source.notes["track ids"] == 612
-    assert source.notes["recordings"] == len(found) == 600
-    rows = dict(found.ids.iter_rows())
+    assert source.notes["recordings"] == len(tracks) == 600
+    rows = dict(tracks.ids.iter_rows())
     assert rows["simulated0000000000050"] == rows["simulated0000000000650"]
-    assert found.frame["track_id"].is_sorted()
-    assert found.families.any(axis=1).all()
-    assert found.inputs.shape == (600, 15)
+    assert tracks.frame["track_id"].is_sorted()
+    assert tracks.families.any(axis=1).all()
+    assert tracks.inputs.shape == (600, 15)
 
 
-def test_equal_audio_under_another_name_is_the_same_recording() -> None:
+def test_equal_audio_features_are_the_same_recording() -> None:
     twin = TABLE[:1].with_columns(
         track_id=pl.lit("twin"), track_name=pl.lit("Elsewhere"), artists=pl.lit("Someone Else")
     )
-    found, _ = made(pl.concat([TABLE, twin]))
-    rows = dict(found.ids.iter_rows())
+    tracks, _ = read_frame(pl.concat([TABLE, twin]))
+    rows = dict(tracks.ids.iter_rows())
     assert rows["twin"] == rows["simulated0000000000000"]
 
 
-def test_the_order_of_the_rows_does_not_matter() -> None:
-    first, _ = made(TABLE)
-    second, _ = made(TABLE.sample(fraction=1, shuffle=True, seed=3))
+def test_read_tracks_does_not_depend_on_row_order() -> None:
+    first, _ = read_frame(TABLE)
+    second, _ = read_frame(TABLE.sample(fraction=1, shuffle=True, seed=3))
     assert first.frame.equals(second.frame)
     np.testing.assert_array_equal(first.families, second.families)
     np.testing.assert_array_equal(first.inputs, second.inputs)
 
 
-def test_what_is_dropped_is_counted() -> None:
+def test_dropped_rows_are_counted() -> None:
     broken = changed(tempo=0.0).with_columns(
         track_name=pl.when(pl.int_range(pl.len()) == 1).then(None).otherwise(pl.col("track_name"))
     )
-    _, source = made(pl.concat([broken, broken[-1:]]))
+    _, source = read_frame(pl.concat([broken, broken[-1:]]))
     assert source.notes["dropped: failed audio analysis (tempo 0)"] == 1
     assert source.notes["dropped: no track_name"] == 1
     assert source.notes["dropped: same track and label twice"] == 1
@@ -106,22 +106,22 @@ def test_what_is_dropped_is_counted() -> None:
         ),
     ],
 )
-def test_a_wrong_table_is_refused_by_column(frame: pl.DataFrame, message: str) -> None:
+def test_invalid_table_is_refused_with_its_column(frame: pl.DataFrame, message: str) -> None:
     with pytest.raises(TableError) as caught:
-        made(frame)
+        read_frame(frame)
     assert message in str(caught.value)
 
 
-def test_a_family_needs_enough_recordings() -> None:
-    few = TABLE.filter((pl.col("track_genre") != "comedy") | (pl.int_range(pl.len()) < 300))
-    only = few.filter(~pl.col("track_genre").is_in(families()["stage"]) | (pl.col("track_genre") == "comedy"))
+def test_family_with_too_few_recordings_is_refused() -> None:
+    comedy = TABLE.filter((pl.col("track_genre") != "comedy") | (pl.int_range(pl.len()) < 300))
+    small = comedy.filter(~pl.col("track_genre").is_in(families()["stage"]) | (pl.col("track_genre") == "comedy"))
     with pytest.raises(
         TableError, match=r"expected at least 20 recordings of each family that occurs, found fewer of stage"
     ):
-        made(only)
+        read_frame(small)
 
 
-def test_bare_years_are_years(tmp_path: Path) -> None:
+def test_bare_year_is_read_as_its_first_day(tmp_path: Path) -> None:
     years = TABLE.with_columns(release_date=pl.lit("2024"))
     years.write_csv(tmp_path / "tracks.csv")
     for source in (tables.read(tmp_path / "tracks.csv"), Table(years.with_columns(release_date=2024), "tracks", "")):
@@ -131,10 +131,10 @@ def test_bare_years_are_years(tmp_path: Path) -> None:
 def test_too_few_families_are_refused() -> None:
     two = TABLE.filter(pl.col("track_genre").is_in([*families()["stage"], *families()["rock"]]))
     with pytest.raises(TableError, match="expected labels of at least 3 families, found fewer"):
-        made(two)
+        read_frame(two)
 
 
-def test_csv_as_downloaded_is_read_like_parquet(tmp_path: Path) -> None:
+def test_downloaded_csv_is_read_like_parquet(tmp_path: Path) -> None:
     TABLE.with_row_index("").write_csv(tmp_path / "dataset.csv")
     TABLE.write_parquet(tmp_path / "tracks.parquet")
     csv, parquet = (read_tracks(tables.read(tmp_path / name)) for name in ("dataset.csv", "tracks.parquet"))
@@ -152,7 +152,7 @@ def test_csv_as_downloaded_is_read_like_parquet(tmp_path: Path) -> None:
         ("tracks.parquet", b"no parquet", "expected a readable table"),
     ],
 )
-def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_unreadable_file_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TableError, match=message):

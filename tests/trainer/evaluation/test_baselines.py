@@ -7,12 +7,12 @@ from musix_trainer.evaluation.baselines import BASELINES, ease, popularity
 
 @pytest.fixture(scope="module")
 def plays() -> csr_matrix:
-    """Two groups of listeners, each at home among 10 of 20 tracks, of which everyone heard 6."""
+    """Return a matrix of two groups of listeners, with 10 of 20 tracks each, of which a listener has 6."""
     rng = np.random.default_rng(0)
-    heard = np.zeros((60, 20), np.float32)
-    for listener, row in enumerate(heard):
+    matrix = np.zeros((60, 20), np.float32)
+    for listener, row in enumerate(matrix):
         row[10 * (listener % 2) + rng.choice(10, 6, replace=False)] = 1
-    return csr_matrix(heard)
+    return csr_matrix(matrix)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def plays() -> csr_matrix:
         ("BPR", {"factors": 2, "iterations": 200}),
     ],
 )
-def test_every_baseline_finds_the_planted_groups(name: str, values: dict[str, float], plays: csr_matrix) -> None:
+def test_baselines_recommend_the_listeners_own_group(name: str, values: dict[str, float], plays: csr_matrix) -> None:
     scores = BASELINES[name](plays, seed=0, **values)(np.arange(60))
     assert scores.shape == (60, 20)
     scores[plays.toarray() > 0] = -np.inf
@@ -33,11 +33,11 @@ def test_every_baseline_finds_the_planted_groups(name: str, values: dict[str, fl
     assert np.mean(np.sort(own, axis=1)[:, -4:] == best) > 0.95
 
 
-def test_popularity_counts_listeners(plays: csr_matrix) -> None:
+def test_popularity_is_the_number_of_listeners(plays: csr_matrix) -> None:
     assert popularity(plays, seed=0)(np.array([3]))[0].tolist() == plays.toarray().sum(axis=0).tolist()
 
 
-def test_ease_is_the_solution_of_its_ridge_regression(plays: csr_matrix) -> None:
+def test_ease_solves_its_ridge_regression(plays: csr_matrix) -> None:
     """Each track is predicted from the others, none from itself, with an L2 penalty."""
     dense, penalty = plays.toarray().astype(np.float64), 7.0
     weights = np.zeros((20, 20))

@@ -9,11 +9,13 @@ from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import leakage
 from musix_trainer.run import Run
 
-HEARD = Interactions(["a", "b"], np.array([0, 0, 1, 1]), np.array([1, 2, 2, 3]), np.ones(4), np.zeros(4, np.int64))
-TRAIN, TEST = (HEARD.select(np.array(kept)) for kept in ([True, False, True, False], [False, True, False, True]))
+INTERACTIONS = Interactions(
+    ["a", "b"], np.array([0, 0, 1, 1]), np.array([1, 2, 2, 3]), np.ones(4), np.zeros(4, np.int64)
+)
+TRAIN, TEST = (INTERACTIONS.select(np.array(mask)) for mask in ([True, False, True, False], [False, True, False, True]))
 
 
-def test_a_recording_on_both_sides_is_found_under_another_id(demo_run: Run) -> None:
+def test_recording_in_both_parts_under_another_id_is_reported(demo_run: Run) -> None:
     catalogue = demo_run.catalogue
     train, test = np.arange(0, 100), np.arange(100, 200)
     leakage.check_recordings(catalogue, train, test)
@@ -21,7 +23,7 @@ def test_a_recording_on_both_sides_is_found_under_another_id(demo_run: Run) -> N
     artists = catalogue.frame["artists"].to_list()
     titles[150], artists[150] = f"{titles[3].upper()} (Remastered)", artists[3]
     frame = catalogue.frame.with_columns(track_name=pl.Series(titles), artists=pl.Series(artists))
-    with pytest.raises(LeakError, match="found 1 of 100 test rows whose recording was learned from, such as"):
+    with pytest.raises(LeakError, match="found 1 of 100 test rows whose recording is in training, such as"):
         leakage.check_recordings(replace(catalogue, frame=frame), train, test)
     inputs = catalogue.inputs.copy()
     inputs[160, :12] = inputs[5, :12]
@@ -29,31 +31,31 @@ def test_a_recording_on_both_sides_is_found_under_another_id(demo_run: Run) -> N
         leakage.check_recordings(replace(catalogue, inputs=inputs), train, test)
 
 
-def test_an_artist_on_both_sides_is_found() -> None:
+def test_artist_in_both_parts_is_reported() -> None:
     leakage.check_artists(["x", "y", "x", "z"], np.array([0, 2]), np.array([1, 3]))
-    with pytest.raises(LeakError, match="found 1 of 2 test rows whose artist was learned from, such as 'x'"):
+    with pytest.raises(LeakError, match="found 1 of 2 test rows whose artist is in training, such as 'x'"):
         leakage.check_artists(["x", "y", "x", "z"], np.array([0, 1]), np.array([2, 3]))
 
 
-def test_a_pair_that_was_learned_is_found() -> None:
+def test_pair_in_both_parts_is_reported() -> None:
     leakage.check_held_out(TRAIN, TEST)
     with pytest.raises(LeakError, match="found 1 of 2, such as listener 'b'"):
-        leakage.check_held_out(HEARD.select(np.array([True, False, True, True])), TEST)
-    with pytest.raises(EvaluationError, match="expected held-out listening, found none"):
-        leakage.check_held_out(TRAIN, HEARD.select(np.zeros(4, bool)))
+        leakage.check_held_out(INTERACTIONS.select(np.array([True, False, True, True])), TEST)
+    with pytest.raises(EvaluationError, match="expected held-out interactions, found none"):
+        leakage.check_held_out(TRAIN, INTERACTIONS.select(np.zeros(4, bool)))
 
 
-def test_relevance_made_from_a_prediction_is_found() -> None:
+def test_relevance_from_a_prediction_is_reported() -> None:
     leakage.check_relevance({0: {2}, 1: {3}}, TEST)
     predicted = {0: {2, 7}, 1: {3}}
-    with pytest.raises(LeakError, match=r"listener 'a': .* found 1 of 2 tracks that were not heard: relevance made"):
+    with pytest.raises(LeakError, match=r"listener 'a': .* found 1 of 2 other tracks: relevance from a prediction"):
         leakage.check_relevance(predicted, TEST)
     for empty in ({}, {0: set()}):
-        with pytest.raises(EvaluationError, match="expected something relevant for every listener"):
+        with pytest.raises(EvaluationError, match="expected relevant tracks for every listener"):
             leakage.check_relevance(empty, TEST)
 
 
-def test_a_baseline_with_fewer_trials_is_refused() -> None:
+def test_baseline_with_fewer_trials_is_refused() -> None:
     leakage.check_trials({"collab": 20, "EASE": 20}, "collab", ["EASE"])
     with pytest.raises(EvaluationError, match="have the 20 trials that collab had, found EASE: 19, iALS: 0"):
         leakage.check_trials({"collab": 20, "EASE": 19}, "collab", ["EASE", "iALS"])

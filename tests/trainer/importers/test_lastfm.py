@@ -20,24 +20,24 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_artist_stands_for_its_most_popular_recordings(raw: Path) -> None:
+def test_artist_is_replaced_by_its_most_popular_recordings(raw: Path) -> None:
     notes = import_lastfm(raw, raw / "tracks.parquet", raw / "out")
     assert (notes["pairs matched"], notes["listeners"]) == (2, 2)
     source = tables.read(raw / "out" / "listening.parquet")
     assert "most popular recordings" in source.notes["derivation"]
-    mine = source.frame.filter(pl.col("user_id") == "7")
-    assert mine.height == 5
-    assert mine["plays"].sum() == pytest.approx(100)
+    of_listener = source.frame.filter(pl.col("user_id") == "7")
+    assert of_listener.height == 5
+    assert of_listener["plays"].sum() == pytest.approx(100)
     tracks = pl.read_parquet(raw / "tracks.parquet").unique("track_id")
     of_artist = tracks.filter(pl.col("artists") == "Simulated Artist 0001").unique("track_name")
-    chosen = of_artist.filter(pl.col("track_id").is_in(mine["track_id"].to_list()))
+    chosen = of_artist.filter(pl.col("track_id").is_in(of_listener["track_id"].to_list()))
     assert chosen["popularity"].min() >= sorted(of_artist["popularity"], reverse=True)[4]
 
 
-def test_nothing_is_written_over_or_half(raw: Path) -> None:
+def test_import_never_overwrites_and_writes_all_or_nothing(raw: Path) -> None:
     (raw / "out").mkdir()
     (raw / "out" / "mine").touch()
-    with pytest.raises(OutputError, match="expected a free name or an empty folder"):
+    with pytest.raises(OutputError, match="expected a new name or an empty folder"):
         import_lastfm(raw, raw / "tracks.parquet", raw / "out")
     with pytest.raises(TableError, match="expected a table, found: No such file"):
         import_lastfm(raw, raw / "none.parquet", raw / "out2")

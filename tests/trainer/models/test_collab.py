@@ -8,14 +8,14 @@ from musix_trainer.run import Run
 
 
 def checkerboard(size: int = 40) -> Interactions:
-    """Even listeners hear even tracks, odd ones odd tracks; each misses the track of its own number."""
+    """Return interactions of even listeners with even tracks and odd ones with odd tracks, except the equal number."""
     pairs = [(i, j) for i in range(size) for j in range(size) if i % 2 == j % 2 and i != j]
     listener, row = (np.array(each) for each in zip(*pairs, strict=True))
     ones = np.ones(len(pairs))
     return Interactions([f"{i:02d}" for i in range(size)], listener, row, ones, np.zeros(len(pairs), np.int64))
 
 
-def test_the_missing_square_of_a_checkerboard_is_recommended() -> None:
+def test_left_out_pair_of_a_checkerboard_is_recommended() -> None:
     model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
     part = model.runtime()
     for listener in range(40):
@@ -24,7 +24,7 @@ def test_the_missing_square_of_a_checkerboard_is_recommended() -> None:
         assert matches.argmax() == listener
 
 
-def test_a_new_listener_is_folded_in_among_alike() -> None:
+def test_fold_in_prefers_tracks_of_the_same_group() -> None:
     model = collab.train(checkerboard(), Collab(epochs=60, no_components=8), 1)
     part = model.runtime()
     for history in ([2], [2, 4, 6]):
@@ -33,13 +33,13 @@ def test_a_new_listener_is_folded_in_among_alike() -> None:
     assert part.fold_in(np.array([999])) is None
 
 
-def test_scores_are_lightfms_own(demo_run: Run) -> None:
-    places = np.arange(100)
-    native = demo_run.collab.native_scores(np.full(100, 3), places)
+def test_scores_equal_lightfm_predictions(demo_run: Run) -> None:
+    positions = np.arange(100)
+    native = demo_run.collab.native_scores(np.full(100, 3), positions)
     np.testing.assert_allclose(demo_run.collab.scores(demo_run.collab.listener_factors[3])[:100], native, atol=1e-5)
 
 
-def test_histories_are_newest_first_then_most_played() -> None:
+def test_histories_are_ordered_by_time_then_by_plays() -> None:
     day = collab.DAY
     data = Interactions(
         ["a"],
@@ -55,19 +55,21 @@ def test_histories_are_newest_first_then_most_played() -> None:
     assert part.count(0, "short_term") == 2
 
 
-def test_what_was_heard_speaks_for_what_is_heard_with_it_and_for_nothing_else() -> None:
+def test_cooccurrence_affinity_is_limited_to_the_same_group() -> None:
     part = collab.train(checkerboard(), Collab(epochs=1, taste_width=2), 1).runtime()
     for listener in range(40):
-        heard = part.places(part.history(listener))
-        spoken = part.tastes @ part.tastes[heard].sum(axis=0)
-        alike = np.arange(40) % 2 == listener % 2
-        np.testing.assert_allclose(spoken, 0.95 * alike, atol=1e-4)  # 19 of the 20, the missing one too
+        history = part.places(part.history(listener))
+        affinity = part.tastes @ part.tastes[history].sum(axis=0)
+        same_group = np.arange(40) % 2 == listener % 2
+        np.testing.assert_allclose(affinity, 0.95 * same_group, atol=1e-4)  # 19 of the 20 tracks are in the history
 
 
-def test_tastes_are_the_first_singular_vectors_of_counts_evened_out() -> None:
-    heard = np.random.default_rng(3).random((30, 20)) < np.linspace(0.1, 0.9, 20)
-    vectors = collab.fit_tastes(csr_matrix(heard.astype(np.int32)), 19, 0.25, 1).astype(np.float64)
-    even = heard / np.sqrt(heard.sum(axis=1, keepdims=True)) / heard.sum(axis=0) ** 0.25
-    first = np.linalg.svd(even)[2][:19]
+def test_cooccurrence_embeddings_are_singular_vectors_of_normalized_counts() -> None:
+    interactions = np.random.default_rng(3).random((30, 20)) < np.linspace(0.1, 0.9, 20)
+    vectors = collab.fit_cooccurrence_embeddings(csr_matrix(interactions.astype(np.int32)), 19, 0.25, 1).astype(
+        np.float64
+    )
+    normalized = interactions / np.sqrt(interactions.sum(axis=1, keepdims=True)) / interactions.sum(axis=0) ** 0.25
+    first = np.linalg.svd(normalized)[2][:19]
     np.testing.assert_allclose(vectors @ vectors.T, first.T @ first, atol=1e-4)
-    assert collab.fit_tastes(csr_matrix(heard.astype(np.int32)), 500, 0.25, 1).shape == (20, 20)
+    assert collab.fit_cooccurrence_embeddings(csr_matrix(interactions.astype(np.int32)), 500, 0.25, 1).shape == (20, 20)

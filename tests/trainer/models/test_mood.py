@@ -5,14 +5,21 @@ from musix_runtime.models.mood import MOODS
 from musix_trainer.models import mood
 from musix_trainer.run import Run
 
-PLAIN = {"valence": 0.5, "energy": 0.5, "danceability": 0.5, "tempo": 120, "acousticness": 0.2, "instrumentalness": 0.1}
+NEUTRAL = {
+    "valence": 0.5,
+    "energy": 0.5,
+    "danceability": 0.5,
+    "tempo": 120,
+    "acousticness": 0.2,
+    "instrumentalness": 0.1,
+}
 
 
 def audio(**values: float) -> np.ndarray:
-    return np.array([[(PLAIN | values).get(name, 0.2) for name in AUDIO_NAMES]], np.float32)
+    return np.array([[(NEUTRAL | values).get(name, 0.2) for name in AUDIO_NAMES]], np.float32)
 
 
-def test_the_rule() -> None:
+def test_rule_thresholds() -> None:
     cases = {
         "happy": audio(valence=0.75, energy=0.75),
         "sad": audio(valence=0.3),
@@ -26,13 +33,13 @@ def test_the_rule() -> None:
     assert mood.rule(audio(valence=0.8, energy=0.9, danceability=0.8))[0].tolist() == [True, False, True, False, False]
 
 
-def test_the_network_learns_the_rule(demo_run: Run) -> None:
+def test_network_agrees_with_the_rule(demo_run: Run) -> None:
     assert demo_run.quality["mood"]["rule_agreement"] > 0.95
-    found = demo_run.mood.probabilities(audio(valence=0.1, energy=0.3))
-    assert MOODS[found[0].argmax()] == "sad"
+    probabilities = demo_run.mood.probabilities(audio(valence=0.1, energy=0.3))
+    assert MOODS[probabilities[0].argmax()] == "sad"
 
 
-def test_a_missing_value_counts_as_the_median(demo_run: Run) -> None:
+def test_missing_value_is_replaced_by_the_median(demo_run: Run) -> None:
     median = demo_run.mood.network.median.numpy()[None]
     np.testing.assert_array_equal(
         demo_run.mood.probabilities(np.full_like(median, np.nan)), demo_run.mood.probabilities(median)

@@ -9,14 +9,16 @@ from musix_trainer import recipe
 from musix_trainer.data import split
 from musix_trainer.data.impressions import Impressions
 from musix_trainer.data.interactions import Interactions
-from musix_trainer.data.synthetic import World, taken
+from musix_trainer.data.synthetic import World, positive_probability
 from musix_trainer.models import item_stats
-from musix_trainer.models.ranker import TrainingExamples, _lists, _loss, candidates, features_of, known, train
+from musix_trainer.models.ranker.candidates import compute_features, known_user, retrieve_candidates
+from musix_trainer.models.ranker.examples import TrainingExamples
+from musix_trainer.models.ranker.training import _lists, _loss, train
 from musix_trainer.recipe import CatalogSection
 from musix_trainer.run import Run
 
 
-def test_the_feedback_rule_is_learned(demo_run: Run, world: World) -> None:
+def test_scores_follow_the_planted_feedback_rule(demo_run: Run, world: World) -> None:
     """Scores follow the planted probability: favourite families far above others, fresh above stale."""
     retriever, ranker = demo_run.retriever(), demo_run.ranker.runtime()
     rng = np.random.default_rng(0)
@@ -24,26 +26,26 @@ def test_the_feedback_rule_is_learned(demo_run: Run, world: World) -> None:
     rows_of = dict(demo_run.catalogue.ids.select("track_id", "row").iter_rows())
     rows = np.array([rows_of[each] for each in world.tracks["track_id"][: len(world.family)]])
     for number in range(0, 500, 10):
-        some = rng.permutation(len(rows))[:100]
-        user, query = known(retriever, demo_run.collab, number)
-        components = features_of(retriever, user, query, rows[some]).components
+        sample = rng.permutation(len(rows))[:100]
+        user, query = known_user(retriever, demo_run.collab, number)
+        components = compute_features(retriever, user, query, rows[sample]).components
         (scores,) = ranker.scores(components, np.array([[30, 12]], np.float32))
-        favourite = world.favourite[int(demo_run.collab.listeners[number][-3:]), world.family[some]]
-        for (loved, fresh), of in cells.items():
-            of += scores[(favourite == loved) & (abs(world.fresh[some] - fresh) < 0.2)].tolist()
-    loved_fresh, loved_stale, other_fresh, other_stale = (float(np.mean(of)) for of in cells.values())
+        favourite = world.favourite[int(demo_run.collab.listeners[number][-3:]), world.family[sample]]
+        for (loved, fresh), values in cells.items():
+            values += scores[(favourite == loved) & (abs(world.fresh[sample] - fresh) < 0.2)].tolist()
+    loved_fresh, loved_stale, other_fresh, other_stale = (float(np.mean(each)) for each in cells.values())
     assert loved_fresh > loved_stale > other_fresh > other_stale
     assert loved_fresh > 2 * other_fresh
     aucs = demo_run.quality["ranker"]["validation_auc"]
     assert aucs["network"] > max(value for name, value in aucs.items() if name != "network")
-    assert taken(np.array([True]), np.array([1.0]))[0] > 0.9
+    assert positive_probability(np.array([True]), np.array([1.0]))[0] > 0.9
 
 
-def test_without_feedback_it_learns_from_held_out_listening(demo_run: Run) -> None:
+def test_without_impressions_it_trains_on_held_out_interactions(demo_run: Run) -> None:
     retriever = demo_run.retriever()
     rng = np.random.default_rng(0)
     number = np.repeat(np.arange(200), 5)
-    rows = np.concatenate([_some_candidates(retriever, demo_run, i)[rng.permutation(50)[:5]] for i in range(200)])
+    rows = np.concatenate([_candidates(retriever, demo_run, i)[rng.permutation(50)[:5]] for i in range(200)])
     names = [each.decode() for each in demo_run.collab.listeners]
     held_out = Interactions(names, number, rows, np.ones(len(rows)), np.zeros(len(rows), np.int64))
     settings = recipe.Ranker(epochs=2, negatives=4)
@@ -55,33 +57,33 @@ def test_without_feedback_it_learns_from_held_out_listening(demo_run: Run) -> No
     assert split.TRAIN == 0
 
 
-def _some_candidates(retriever: Retriever, run: Run, number: int) -> np.ndarray:
-    return candidates(retriever, *known(retriever, run.collab, number), 50)
+def _candidates(retriever: Retriever, run: Run, number: int) -> np.ndarray:
+    return retrieve_candidates(retriever, *known_user(retriever, run.collab, number), 50)
 
 
-def test_an_hour_that_was_never_seen_has_no_say(demo_run: Run, engine: Engine) -> None:
+def test_hour_without_training_data_does_not_change_scores(demo_run: Run, engine: Engine) -> None:
     names = [each.decode() for each in demo_run.collab.listeners]
     retriever, rng = demo_run.retriever(), np.random.default_rng(0)
     number, rows = np.repeat(np.arange(50), 4), rng.integers(0, 3000, 200)
-    shown = Impressions(number, rows, np.full(200, np.nan, np.float32), rng.random(200) < 0.5)
-    nothing = Interactions(names, rows[:0], rows[:0], np.zeros(0), rows[:0])
-    model, _ = train(retriever, demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
+    impressions = Impressions(number, rows, np.full(200, np.nan, np.float32), rng.random(200) < 0.5)
+    empty = Interactions(names, rows[:0], rows[:0], np.zeros(0), rows[:0])
+    model, _ = train(retriever, demo_run.collab, impressions, empty, recipe.Ranker(epochs=1), 1)
     components = rng.random((1, 10, 5), np.float32)
     ranker = model.runtime()
     scores = {tuple(ranker.scores(components, np.array([[9, hour]], np.float32))[0]) for hour in (0, 7, 23, np.nan)}
     assert len(scores) == 1
 
 
-@pytest.mark.parametrize("taken_", [True, False])
-def test_feedback_of_one_kind_teaches_nothing(demo_run: Run, taken_: bool) -> None:
-    shown = Impressions(np.arange(50), np.arange(50), np.zeros(50, np.float32), np.full(50, taken_))
+@pytest.mark.parametrize("positive", [True, False])
+def test_impressions_of_one_kind_are_refused(demo_run: Run, positive: bool) -> None:
+    impressions = Impressions(np.arange(50), np.arange(50), np.zeros(50, np.float32), np.full(50, positive))
     names = [each.decode() for each in demo_run.collab.listeners]
-    nothing = Interactions(names, *(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
-    with pytest.raises(TableError, match="some taken and some not, to learn from, found 100 of 50 listeners"):
-        train(demo_run.retriever(), demo_run.collab, shown, nothing, recipe.Ranker(epochs=1), 1)
+    empty = Interactions(names, *(np.zeros(0, np.int64),) * 2, np.zeros(0), np.zeros(0, np.int64))
+    with pytest.raises(TableError, match="some positive and some negative, found 100 of 50 listeners"):
+        train(demo_run.retriever(), demo_run.collab, impressions, empty, recipe.Ranker(epochs=1), 1)
 
 
-def test_freshness_halves_with_every_half_life(demo_run: Run) -> None:
+def test_freshness_halves_with_each_half_life(demo_run: Run) -> None:
     dates = demo_run.catalogue.frame["release_date"].to_numpy()
     half_life = CatalogSection().freshness_half_life
     expected = 0.5 ** ((dates.max() - dates) / 86_400 / half_life)
@@ -89,19 +91,19 @@ def test_freshness_halves_with_every_half_life(demo_run: Run) -> None:
     assert item_stats.DAY == 86_400
 
 
-def test_lists_of_any_length_are_learned_from_and_what_fills_them_up_has_no_say() -> None:
+def test_padding_of_short_lists_does_not_change_the_loss() -> None:
     inputs = np.arange(35, dtype=np.float32).reshape(5, 7)
-    taken_ = np.array([False, True, True, False, False])
-    shown = TrainingExamples(np.array([4, 9, 4, 4, 9]), np.array([0, 2, 0, 0, 2]), inputs, taken_)
-    components, context, wanted = _lists(shown, np.ones(5, bool))
+    positive = np.array([False, True, True, False, False])
+    examples = TrainingExamples(np.array([4, 9, 4, 4, 9]), np.array([0, 2, 0, 0, 2]), inputs, positive)
+    components, context, labels = _lists(examples, np.ones(5, bool))
     assert components.shape == (2, 3, 5)
     np.testing.assert_array_equal(components[0], inputs[[0, 2, 3], :5])
     np.testing.assert_array_equal(context[1, :2], inputs[[1, 4], 5:])
-    np.testing.assert_array_equal(wanted[..., 0], [[0, 1, 0], [1, 0, np.nan]])
+    np.testing.assert_array_equal(labels[..., 0], [[0, 1, 0], [1, 0, np.nan]])
 
     logits = torch.tensor([[[0.5], [1.0], [-2.0]], [[0.3], [0.1], [99.0]]])
-    there = np.array([0.5, 1.0, -2.0, 0.3, 0.1])
-    single = np.mean(np.log1p(np.exp(there)) - there * [0, 1, 0, 1, 0])
-    chances = 1 / (1 + np.exp(-there))
+    present = np.array([0.5, 1.0, -2.0, 0.3, 0.1])
+    single = np.mean(np.log1p(np.exp(present)) - present * [0, 1, 0, 1, 0])
+    chances = 1 / (1 + np.exp(-present))
     ordered = [-np.log(each[best] / each.sum()) for each, best in ((chances[:3], 1), (chances[3:], 0))]
-    assert float(_loss(logits, wanted)) == pytest.approx(single + np.mean(ordered), rel=1e-6)
+    assert float(_loss(logits, labels)) == pytest.approx(single + np.mean(ordered), rel=1e-6)

@@ -1,4 +1,4 @@
-"""Impressions: what listeners did with what they were shown."""
+"""Impressions table: tracks that listeners were shown, and whether they played, saved, clicked or skipped them."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from musix_trainer.data.interactions import Interactions, in_catalogue
 from musix_trainer.data.tables import Column, Table, check
 from musix_trainer.data.tracks import Tracks
 
-TAKEN = {"played": True, "saved": True, "clicked": True, "skipped": False}
+IS_POSITIVE = {"played": True, "saved": True, "clicked": True, "skipped": False}
 SCHEMA = [
     Column("user_id", "text"),
     Column("track_id", "text"),
@@ -23,36 +23,39 @@ SCHEMA = [
 
 @dataclass(frozen=True)
 class Impressions:
-    """Impressions in the order of listener and time: who, which recording, at which hour (UTC), taken or not."""
+    """Impressions in the order of listener and time; every field has an entry for each.
+
+    `listener` and `row` number listener and recording, `hour` is in UTC, `positive` is False for a skip.
+    """
 
     listener: NDArray[np.int64]
     row: NDArray[np.int64]
     hour: NDArray[np.float32]
-    taken: NDArray[np.bool_]
+    positive: NDArray[np.bool_]
 
     def without(self, data: Interactions) -> "Impressions":
-        """The impressions of what is not in `data`: collab has learned these by heart, or is measured on them."""
+        """Return the impressions of pairs that are not in `data`, on which collab is trained or measured."""
         size = int(max(self.row.max(initial=0), data.row.max(initial=0))) + 1
-        kept = ~np.isin(self.listener * size + self.row, data.listener * size + data.row)
-        return Impressions(self.listener[kept], self.row[kept], self.hour[kept], self.taken[kept])
+        mask = ~np.isin(self.listener * size + self.row, data.listener * size + data.row)
+        return Impressions(self.listener[mask], self.row[mask], self.hour[mask], self.positive[mask])
 
 
 def read_impressions(source: Table, catalogue: Tracks, listening: Interactions) -> Impressions:
-    """Check the table and bring it to recordings and listeners. Raises TableError."""
+    """Check the table and return it with numbers of recordings and listeners. Raises TableError."""
     check(source, SCHEMA, "user_id")
-    unknown = sorted(set(source.frame["event"]) - set(TAKEN))
+    unknown = sorted(set(source.frame["event"]) - set(IS_POSITIVE))
     if unknown:
-        raise TableError(f"{source.name}: event: expected {', '.join(TAKEN)}, found {', '.join(unknown[:5])}")
+        raise TableError(f"{source.name}: event: expected {', '.join(IS_POSITIVE)}, found {', '.join(unknown[:5])}")
     number = pl.DataFrame({"user_id": listening.names, "listener": range(len(listening.names))})
     source.frame = in_catalogue(source.frame, catalogue).join(number, on="user_id", how="left", maintain_order="left")
     source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
     source.keep(pl.col("listener").is_not_null(), "listener without listening")
     frame = source.frame.sort("listener", "timestamp", "row")
-    source.notes["impressions taken"] = frame.filter(pl.col("event") != "skipped").height
+    source.notes["positive impressions"] = frame.filter(pl.col("event") != "skipped").height
     hours = pl.from_epoch(frame["timestamp"], "s").dt.hour()
     return Impressions(
         frame["listener"].to_numpy(),
         frame["row"].cast(pl.Int64).to_numpy(),
         hours.cast(pl.Float32).to_numpy(),
-        frame["event"].replace_strict(TAKEN, return_dtype=pl.Boolean).to_numpy(),
+        frame["event"].replace_strict(IS_POSITIVE, return_dtype=pl.Boolean).to_numpy(),
     )

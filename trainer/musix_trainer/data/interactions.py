@@ -1,4 +1,4 @@
-"""Listening: who heard which recording, how often and when."""
+"""Interactions table: which listener played which recording, how often and when."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,10 @@ SCHEMA = [
 
 @dataclass(frozen=True)
 class Interactions:
-    """One entry for each pair of listener and recording, in the order of both.
+    """Interactions: one entry for each pair of listener and recording, in the order of both.
 
-    `names` are the listeners' ids, sorted; `listener` and `row` number listener and recording; `last` is the time of
-    the newest play in seconds since 1970, all 0 when the table has no times.
+    `names` are the listeners' ids, sorted; `listener` and `row` are the numbers of listener and recording; `last` is
+    the time of the last play in seconds since 1970, 0 everywhere when the table has no times.
     """
 
     names: list[str]
@@ -44,17 +44,20 @@ class Interactions:
 
     @classmethod
     def load(cls, path: Path) -> "Interactions":
-        """Read what `save` wrote."""
+        """Read interactions that `save` wrote."""
         arrays = array_store.load(path)
         return cls(**arrays | {"names": [name.decode() for name in arrays["names"].tolist()]})
 
-    def select(self, kept: NDArray[np.bool_]) -> "Interactions":
-        """The entries marked True; listeners keep their numbers."""
-        return Interactions(self.names, self.listener[kept], self.row[kept], self.plays[kept], self.last[kept])
+    def select(self, mask: NDArray[np.bool_]) -> "Interactions":
+        """Return the entries where `mask` (len(self),) is True; listeners keep their numbers."""
+        return Interactions(self.names, self.listener[mask], self.row[mask], self.plays[mask], self.last[mask])
 
 
 def read_interactions(source: Table, catalogue: Tracks) -> Interactions:
-    """Check the table and bring it to recordings. A row without plays is one play. Raises TableError."""
+    """Check the table and return its interactions with recordings of the catalogue. A row without plays is one play.
+
+    Raises TableError.
+    """
     check(source, SCHEMA, "user_id")
     columns = source.frame.columns
     if "plays" not in columns and "timestamp" not in columns:
@@ -79,6 +82,6 @@ def read_interactions(source: Table, catalogue: Tracks) -> Interactions:
 
 
 def in_catalogue(frame: pl.DataFrame, catalogue: Tracks) -> pl.DataFrame:
-    """The frame with a column `row`: the catalogue row of each track_id, null when there is none."""
+    """Return the frame with a column `row`: the catalogue row of each track_id, or null."""
     stripped = frame.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
     return stripped.join(catalogue.ids, on="track_id", how="left", maintain_order="left")

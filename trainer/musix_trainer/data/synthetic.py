@@ -1,9 +1,9 @@
-"""The embedded data set: simulated tracks, listening and feedback with planted structure, drawn from a seed.
+"""Simulated tracks, interactions and impressions with planted structure, sampled from a seed.
 
-Planted, so that tests know the right answer:
-- each artist has one family for nine tracks in ten, and each family its own sound, with much overlap;
-- each listener has three favourite families and hears them nine times out of ten, newer releases more often;
-- a listener takes what is shown with a probability of `taken`: high for favourite families, higher when fresh.
+The structure, which tests know:
+- nine of ten tracks of an artist are of one family; families differ in sound, with much overlap;
+- nine of ten plays of a listener are of its three favourite families, newer releases more often;
+- an impression is positive with `positive_probability`: high for favourite families, higher for new releases.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from musix_trainer.recipe import Synthetic
 
 FAVOURITES = 3
 LOYALTY = 0.9  # share of plays that are of favourite families
-STRAY = 0.1  # share of an artist's tracks that are of any family
-SHOWN = 20  # impressions a listener
+STRAY = 0.1  # share of an artist's tracks whose family is random
+N_IMPRESSIONS = 20  # of each listener
 DAY = 86_400
 NEWEST = 1_735_689_600  # 2025-01-01, seconds since 1970
 OLDEST = NEWEST - 15 * 365 * DAY
@@ -28,7 +28,10 @@ OLDEST = NEWEST - 15 * 365 * DAY
 
 @dataclass(frozen=True)
 class World:
-    """The planted truth: family of each track, freshness 0..1 of each track, favourite families of each listener."""
+    """The simulated tables and their planted structure.
+
+    `family` and `fresh` (tracks,): family and freshness 0..1; `favourite` (listeners, families): favourite families.
+    """
 
     family: NDArray[np.int64]
     fresh: NDArray[np.float64]
@@ -38,15 +41,15 @@ class World:
     feedback: pl.DataFrame
 
 
-def taken(favourite: NDArray[np.bool_], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The feedback rule: probability that a listener takes a track."""
+def positive_probability(favourite: NDArray[np.bool_], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probability that an impression is positive, by the planted rule. Shape as the arguments."""
     return np.where(favourite, 0.55 + 0.4 * fresh, 0.05 + 0.1 * fresh)
 
 
 def generate_tables(settings: Synthetic, seed: int) -> dict[str, Table]:
-    """The three tables, as if they had been read from files."""
-    made = generate(settings, seed)
-    frames = {"tracks": made.tracks, "listening": made.listening, "feedback": made.feedback}
+    """Return the three tables, marked as simulated, as `tables.read` returns files."""
+    world = generate(settings, seed)
+    frames = {"tracks": world.tracks, "listening": world.listening, "feedback": world.feedback}
     return {
         name: Table(frame, f"simulated {name}", hashlib.sha256(frame.write_csv().encode()).hexdigest(), simulated=True)
         for name, frame in frames.items()
@@ -54,7 +57,7 @@ def generate_tables(settings: Synthetic, seed: int) -> dict[str, Table]:
 
 
 def generate(settings: Synthetic, seed: int) -> World:
-    """Draw the whole world."""
+    """Simulate all tables."""
     rng = np.random.default_rng(seed)
     tracks, family, released = _tracks(settings.tracks, rng)
     fresh = 0.5 ** ((NEWEST - released) / (2 * 365 * DAY))
@@ -68,12 +71,12 @@ def generate(settings: Synthetic, seed: int) -> World:
 
 
 def track_id(number: int) -> str:
-    """Id of a simulated track: 22 characters, like Spotify's."""
+    """Return the id of a simulated track: 22 characters, as Spotify's."""
     return f"simulated{number:013d}"
 
 
 def user_id(number: int) -> str:
-    """Id of a simulated listener."""
+    """Return the id of a simulated listener."""
     return f"listener-{number:03d}"
 
 
@@ -99,25 +102,25 @@ def _tracks(count: int, rng: np.random.Generator) -> tuple[pl.DataFrame, NDArray
             "release_date": pl.Series(released * 1000, dtype=pl.Int64).cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%d"),
         }
     )
-    # One track in ten also carries a second label of its family; one in fifty was released again under another id.
+    # Every tenth track has a second label of its family; every fiftieth also has another id.
     second = frame[::10].with_columns(
         track_genre=pl.Series(
             [labels[family[i]][(artist[i] + 1) % len(labels[family[i]])] for i in range(0, count, 10)]
         )
     )
-    again = frame[::50].with_columns(track_id=pl.Series([track_id(count + i) for i in range(0, count, 50)]))
-    return pl.concat([frame, second, again]), family, released
+    duplicates = frame[::50].with_columns(track_id=pl.Series([track_id(count + i) for i in range(0, count, 50)]))
+    return pl.concat([frame, second, duplicates]), family, released
 
 
 def _sound(
     family: NDArray[np.int64], artist: NDArray[np.int64], rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
-    """Audio features around the sound of the family, then of the artist, then of the track."""
+    """Return audio features, each the sum of a family, an artist and a track effect."""
 
     def share() -> NDArray[np.float64]:
-        of_family = rng.normal(0, 1.2, family.max() + 1)
-        of_artist = rng.normal(0, 0.5, artist.max() + 1)
-        return 1 / (1 + np.exp(-(of_family[family] + of_artist[artist] + rng.normal(0, 0.8, len(family)))))
+        family_effect = rng.normal(0, 1.2, family.max() + 1)
+        artist_effect = rng.normal(0, 0.5, artist.max() + 1)
+        return 1 / (1 + np.exp(-(family_effect[family] + artist_effect[artist] + rng.normal(0, 0.8, len(family)))))
 
     names = ("danceability", "energy", "speechiness", "acousticness", "instrumentalness", "liveness", "valence")
     shares = {name: share().round(4) for name in names}
@@ -135,12 +138,12 @@ def _listening(
     favourite: NDArray[np.bool_], family: NDArray[np.int64], appeal: NDArray[np.float64], rng: np.random.Generator
 ) -> pl.DataFrame:
     rows = []
-    for listener, mine in enumerate(favourite):
-        loved = mine[family]
+    for listener, favourites in enumerate(favourite):
+        loved = favourites[family]
         chance = appeal * np.where(loved, LOYALTY / (appeal * loved).sum(), (1 - LOYALTY) / (appeal * ~loved).sum())
-        heard = rng.choice(len(family), rng.integers(20, 60), p=chance / chance.sum())
-        times = rng.integers(NEWEST - 400 * DAY, NEWEST, len(heard))
-        rows += [(user_id(listener), track_id(track), int(time)) for track, time in zip(heard, times, strict=True)]
+        played = rng.choice(len(family), rng.integers(20, 60), p=chance / chance.sum())
+        times = rng.integers(NEWEST - 400 * DAY, NEWEST, len(played))
+        rows += [(user_id(listener), track_id(track), int(time)) for track, time in zip(played, times, strict=True)]
     return pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp"], orient="row")
 
 
@@ -148,13 +151,15 @@ def _feedback(
     favourite: NDArray[np.bool_], family: NDArray[np.int64], fresh: NDArray[np.float64], rng: np.random.Generator
 ) -> pl.DataFrame:
     rows = []
-    for listener, mine in enumerate(favourite):
-        loved = np.flatnonzero(mine[family])
-        shown = np.concatenate([rng.choice(loved, SHOWN // 2), rng.integers(0, len(family), SHOWN - SHOWN // 2)])
+    for listener, favourites in enumerate(favourite):
+        loved = np.flatnonzero(favourites[family])
+        shown = np.concatenate(
+            [rng.choice(loved, N_IMPRESSIONS // 2), rng.integers(0, len(family), N_IMPRESSIONS - N_IMPRESSIONS // 2)]
+        )
         shown = rng.permutation(shown)
-        took = rng.random(SHOWN) < taken(mine[family[shown]], fresh[shown])
+        positive = rng.random(N_IMPRESSIONS) < positive_probability(favourites[family[shown]], fresh[shown])
         start = int(rng.integers(NEWEST - 100 * DAY, NEWEST - DAY))
-        for position, (track, yes) in enumerate(zip(shown, took, strict=True)):
-            event = ("played", "saved", "clicked")[track % 3] if yes else "skipped"
+        for position, (track, is_positive) in enumerate(zip(shown, positive, strict=True)):
+            event = ("played", "saved", "clicked")[track % 3] if is_positive else "skipped"
             rows.append((user_id(listener), track_id(track), start + 200 * position, event, position))
     return pl.DataFrame(rows, schema=["user_id", "track_id", "timestamp", "event", "position"], orient="row")

@@ -1,4 +1,4 @@
-"""Tables that a user brings: reading CSV or parquet, and checking columns, types, ranges and rows."""
+"""User tables: read CSV or parquet, and check columns, types, ranges and rows."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ Kind = Literal["text", "number", "bool", "time"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a schema; numbers lie in `low`..`high`. An optional one may be absent and may have nulls."""
+    """A column of a schema. Numbers are in `low`..`high`. An optional column may be absent, and may have nulls."""
 
     name: str
     kind: Kind
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass
 class Table:
-    """A table with its name for messages, its identity, and notes on what became of its rows."""
+    """A table with its name for messages, its SHA-256, and notes on how its rows were read or dropped."""
 
     frame: pl.DataFrame
     name: str
@@ -41,13 +41,16 @@ class Table:
         self.rows = self.rows or self.frame.height
 
     def keep(self, condition: pl.Expr, reason: str) -> None:
-        """Drop the rows that do not meet the condition, and note how many, and why."""
-        kept = self.frame.filter(condition)
-        if kept.height < self.frame.height:
-            self.notes[f"dropped: {reason}"] = self.frame.height - kept.height
-        if not kept.height:
+        """Drop the rows that do not meet the condition, and note their number and the reason.
+
+        Raises TableError when no row is left.
+        """
+        remaining = self.frame.filter(condition)
+        if remaining.height < self.frame.height:
+            self.notes[f"dropped: {reason}"] = self.frame.height - remaining.height
+        if not remaining.height:
             raise TableError(f"{self.name}: expected rows, found none after dropping: {self.notes}")
-        self.frame = kept
+        self.frame = remaining
 
 
 def read(path: Path) -> Table:
@@ -56,7 +59,7 @@ def read(path: Path) -> Table:
         content = path.read_bytes()
         notes: dict[str, int | str] = {}
         if path.suffix == ".csv":
-            # All as text: an id of digits is not a number. The index column of the downloaded CSV has no name.
+            # Text only: an id of digits is not a number. The index column of the downloaded CSV has no name.
             frame = pl.read_csv(content, infer_schema=False).select(pl.exclude("", "Unnamed: 0"))
         elif path.suffix == ".parquet":
             _check_parquet(path)
@@ -81,53 +84,55 @@ def write(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = Non
 
 
 def _check_parquet(path: Path) -> None:
-    """Read the file in a process of its own: one that is damaged can end its reader, and not by an exception.
+    """Read the file in a child process, as a damaged file can crash its reader.
 
     Raises TableError.
     """
-    # -P: no module is taken from the working folder
+    # -P: do not import modules from the working folder
     command = [sys.executable, "-P", "-c", "import sys, polars; polars.read_parquet(sys.argv[1])", str(path)]
-    found = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
-    if found.returncode < 0:
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    if result.returncode < 0:
         raise TableError(
-            f"{path}: expected a readable table, found one that ends its reader (signal {-found.returncode})"
+            f"{path}: expected a readable table, found one that crashes its reader (signal {-result.returncode})"
         )
-    if found.returncode:
-        _, _, told = next((line for line in reversed(found.stderr.splitlines()) if line.strip()), "").partition(": ")
-        raise TableError(f"{path}: expected a readable table, found: {told or 'a damaged one'}")
+    if result.returncode:
+        _, _, message = next((line for line in reversed(result.stderr.splitlines()) if line.strip()), "").partition(
+            ": "
+        )
+        raise TableError(f"{path}: expected a readable table, found: {message or 'a damaged one'}")
 
 
 def check(source: Table, schema: list[Column], key: str) -> None:
-    """Bring the columns to the schema's types and check them; rows with nulls are dropped and noted.
+    """Cast the columns to the schema's types and check their ranges; drop and note rows with nulls.
 
-    Raises TableError that names table, column, row, what was expected and what was found.
+    Raises TableError with table, column, row, and the expected and found values.
     """
-    frame, where = source.frame, source.name
+    frame, name = source.frame, source.name
     missing = [each.name for each in schema if not each.optional and each.name not in frame.columns]
     if missing:
-        raise TableError(f"{where}: expected the columns {', '.join(missing)}, found only {', '.join(frame.columns)}")
+        raise TableError(f"{name}: expected the columns {', '.join(missing)}, found only {', '.join(frame.columns)}")
     if not frame.height:
-        raise TableError(f"{where}: expected rows, found none")
+        raise TableError(f"{name}: expected rows, found none")
     present = [each for each in schema if each.name in frame.columns]
-    source.frame = frame.select(_typed(frame, each, where) for each in present)
+    source.frame = frame.select(_typed(frame, each, name) for each in present)
     for column in present:
         if not column.optional:
             source.keep(pl.col(column.name).is_not_null(), f"no {column.name}")
     for column in present:
-        _check_range(source.frame, column, where, key)
+        _check_range(source.frame, column, name, key)
 
 
-def _typed(frame: pl.DataFrame, column: Column, where: str) -> pl.Series:
+def _typed(frame: pl.DataFrame, column: Column, name: str) -> pl.Series:
     series = frame[column.name]
     try:
         text = series.cast(pl.String).str.strip_chars()
         typed = _CASTS[column.kind](series, text)
     except pl.exceptions.PolarsError as error:
-        raise TableError(f"{where}: {column.name}: expected a {column.kind}, found type {series.dtype}") from error
+        raise TableError(f"{name}: {column.name}: expected a {column.kind}, found type {series.dtype}") from error
     bad = (typed.is_null() & ~text.str.to_lowercase().is_in(["", "nan"])).arg_true()
     if len(bad):
         raise TableError(
-            f"{where}: {column.name}: expected a {column.kind}, found {repr(series[bad[0]])[:60]} in row {bad[0] + 1}"
+            f"{name}: {column.name}: expected a {column.kind}, found {repr(series[bad[0]])[:60]} in row {bad[0] + 1}"
             f" ({len(bad):,} in all)"
         )
     return typed.alias(column.name)
@@ -147,7 +152,7 @@ def _text(series: pl.Series, text: pl.Series) -> pl.Series:
 
 
 def _time(series: pl.Series, text: pl.Series) -> pl.Series:
-    """Seconds since 1970, from dates, times, ISO 8601 text (also a bare year or month) or such seconds."""
+    """Return seconds since 1970, from dates, times, ISO 8601 text (also only a year or a month) or such seconds."""
     if series.dtype in (pl.Date, pl.Datetime):
         return series.cast(pl.Datetime("us")).dt.epoch("s")
     if series.dtype.is_temporal():
@@ -156,18 +161,18 @@ def _time(series: pl.Series, text: pl.Series) -> pl.Series:
     seconds = number.cast(pl.Int64, strict=False)
     text = text.str.replace(r"(Z|\+00:00)$", "").str.replace("T", " ")
     text = text.str.replace(r"^(\d{4})$", "$1-01-01").str.replace(r"^(\d{4}-\d{2})$", "$1-01")
-    whole = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
+    full = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
     day = text.str.to_datetime("%Y-%m-%d", strict=False)
-    return pl.select(pl.coalesce(seconds, whole.dt.epoch("s"), day.dt.epoch("s"))).to_series()
+    return pl.select(pl.coalesce(seconds, full.dt.epoch("s"), day.dt.epoch("s"))).to_series()
 
 
 _CASTS = {"number": _number, "bool": _bool, "text": _text, "time": _time}
-# What a time in seconds can be: 1860 (the oldest recording there is) to 2200. Milliseconds are far above.
+# Range of a time in seconds: 1860 (the oldest recording) to 2200. Milliseconds are far above it.
 _TIMES = (-3_471_292_800, 7_258_118_400)
-ID_LIMIT = 128  # bytes; ids are kept at a fixed width, so one long id would make all of them long
+ID_LIMIT = 128  # bytes; ids are stored at a fixed width, so that one long id would widen all
 
 
-def _check_range(frame: pl.DataFrame, column: Column, where: str, key: str) -> None:
+def _check_range(frame: pl.DataFrame, column: Column, name: str, key: str) -> None:
     value = pl.col(column.name)
     if column.kind == "number":
         wrong = ~(value.is_between(column.low, column.high) & value.is_finite())
@@ -179,11 +184,11 @@ def _check_range(frame: pl.DataFrame, column: Column, where: str, key: str) -> N
         expected = f"at most {ID_LIMIT} bytes without NUL"
     else:
         return
-    found = frame.filter(wrong)
-    if found.height:
-        first = found.row(0, named=True)
-        shown = f"{first[column.name]:g}" if column.kind == "number" else repr(first[column.name])[:60]
+    bad = frame.filter(wrong)
+    if bad.height:
+        first = bad.row(0, named=True)
+        value_text = f"{first[column.name]:g}" if column.kind == "number" else repr(first[column.name])[:60]
         raise TableError(
-            f"{where}: {column.name}: expected {expected}, found {shown}"
-            f" at {key} {first[key][:60]!r} ({found.height:,} in all)"
+            f"{name}: {column.name}: expected {expected}, found {value_text}"
+            f" at {key} {first[key][:60]!r} ({bad.height:,} in all)"
         )

@@ -1,4 +1,4 @@
-"""Tracks: the catalogue that a tracks table comes to, one row a recording."""
+"""Tracks table: the catalogue, with one row for each recording."""
 
 import re
 import tomllib
@@ -31,7 +31,7 @@ SCHEMA = [
     Column("release_date", "time", optional=True),
 ]
 
-MIN_GENRE_SIZE = 20  # recordings of a family, so that training, validation and test all get some
+MIN_GENRE_SIZE = 20  # recordings of a family, so that training, validation and test each have some
 
 _BRACKETS = re.compile(r"\([^)]*\)|\[[^\]]*\]")
 _SUFFIX = re.compile(r" - .*$|\bfeat\b.*$", re.IGNORECASE)
@@ -42,8 +42,8 @@ class Tracks:
     """Recordings in the order of their track ids.
 
     `frame` has track_id, track_name, artists, release_date (seconds, null when unknown); `ids` maps every track_id to
-    its row; `inputs` (n, 15) are the raw inputs; `labels` are the families that occur, and `families` (n, labels)
-    tells which of them a recording is of.
+    its row; `inputs` (n, 15) are the raw inputs; `labels` are the names of the families that occur, and `families`
+    (n, labels) is True where a recording is of a family.
     """
 
     frame: pl.DataFrame
@@ -56,40 +56,40 @@ class Tracks:
         return self.frame.height
 
     def artists(self) -> list[list[str]]:
-        """Names of each recording's artists, the primary one first."""
+        """Return the names of each recording's artists, the primary one first."""
         return [each.split(";") for each in self.frame["artists"]]
 
     def texts(self, rows: Rows) -> tuple[list[list[str]], list[str]]:
-        """Names of the artists, the primary one first, and title of each of the rows."""
-        some = self.frame[rows]
-        return [each.split(";") for each in some["artists"]], some["track_name"].to_list()
+        """Return the names of the artists, the primary one first, and the titles of the rows."""
+        selected = self.frame[rows]
+        return [each.split(";") for each in selected["artists"]], selected["track_name"].to_list()
 
     def primary_artists(self) -> list[str]:
-        """Key of each recording's primary artist."""
+        """Return the key of each recording's primary artist."""
         return [artist_key(each[0]) or each[0] for each in self.artists()]
 
 
 def families() -> dict[str, list[str]]:
-    """The frozen mapping: each family's labels, families in alphabetical order."""
+    """Return the labels of each genre family, by `families.toml`, in alphabetical order of families."""
     return tomllib.loads(resources.files("musix_trainer").joinpath("families.toml").read_text("utf-8"))
 
 
 def title_key(title: str) -> str:
-    """A title as it is compared: without brackets, "- Remastered" and the like, and "feat." """
+    """Return the key by which titles are compared: without brackets, suffixes such as "- Remastered", and "feat."."""
     return normalize(_SUFFIX.sub("", _BRACKETS.sub(" ", title))) or normalize(title) or title
 
 
 def read_tracks(source: Table) -> Tracks:
-    """Check the table and merge its rows: first to one row a track id, then to one row a recording.
+    """Check the table and merge its rows, first by track id, then by recording.
 
-    Two ids are one recording when title and primary artist have the same key, or all 12 audio features are equal.
-    The most popular id stands for it, with its metadata; all labels and all ids are kept. Raises TableError.
+    Two ids are the same recording if title and primary artist have the same key, or all 12 audio features are equal.
+    A recording has the metadata of its most popular id, and the labels and ids of all. Raises TableError.
     """
     check(source, SCHEMA, "track_id")
     source.frame = source.frame.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
     source.keep(pl.col("tempo") > 0, "failed audio analysis (tempo 0)")
     source.keep(pl.col("duration_ms") > 0, "no duration")
-    by_id = _one_row_an_id(source)
+    by_id = _merge_ids(source)
     groups = recordings(by_id, by_id.select(features.AUDIO_NAMES).to_numpy())
     by_id = by_id.with_columns(pl.Series("group", groups))
     best = by_id.sort(["popularity", "track_id"], descending=[True, False]).unique(
@@ -120,7 +120,7 @@ def read_tracks(source: Table) -> Tracks:
     return Tracks(frame, ids, np.ascontiguousarray(inputs), present, hot[:, hot.any(axis=0)])
 
 
-def _one_row_an_id(source: Table) -> pl.DataFrame:
+def _merge_ids(source: Table) -> pl.DataFrame:
     frame = source.frame
     if "release_date" not in frame.columns:
         frame = frame.with_columns(release_date=pl.lit(None, pl.Int64))
@@ -153,9 +153,9 @@ def _one_row_an_id(source: Table) -> pl.DataFrame:
 
 
 def recordings(frame: pl.DataFrame, audio: NDArray[Any]) -> NDArray[np.int32]:
-    """Number of the recording that each row is of, by its title and artists, and its audio features (n, 12 or more).
+    """Return the number of each row's recording, by title and artists, and audio features (n, 12 or more).
 
-    Rows hang together by key or by audio, also through third ones. Shape (n,).
+    Rows are connected by key or by audio; a recording is a connected component. Shape (n,).
     """
     count = frame.height
     names = zip(frame["track_name"], frame["artists"], strict=True)

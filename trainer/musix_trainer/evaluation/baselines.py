@@ -1,6 +1,6 @@
-"""Baselines: what a collaborative model has to be better than, each tuned with as many trials as ours.
+"""Baselines of the collab part, each tuned with as many trials as the part itself.
 
-Each is fitted to a matrix (listeners, tracks) of ones, and scores all tracks for some listeners.
+Each is fitted to a matrix (listeners, tracks) of ones, and returns a scorer of all tracks for a batch of listeners.
 """
 
 import warnings
@@ -23,23 +23,23 @@ Name = Literal["popularity", "ItemKNN", "EASE", "iALS", "BPR"]
 
 
 def popularity(plays: csr_matrix, seed: int) -> Scorer:
-    """How many have heard a track."""
-    heard = np.asarray(plays.sum(axis=0), np.float32).ravel()
-    return lambda listeners: np.tile(heard, (len(listeners), 1))
+    """Score by the number of listeners of a track."""
+    counts = np.asarray(plays.sum(axis=0), np.float32).ravel()
+    return lambda listeners: np.tile(counts, (len(listeners), 1))
 
 
 def item_knn(plays: csr_matrix, seed: int, neighbours: int = 100) -> Scorer:
-    """Cosine of tracks, the nearest `neighbours` of each (Sarwar et al. 2001)."""
+    """Score by cosine similarity to the tracks of the history, `neighbours` for each (Sarwar et al. 2001)."""
     model = CosineRecommender(K=neighbours, num_threads=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it converts what it made itself
+        warnings.simplefilter("ignore")  # about a conversion inside of the library
         model.fit(plays, show_progress=False)
     similarity = model.similarity.tocsr()
     return lambda listeners: np.asarray((plays[listeners] @ similarity).toarray(), np.float32)
 
 
 def ease(plays: csr_matrix, seed: int, penalty: float = 200.0) -> Scorer:
-    """Embarrassingly shallow autoencoder, in closed form (Steck 2019)."""
+    """Score by an embarrassingly shallow autoencoder, solved in closed form (Steck 2019)."""
     gram = (plays.T @ plays).toarray().astype(np.float32)
     gram[np.diag_indices(len(gram))] += penalty
     precision = inv(gram, overwrite_a=True, check_finite=False)
@@ -56,7 +56,7 @@ def ials(
     alpha: float = 1.0,
     iterations: int = 15,
 ) -> Scorer:
-    """Weighted matrix factorisation by alternating least squares (Hu, Koren and Volinsky 2008)."""
+    """Score by weighted matrix factorisation, fitted by alternating least squares (Hu, Koren and Volinsky 2008)."""
     values = {"factors": factors, "regularization": regularization, "alpha": alpha, "iterations": iterations}
     return _factors(partial(AlternatingLeastSquares, **values), plays, seed)
 
@@ -69,17 +69,17 @@ def bpr(
     regularization: float = 0.01,
     iterations: int = 100,
 ) -> Scorer:
-    """Matrix factorisation by Bayesian personalised ranking (Rendle et al. 2009)."""
+    """Score by matrix factorisation, fitted by Bayesian personalised ranking (Rendle et al. 2009)."""
     values = {"factors": factors, "regularization": regularization, "iterations": iterations}
     return _factors(partial(BayesianPersonalizedRanking, learning_rate=learning_rate, **values), plays, seed)
 
 
 def _factors(make: Callable[..., Any], plays: csr_matrix, seed: int) -> Scorer:
-    with threadpool_limits(1, user_api="blas"):  # which implicit asks for
+    with threadpool_limits(1, user_api="blas"):  # as implicit recommends
         model = make(random_state=seed, num_threads=1, use_gpu=False)
         model.fit(plays, show_progress=False)
     listeners, tracks = np.asarray(model.user_factors), np.asarray(model.item_factors)
-    return lambda asked: np.asarray(listeners[asked] @ tracks.T, np.float32)
+    return lambda numbers: np.asarray(listeners[numbers] @ tracks.T, np.float32)
 
 
 BASELINES: dict[str, Callable[..., Scorer]] = {

@@ -1,5 +1,5 @@
-"""Benchmark: listening to artists, as published in HetRec 2011, without any catalogue: collab alone learns from it, so
-that its figures compare with published ones."""
+"""Benchmark on published interactions (HetRec 2011, artists): trains collab alone, without a catalogue, so that its
+metrics compare with published ones."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from musix_trainer.recipe import RecipeFile
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a recipe of source "lastfm" gave: the listening after its k-core, and the collab part."""
+    """The result of training a recipe of source "lastfm": the interactions after their k-core, and the collab part."""
 
     recipe_file: RecipeFile
     interactions: Interactions
@@ -33,7 +33,7 @@ class Benchmark:
     provenance: Provenance
 
     def save(self, path: Path) -> None:
-        """Write the run into `path`, in place of what was there; whole or not at all."""
+        """Write the run into `path` atomically, and replace an older run."""
         with new_folder(path, replace=True) as target:
             (target / "recipe.toml").write_bytes(self.recipe_file.text)
             self.interactions.save(target / "listening")
@@ -55,56 +55,57 @@ class Benchmark:
                 run.check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance)),
             )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
-            raise InputError(f"{path}: expected a whole run folder of this version, found: {error}") from error
+            raise InputError(f"{path}: expected a complete run folder of this version, found: {error}") from error
 
 
 def read(settings: recipe.Recipe, data: Path | None) -> Interactions:
-    """The listening, read, checked and brought to its k-core."""
+    """Return the interactions, read, checked and reduced to their k-core."""
     return k_core(source(settings, data), settings.benchmark.core)
 
 
 def source(settings: recipe.Recipe, data: Path | None) -> Table:
-    """The table of listening to artists, checked."""
+    """Return the checked table of plays of artists."""
     if data is None:
-        raise InputError(f"{settings.name}: this recipe learns from a table: name its folder with --data")
-    found = tables.read(data / settings.tables.listening)
-    tables.check(found, PLAYS, "userID")
-    found.keep(pl.col("weight") > 0, "no plays")
-    return found
+        raise InputError(f"{settings.name}: this recipe reads a table: pass its folder with --data")
+    table = tables.read(data / settings.tables.listening)
+    tables.check(table, PLAYS, "userID")
+    table.keep(pl.col("weight") > 0, "no plays")
+    return table
 
 
-def k_core(found: Table, core: int) -> Interactions:
-    """The pairs of which listener and artist have at least `core` others each, found by dropping until none is left to
-    drop. `row` numbers the artists in the order of their ids. Raises TableError when nothing is left."""
+def k_core(table: Table, core: int) -> Interactions:
+    """Drop listeners and artists with fewer than `core` pairs until none is left, and return the other pairs.
+
+    `row` is the number of the artist in the order of ids. Raises TableError when no pair is left.
+    """
     while True:
-        before = found.frame.height
+        before = table.frame.height
         for column in ("userID", "artistID"):
-            found.keep(pl.len().over(column) >= core, f"not in the {core}-core")
-        if found.frame.height == before:
+            table.keep(pl.len().over(column) >= core, f"not in the {core}-core")
+        if table.frame.height == before:
             break
-    pairs = found.frame.sort("userID", "artistID")
+    pairs = table.frame.sort("userID", "artistID")
     names = pairs["userID"].unique().sort().to_list()
-    found.notes |= {"listeners": len(names), "artists": pairs["artistID"].n_unique(), "pairs": pairs.height}
-    nothing = np.zeros(pairs.height, np.int64)
+    table.notes |= {"listeners": len(names), "artists": pairs["artistID"].n_unique(), "pairs": pairs.height}
     return Interactions(
         names,
         (pairs["userID"].rank("dense").cast(pl.Int64) - 1).to_numpy(),
         (pairs["artistID"].rank("dense").cast(pl.Int64) - 1).to_numpy(),
         pairs["weight"].cast(pl.Float64).to_numpy(),
-        nothing,
+        np.zeros(pairs.height, np.int64),
     )
 
 
 def train(recipe_file: RecipeFile, data: Path | None) -> Benchmark:
     """Train collab on all but the held-out pairs. Raises InputError without `data`, TableError for a wrong table."""
     settings = recipe_file.recipe
-    found = source(settings, data)
-    heard = k_core(found, settings.benchmark.core)
+    table = source(settings, data)
+    interactions = k_core(table, settings.benchmark.core)
     progress.say(
-        f"listening: {found.rows:,} rows; " + ", ".join(f"{key}: {note:,}" for key, note in found.notes.items())
+        f"listening: {table.rows:,} rows; " + ", ".join(f"{key}: {note:,}" for key, note in table.notes.items())
     )
-    parts = split.split_interactions(heard, [], settings.split, settings.seed)
+    parts = split.split_interactions(interactions, [], settings.split, settings.seed)
     with run.deterministic():
-        model = collab.train(heard.select(parts != split.TEST), settings.collab, settings.seed)
-    card = {"collab": collab.measure(model, heard.select(parts == split.TEST))}
-    return Benchmark(recipe_file, heard, model, card, run.provenance(recipe_file, {"listening": found}))
+        model = collab.train(interactions.select(parts != split.TEST), settings.collab, settings.seed)
+    card = {"collab": collab.measure(model, interactions.select(parts == split.TEST))}
+    return Benchmark(recipe_file, interactions, model, card, run.provenance(recipe_file, {"listening": table}))

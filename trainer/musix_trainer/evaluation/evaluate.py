@@ -1,7 +1,7 @@
-"""Evaluate: every figure by a named protocol, with its interval, beside floors and baselines run in the same process.
+"""Evaluation: runs named protocols, whose metrics have intervals and baselines, and caches their results.
 
-What each protocol is stands in the function that measures it. Results are kept in the run's folder as they come, so
-that an evaluation that was stopped goes on where it was.
+The docstring of each protocol's function describes it. Results are stored in the run's folder group by group, so that
+an evaluation can be resumed.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood
 from musix_trainer.run import EVALUATION, Run, deterministic
 
-VERSION = 3  # of the protocols: results of another one are measured again
+VERSION = 4  # of the protocols; results of another version are measured again
 
 Measure = Callable[[EvaluationContext], dict[str, Results]]
-# What is measured in one go, and kept in one file; by the start of the names of its protocols, PART/PROTOCOL.
+# Protocols that are measured together and stored in one file, by the prefix of their names, PART/PROTOCOL.
 GROUPS: dict[str, Measure] = {
     "catalogue": drift.measure,
     "genre/known_artists": genre.known_artists,
@@ -34,39 +34,30 @@ GROUPS: dict[str, Measure] = {
 }
 
 
-def evaluate(path: Path, wanted: tuple[str, ...], seeds: int, perceived: Path | None) -> dict[str, Any]:
-    """Measure the run in `path` by the wanted protocols (all when none is named), and give PART: PROTOCOL: METRIC.
+def evaluate(path: Path, protocols: tuple[str, ...], seeds: int, perceived: Path | None) -> dict[str, Any]:
+    """Measure the run in `path` by these protocols (all for an empty tuple), and return part: protocol: metric.
 
-    Raises InputError for a run or protocol that is none, EvaluationError when a figure would deceive.
+    Raises InputError for an unknown run or protocol, EvaluationError when a metric cannot be measured.
     """
     run = load(path)
     context = EvaluationContext(run, seeds, perceived)
     groups = [name for name in GROUPS if not isinstance(run, Benchmark) or name == "collab"]
-    chosen = [name for name in groups if not wanted or any(_overlaps(name, each) for each in wanted)]
-    unknown = [each for each in wanted if not any(_overlaps(name, each) for name in groups)]
+    chosen = [name for name in groups if not protocols or any(_overlaps(name, each) for each in protocols)]
+    unknown = [each for each in protocols if not any(_overlaps(name, each) for name in groups)]
     if unknown:
         raise InputError(f"--protocol: expected one of {', '.join(groups)}, found {', '.join(unknown)}")
-    found: dict[str, Any] = {}
+    by_part: dict[str, Any] = {}
     with deterministic():
-        for name in chosen:
-            for protocol, results in _cached_results(path, name, context).items():
-                part, _, of = protocol.partition("/")
-                found.setdefault(part, {})[of] = results
-    if wanted:
-        found = {
-            part: kept
-            for part, of in found.items()
-            if (
-                kept := {
-                    name: value for name, value in of.items() if any(_selects(each, part, name) for each in wanted)
-                }
-            )
-        }
-    return found
+        for group in chosen:
+            for protocol, results in _cached_results(path, group, context).items():
+                part, _, name = protocol.partition("/")
+                if not protocols or any(_selects(each, part, name) for each in protocols):
+                    by_part.setdefault(part, {})[name] = results
+    return by_part
 
 
 def load(path: Path) -> Run | Benchmark:
-    """The run in `path`, of either kind."""
+    """Return the run of all parts, or the benchmark, in `path`. Raises InputError when it is neither."""
     if not (path / "run.json").is_file():
         raise InputError(f"{path}: expected a run folder with run.json, found none")
     source = recipe.read(path / "recipe.toml").recipe.source
@@ -82,7 +73,7 @@ def _selects(wanted: str, part: str, protocol: str) -> bool:
 
 
 def _cached_results(path: Path, group: str, context: EvaluationContext) -> dict[str, Results]:
-    """The group's results: those that are there, when they are of this very run and question; else measured now."""
+    """Return the group's results: stored ones of the same run and settings, else new ones, which are stored."""
     file = path / EVALUATION / f"{group.replace('/', '.')}.json"
     key = {
         "version": VERSION,
@@ -91,10 +82,10 @@ def _cached_results(path: Path, group: str, context: EvaluationContext) -> dict[
         "perceived": context.perceived_sha256 if group == "mood" else None,
     }
     if file.is_file():
-        kept = _read(file)
-        if kept["key"] == key:
-            progress.say(f"{group}: measured before")
-            return kept["results"]
+        stored = _read(file)
+        if stored["key"] == key:
+            progress.say(f"{group}: stored results")
+            return stored["results"]
     progress.say(f"{group}: measuring")
     results = GROUPS[group](context)
     check_writable(file.parent)
@@ -104,46 +95,47 @@ def _cached_results(path: Path, group: str, context: EvaluationContext) -> dict[
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(file.read_bytes())
-        return {"key": kept["key"], "results": kept["results"]}
+        stored = json.loads(file.read_bytes())
+        return {"key": stored["key"], "results": stored["results"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{file}: expected results of musix evaluate, found: {error}; remove it") from error
 
 
-def table(found: dict[str, Any]) -> str:
-    """The results as Markdown: a row a metric, the baselines beside it."""
+def table(results: dict[str, Any]) -> str:
+    """Return the results as Markdown, with a row for each metric and its baselines."""
     lines = ["| protocol | metric | value | 95 % interval | baselines |", "| --- | --- | --- | --- | --- |"]
-    for part, of in found.items():
-        for protocol, metrics in of.items():
+    for part, protocols in results.items():
+        for protocol, metrics in protocols.items():
             for metric, each in metrics.items():
-                beside = ", ".join(f"{name} {format_value(value)}" for name, value in each["baselines"].items())
+                baselines = ", ".join(f"{name} {format_value(value)}" for name, value in each["baselines"].items())
                 interval = f"{format_value(each['low'])} to {format_value(each['high'])}"
                 lines.append(
-                    f"| {part}/{protocol} | {metric} | {format_value(each['value'])} | {interval} | {beside} |"
+                    f"| {part}/{protocol} | {metric} | {format_value(each['value'])} | {interval} | {baselines} |"
                 )
     lines += [
         "",
         *(
-            f"{part}/{protocol}: {told}"
-            for part, of in found.items()
-            for protocol in of
-            for told in redundant_components(of[protocol])
+            f"{part}/{protocol}: {note}"
+            for part, protocols in results.items()
+            for protocol, metrics in protocols.items()
+            for note in redundant_components(metrics)
         ),
     ]
     return "\n".join(lines)
 
 
 def redundant_components(metrics: Results) -> list[str]:
-    """Which members and components add nothing that could be told from chance, in words."""
-    told = []
+    """Return a sentence for each base model or component whose removal makes no significant difference."""
+    notes = []
     for metric in ("macro_f1", "ndcg_at_10"):
-        for name, gap in metrics.get(metric, {"better_by": {}})["better_by"].items():
-            if name.startswith("without_") and gap["low"] <= 0:
-                interval = f"{gap['low']:+.3f} to {gap['high']:+.3f}"
-                told.append(f"{metric}: {name} does as well: what it lacks adds {gap['value']:+.3f} ({interval})")
-    return told
+        for name, difference in metrics.get(metric, {"better_by": {}})["better_by"].items():
+            if name.startswith("without_") and difference["low"] <= 0:
+                interval = f"{difference['low']:+.3f} to {difference['high']:+.3f}"
+                gain = f"{difference['value']:+.3f} ({interval})"
+                notes.append(f"{metric}: {name} is not significantly worse: the component adds {gain}")
+    return notes
 
 
 def format_value(value: float) -> str:
-    """A figure with three digits behind the point."""
+    """Return the value with three decimal places."""
     return f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""Honesty: what has to hold before a figure is believed. Each check raises and names what it found."""
+"""Data-leakage checks, which protocols run before they report a metric. Each raises an error with an example."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,66 +13,63 @@ from musix_trainer.data.tracks import Tracks, recordings
 
 
 def check_recordings(catalogue: Tracks, train: Rows, test: Rows) -> None:
-    """No recording may stand on both sides, under whatever id: same title and artist, or same audio.
-
-    Raises LeakError.
-    """
+    """Raise LeakError if a recording is in training and test under any id: same title and artist, or same audio."""
     groups = recordings(catalogue.frame, catalogue.inputs)
-    _expect_apart("recording", groups, train, test, catalogue.frame["track_id"].to_list())
+    _check_disjoint("recording", groups, train, test, catalogue.frame["track_id"].to_list())
 
 
 def check_artists(artists: list[str], train: Rows, test: Rows) -> None:
-    """No primary artist may stand on both sides. Raises LeakError."""
+    """Raise LeakError if a primary artist is in training and test."""
     codes = np.unique(artists, return_inverse=True)[1]
-    _expect_apart("artist", codes, train, test, artists)
+    _check_disjoint("artist", codes, train, test, artists)
 
 
-def _expect_apart(what: str, groups: NDArray[Any], train: Rows, test: Rows, names: list[str]) -> None:
-    both = np.isin(groups[test], groups[train])
-    if both.any():
-        example = names[int(test[both.argmax()])]
+def _check_disjoint(kind: str, groups: NDArray[Any], train: Rows, test: Rows, names: list[str]) -> None:
+    leaked = np.isin(groups[test], groups[train])
+    if leaked.any():
+        example = names[int(test[leaked.argmax()])]
         raise LeakError(
-            f"expected no {what} in both training and test, found {int(both.sum()):,} of {len(test):,} test rows whose"
-            f" {what} was learned from, such as {example!r}"
+            f"expected no {kind} in both training and test, found {int(leaked.sum()):,} of {len(test):,} test rows"
+            f" whose {kind} is in training, such as {example!r}"
         )
 
 
 def check_held_out(train: Interactions, test: Interactions) -> None:
-    """No pair of listener and track may be learned and measured. Raises LeakError, or EvaluationError without pairs."""
+    """Raise LeakError if a pair of listener and track is in training and test, EvaluationError if test is empty."""
     if not len(test):
-        raise EvaluationError("expected held-out listening, found none: a metric over nothing is no metric")
+        raise EvaluationError("expected held-out interactions, found none")
     size = int(max(train.row.max(initial=0), test.row.max())) + 1
-    both = np.isin(test.listener * size + test.row, train.listener * size + train.row)
-    if both.any():
+    leaked = np.isin(test.listener * size + test.row, train.listener * size + train.row)
+    if leaked.any():
         raise LeakError(
-            f"expected no pair of listener and track in both training and test, found {int(both.sum()):,} of"
-            f" {len(test):,}, such as listener {test.names[int(test.listener[both.argmax()])]!r}"
+            f"expected no pair of listener and track in both training and test, found {int(leaked.sum()):,} of"
+            f" {len(test):,}, such as listener {test.names[int(test.listener[leaked.argmax()])]!r}"
         )
 
 
 def check_relevance(relevant: Mapping[int, set[int]], test: Interactions) -> None:
-    """What counts as relevant must be what was heard in the test part, and nothing that a model said.
+    """Raise LeakError if a relevant row is not in the listener's test interactions, as if it came from a prediction.
 
-    `relevant`: for each listener's number in `test`, rows. Raises LeakError, or EvaluationError when a set is empty.
+    `relevant`: rows by listener number in `test`. Raises EvaluationError when a set is empty.
     """
-    heard: dict[int, set[int]] = {}
+    held_out: dict[int, set[int]] = {}
     for listener, row in zip(test.listener.tolist(), test.row.tolist(), strict=True):
-        heard.setdefault(listener, set()).add(row)
+        held_out.setdefault(listener, set()).add(row)
     if not relevant or not all(relevant.values()):
-        raise EvaluationError("expected something relevant for every listener, found an empty set")
+        raise EvaluationError("expected relevant tracks for every listener, found an empty set")
     for listener, rows in relevant.items():
-        strange = rows - heard.get(listener, set())
-        if strange:
+        wrong = rows - held_out.get(listener, set())
+        if wrong:
             raise LeakError(
-                f"listener {test.names[listener]!r}: expected only held-out listening to be relevant, found"
-                f" {len(strange)} of {len(rows)} tracks that were not heard: relevance made from a prediction"
+                f"listener {test.names[listener]!r}: expected only held-out tracks to be relevant, found"
+                f" {len(wrong)} of {len(rows)} other tracks: relevance from a prediction"
             )
 
 
 def check_trials(trials: Mapping[str, int], own: str, baselines: list[str]) -> None:
-    """Every baseline must have been tuned with at least as many trials as our own model. Raises EvaluationError."""
-    wanted = trials.get(own, 0)
-    poor = {name: trials.get(name, 0) for name in baselines if trials.get(name, 0) < wanted}
-    if poor:
-        found = ", ".join(f"{name}: {count}" for name, count in poor.items())
-        raise EvaluationError(f"expected every baseline to have the {wanted} trials that {own} had, found {found}")
+    """Raise EvaluationError if a baseline was tuned with fewer trials than the model `own`."""
+    required = trials.get(own, 0)
+    fewer = {name: trials.get(name, 0) for name in baselines if trials.get(name, 0) < required}
+    if fewer:
+        counts = ", ".join(f"{name}: {count}" for name, count in fewer.items())
+        raise EvaluationError(f"expected every baseline to have the {required} trials that {own} had, found {counts}")

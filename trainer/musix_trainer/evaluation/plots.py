@@ -1,5 +1,4 @@
-"""Plots: what a person looks at before trusting a run. Each function draws one figure; the report and the notebooks
-show them."""
+"""Plots of a run for the report and the notebooks. Each function returns one figure."""
 
 from typing import Any
 
@@ -18,12 +17,12 @@ from musix_trainer.models import mood
 from musix_trainer.run import Run
 
 sns.set_theme(style="whitegrid", context="notebook")
-SHOWN = 20_000  # recordings that a distribution is drawn from, at most
+MAX_PLOTTED = 20_000  # recordings in a distribution
 COLOUR = sns.color_palette("deep")[0]
 
 
 def distributions(catalogue: Tracks) -> Figure:
-    """Histogram of each of the 12 audio features."""
+    """Plot a histogram of each of the 12 audio features."""
     figure, panels = plt.subplots(3, 4, figsize=(12, 7.5), layout="constrained")
     for panel, name, values in zip(panels.flat, AUDIO_NAMES, catalogue.inputs.T, strict=False):
         sns.histplot(values, bins=40, ax=panel, color=COLOUR, edgecolor="none")
@@ -35,8 +34,8 @@ def distributions(catalogue: Tracks) -> Figure:
 def violins(
     catalogue: Tracks, names: tuple[str, ...] = ("energy", "valence", "danceability", "acousticness")
 ) -> Figure:
-    """How some audio features differ between families; a recording of several families counts in the first of them."""
-    rows = _some(len(catalogue))
+    """Plot distributions of audio features by family; a recording of several families counts in the first of them."""
+    rows = _sample(len(catalogue))
     families = np.array(catalogue.labels)[catalogue.families[rows].argmax(axis=1)]
     figure, panels = plt.subplots(len(names), 1, figsize=(12, 2.6 * len(names)), sharex=True, layout="constrained")
     for panel, name in zip(panels, names, strict=True):
@@ -48,7 +47,7 @@ def violins(
 
 
 def correlations(catalogue: Tracks) -> Figure:
-    """Pearson correlation of the audio features."""
+    """Plot the Pearson correlations of the audio features."""
     figure, panel = plt.subplots(figsize=(8.5, 7), layout="constrained")
     values = np.corrcoef(catalogue.inputs[:, : len(AUDIO_NAMES)].T)
     sns.heatmap(
@@ -68,27 +67,27 @@ def correlations(catalogue: Tracks) -> Figure:
 
 
 def families(catalogue: Tracks) -> Figure:
-    """Recordings of each family."""
+    """Plot the number of recordings of each family."""
     return _bars(catalogue.labels, catalogue.families.sum(axis=0), "recordings")
 
 
 def moods(run: Run) -> Figure:
-    """Recordings that the rule gives each mood, beside those for which the network chooses it."""
+    """Plot the number of recordings of each mood, by the rule and by the network."""
     audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO_NAMES)])
     rule = mood.rule(audio)
     chosen = np.bincount(run.catalog.moods, minlength=len(MOODS))
     figure, panel = plt.subplots(figsize=(8, 3.6), layout="constrained")
-    places = np.arange(len(MOODS) + 1)
-    panel.bar(places - 0.2, [*rule.sum(axis=0), (~rule.any(axis=1)).sum()], 0.4, label="the rule")
-    panel.bar(places + 0.2, [*chosen, 0], 0.4, label="the network")
-    panel.set_xticks(places, [*MOODS, "none"])
+    positions = np.arange(len(MOODS) + 1)
+    panel.bar(positions - 0.2, [*rule.sum(axis=0), (~rule.any(axis=1)).sum()], 0.4, label="the rule")
+    panel.bar(positions + 0.2, [*chosen, 0], 0.4, label="the network")
+    panel.set_xticks(positions, [*MOODS, "none"])
     panel.set_ylabel("recordings")
     panel.legend(frameon=False)
     return _closed(figure)
 
 
 def confusion(labels: list[str], confidence: Floats, truth: metrics.Truth) -> Figure:
-    """Share of each family's recordings for which each family was chosen; a choice among several labels is right."""
+    """Plot the share of each chosen family in each true one; any of a recording's labels is right."""
     chosen = confidence.argmax(axis=1)
     right = truth[np.arange(len(truth)), chosen]
     actual = np.where(right, chosen, truth.argmax(axis=1))
@@ -113,19 +112,19 @@ def confusion(labels: list[str], confidence: Floats, truth: metrics.Truth) -> Fi
 
 
 def reliability(confidence: Floats, truth: metrics.Truth, bins: int = 15) -> Figure:
-    """How often the top choice is right, by how sure it was."""
+    """Plot the accuracy of the top choice by its confidence."""
     top = confidence.max(axis=1)
     right = truth[np.arange(len(truth)), confidence.argmax(axis=1)]
     cells = np.minimum((top * bins).astype(int), bins - 1)
     count = np.bincount(cells, minlength=bins)
-    there = count > 0
-    said = np.bincount(cells, top, bins)[there] / count[there]
-    was = np.bincount(cells, right, bins)[there] / count[there]
+    used = count > 0
+    confidence_mean = np.bincount(cells, top, bins)[used] / count[used]
+    accuracy = np.bincount(cells, right, bins)[used] / count[used]
     figure, (panel, below) = plt.subplots(
         2, 1, figsize=(6, 6.5), height_ratios=(3, 1), sharex=True, layout="constrained"
     )
     panel.plot([0, 1], [0, 1], "--", color="grey", label="perfect")
-    panel.plot(said, was, "o-", color=COLOUR, label="top choice")
+    panel.plot(confidence_mean, accuracy, "o-", color=COLOUR, label="top choice")
     panel.set(ylabel="right", xlim=(0, 1), ylim=(0, 1))
     panel.legend(frameon=False)
     below.bar((np.arange(bins) + 0.5) / bins, count, 0.9 / bins, color=COLOUR)
@@ -134,52 +133,50 @@ def reliability(confidence: Floats, truth: metrics.Truth, bins: int = 15) -> Fig
 
 
 def popularity(run: Run) -> Figure:
-    """How listening spreads over tracks: the share of all plays that the most heard ones have."""
+    """Plot the share of all interactions that the most popular tracks have."""
     plays = np.sort(np.bincount(run.interactions.row))[::-1]
     plays = plays[plays > 0]
     figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
     panel.plot(np.arange(1, len(plays) + 1) / len(plays), np.cumsum(plays) / plays.sum(), color=COLOUR)
     panel.plot([0, 1], [0, 1], "--", color="grey")
-    panel.set(
-        xlabel="share of the tracks heard, most heard first", ylabel="share of listening", xlim=(0, 1), ylim=(0, 1)
-    )
+    panel.set(xlabel="share of tracks, most popular first", ylabel="share of interactions", xlim=(0, 1), ylim=(0, 1))
     return _closed(figure)
 
 
-def compared(metric: str, figures: dict[str, Any], own: str) -> Figure:
-    """A metric with its interval, the baselines beside it; best on top."""
-    values = {f"{own} (ours)": figures["value"], **figures["baselines"]}
+def compared(metric: str, result: dict[str, Any], own: str) -> Figure:
+    """Plot a metric with its interval and its baselines, best on top."""
+    values = {f"{own} (ours)": result["value"], **result["baselines"]}
     names = sorted(values, key=lambda name: values[name])
     figure, panel = plt.subplots(figsize=(8, 0.8 + 0.3 * len(names)), layout="constrained")
     colours = [COLOUR if name.endswith("(ours)") else "lightgrey" for name in names]
     panel.barh(names, [values[name] for name in names], color=colours)
-    low, high = figures["value"] - figures["low"], figures["high"] - figures["value"]
-    panel.errorbar(figures["value"], f"{own} (ours)", xerr=[[low], [high]], color="black", capsize=3)
+    low, high = result["value"] - result["low"], result["high"] - result["value"]
+    panel.errorbar(result["value"], f"{own} (ours)", xerr=[[low], [high]], color="black", capsize=3)
     panel.set_xlabel(metric)
     return _closed(figure)
 
 
 def tradeoff(results: dict[str, Any]) -> Figure:
-    """NDCG beside the diversity of lists and beside their coverage, as other wishes weigh more."""
+    """Plot NDCG against the diversity and the coverage of lists, for growing weights of other goals."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
-    for panel, metric, wishes in (
+    for panel, metric, settings in (
         (panels[0], "diversity", ("diversity_weight", "content_weight")),
         (panels[1], "coverage_at_10", ("novelty_bonus",)),
     ):
-        for wish in wishes:
-            percents = sorted(int(name.split("_")[-2]) for name in results if name.startswith(f"{metric}_{wish}"))
+        for setting in settings:
+            percents = sorted(int(name.split("_")[-2]) for name in results if name.startswith(f"{metric}_{setting}"))
             x, y = (
-                [results[f"{each}_{wish}_{percent}_percent"]["value"] for percent in percents]
+                [results[f"{each}_{setting}_{percent}_percent"]["value"] for percent in percents]
                 for each in (metric, "ndcg_at_10")
             )
-            panel.plot(x, y, "o-", label=wish)
-            for percent, *place in zip(percents, x, y, strict=True):
-                panel.annotate(f"{percent} %", place, textcoords="offset points", xytext=(4, 6), fontsize=9)
+            panel.plot(x, y, "o-", label=setting)
+            for percent, *point in zip(percents, x, y, strict=True):
+                panel.annotate(f"{percent} %", point, textcoords="offset points", xytext=(4, 6), fontsize=9)
         panel.set_xlabel(metric)
     top = results["ndcg_at_10_novelty_bonus_0_percent"]["value"]
-    panels[0].axvspan(0.45, 0.55, color="green", alpha=0.1, label="wanted")
-    panels[1].axvspan(0.7, 1, color="green", alpha=0.1, label="wanted")
-    panels[1].axhline(0.95 * top, color="grey", linestyle="--", label="5 % less than without")
+    panels[0].axvspan(0.45, 0.55, color="green", alpha=0.1, label="target")
+    panels[1].axvspan(0.7, 1, color="green", alpha=0.1, label="target")
+    panels[1].axhline(0.95 * top, color="grey", linestyle="--", label="5 % below no bonus")
     panels[0].set(ylabel="ndcg_at_10", ylim=(0, 1.15 * top))
     for panel in panels:
         panel.legend(frameon=False, loc="lower left")
@@ -194,11 +191,11 @@ def _bars(names: list[str], values: NDArray[Any], label: str) -> Figure:
     return _closed(figure)
 
 
-def _some(count: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, count - 1, min(count, SHOWN)).astype(np.int64))
+def _sample(count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_PLOTTED)).astype(np.int64))
 
 
 def _closed(figure: Figure) -> Figure:
-    """The figure, no longer kept open by pyplot, which would show it a second time in a notebook."""
+    """Close the figure in pyplot, which would show it a second time in a notebook, and return it."""
     plt.close(figure)
     return figure

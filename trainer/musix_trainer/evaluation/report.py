@@ -1,9 +1,9 @@
-"""Report: one self-contained HTML page about a run, for whoever decides whether to trust its bundle."""
+"""Report: a self-contained HTML page about a run and its bundle."""
 
 import base64
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,12 +20,12 @@ from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.schemas import ClassifyRequest, RecommendRequest
 from musix_trainer.evaluation import evaluate, plots
 from musix_trainer.evaluation.benchmark import Benchmark
-from musix_trainer.models import genre
+from musix_trainer.models.genre.quality import predict_test_split
 from musix_trainer.run import Run, evaluation
 
 OWN = {"genre": "ensemble", "mood": "network", "collab": "LightFM", "hybrid": "hybrid"}
-# The metrics of a protocol that are drawn with their baselines; all of them stand in its table.
-DRAWN = {
+# The metric of each protocol that is plotted with its baselines; the table has all metrics.
+PLOTTED = {
     "genre/known_artists": "macro_f1",
     "genre/unseen_artists": "macro_f1",
     "mood/rule": "macro_f1",
@@ -34,7 +34,7 @@ DRAWN = {
     "collab/full": "ndcg_at_10",
     "hybrid/full": "ndcg_at_10",
 }
-TIMED = 300  # answers of each kind
+N_TIMED = 300  # requests of each kind
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.7rem } h2 { margin-top: 3rem; border-bottom: 1px solid #ccc } h3 { margin-top: 2rem }
@@ -45,22 +45,22 @@ font-variant-numeric: tabular-nums; white-space: nowrap } img { max-width: 100%;
 
 
 def write(path: Path, bundle: Path | None = None) -> str:
-    """The page about the run in `path`; with a bundle of it, its sizes and the time of its answers too."""
+    """Return the page about the run in `path`; with a bundle, also sizes and response times."""
     run = evaluate.load(path)
-    found = evaluation(path)
     label = run.recipe_file.recipe.label
     parts = [f"<h1>{_text(label)}</h1>", _summary(run)]
     if isinstance(run, Run):
         parts += [_data(run), _genre(run), _mood(run)]
-    parts += [_measured(found), _bundle(bundle), _provenance(run)]
+    parts += [_evaluation(evaluation(path)), _bundle(bundle), _provenance(run)]
     title = f"<title>{_text(label)}</title><style>{STYLE}</style>"
     return f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<body>{"".join(parts)}</body></html>\n'
 
 
 def _summary(run: Run | Benchmark) -> str:
     simulated = [name for name, each in run.provenance.sources.items() if each.simulated]
-    told = f"Simulated: {', '.join(simulated)}. The figures say nothing about real listeners." if simulated else ""
-    return f"<p>{_text(told)}</p>" if told else ""
+    if not simulated:
+        return ""
+    return f"<p>Simulated: {_text(', '.join(simulated))}. The metrics do not apply to real listeners.</p>"
 
 
 def _data(run: Run) -> str:
@@ -71,15 +71,15 @@ def _data(run: Run) -> str:
         for key, value in {"rows": each.rows, **each.notes}.items()
     ]
     missing = np.isnan(catalogue.inputs).sum(axis=0)
-    lacking = [(name, int(count)) for name, count in zip(AUDIO_NAMES, missing, strict=False)]
+    missing_counts = [(name, int(count)) for name, count in zip(AUDIO_NAMES, missing, strict=False)]
     dates = catalogue.frame["release_date"].null_count()
     return "".join(
         [
             "<h2>Data</h2>",
-            _table(("source", "what", "found"), notes),
+            _table(("source", "note", "value"), notes),
             "<h3>Missing values</h3>",
             f"<p>Of {len(catalogue):,} recordings: release date {dates:,}; audio features "
-            + f"{', '.join(f'{name} {count:,}' for name, count in lacking if count) or 'none'}.</p>",
+            + f"{', '.join(f'{name} {count:,}' for name, count in missing_counts if count) or 'none'}.</p>",
             "<h3>Families</h3>",
             _image(plots.families(catalogue)),
             "<h3>Distributions</h3>",
@@ -93,18 +93,18 @@ def _data(run: Run) -> str:
 
 
 def _genre(run: Run) -> str:
-    """On the test part of the run's own split."""
+    """Return the genre section, on the test part of the run's own split."""
     catalogue = run.catalogue
-    confidence, truth = genre.predict_test_split(run.genre, catalogue, run.recipe.genre, run.recipe.seed)
+    confidence, truth = predict_test_split(run.genre, catalogue, run.recipe.genre, run.recipe.seed)
     chosen = confidence.argmax(axis=1)
     right = truth[np.arange(len(truth)), chosen]
     labels = np.where(right, chosen, truth.argmax(axis=1))
-    figures = precision_recall_fscore_support(labels, chosen, labels=range(len(catalogue.labels)), zero_division=0)
-    rows = [(name, *each) for name, *each in zip(catalogue.labels, *figures, strict=True)]
+    scores = precision_recall_fscore_support(labels, chosen, labels=range(len(catalogue.labels)), zero_division=0)
+    rows = [(name, *each) for name, *each in zip(catalogue.labels, *scores, strict=True)]
     return "".join(
         [
             "<h2>Genre</h2>",
-            f"<p>{len(truth):,} recordings that were not learned from, most of artists that were.</p>",
+            f"<p>{len(truth):,} held-out recordings, most of artists that are in training.</p>",
             _table(("family", "precision", "recall", "F1", "recordings"), rows),
             "<h3>Confusion</h3>",
             _image(plots.confusion(catalogue.labels, confidence, truth)),
@@ -118,16 +118,16 @@ def _mood(run: Run) -> str:
     return f"<h2>Mood</h2>{_image(plots.moods(run))}"
 
 
-def _measured(found: dict[str, Any]) -> str:
-    if not found:
-        return "<h2>Figures</h2><p>Nothing was measured yet: <code>musix evaluate RUN</code> does.</p>"
-    pieces = ["<h2>Figures</h2><p>With 95 % intervals, bootstrapped over artists, listeners or samples drawn.</p>"]
-    for part, of in found.items():
-        for protocol, metrics in of.items():
+def _evaluation(results: dict[str, Any]) -> str:
+    if not results:
+        return "<h2>Evaluation</h2><p>No results yet: run <code>musix evaluate RUN</code>.</p>"
+    pieces = ["<h2>Evaluation</h2><p>With 95 % intervals, bootstrapped over artists, listeners or samples.</p>"]
+    for part, protocols in results.items():
+        for protocol, metrics in protocols.items():
             name = f"{part}/{protocol}"
             pieces.append(f"<h3>{_text(name)}</h3>")
-            if name in DRAWN and DRAWN[name] in metrics:
-                pieces.append(_image(plots.compared(DRAWN[name], metrics[DRAWN[name]], OWN[part])))
+            if name in PLOTTED and PLOTTED[name] in metrics:
+                pieces.append(_image(plots.compared(PLOTTED[name], metrics[PLOTTED[name]], OWN[part])))
             if protocol == "tradeoff":
                 pieces.append(_image(plots.tradeoff(metrics)))
             pieces.append(
@@ -138,13 +138,13 @@ def _measured(found: dict[str, Any]) -> str:
 
 
 def _row(metric: str, each: dict[str, Any]) -> tuple[Any, ...]:
-    beside = ", ".join(f"{name} {evaluate.format_value(value)}" for name, value in each["baselines"].items())
-    return metric, each["value"], each["low"], each["high"], beside
+    baselines = ", ".join(f"{name} {evaluate.format_value(value)}" for name, value in each["baselines"].items())
+    return metric, each["value"], each["low"], each["high"], baselines
 
 
 def _bundle(path: Path | None) -> str:
     if path is None:
-        return "<h2>Latency and size</h2><p>Not measured: name the bundle with <code>--bundle</code>.</p>"
+        return "<h2>Latency and size</h2><p>Not measured: pass the bundle with <code>--bundle</code>.</p>"
     engine = Engine.open(path)
     manifest = engine.bundle.manifest
     sizes = [(part, f"{size / 1e6:.2f} MB") for part, size in manifest.part_bytes().items()]
@@ -156,32 +156,33 @@ def _bundle(path: Path | None) -> str:
     return "".join(
         [
             "<h2>Latency and size</h2>",
-            f"<p>{TIMED} answers of each kind through the bundle, in this process, one after the other.</p>",
-            _table(("answer", "median ms", "P95 ms"), times),
+            f"<p>{N_TIMED} requests of each kind through the bundle, in this process, one after the other.</p>",
+            _table(("request", "median ms", "P95 ms"), times),
             _table(("part", "size"), sizes),
         ]
     )
 
 
-def _times(answer: Any) -> tuple[float, float]:
-    taken = []
-    for _ in range(TIMED):
+def _times(request: Callable[[], object]) -> tuple[float, float]:
+    """Return the median and the 95th percentile of the response times in ms."""
+    times = []
+    for _ in range(N_TIMED):
         start = perf_counter()
-        answer()
-        taken.append(1000 * (perf_counter() - start))
-    return float(np.median(taken)), float(np.percentile(taken, 95))
+        request()
+        times.append(1000 * (perf_counter() - start))
+    return float(np.median(times)), float(np.percentile(times, 95))
 
 
 def _provenance(run: Run | Benchmark) -> str:
-    told = run.provenance
+    provenance = run.provenance
     rows = [
-        ("recipe SHA-256", told.recipe_sha256),
-        ("commit", told.git_commit or "none"),
-        *((f"{name} SHA-256", each.sha256) for name, each in told.sources.items()),
-        *told.packages.items(),
+        ("recipe SHA-256", provenance.recipe_sha256),
+        ("commit", provenance.git_commit or "none"),
+        *((f"{name} SHA-256", each.sha256) for name, each in provenance.sources.items()),
+        *provenance.packages.items(),
     ]
-    recipe = f"<details><summary>Recipe</summary><pre>{_text(told.recipe)}</pre></details>"
-    return f"<h2>Provenance</h2>{_table(('what', 'is'), rows)}{recipe}"
+    recipe = f"<details><summary>Recipe</summary><pre>{_text(provenance.recipe)}</pre></details>"
+    return f"<h2>Provenance</h2>{_table(('field', 'value'), rows)}{recipe}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

@@ -1,5 +1,5 @@
-"""Tune: search a part's hyper-parameters on validation with Optuna, the baselines with as many trials, and write the
-recipe with what was found."""
+"""Tuning: searches the hyper-parameters of a part and of its baselines on validation with Optuna, with as many trials
+each, and writes them into the recipe."""
 
 import hashlib
 import logging
@@ -25,7 +25,8 @@ from musix_trainer.evaluation import benchmark, metrics
 from musix_trainer.evaluation.baselines import BASELINES, Scorer
 from musix_trainer.evaluation.protocols.collab import K, interaction_matrices, lightfm_scorer
 from musix_trainer.evaluation.protocols.genre import FOLDS
-from musix_trainer.models import collab, genre
+from musix_trainer.models import collab
+from musix_trainer.models.genre.training import fit as fit_genre
 from musix_trainer.recipe import Recipe, RecipeFile
 from musix_trainer.run import deterministic, tables_of
 
@@ -33,30 +34,32 @@ Objective = Callable[[Trial], float]
 
 
 def tune(recipe_file: RecipeFile, data: Path | None, part: str, trials: int, studies: Path) -> str:
-    """The recipe's text with the values that reached most on validation: NDCG@10 in full ranking for collab and each
-    baseline, mean macro-F1 over five folds for genre. The test part is never touched.
+    """Return the recipe's text with the values that are best on validation.
 
-    The trials are kept in `studies`, and not run again. Raises InputError for a part that cannot be tuned.
+    The objective is NDCG@10 in full ranking for collab and each baseline, and mean macro-F1 over five folds for genre.
+    The test part is not used. The trials are stored in `studies`, and reused. Raises InputError for a recipe without
+    tracks when genre is tuned.
     """
     settings = recipe_file.recipe
     if settings.source == "lastfm":
-        catalogue, heard = None, benchmark.read(settings, data)
+        catalogue, interactions = None, benchmark.read(settings, data)
     else:
-        catalogue, heard = tables_of(recipe_file, data)
+        catalogue, interactions = tables_of(recipe_file, data)
     if part == "genre":
         if catalogue is None:
             raise InputError(f"{recipe_file.path}: expected a recipe with tracks to tune genre, found none")
-        objectives: dict[str, Objective] = {"genre": _genre(catalogue, settings)}
+        objectives: dict[str, Objective] = {"genre": _genre_objective(catalogue, settings)}
     else:
-        objectives = _collab(catalogue, heard, settings)
+        objectives = _collab_objectives(catalogue, interactions, settings)
     studies.mkdir(parents=True, exist_ok=True)
     backend = JournalFileBackend(str(studies / f"{settings.label}.{part}.{recipe_file.sha256[:12]}.journal"))
     logging.getLogger("optuna").setLevel(logging.WARNING)
     with deterministic():
-        found = {
-            name: _search(name, of, trials, JournalStorage(backend), settings.seed) for name, of in objectives.items()
+        studies_by_name = {
+            name: _search(name, objective, trials, JournalStorage(backend), settings.seed)
+            for name, objective in objectives.items()
         }
-    return _written(recipe_file, part, found, trials)
+    return _tuned_recipe(recipe_file, part, studies_by_name, trials)
 
 
 def _search(name: str, objective: Objective, trials: int, storage: JournalStorage, seed: int) -> optuna.Study:
@@ -74,26 +77,26 @@ def _search(name: str, objective: Objective, trials: int, storage: JournalStorag
     return study
 
 
-def _collab(catalogue: Tracks | None, heard: Interactions, settings: Recipe) -> dict[str, Objective]:
+def _collab_objectives(catalogue: Tracks | None, interactions: Interactions, settings: Recipe) -> dict[str, Objective]:
     artists = catalogue.primary_artists() if catalogue else []
-    parts = split.split_interactions(heard, artists, settings.split, settings.seed)
-    learned, wanted = heard.select(parts == split.TRAIN), heard.select(parts == split.VALIDATION)
-    plays, relevant, columns = interaction_matrices(learned, wanted)
+    parts = split.split_interactions(interactions, artists, settings.split, settings.seed)
+    train, validation = (interactions.select(parts == part) for part in (split.TRAIN, split.VALIDATION))
+    history, relevant, columns = interaction_matrices(train, validation)
     listeners = np.flatnonzero(np.diff(relevant.indptr))
 
-    def reached(scorer: Scorer) -> float:
-        places = []
+    def mean_ndcg(scorer: Scorer) -> float:
+        ranks = []
         for start in range(0, len(listeners), metrics.USER_BATCH):
-            few = listeners[start : start + metrics.USER_BATCH]
-            places += metrics.full_ranks(scorer(few), plays[few], relevant[few])
-        return float(metrics.ndcg(places, K).mean())
+            batch = listeners[start : start + metrics.USER_BATCH]
+            ranks += metrics.full_ranks(scorer(batch), history[batch], relevant[batch])
+        return float(metrics.ndcg(ranks, K).mean())
 
     def lightfm(trial: Trial) -> float:
         values = msgspec.structs.replace(settings.collab, **_collab_values(trial))
-        return reached(lightfm_scorer(collab.train(learned, values, settings.seed), learned, columns))
+        return mean_ndcg(lightfm_scorer(collab.train(train, values, settings.seed), train, columns))
 
     def baseline(name: str, values: Callable[[Trial], dict[str, Any]]) -> Objective:
-        return lambda trial: reached(BASELINES[name](plays, settings.seed, **values(trial)))
+        return lambda trial: mean_ndcg(BASELINES[name](history, settings.seed, **values(trial)))
 
     return {
         "collab": lightfm,
@@ -134,8 +137,8 @@ def _bpr_values(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _genre(catalogue: Tracks, settings: Recipe) -> Objective:
-    """Five folds of the recordings that are not of the test part."""
+def _genre_objective(catalogue: Tracks, settings: Recipe) -> Objective:
+    """Return the objective of genre: mean macro-F1 over five folds of the recordings outside of the test part."""
     own = settings.genre
     usable = np.flatnonzero(split.assign(len(catalogue), own.validation, own.test, settings.seed) != split.TEST)
     folds = np.random.default_rng(settings.seed).permutation(len(usable)) % FOLDS
@@ -149,39 +152,39 @@ def _genre(catalogue: Tracks, settings: Recipe) -> Objective:
             subsample=trial.suggest_float("subsample", 0.5, 1.0),
             colsample_bytree=trial.suggest_float("colsample_bytree", 0.5, 1.0),
         )
-        found = []
+        scores = []
         for fold in range(FOLDS):
-            test, rest = usable[folds == fold], usable[folds != fold]
+            test, others = usable[folds == fold], usable[folds != fold]
             parts = np.full(len(catalogue), split.TEST, np.int8)
-            parts[rest] = split.assign(len(rest), own.validation, 0, settings.seed)
-            model = genre.fit(catalogue, parts, values, settings.seed)
+            parts[others] = split.assign(len(others), own.validation, 0, settings.seed)
+            model = fit_genre(catalogue, parts, values, settings.seed)
             confidence = model.confidence(catalogue.inputs[test], *catalogue.texts(test))
-            found.append(metrics.macro_f1(confidence, catalogue.families[test]))
-        return float(np.mean(found))
+            scores.append(metrics.macro_f1(confidence, catalogue.families[test]))
+        return float(np.mean(scores))
 
     return objective
 
 
-def _written(recipe_file: RecipeFile, part: str, found: dict[str, optuna.Study], trials: int) -> str:
-    """The recipe's text, comments kept, with the values found and how they were."""
+def _tuned_recipe(recipe_file: RecipeFile, part: str, studies: dict[str, optuna.Study], trials: int) -> str:
+    """Return the recipe's text with the best values and the section `tuned`; comments are preserved."""
     document = tomlkit.parse(recipe_file.text.decode())
-    values = found[part].best_params
+    values = studies[part].best_params
     section = document.setdefault(part, tomlkit.table())
     added = {key: value for key, value in values.items() if key not in section}
     section.update({key: value for key, value in values.items() if key in section})
     tuned = document.setdefault("tuned", tomlkit.table())
-    told = [(name, trial.number, trial.params, trial.value) for name, study in found.items() for trial in study.trials]
-    tuned["study"] = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+    log = [(name, trial.number, trial.params, trial.value) for name, study in studies.items() for trial in study.trials]
+    tuned["study"] = hashlib.sha256(msgspec.json.encode(log)).hexdigest()
     counts = tuned.setdefault("trials", tomlkit.table())
-    for name in found:
+    for name in studies:
         counts[name] = trials
-    others = {name: study.best_params for name, study in found.items() if name != part}
-    if others:
-        tuned["baselines"] = others
+    baselines = {name: study.best_params for name, study in studies.items() if name != part}
+    if baselines:
+        tuned["baselines"] = baselines
     text = tomlkit.dumps(document)
-    # Directly below the section's head: at its end they would come after the comment on the next one.
-    head = re.search(rf"^\[{part}\].*\n", text, re.MULTILINE)
-    if head and added:
-        text = text[: head.end()] + tomlkit.dumps(added) + text[head.end() :]
+    # Directly below the section's header: at its end they would follow the comment of the next section.
+    header = re.search(rf"^\[{part}\].*\n", text, re.MULTILINE)
+    if header and added:
+        text = text[: header.end()] + tomlkit.dumps(added) + text[header.end() :]
     recipe.parse(text.encode(), recipe_file.path)
     return text

@@ -1,4 +1,4 @@
-"""Import of Last.fm's raw tables (HetRec 2011) into the two standard tables: listening is derived from artists."""
+"""Import of Last.fm's raw tables (HetRec 2011) into the standard tables. Interactions are derived from artists."""
 
 from pathlib import Path
 
@@ -13,21 +13,22 @@ from musix_trainer.data.tracks import read_tracks
 
 PLAYS = [Column("userID", "text"), Column("artistID", "text"), Column("weight", "number", 0)]
 ARTISTS = [Column("id", "text"), Column("name", "text")]
-MOST = 5  # recordings that stand for an artist
+MAX_RECORDINGS = 5  # that an artist is replaced by
 DERIVATION = (
-    f"a listener of an artist counts as a listener of that artist's {MOST} most popular recordings in the catalogue"
-    " (fewer where it has fewer), the plays shared equally; artists are joined by normalised name of the primary artist"
+    f"a listener of an artist counts as a listener of that artist's {MAX_RECORDINGS} most popular recordings in the"
+    " catalogue (fewer where it has fewer), the plays shared equally; artists are joined by normalised name of the"
+    " primary artist"
 )
 
 
 def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
-    """Write `out`/tracks.parquet and `out`/listening.parquet, and give the counts of what was matched.
+    """Write `out`/tracks.parquet and `out`/listening.parquet, and return the numbers of matched artists and pairs.
 
     `raw` is the folder of lastfm2k_user_artists.parquet and lastfm2k_artists.parquet, `tracks` the tracks table.
-    Raises TableError for wrong tables, OutputError when `out` is taken.
+    Raises TableError for wrong tables, OutputError when `out` exists and is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out}: expected a free name or an empty folder, found something there")
+        raise OutputError(f"{out}: expected a new name or an empty folder, found an existing one")
     plays = tables.read(raw / "lastfm2k_user_artists.parquet")
     artists = tables.read(raw / "lastfm2k_artists.parquet")
     check(plays, PLAYS, "userID")
@@ -43,9 +44,13 @@ def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
 
 def _derive(plays: Table, artists: Table, tracks: Table) -> tuple[pl.DataFrame, dict[str, int | str]]:
     recordings = _best_recordings(tracks)
-    named = artists.frame.select(artistID="id", key=pl.col("name").map_elements(artist_key, return_dtype=pl.String))
-    known = plays.frame.join(named.filter(pl.col("key") != ""), on="artistID").join(recordings, on="key", how="semi")
-    # Two spellings of one artist are one artist.
+    artist_keys = artists.frame.select(
+        artistID="id", key=pl.col("name").map_elements(artist_key, return_dtype=pl.String)
+    )
+    known = plays.frame.join(artist_keys.filter(pl.col("key") != ""), on="artistID").join(
+        recordings, on="key", how="semi"
+    )
+    # Spellings with the same key are one artist.
     merged = known.group_by("userID", "key").agg(pl.col("weight").sum()).join(recordings, on="key")
     merged = merged.with_columns(plays=pl.col("weight") / pl.len().over("userID", "key"))
     listening = merged.select(user_id="userID", track_id="track_id", plays="plays").sort("user_id", "track_id")
@@ -63,6 +68,6 @@ def _derive(plays: Table, artists: Table, tracks: Table) -> tuple[pl.DataFrame, 
 def _best_recordings(tracks: Table) -> pl.DataFrame:
     merged = read_tracks(tracks)
     frame = merged.frame.select("track_id", key=pl.Series(merged.primary_artists()))
-    charted = tracks.frame.group_by("track_id").agg(pl.col("popularity").max())
-    ranked = frame.join(charted, on="track_id").sort(["popularity", "track_id"], descending=[True, False])
-    return ranked.group_by("key", maintain_order=True).head(MOST).select("key", "track_id")
+    popularity = tracks.frame.group_by("track_id").agg(pl.col("popularity").max())
+    ranked = frame.join(popularity, on="track_id").sort(["popularity", "track_id"], descending=[True, False])
+    return ranked.group_by("key", maintain_order=True).head(MAX_RECORDINGS).select("key", "track_id")

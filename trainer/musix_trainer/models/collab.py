@@ -1,4 +1,4 @@
-"""Collab: LightFM over listening, the map that folds new listeners in, and what tracks are heard together."""
+"""The collab part: LightFM factors, the fold-in of new listeners, and co-occurrence embeddings of tracks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +21,15 @@ from musix_trainer.part import Part, Training
 from musix_trainer.quality import RANKING, keys
 
 DAY = 86_400  # seconds
-POWERS = 10  # of the randomised decomposition: what it finds then recommends as well as the exact one
-SHORT_HISTORIES = (1, 3, 10)  # sizes at which fold-in is fitted and measured, beside the whole history
+N_POWER_ITERATIONS = 10  # of the randomised SVD; recommendations are then as good as with an exact one
+SHORT_HISTORIES = (1, 3, 10)  # sizes for which fold-in is fitted and measured, besides the whole history
 
 
 @dataclass(frozen=True)
 class CollabModel:
-    """Factors (one bias last) of the listeners and of the recordings heard in training, and their histories.
+    """Factors of the listeners and recordings in training, the bias last, and the listeners' histories.
 
-    Array by array the same as `musix_runtime.models.collab.Collab`, which `runtime()` makes of it, but for the index
-    over `track_factors`.
+    The arrays are those of `musix_runtime.models.collab.Collab`, which has an index over `track_factors`.
     """
 
     listeners: NDArray[np.bytes_]
@@ -45,7 +44,7 @@ class CollabModel:
     history_recent: NDArray[np.int32]
 
     def runtime(self) -> Collab:
-        """The part that answers, over these very arrays."""
+        """Return the runtime's collab part over these arrays."""
         return Collab(
             Keys(self.listeners),
             self.listener_factors,
@@ -60,14 +59,16 @@ class CollabModel:
         )
 
     def scores(self, factors: Floats) -> Floats:
-        """Score of every recording in `rows` for a listener with these factors. Shape (heard,)."""
+        """Return the score of each recording in `rows` for a listener with these factors. Shape (rows,)."""
         return self.track_factors @ np.append(factors[:-1], np.float32(1)) + factors[-1]
 
-    def native_scores(self, listeners: NDArray[np.int64], places: NDArray[np.int64]) -> Floats:
-        """LightFM's own scores of pairs of listener and place in `rows`. Shape (n,)."""
+    def native_scores(self, listeners: NDArray[np.int64], positions: NDArray[np.int64]) -> Floats:
+        """Return LightFM's own scores of pairs of listener and position in `rows`. Shape (n,)."""
         items, users = self.track_factors, self.listener_factors
         model = lightfm(items[:, :-1], items[:, -1], users[:, :-1], users[:, -1])
-        return np.asarray(model.predict(listeners.astype(np.int32), places.astype(np.int32), num_threads=1), np.float32)
+        return np.asarray(
+            model.predict(listeners.astype(np.int32), positions.astype(np.int32), num_threads=1), np.float32
+        )
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
@@ -80,9 +81,9 @@ class CollabModel:
 
 
 def train(data: Interactions, settings: recipe.Collab, seed: int) -> CollabModel:
-    """Train on every entry of `data`; listeners and recordings without any get no factors."""
-    kept, listener = np.unique(data.listener, return_inverse=True)
-    rows, place = np.unique(data.row, return_inverse=True)
+    """Train on every entry of `data`; listeners and recordings without entries have no factors."""
+    listeners, listener = np.unique(data.listener, return_inverse=True)
+    rows, position = np.unique(data.row, return_inverse=True)
     model = LightFM(
         no_components=settings.no_components,
         learning_schedule=settings.learning_schedule,
@@ -92,21 +93,21 @@ def train(data: Interactions, settings: recipe.Collab, seed: int) -> CollabModel
         user_alpha=settings.user_alpha,
         random_state=seed,
     )
-    pairs = coo_matrix((np.ones(len(data), np.int32), (listener, place)))
+    pairs = coo_matrix((np.ones(len(data), np.int32), (listener, position)))
     for _ in progress.steps("collab: LightFM epochs", settings.epochs):
         model.fit_partial(pairs, epochs=1, num_threads=1)
     listener_factors = np.column_stack([model.user_embeddings, model.user_biases])
     track_factors = np.column_stack([model.item_embeddings, model.item_biases])
-    offsets, history, recent = _histories(data, listener, len(kept))
-    places = np.searchsorted(rows, history)
+    offsets, history, recent = _histories(data, listener, len(listeners))
+    positions = np.searchsorted(rows, history)
     return CollabModel(
-        listeners=np.array([data.names[i].encode() for i in kept]),
+        listeners=np.array([data.names[i].encode() for i in listeners]),
         listener_factors=listener_factors,
         rows=rows.astype(np.int32),
         track_factors=track_factors,
         track_mean=track_factors.mean(axis=0),
-        tastes=fit_tastes(pairs.tocsr(), settings.taste_width, settings.taste_damping, seed),
-        fold_in=fit_fold_in(track_factors, listener_factors, places, offsets, settings.fold_in_ridge, seed),
+        tastes=fit_cooccurrence_embeddings(pairs.tocsr(), settings.taste_width, settings.taste_damping, seed),
+        fold_in=fit_fold_in(track_factors, listener_factors, positions, offsets, settings.fold_in_ridge, seed),
         history_offsets=offsets,
         history_rows=history.astype(np.int32),
         history_recent=recent,
@@ -116,42 +117,44 @@ def train(data: Interactions, settings: recipe.Collab, seed: int) -> CollabModel
 def _histories(
     data: Interactions, listener: NDArray[Any], count: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Each listener's recordings, newest first (then most played), and how many of them are recent."""
+    """Return offsets, the recordings of each listener, newest (then most played) first, and how many are recent."""
     order = np.lexsort((data.row, -data.plays, -data.last, listener))
     owner, last = listener[order], data.last[order]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))]).astype(np.int64)
     newest = data.last.max()
-    ages = [np.bincount(owner, weights=last >= newest - days * DAY, minlength=count) for days in RANGE_DAYS.values()]
-    return offsets, data.row[order], np.stack(ages, axis=1).astype(np.int32)
+    recent = [np.bincount(owner, weights=last >= newest - days * DAY, minlength=count) for days in RANGE_DAYS.values()]
+    return offsets, data.row[order], np.stack(recent, axis=1).astype(np.int32)
 
 
-def fit_tastes(pairs: csr_matrix, width: int, damping: float, seed: int) -> Floats:
-    """What the tracks that are heard together have in common, in vectors of length 1 at most. Shape (tracks, width).
+def fit_cooccurrence_embeddings(pairs: csr_matrix, width: int, damping: float, seed: int) -> Floats:
+    """Return co-occurrence embeddings of the tracks, of length 1 at most. Shape (tracks, width).
 
-    The first right singular vectors of listeners by tracks, both divided by a power of their counts, so that neither
-    those who hear the most nor what all hear is all that is seen: the square root of the listener's tracks, and the
-    track's listeners to the power of `damping`. The product of two tracks' vectors is how much one of them speaks
-    for the other; fewer columns than `width` where there are not as many listeners or tracks.
+    They are the first right singular vectors of the matrix (listeners, tracks), normalised against active listeners and
+    popular tracks: rows are divided by the square root of the listener's number of tracks, columns by the track's
+    number of listeners to the power of `damping`. The product of two tracks' embeddings is their affinity. There are
+    fewer columns than `width` if there are fewer listeners or tracks.
     """
     tracks, listeners = (np.asarray(pairs.sum(axis=axis), np.float64).ravel() for axis in (0, 1))
-    even = diags(listeners**-0.5) @ pairs @ diags(tracks**-damping)
-    return np.ascontiguousarray(randomized_svd(even, width, n_iter=POWERS, random_state=seed)[2].T, np.float32)
+    normalized = diags(listeners**-0.5) @ pairs @ diags(tracks**-damping)
+    return np.ascontiguousarray(
+        randomized_svd(normalized, width, n_iter=N_POWER_ITERATIONS, random_state=seed)[2].T, np.float32
+    )
 
 
 def fit_fold_in(
-    tracks: Floats, listeners: Floats, places: NDArray[Any], offsets: NDArray[np.int64], ridge: float, seed: int
+    tracks: Floats, listeners: Floats, positions: NDArray[Any], offsets: NDArray[np.int64], ridge: float, seed: int
 ) -> Floats:
-    """Ridge regression from the mean track factors of a history, and a 1, to the listener's factors.
+    """Fit a ridge regression from the mean track factors of a history, and a 1, to the listener's factors.
 
-    Every listener is seen with the whole history and with random short ones. Shape (width + 1, width).
+    The examples of each listener are its whole history and random short ones. Shape (width + 1, width).
     """
     rng = np.random.default_rng(seed)
     means, targets = [], []
     for i, factors in enumerate(listeners):
-        history = places[offsets[i] : offsets[i + 1]]
+        history = positions[offsets[i] : offsets[i + 1]]
         for size in (len(history), *SHORT_HISTORIES):
-            chosen = rng.choice(history, min(size, len(history)), replace=False)
-            means.append(np.append(tracks[chosen].mean(axis=0), 1))
+            sample = rng.choice(history, min(size, len(history)), replace=False)
+            means.append(np.append(tracks[sample].mean(axis=0), 1))
             targets.append(factors)
     x, y = np.array(means, np.float64), np.array(targets, np.float64)
     penalty = ridge * np.diag(np.append(np.ones(x.shape[1] - 1), 0))
@@ -159,31 +162,31 @@ def fit_fold_in(
 
 
 def measure(model: CollabModel, test: Interactions) -> dict[str, Any]:
-    """Full ranking of all recordings with factors, heard ones apart, against held-out listening; popularity beside it.
+    """Measure the full ranking of all recordings outside of a listener's history against held-out interactions.
 
-    The same listeners, met as if new with 1, 3 or 10 of their recordings, show what fold-in keeps; its map was fitted
-    on their training histories.
+    Baselines: popularity, and the same listeners folded in with their newest 1, 3 or 10 recordings. The fold-in was
+    fitted to their training histories.
     """
     part = model.runtime()
     relevant = relevant_rows(model, test)
-    heard = {i: part.history(i) for i in relevant}
+    histories = {i: part.history(i) for i in relevant}
     popularity = np.bincount(np.searchsorted(model.rows, model.history_rows), minlength=len(model.rows))
     known = {i: model.scores(model.listener_factors[i]) for i in relevant}
     card: dict[str, Any] = {
         "users": len(relevant),
-        "known_users": _rank(model, known, heard, relevant),
-        "popularity": _rank(model, dict.fromkeys(relevant, popularity.astype(np.float32)), heard, relevant),
+        "known_users": _rank(model, known, histories, relevant),
+        "popularity": _rank(model, dict.fromkeys(relevant, popularity.astype(np.float32)), histories, relevant),
     }
     new_users = {}
     for size in SHORT_HISTORIES:
-        folded = {i: part.fold_in(heard[i][:size]) for i in relevant}
+        folded = {i: part.fold_in(histories[i][:size]) for i in relevant}
         scores = {i: model.scores(factors) for i, factors in folded.items() if factors is not None}
-        new_users[f"history_{size}"] = _rank(model, scores, heard, relevant)
+        new_users[f"history_{size}"] = _rank(model, scores, histories, relevant)
     return card | {"new_users": new_users}
 
 
 def relevant_rows(model: CollabModel, held_out: Interactions) -> dict[int, set[int]]:
-    """For each listener with factors (by number in the model), the held-out catalogue rows. Nobody's is empty."""
+    """Return the held-out catalogue rows of each listener with factors, by number in the model; no set is empty."""
     numbers = Keys(model.listeners).find(held_out.names)
     relevant: dict[int, set[int]] = {}
     for listener, row in zip(numbers[held_out.listener].tolist(), held_out.row.tolist(), strict=True):
@@ -193,14 +196,17 @@ def relevant_rows(model: CollabModel, held_out: Interactions) -> dict[int, set[i
 
 
 def _rank(
-    model: CollabModel, scores: dict[int, Floats], heard: dict[int, NDArray[np.int64]], relevant: dict[int, set[int]]
+    model: CollabModel,
+    scores: dict[int, Floats],
+    histories: dict[int, NDArray[np.int64]],
+    relevant: dict[int, set[int]],
 ) -> dict[str, float]:
-    found = []
+    lists = []
     for i, values in scores.items():
-        free = values.copy()
-        free[np.searchsorted(model.rows, heard[i])] = -np.inf
-        found.append(model.rows[np.argsort(-free, kind="stable")[:10]].astype(np.int64))
-    return metrics.ranking(found, [relevant[i] for i in scores], 10)
+        unseen = values.copy()
+        unseen[np.searchsorted(model.rows, histories[i])] = -np.inf
+        lists.append(model.rows[np.argsort(-unseen, kind="stable")[:10]].astype(np.int64))
+    return metrics.ranking(lists, [relevant[i] for i in scores], 10)
 
 
 def _train_part(training: Training) -> tuple[CollabModel, dict[str, Any]]:

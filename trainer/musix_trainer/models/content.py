@@ -1,4 +1,4 @@
-"""Content: the 28-d vector of every recording: 12 audio, 10 genre, 5 mood, 1 artist popularity."""
+"""The content part: a 28-d vector for each recording, of 12 audio, 10 genre, 5 mood and 1 popularity dimensions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ GENRE_WIDTH = 10
 
 @dataclass(frozen=True)
 class ContentModel:
-    """Content vectors of length 1, a row a recording. Shape (n, 28)."""
+    """Content vectors of length 1, one for each recording. Shape (n, 28)."""
 
     vectors: Floats
 
     def runtime(self) -> Content:
-        """The part that answers."""
+        """Return the runtime's content part over these vectors."""
         return Content(Index(self.vectors))
 
     def save(self, path: Path) -> None:
@@ -41,9 +41,9 @@ class ContentModel:
 
 
 def train(catalogue: Tracks, moods: Floats, settings: recipe.Content) -> tuple[ContentModel, dict[str, Any]]:
-    """Build the vectors; `moods` (n, 5) are the mood part's probabilities.
+    """Build the vectors from the catalogue and the mood part's probabilities, `moods` (n, 5).
 
-    Each block is centred and scaled so that its mean squared length is its weight squared, then the vector to length 1.
+    Each block is centred and scaled to a mean squared length of its squared weight; the vectors are scaled to length 1.
     """
     audio = catalogue.inputs[:, : len(AUDIO)]
     blocks = [
@@ -66,7 +66,7 @@ def _scaled(block: Floats, weight: float) -> Floats:
 
 
 def _genre_block(catalogue: Tracks) -> Floats:
-    """The families, equally shared by a recording's, in 10 principal components; zeros where there are fewer."""
+    """Return the first 10 principal components of the label distributions, padded with zeros. Shape (n, 10)."""
     shares = catalogue.families / catalogue.families.sum(axis=1, keepdims=True)
     width = min(GENRE_WIDTH, shares.shape[1], len(shares))
     block = np.zeros((len(shares), GENRE_WIDTH), np.float32)
@@ -82,21 +82,21 @@ def _artist_popularity(catalogue: Tracks) -> Floats:
 
 
 def _measure(vectors: Floats, catalogue: Tracks, sample: int = 1000) -> dict[str, Any]:
-    """How often a recording shares a family with its nearest neighbours, and with random recordings."""
+    """Measure how often a recording shares a family with its nearest neighbours, and with random recordings."""
     rng = np.random.default_rng(0)
-    asked = rng.choice(len(vectors), min(sample, len(vectors)), replace=False)
+    queries = rng.choice(len(vectors), min(sample, len(vectors)), replace=False)
     part = ContentModel(vectors).runtime()
-    near = np.array([part.nearest(vectors[row], 11)[0] for row in asked])
-    others = np.array([[n for n in rows if n != row][:10] for row, rows in zip(asked, near, strict=True)])
+    near = np.array([part.nearest(vectors[row], 11)[0] for row in queries])
+    others = np.array([[n for n in rows if n != row][:10] for row, rows in zip(queries, near, strict=True)])
     return {
         "dim": vectors.shape[1],
-        "shared_genre_at_10": _shared(catalogue.families, asked, others),
-        "shared_genre_random": _shared(catalogue.families, asked, rng.choice(len(vectors), others.shape)),
+        "shared_genre_at_10": _shared(catalogue.families, queries, others),
+        "shared_genre_random": _shared(catalogue.families, queries, rng.choice(len(vectors), others.shape)),
     }
 
 
-def _shared(families: NDArray[np.bool_], asked: NDArray[Any], others: NDArray[Any]) -> float:
-    return float((families[asked][:, None] & families[others]).any(axis=2).mean())
+def _shared(families: NDArray[np.bool_], queries: NDArray[Any], others: NDArray[Any]) -> float:
+    return float((families[queries][:, None] & families[others]).any(axis=2).mean())
 
 
 def _train_part(training: Training) -> tuple[ContentModel, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Catalog: what the catalogue itself says of each recording, apart from any model: freshness and popularity."""
+"""The catalog part: statistics of each recording that need no model, such as freshness and popularity."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,7 @@ from musix_trainer.part import Part, Training
 
 @dataclass(frozen=True)
 class ItemStats:
-    """A row a recording, but for `popular`: the most popular rows, best first: one of
-    every artist before any second one."""
+    """Statistics (n,) of the recordings. `popular`: the most popular rows, best first, one of each artist at first."""
 
     families: NDArray[np.uint32]
     moods: NDArray[np.uint8]
@@ -38,13 +37,16 @@ class ItemStats:
 
 
 def train(catalogue: Tracks, moods: Floats, data: Interactions, settings: recipe.CatalogSection) -> ItemStats:
-    """Freshness halves with every half-life before the newest release, 0 when the date is unknown; popularity is the
-    logarithm of the number of listeners, as a share of the greatest."""
+    """Compute the statistics.
+
+    Freshness halves with each half-life before the newest release, and is 0 for an unknown date. Popularity is the
+    logarithm of the number of listeners, relative to the largest.
+    """
     released = catalogue.frame["release_date"].to_numpy().astype(np.float64)
     age = (np.nanmax(released) - released) / DAY if np.isfinite(released).any() else released
     listeners = np.bincount(data.row, minlength=len(catalogue))
-    charted = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
-    order = np.lexsort((np.arange(len(catalogue)), -charted, -listeners))
+    table_popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
+    order = np.lexsort((np.arange(len(catalogue)), -table_popularity, -listeners))
     _, firsts = np.unique(np.array(catalogue.primary_artists())[order], return_index=True)
     popular = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])[: settings.popular]
     bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)

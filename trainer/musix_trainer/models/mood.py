@@ -1,4 +1,4 @@
-"""Mood: a small network that learns the mood rule softly, from the 12 audio features."""
+"""The mood part: a small network that approximates the mood rule from the 12 audio features."""
 
 import io
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ from musix_trainer.quality import keys
 
 
 def rule(audio: Floats) -> NDArray[np.bool_]:
-    """Which moods the thresholds give each track; a track can have several, or none. `audio` (n, 12). Shape (n, 5)."""
-    of = dict(zip(AUDIO_NAMES, audio.T, strict=True))
+    """Return the moods of each track by thresholds: several, one or none. `audio` (n, 12). Shape (n, 5)."""
+    values = dict(zip(AUDIO_NAMES, audio.T, strict=True))
     moods = {
-        "happy": (of["valence"] > 0.7) & (of["energy"] > 0.7),
-        "sad": of["valence"] < 0.4,
-        "energetic": (of["energy"] > 0.8) & (of["danceability"] > 0.7),
-        "calm": (of["tempo"] < 100) & (of["acousticness"] > 0.5),
-        "focus": (of["instrumentalness"] > 0.6) & (of["speechiness"] < 0.1),
+        "happy": (values["valence"] > 0.7) & (values["energy"] > 0.7),
+        "sad": values["valence"] < 0.4,
+        "energetic": (values["energy"] > 0.8) & (values["danceability"] > 0.7),
+        "calm": (values["tempo"] < 100) & (values["acousticness"] > 0.5),
+        "focus": (values["instrumentalness"] > 0.6) & (values["speechiness"] < 0.1),
     }
     return np.stack([moods[mood] for mood in MOODS], axis=1)
 
 
 class MoodNetwork(nn.Module):
-    """From raw audio features to the logits of the moods: median for missing values, scaling, perceptron."""
+    """Network from raw audio features to the logits of the moods: median imputation, scaling, perceptron."""
 
     median: Tensor
     mean: Tensor
@@ -48,8 +48,8 @@ class MoodNetwork(nn.Module):
         self.layers = networks.perceptron(len(AUDIO), hidden, len(MOODS), dropout)
 
     def forward(self, audio: Tensor) -> Tensor:
-        whole = torch.where(torch.isnan(audio), self.median, audio)
-        logits: Tensor = self.layers((whole - self.mean) / self.scale)
+        complete = torch.where(torch.isnan(audio), self.median, audio)
+        logits: Tensor = self.layers((complete - self.mean) / self.scale)
         return logits
 
 
@@ -60,14 +60,14 @@ class MoodModel:
     network: MoodNetwork
 
     def probabilities(self, audio: Floats) -> Floats:
-        """Probability of each mood, by PyTorch. `audio` (n, 12), NaN = missing. Shape (n, 5)."""
+        """Return the probability of each mood, computed by PyTorch. `audio` (n, 12), NaN = missing. Shape (n, 5)."""
         with torch.no_grad():
             return np.asarray(torch.softmax(self.network(torch.from_numpy(audio)), dim=1).numpy(), np.float32)
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
         path.mkdir(parents=True)
-        content = io.BytesIO()  # PyTorch hides what is wrong with a disk
+        content = io.BytesIO()  # PyTorch hides the cause of a disk error
         torch.save(self.network.state_dict(), content)
         (path / "network.pt").write_bytes(content.getvalue())
 
@@ -80,7 +80,7 @@ class MoodModel:
 
 
 def train(audio: Floats, settings: recipe.Mood, seed: int) -> tuple[MoodModel, dict[str, Any]]:
-    """Train on the tracks that the rule gives a mood; a track's moods share its label equally."""
+    """Train on the tracks that have a mood by the rule; the target of a track is shared equally by its moods."""
     moods = rule(audio)
     rows = np.flatnonzero(moods.any(axis=1))
     parts = split.assign(len(rows), settings.validation, 0, seed)
@@ -88,12 +88,12 @@ def train(audio: Floats, settings: recipe.Mood, seed: int) -> tuple[MoodModel, d
     target = (moods / np.maximum(moods.sum(axis=1, keepdims=True), 1)).astype(np.float32)
     torch.manual_seed(seed)
     network = MoodNetwork(settings.hidden, settings.dropout)
-    seen = audio[train_rows]
-    network.median = torch.from_numpy(np.median(seen, axis=0))
-    network.mean = torch.from_numpy(seen.mean(axis=0))
-    network.scale = torch.from_numpy(np.maximum(seen.std(axis=0), 1e-6))
+    train_audio = audio[train_rows]
+    network.median = torch.from_numpy(np.median(train_audio, axis=0))
+    network.mean = torch.from_numpy(train_audio.mean(axis=0))
+    network.scale = torch.from_numpy(np.maximum(train_audio.std(axis=0), 1e-6))
     inputs, targets = torch.from_numpy(audio), torch.from_numpy(target)
-    best = networks.fit(
+    best_epoch = networks.fit(
         network,
         nn.functional.cross_entropy,
         (inputs[train_rows], targets[train_rows]),
@@ -106,21 +106,23 @@ def train(audio: Floats, settings: recipe.Mood, seed: int) -> tuple[MoodModel, d
         label="mood: epochs",
     )
     model = MoodModel(network)
-    return model, _measure(model, audio[held_out], moods[held_out], best, len(audio) - len(rows))
+    return model, _measure(model, audio[held_out], moods[held_out], best_epoch, len(audio) - len(rows))
 
 
-def _measure(model: MoodModel, audio: Floats, moods: metrics.Truth, best: int, without: int) -> dict[str, Any]:
-    found = model.probabilities(audio)
-    chosen = found.argmax(axis=1)
+def _measure(
+    model: MoodModel, audio: Floats, moods: metrics.Truth, best_epoch: int, without_mood: int
+) -> dict[str, Any]:
+    probabilities = model.probabilities(audio)
+    chosen = probabilities.argmax(axis=1)
     right = moods[np.arange(len(moods)), chosen]
-    of_each = {mood: float(right[chosen == i].mean()) if (chosen == i).any() else None for i, mood in enumerate(MOODS)}
+    by_mood = {mood: float(right[chosen == i].mean()) if (chosen == i).any() else None for i, mood in enumerate(MOODS)}
     return {
-        "recordings_without_rule_mood": without,
+        "recordings_without_rule_mood": without_mood,
         "validation_recordings": len(audio),
         "rule_agreement": float(right.mean()),
-        "rule_macro_f1": metrics.macro_f1(found, moods),
-        "rule_agreement_by_mood": of_each,
-        "best_epoch": best,
+        "rule_macro_f1": metrics.macro_f1(probabilities, moods),
+        "rule_agreement_by_mood": by_mood,
+        "best_epoch": best_epoch,
     }
 
 

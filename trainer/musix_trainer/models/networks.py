@@ -1,4 +1,4 @@
-"""The one training loop for the PyTorch parts: Adam, mini-batches, early stopping on validation loss."""
+"""Training loop of the PyTorch parts: Adam, mini-batches, early stopping on the validation loss."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def perceptron(inputs: int, hidden: Sequence[int], outputs: int, dropout: Sequence[float] = ()) -> nn.Sequential:
-    """Linear layers with ReLU between; with BatchNorm and dropout after each hidden layer when `dropout` is given."""
+    """Return linear layers with ReLU between them; with `dropout`, also BatchNorm and dropout after hidden layers."""
     layers: list[nn.Module] = []
     for i, width in enumerate(hidden):
         layers.append(nn.Linear(inputs, width))
@@ -38,9 +38,9 @@ def fit(
     seed: int,
     label: str,
 ) -> int:
-    """Train `network` in place and leave it, in eval mode, as it was after its best epoch. Gives that epoch, from 1.
+    """Train `network` in place, restore its best epoch, set eval mode, and return that epoch, counted from 1.
 
-    `train` and `validation` are the network's inputs, and last the wanted outputs; all with a row an example.
+    `train` and `validation` are the network's inputs and, last, the target; each has a row for each example.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -50,16 +50,16 @@ def fit(
         order = torch.randperm(len(train[0]), generator=generator)
         for rows in torch.split(order, batch):
             if len(rows) == 1:
-                continue  # BatchNorm has no variance of one row
+                continue  # BatchNorm needs at least two rows
             optimizer.zero_grad()
-            *inputs, wanted = (each[rows] for each in train)
-            loss(network(*inputs), wanted).backward()  # type: ignore[no-untyped-call]
+            *inputs, target = (each[rows] for each in train)
+            loss(network(*inputs), target).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         network.eval()
         with torch.no_grad():
-            found = float(loss(network(*validation[:-1]), validation[-1]))
-        if found < best:
-            best, best_epoch, best_state = found, epoch + 1, copy.deepcopy(network.state_dict())
+            validation_loss = float(loss(network(*validation[:-1]), validation[-1]))
+        if validation_loss < best:
+            best, best_epoch, best_state = validation_loss, epoch + 1, copy.deepcopy(network.state_dict())
         elif epoch + 1 - best_epoch >= patience:
             break
     network.load_state_dict(best_state)

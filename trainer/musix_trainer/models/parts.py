@@ -1,4 +1,4 @@
-"""The registered parts of a run, in the order of training. A new part is a module with a `Part`, and one line here."""
+"""The registered parts of a run, in the order of training. A new part is a module with a `Part`, and a line here."""
 
 from typing import Any
 

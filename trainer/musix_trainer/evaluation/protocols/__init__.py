@@ -1,4 +1,4 @@
-"""Protocols: how each figure is measured. A module a part; each function gives PART/PROTOCOL: METRIC: figure."""
+"""Evaluation protocols, a module for each part. Their functions return results by PART/PROTOCOL and metric."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.bootstrap import ClusteredMetric, estimate
 from musix_trainer.run import Run
 
-Results = dict[str, dict[str, Any]]  # of one protocol: metric: value, low, high, baselines, better_by
+Results = dict[str, dict[str, Any]]  # of one protocol: by metric value, low, high, baselines, better_by, seeds
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What shall be measured: the run, over how many seeds, and the table of perceived moods when there is one."""
+    """Input of a protocol: the run, the number of seeds, and the table of perceived moods, if any."""
 
     run: Run | Benchmark
     seeds: int
@@ -23,11 +23,11 @@ class EvaluationContext:
 
     @property
     def full_run(self) -> Run:
-        """The run of all parts."""
+        """Return the run of all parts; a benchmark has none."""
         return cast(Run, self.run)
 
     def seed(self, number: int) -> int:
-        """Seed number 0 is the run's own."""
+        """Return a seed; number 0 is the run's own."""
         return self.run.recipe_file.recipe.seed + number
 
     @property
@@ -36,28 +36,27 @@ class EvaluationContext:
 
 
 class MetricCollector:
-    """Tallies by metric and by who answered, gathered over seeds; the first who answers is ours."""
+    """Metrics by name and model, collected over seeds. The first model is ours, the others are baselines."""
 
     def __init__(self) -> None:
-        self._tallies: dict[str, dict[str, list[ClusteredMetric]]] = {}
+        self._metrics: dict[str, dict[str, list[ClusteredMetric]]] = {}
 
-    def add(self, metric: str, answers: Mapping[str, ClusteredMetric]) -> None:
-        """Add one seed's tallies of a metric."""
-        of = self._tallies.setdefault(metric, {})
-        for name, tally in answers.items():
-            of.setdefault(name, []).append(tally)
+    def add(self, metric: str, by_model: Mapping[str, ClusteredMetric]) -> None:
+        """Add one seed's values of a metric, by model."""
+        collected = self._metrics.setdefault(metric, {})
+        for name, value in by_model.items():
+            collected.setdefault(name, []).append(value)
 
-    def copy_from(self, metric: str, others: "MetricCollector", name: str) -> None:
-        """Add what others gathered of a metric, under another name."""
-        self._tallies[metric] = others._tallies[name]
+    def copy_from(self, metric: str, other: "MetricCollector", name: str) -> None:
+        """Add another collector's metric `name` as `metric`."""
+        self._metrics[metric] = other._metrics[name]
 
     def results(self) -> Results:
-        """A figure a metric."""
-        found = {}
-        for metric, answers in self._tallies.items():
-            own, *others = answers
-            found[metric] = estimate(
-                ClusteredMetric.merge(answers[own]), {name: ClusteredMetric.merge(answers[name]) for name in others}
-            )
-            found[metric]["seeds"] = len(answers[own])
-        return found
+        """Return the estimate of each metric over all seeds."""
+        results = {}
+        for metric, by_model in self._metrics.items():
+            own, *baselines = by_model
+            merged = {name: ClusteredMetric.merge(values) for name, values in by_model.items()}
+            results[metric] = estimate(merged[own], {name: merged[name] for name in baselines})
+            results[metric]["seeds"] = len(by_model[own])
+        return results

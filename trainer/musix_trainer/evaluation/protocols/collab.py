@@ -1,6 +1,6 @@
-"""Collab: held-out tracks of known listeners, ranked by LightFM and by the baselines. Intervals are over listeners.
+"""Collab protocols: held-out tracks, ranked by LightFM and the baselines. Intervals are over listeners.
 
-All learn from everything but the test part; what was tuned, was tuned on the validation part, with as many trials each.
+All models are trained on everything but the test part, and were tuned on validation, with as many trials each.
 """
 
 from typing import Any
@@ -21,49 +21,52 @@ from musix_trainer.models import collab
 from musix_trainer.models.collab import SHORT_HISTORIES, CollabModel
 from musix_trainer.run import Run
 
-NEGATIVES = 99
+N_NEGATIVES = 99
+SAMPLED = ("sampled_99", "sampled_99_popular")
 K = 10
 OURS = "LightFM"
 DEFAULTS = "lightfm_default_settings"
-LONG_TAIL = 0.8  # share of the tracks, those heard least
+LONG_TAIL = 0.8  # least popular share of the tracks
 
 
 def measure(context: EvaluationContext) -> dict[str, Results]:
-    """collab/sampled_99: one held-out track of each listener among 99 others never heard, drawn evenly;
-    collab/sampled_99_popular: drawn by plays to the power of 0.75; collab/full: all held-out tracks among all others;
-    collab/cold_listeners: as full, each listener met with 1, 3 or 10 tracks, by fold-in, beside popularity."""
+    """Run the four protocols.
+
+    collab/sampled_99: one held-out track of each listener among 99 others outside of its history, sampled uniformly.
+    collab/sampled_99_popular: sampled in proportion to popularity to the power of 0.75. collab/full: all held-out
+    tracks among all tracks outside of the history. collab/cold_listeners: as full, with each listener folded in from 1,
+    3 or 10 tracks; baseline: popularity.
+    """
     settings = context.run.recipe_file.recipe
     if settings.tuned.trials:
         leakage.check_trials(settings.tuned.trials, "collab", [name for name in BASELINES if name != "popularity"])
-    figures = {name: MetricCollector() for name in ("sampled_99", "sampled_99_popular", "full", "cold_listeners")}
+    collectors = {name: MetricCollector() for name in (*SAMPLED, "full", "cold_listeners")}
     for number in range(context.seeds):
-        _evaluate_seed(context, context.seed(number), figures)
-    return {f"collab/{name}": each.results() for name, each in figures.items()}
+        _evaluate_seed(context, context.seed(number), collectors)
+    return {f"collab/{name}": each.results() for name, each in collectors.items()}
 
 
-def interaction_matrices(
-    learned: Interactions, held_out: Interactions
-) -> tuple[csr_matrix, csr_matrix, NDArray[np.int64]]:
-    """Listeners by tracks that anybody has heard in `learned`: what was learned, what is wanted, and the tracks' rows.
+def interaction_matrices(train: Interactions, test: Interactions) -> tuple[csr_matrix, csr_matrix, NDArray[np.int64]]:
+    """Return the training and the test matrix (listeners, tracks), and the rows of the tracks (tracks,).
 
-    Wanted tracks that nobody else has heard cannot be found by anyone, and are left out.
+    The tracks are those with training interactions: no collaborative model can rank the others.
     """
-    columns = np.unique(learned.row)
+    columns = np.unique(train.row)
 
     def matrix(data: Interactions) -> csr_matrix:
-        places = np.minimum(np.searchsorted(columns, data.row), len(columns) - 1)
-        there = columns[places] == data.row
-        shape = (len(learned.names), len(columns))
-        ones = np.ones(int(there.sum()), np.float32)
-        return csr_matrix((ones, (data.listener[there], places[there])), shape=shape)
+        positions = np.minimum(np.searchsorted(columns, data.row), len(columns) - 1)
+        present = columns[positions] == data.row
+        shape = (len(train.names), len(columns))
+        ones = np.ones(int(present.sum()), np.float32)
+        return csr_matrix((ones, (data.listener[present], positions[present])), shape=shape)
 
-    return matrix(learned), matrix(held_out), columns
+    return matrix(train), matrix(test), columns
 
 
-def lightfm_scorer(model: CollabModel, learned: Interactions, columns: NDArray[np.int64]) -> Scorer:
-    """Our model's scores of the columns, which are the rows that it has factors for."""
-    numbers = np.full(len(learned.names), -1)
-    numbers[np.unique(learned.listener)] = np.arange(len(model.listeners))
+def lightfm_scorer(model: CollabModel, train: Interactions, columns: NDArray[np.int64]) -> Scorer:
+    """Return the scorer of our model for the columns, which are the rows that it has factors for."""
+    numbers = np.full(len(train.names), -1)
+    numbers[np.unique(train.listener)] = np.arange(len(model.listeners))
 
     def scores(listeners: NDArray[np.int64]) -> Floats:
         users = model.listener_factors[numbers[listeners]]
@@ -73,108 +76,128 @@ def lightfm_scorer(model: CollabModel, learned: Interactions, columns: NDArray[n
     return scores
 
 
-def _evaluate_seed(context: EvaluationContext, seed: int, figures: dict[str, MetricCollector]) -> None:
-    settings = context.run.recipe_file.recipe
-    heard = context.run.interactions
+def _evaluate_seed(context: EvaluationContext, seed: int, collectors: dict[str, MetricCollector]) -> None:
+    """Add the metrics of one split."""
+    settings, interactions = context.run.recipe_file.recipe, context.run.interactions
     artists = context.run.catalogue.primary_artists() if isinstance(context.run, Run) else []
-    parts = split.split_interactions(heard, artists, settings.split, seed)
-    learned, test = heard.select(parts != split.TEST), heard.select(parts == split.TEST)
-    leakage.check_held_out(learned, test)
-    plays, wanted, columns = interaction_matrices(learned, test)
-    listeners = np.flatnonzero(np.diff(wanted.indptr))
-    scorers: dict[str, Scorer] = {}
-    model = collab.train(learned, settings.collab, seed)
-    scorers[OURS] = lightfm_scorer(model, learned, columns)
+    parts = split.split_interactions(interactions, artists, settings.split, seed)
+    train, test = interactions.select(parts != split.TEST), interactions.select(parts == split.TEST)
+    leakage.check_held_out(train, test)
+    history, relevant, columns = interaction_matrices(train, test)
+    listeners = np.flatnonzero(np.diff(relevant.indptr))
+    model = collab.train(train, settings.collab, seed)
+    scorers: dict[str, Scorer] = {OURS: lightfm_scorer(model, train, columns)}
     for name, fit in BASELINES.items():
         progress.say(f"collab: {name}")
-        scorers[name] = fit(plays, seed, **_values(settings, name))
+        scorers[name] = fit(history, seed, **_tuned_values(settings, name))
     if settings.collab != recipe.Collab():
-        scorers[DEFAULTS] = lightfm_scorer(collab.train(learned, recipe.Collab(), seed), learned, columns)
-    drawn = _sample_negatives(plays, wanted, listeners, seed)
-    tail = _long_tail(plays)
-    answers: dict[str, dict[str, list[Any]]] = {}
-    for _, start in zip(
-        progress.steps("collab: ranking", -(-len(listeners) // metrics.USER_BATCH)),
-        range(0, len(listeners), metrics.USER_BATCH),
-        strict=True,
-    ):
-        few = listeners[start : start + metrics.USER_BATCH]
+        scorers[DEFAULTS] = lightfm_scorer(collab.train(train, recipe.Collab(), seed), train, columns)
+    samples = _sample_negatives(history, relevant, listeners, seed)
+    ranks = _rank(scorers, history, relevant, listeners, samples)
+    for protocol in (*SAMPLED, "full"):
+        _record(collectors[protocol], {name: each[protocol] for name, each in ranks.items()}, listeners)
+    has_tail = np.array([len(each) > 0 for each in ranks[OURS]["tail"]])
+    if has_tail.any():
+        tail_ranks = {name: [each for each in of_model["tail"] if len(each)] for name, of_model in ranks.items()}
+        _record(collectors["full"], tail_ranks, listeners[has_tail], "_long_tail")
+    _evaluate_cold_start(
+        model, train, history, relevant, listeners, scorers["popularity"], collectors["cold_listeners"]
+    )
+
+
+def _rank(
+    scorers: dict[str, Scorer],
+    history: csr_matrix,
+    relevant: csr_matrix,
+    listeners: NDArray[np.int64],
+    samples: dict[str, Any],
+) -> dict[str, dict[str, list[Any]]]:
+    """Return the ranks of each listener's relevant tracks, by model and protocol; `tail`: of the long-tail ones."""
+    tail = _long_tail(history)
+    ranks: dict[str, dict[str, list[Any]]] = {
+        name: {protocol: [] for protocol in ("full", "tail", *SAMPLED)} for name in scorers
+    }
+    starts = range(0, len(listeners), metrics.USER_BATCH)
+    for _, start in zip(progress.steps("collab: ranking", len(starts)), starts, strict=True):
+        batch = slice(start, start + metrics.USER_BATCH)
+        numbers = listeners[batch]
+        users = np.arange(len(numbers))
         for name, scorer in scorers.items():
-            scores = scorer(few)
-            of = answers.setdefault(name, {"full": [], "tail": [], "sampled_99": [], "sampled_99_popular": []})
-            of["full"] += metrics.full_ranks(scores, plays[few], wanted[few])
-            of["tail"] += [
-                places[tail[own.indices]] for places, own in zip(of["full"][start:], wanted[few], strict=True)
-            ]
-            every = np.arange(len(few))[:, None]
-            for way in ("sampled_99", "sampled_99_popular"):
-                positive, negatives = drawn["positive"][start : start + len(few)], drawn[way][start : start + len(few)]
-                places = metrics.sampled_ranks(scores[every[:, 0], positive], scores[every, negatives])
-                of[way] += [np.array([place]) for place in places]
-    for way in ("sampled_99", "sampled_99_popular", "full"):
-        _add(figures[way], {name: of[way] for name, of in answers.items()}, listeners, "")
-    some = np.array([len(each) > 0 for each in answers[OURS]["tail"]])
-    if some.any():
-        few_places = {name: [each for each in of["tail"] if len(each)] for name, of in answers.items()}
-        _add(figures["full"], few_places, listeners[some], "_long_tail")
-    _evaluate_cold_start(model, learned, plays, wanted, listeners, scorers["popularity"], figures["cold_listeners"])
+            scores, own = scorer(numbers), ranks[name]
+            full = metrics.full_ranks(scores, history[numbers], relevant[numbers])
+            own["full"] += full
+            own["tail"] += [each[tail[row.indices]] for each, row in zip(full, relevant[numbers], strict=True)]
+            for protocol in SAMPLED:
+                positive, negatives = samples["positive"][batch], samples[protocol][batch]
+                sampled = metrics.sampled_ranks(scores[users, positive], scores[users[:, None], negatives])
+                own[protocol] += [np.array([rank]) for rank in sampled]
+    return ranks
 
 
-def _values(settings: recipe.Recipe, name: str) -> dict[str, Any]:
+def _tuned_values(settings: recipe.Recipe, name: str) -> dict[str, Any]:
+    """Return the tuned hyper-parameters of a baseline, whole numbers as integers."""
     values = settings.tuned.baselines.get(name, {})
     return {key: int(value) if float(value).is_integer() and value >= 1 else value for key, value in values.items()}
 
 
-def _add(figures: MetricCollector, places: dict[str, list[Any]], listeners: NDArray[np.int64], suffix: str) -> None:
-    for metric, of in (("hr", metrics.hit_rate), ("ndcg", metrics.ndcg), ("recall", metrics.recall)):
-        figures.add(
-            f"{metric}_at_{K}{suffix}",
-            {name: ClusteredMetric.mean(of(each, K), listeners) for name, each in places.items()},
-        )
+def _record(
+    collector: MetricCollector, ranks: dict[str, list[Any]], listeners: NDArray[np.int64], suffix: str = ""
+) -> None:
+    """Add hit rate, NDCG and recall of each model."""
+    for metric, function in (("hr", metrics.hit_rate), ("ndcg", metrics.ndcg), ("recall", metrics.recall)):
+        by_model = {name: ClusteredMetric.mean(function(each, K), listeners) for name, each in ranks.items()}
+        collector.add(f"{metric}_at_{K}{suffix}", by_model)
 
 
-def _sample_negatives(plays: csr_matrix, wanted: csr_matrix, listeners: NDArray[np.int64], seed: int) -> dict[str, Any]:
-    """For each listener one wanted track, and negatives that were neither heard nor wanted, without repetition."""
+def _sample_negatives(
+    history: csr_matrix, relevant: csr_matrix, listeners: NDArray[np.int64], seed: int
+) -> dict[str, Any]:
+    """Return a random relevant track of each listener, and negatives that are neither relevant nor in its history.
+
+    `positive` (listeners,); each of `SAMPLED` (listeners, 99), without repetition.
+    """
     rng = np.random.default_rng(seed)
-    popular = np.asarray(plays.sum(axis=0)).ravel() ** 0.75
-    found: dict[str, list[Any]] = {"positive": [], "sampled_99": [], "sampled_99_popular": []}
+    popularity = np.asarray(history.sum(axis=0)).ravel() ** 0.75
+    samples: dict[str, list[Any]] = {"positive": [], "sampled_99": [], "sampled_99_popular": []}
     for listener in listeners:
-        free = np.ones(plays.shape[1], bool)
-        free[plays[listener].indices] = False
-        free[wanted[listener].indices] = False
+        free = np.ones(history.shape[1], bool)
+        free[history[listener].indices] = False
+        free[relevant[listener].indices] = False
         rows = np.flatnonzero(free)
-        size = min(NEGATIVES, len(rows))
-        found["positive"].append(rng.choice(wanted[listener].indices))
-        found["sampled_99"].append(rng.choice(rows, size, replace=False))
-        found["sampled_99_popular"].append(rng.choice(rows, size, replace=False, p=popular[rows] / popular[rows].sum()))
-    return {name: np.array(each) for name, each in found.items()}
+        size, weights = min(N_NEGATIVES, len(rows)), popularity[rows] / popularity[rows].sum()
+        samples["positive"].append(rng.choice(relevant[listener].indices))
+        samples["sampled_99"].append(rng.choice(rows, size, replace=False))
+        samples["sampled_99_popular"].append(rng.choice(rows, size, replace=False, p=weights))
+    return {name: np.array(each) for name, each in samples.items()}
 
 
-def _long_tail(plays: csr_matrix) -> NDArray[np.bool_]:
-    heard = np.asarray(plays.sum(axis=0)).ravel()
-    order = np.argsort(-heard, kind="stable")
-    tail = np.ones(len(heard), bool)
-    tail[order[: round(len(heard) * (1 - LONG_TAIL))]] = False
+def _long_tail(history: csr_matrix) -> NDArray[np.bool_]:
+    """Return whether each track is in the least popular share `LONG_TAIL`. Shape (tracks,)."""
+    counts = np.asarray(history.sum(axis=0)).ravel()
+    order = np.argsort(-counts, kind="stable")
+    tail = np.ones(len(counts), bool)
+    tail[order[: round(len(counts) * (1 - LONG_TAIL))]] = False
     return tail
 
 
 def _evaluate_cold_start(
     model: CollabModel,
-    learned: Interactions,
-    plays: csr_matrix,
-    wanted: csr_matrix,
+    train: Interactions,
+    history: csr_matrix,
+    relevant: csr_matrix,
     listeners: NDArray[np.int64],
     popularity: Scorer,
-    figures: MetricCollector,
+    collector: MetricCollector,
 ) -> None:
+    """Add the metrics of listeners that are folded in from their newest tracks."""
     part, items = model.runtime(), model.track_factors
-    numbers = {listener: number for number, listener in enumerate(np.unique(learned.listener).tolist())}
-    common = popularity(listeners[:1])
+    numbers = {listener: number for number, listener in enumerate(np.unique(train.listener).tolist())}
+    popular_scores = popularity(listeners[:1])
     for size in SHORT_HISTORIES:
         folded, popular = [], []
         for listener in listeners.tolist():
             factors = part.fold_in(part.history(numbers[listener])[:size])
-            scores = items[:, :-1] @ factors[:-1] + items[:, -1] if factors is not None else common[0]
-            folded += metrics.full_ranks(scores[None], plays[listener], wanted[listener])
-            popular += metrics.full_ranks(common, plays[listener], wanted[listener])
-        _add(figures, {"fold_in": folded, "popularity": popular}, listeners, f"_history_{size}")
+            scores = items[:, :-1] @ factors[:-1] + items[:, -1] if factors is not None else popular_scores[0]
+            folded += metrics.full_ranks(scores[None], history[listener], relevant[listener])
+            popular += metrics.full_ranks(popular_scores, history[listener], relevant[listener])
+        _record(collector, {"fold_in": folded, "popularity": popular}, listeners, f"_history_{size}")

@@ -1,4 +1,4 @@
-"""Mood: agreement with the rule that was taught, and with moods that people gave. Intervals are over artists."""
+"""Mood protocols: agreement with the rule of the training, and with perceived moods. Intervals are over artists."""
 
 from typing import Any
 
@@ -28,15 +28,15 @@ SCHEMA = [
     Column("split", "text"),
 ]
 HELD_OUT = 0.2
-DEPTH = 4  # of the tree beside it
-QUADRANTS = (  # in the order of _quadrants
+DEPTH = 4  # of the baseline decision trees
+QUADRANTS = (  # of valence and arousal above or below 0, in the order of `_quadrants`
     "high_valence_high_arousal",
     "low_valence_high_arousal",
     "low_valence_low_arousal",
     "high_valence_low_arousal",
-)  # valence and arousal above or below 0
-# What a mood says of the quadrant: energetic music may be joyful or tense, focus is calm of either kind.
-SAYS = {
+)
+# Share of each quadrant in a mood: energetic music may be joyful or tense, focus is calm with either valence.
+QUADRANT_SHARES = {
     "happy": (1, 0, 0, 0),
     "energetic": (0.5, 0.5, 0, 0),
     "sad": (0, 0, 1, 0),
@@ -46,17 +46,19 @@ SAYS = {
 
 
 def measure(context: EvaluationContext) -> dict[str, Results]:
-    """mood/rule, and mood/perceived when a table of perceived moods is given."""
-    found = {"mood/rule": _rule(context)}
+    """Run mood/rule, and mood/perceived if there is a table of perceived moods."""
+    results = {"mood/rule": _rule(context)}
     if context.perceived:
-        found["mood/perceived"] = _perceived(context)
-    return found
+        results["mood/perceived"] = _perceived(context)
+    return results
 
 
 def _rule(context: EvaluationContext) -> Results:
-    """A network trained on four fifths of the recordings that the rule gives a mood, asked for the others: right when
-    its choice is one of the rule's. It shows that a known rule was learned again, no more."""
-    run, figures = context.full_run, MetricCollector()
+    """Train a network on four fifths of the recordings with a mood by the rule, and test it on the others.
+
+    A choice is right if it is one of the rule's moods. This shows only that the network reproduces a known rule.
+    """
+    run, collector = context.full_run, MetricCollector()
     audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
     truth = mood.rule(audio)
     rows = np.flatnonzero(truth.any(axis=1))
@@ -74,20 +76,20 @@ def _rule(context: EvaluationContext) -> Results:
             "most_frequent_mood": np.full(len(test), truth[train].sum(axis=0).argmax()),
         }
         right = {name: truth[test, each] for name, each in chosen.items()}
-        figures.add("agreement", {name: ClusteredMetric.mean(each, clusters[test]) for name, each in right.items()})
+        collector.add("agreement", {name: ClusteredMetric.mean(each, clusters[test]) for name, each in right.items()})
         labels = {name: np.where(right[name], each, truth[test].argmax(axis=1)) for name, each in chosen.items()}
-        figures.add(
+        collector.add(
             "macro_f1",
             {name: ClusteredMetric.macro_f1(each, labels[name], clusters[test]) for name, each in chosen.items()},
         )
-    return figures.results()
+    return collector.results()
 
 
 def _perceived(context: EvaluationContext) -> Results:
-    """Quadrants of valence and arousal that listeners' tags gave (Deezer, Delbouys et al. 2018), joined by title and
-    artist; the tree learns the quadrants themselves, on the table's training songs; measured on its others."""
-    run, figures = context.full_run, MetricCollector()
-    rows, quadrant, training = _joined(context)
+    """Measure quadrants of valence and arousal from listeners' tags (Deezer, Delbouys et al. 2018), joined by title and
+    artist, on the table's songs outside of its training split; a decision tree is trained on those in it."""
+    run, collector = context.full_run, MetricCollector()
+    rows, quadrant, training = _join_perceived(context)
     audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
     clusters = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
     train, test, truth = rows[training], rows[~training], quadrant[~training]
@@ -100,27 +102,30 @@ def _perceived(context: EvaluationContext) -> Results:
         "perceived_mood_tree": tree.predict(audio[test]),
         "most_frequent_quadrant": np.full(len(test), np.bincount(quadrant[training]).argmax()),
     }
-    figures.add(
+    collector.add(
         "macro_f1", {name: ClusteredMetric.macro_f1(each, truth, clusters[test]) for name, each in chosen.items()}
     )
-    figures.add(
+    collector.add(
         "accuracy", {name: ClusteredMetric.mean(each == truth, clusters[test]) for name, each in chosen.items()}
     )
     for i, name in enumerate(QUADRANTS):
-        of = truth == i
-        figures.add(
+        mask = truth == i
+        collector.add(
             f"recall_{name}",
-            {who: ClusteredMetric.mean(each[of] == i, clusters[test][of]) for who, each in chosen.items()},
+            {model: ClusteredMetric.mean(each[mask] == i, clusters[test][mask]) for model, each in chosen.items()},
         )
-    return figures.results()
+    return collector.results()
 
 
 def _quadrants(moods: Floats) -> NDArray[np.int64]:
-    return np.asarray((moods @ np.array([SAYS[mood] for mood in MOODS])).argmax(axis=1))
+    return np.asarray((moods @ np.array([QUADRANT_SHARES[mood] for mood in MOODS])).argmax(axis=1))
 
 
-def _joined(context: EvaluationContext) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Catalogue rows with a perceived mood, its quadrant, and whether it is a training song. Raises TableError."""
+def _join_perceived(context: EvaluationContext) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the catalogue rows with a perceived mood, their quadrants, and whether they are training songs.
+
+    Raises TableError for fewer than 50 songs of the catalogue.
+    """
     assert context.perceived  # noqa: S101
     source = tables.read(context.perceived)
     tables.check(source, SCHEMA, "track_name")

@@ -1,0 +1,88 @@
+"""The base models of the genre ensemble that are fitted by a library: LightFM and XGBoost."""
+
+import numpy as np
+from lightfm import LightFM
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, hstack, vstack
+from xgboost import XGBClassifier
+
+from musix_runtime.models.arrays import Floats, Keys
+from musix_trainer import progress, recipe
+from musix_trainer.models.genre.examples import Examples
+from musix_trainer.models.genre.features import (
+    Preprocessing,
+    artist_features,
+    base_margin,
+    bin_features,
+    evidence_kind,
+    tree_features,
+)
+
+NO_TITLE_SHARE = 0.2  # share without a title of the tracks that XGBoost sees again with unknown artists
+
+
+def fit_lightfm(preprocessing: Preprocessing, train: Examples, settings: recipe.Genre, seed: int) -> LightFM:
+    """Train LightFM, with families as users and tracks as items.
+
+    A share of the tracks, `artist_mask`, is seen again without its artists, so that the unknown artist is learned.
+    """
+    masked = np.flatnonzero(np.random.default_rng(seed).random(len(train.inputs)) < settings.artist_mask)
+    artists, _ = artist_features(Keys(preprocessing.artists), [*train.artists, *([] for _ in masked)])
+    bins = bin_features(preprocessing.edges, train.inputs, settings.bin_weight)
+    item_features = hstack([artists, vstack([bins, bins[masked]])], format="csr", dtype=np.float32)
+    labels = coo_matrix(np.vstack([train.truth, train.truth[masked]]).T.astype(np.int32))
+    model = LightFM(
+        no_components=settings.no_components,
+        learning_schedule=settings.learning_schedule,
+        loss=settings.loss,
+        k=settings.k,
+        random_state=seed,
+    )
+    for _ in progress.steps("genre: LightFM epochs", settings.epochs):
+        model.fit_partial(labels, item_features=item_features, epochs=1, num_threads=1)
+    return model
+
+
+def fit_xgboost(
+    preprocessing: Preprocessing,
+    train: Examples,
+    prior: Floats,
+    known: NDArray[np.bool_],
+    unseen_logits: tuple[Floats, Floats],
+    settings: recipe.Genre,
+    seed: int,
+) -> XGBClassifier:
+    """Train XGBoost on top of the artist prior and the title logits: the trees learn where these are wrong.
+
+    Each track is seen with its leave-one-out `prior` (n, families), and with its title where none of its artists is
+    `known` (n,). The share `stranger` of the tracks is seen again as of unknown artists, weighted by `train.weight`:
+    with the out-of-fold logits of names and titles, `unseen_logits`, some without a title. A track with several
+    families is a row for each, which share its weight.
+    """
+    name_logits, title_logits = unseen_logits
+    count, rng = len(train.inputs), np.random.default_rng(seed)
+    again = np.flatnonzero(rng.random(count) < settings.stranger)
+    untitled = rng.random(len(again)) < NO_TITLE_SHARE
+    rows = np.concatenate([np.arange(count), again])
+    titles = np.vstack([np.where(known[:, None], 0, title_logits), np.where(untitled[:, None], 0, title_logits[again])])
+    priors = np.vstack([prior, name_logits[again]])
+    kind = evidence_kind(np.concatenate([known, np.zeros(len(again), bool)]), titles)
+    features = tree_features(train.inputs[rows], preprocessing.low, preprocessing.high, priors, titles, kind)
+    margin = base_margin(priors, titles, kind)
+    again_weight = train.weight[again] / train.weight[again].mean() if len(again) else []
+    weight = np.concatenate([np.ones(count), again_weight]) / train.truth[rows].sum(axis=1)
+    examples, families = np.nonzero(train.truth[rows])
+    booster = XGBClassifier(
+        objective="multi:softprob",
+        max_depth=settings.max_depth,
+        max_bin=settings.max_bin,
+        learning_rate=settings.learning_rate,
+        n_estimators=settings.n_estimators,
+        subsample=settings.subsample,
+        colsample_bytree=settings.colsample_bytree,
+        multi_strategy=settings.multi_strategy,
+        tree_method="hist",
+        base_score=0.5,  # the same for all families, so that only the base margins differ
+        random_state=seed,
+    )
+    return booster.fit(features[examples], families, sample_weight=weight[examples], base_margin=margin[examples])

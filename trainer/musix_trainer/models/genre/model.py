@@ -1,0 +1,123 @@
+"""The trained genre ensemble, and the folder of a run that keeps it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from xgboost import XGBClassifier
+
+from musix_runtime.models.arrays import ABSENT, Floats, Keys
+from musix_runtime.models.genre import artist_key, artist_ngrams, ngram_logits, title_ngrams
+from musix_trainer import array_store
+from musix_trainer.models.genre import features
+from musix_trainer.models.genre.calibration import FLOOR, Scores, combine
+from musix_trainer.models.lightfm import lightfm
+
+
+@dataclass(frozen=True)
+class GenreModel:
+    """The trained ensemble.
+
+    In LightFM families are the users and tracks the items. Rows of `item_factors`: the unknown artist, the artists in
+    the order of their keys, then the bins of each input. `low` and `high` (15,) clip the inputs; `edges` (15, bins-1)
+    are the bin edges, padded with infinity. The calibration has a row for each `EvidenceKind`: probabilities = softmax
+    of the weighted sum of the base models' scores (log probabilities in XGBoost's case) and the bias of the family.
+    They share one track among families; the confidence that a family is among a track's labels is
+    sigmoid(slope * log-odds + intercept) of them (Platt 1999).
+    """
+
+    booster: XGBClassifier
+    artists: NDArray[np.bytes_]
+    item_factors: Floats
+    item_biases: Floats
+    family_factors: Floats
+    family_biases: Floats
+    low: Floats
+    high: Floats
+    edges: Floats
+    bin_weight: NDArray[np.float32]  # (), of a bin in LightFM's features; an artist has 1
+    weights: Floats  # (3, 2): evidence kinds by `BASE_MODELS`
+    biases: Floats  # (3, families)
+    platt: Floats  # (3, 2): slope, intercept
+    grams: NDArray[np.bytes_]  # character n-grams of names and titles
+    gram_weights: Floats  # (grams, families)
+    artist_prior: Floats  # (artists, families): log share of each family among a known artist's tracks
+
+    def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> Floats:
+        """Return the confidence of each family, computed by the native libraries.
+
+        `inputs` (n, 15), NaN = missing; titles empty where missing. Shape (n, families).
+        """
+        return self.combine(*self.scores(inputs, artists, titles))
+
+    def scores(
+        self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]
+    ) -> tuple[Scores, NDArray[np.int64]]:
+        """Return the scores of the base models and the evidence kind of each track (n,).
+
+        A title is read only where no artist is known.
+        """
+        item_features, known = self.item_features(inputs, artists)
+        titles_read = ["" if has_artist else title for has_artist, title in zip(known, titles, strict=True)]
+        prior, title_logits = self.prior_scores(artists), self.title_scores(titles_read)
+        kind = features.evidence_kind(known, title_logits)
+        return (self.artist_scores(item_features), self.tree_scores(inputs, prior, title_logits, kind)), kind
+
+    def combine(self, scores: Scores, kind: NDArray[np.int64]) -> Floats:
+        """Return the calibrated average of the base models' scores. Shape (n, families)."""
+        return combine(scores, self.weights[kind], self.biases[kind], self.platt[kind])
+
+    def tree_scores(self, inputs: Floats, prior: Floats, title_logits: Floats, kind: NDArray[np.int64]) -> Floats:
+        """Return XGBoost's log probabilities. Shape (n, families)."""
+        seen = features.tree_features(inputs, self.low, self.high, prior, title_logits, kind)
+        margin = features.base_margin(prior, title_logits, kind)
+        return np.log(np.maximum(self.booster.predict_proba(seen, base_margin=margin), FLOOR))
+
+    def prior_scores(self, artists: Sequence[Sequence[str]]) -> Floats:
+        """Return the prior of each track's first known artist; without any, the logits of the names; without names, 0.
+        Shape (n, families)."""
+        keys, grams = Keys(self.artists), Keys(self.grams)
+        scores = np.zeros((len(artists), self.gram_weights.shape[1]), np.float32)
+        for row, names in zip(scores, artists, strict=True):
+            positions = keys.find([artist_key(name) for name in names])
+            known = positions[positions != ABSENT]
+            if len(known):
+                row[:] = self.artist_prior[known[0]]
+            else:
+                row[:] = ngram_logits(grams, self.gram_weights, [artist_ngrams(name) for name in names])
+        return scores
+
+    def title_scores(self, titles: Sequence[str]) -> Floats:
+        """Return the logits of the titles' n-grams; 0 without any. Shape (n, families)."""
+        grams = Keys(self.grams)
+        return np.array([ngram_logits(grams, self.gram_weights, [title_ngrams(title)]) for title in titles])
+
+    def artist_scores(self, item_features: csr_matrix) -> Floats:
+        """Return LightFM's scores. Shape (n, families)."""
+        model = lightfm(self.item_factors, self.item_biases, self.family_factors, self.family_biases)
+        count, families = item_features.shape[0], len(self.family_biases)
+        pairs = (
+            np.tile(np.arange(families), count).astype(np.int32),
+            np.repeat(np.arange(count), families).astype(np.int32),
+        )
+        scores = model.predict(*pairs, item_features=item_features, num_threads=1)
+        return np.asarray(scores.reshape(count, families), np.float32)
+
+    def item_features(self, inputs: Floats, artists: Sequence[Sequence[str]]) -> tuple[csr_matrix, NDArray[np.bool_]]:
+        """Return LightFM's features of tracks, and whether an artist of each is known. Shapes (n, items) and (n,)."""
+        return features.lightfm_features(Keys(self.artists), self.edges, float(self.bin_weight), inputs, artists)
+
+    def save(self, path: Path) -> None:
+        """Write the model into a new folder."""
+        array_store.save(path, {name: value for name, value in vars(self).items() if name != "booster"})
+        (path / "booster.ubj").write_bytes(self.booster.get_booster().save_raw("ubj"))
+
+    @classmethod
+    def load(cls, path: Path) -> "GenreModel":
+        """Read a model that `save` wrote."""
+        booster = XGBClassifier()
+        booster.load_model(path / "booster.ubj")
+        return cls(booster=booster, **array_store.load(path))

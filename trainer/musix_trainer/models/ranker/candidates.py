@@ -1,0 +1,43 @@
+"""Candidates and their features, by the runtime's retriever, for one listener at a time."""
+
+import numpy as np
+
+from musix_runtime.models.arrays import Floats, Rows
+from musix_runtime.models.candidate_features import CandidateFeatures, prefilter_by_blend
+from musix_runtime.models.ranker import COMPONENTS
+from musix_runtime.models.retrieval import Candidates, Retriever, User
+from musix_trainer.models.collab import CollabModel
+
+
+def known_user(retriever: Retriever, collab: CollabModel, number: int) -> tuple[User, Floats]:
+    """Return a listener with factors, by number, and its content query (28,): the profile of its whole history."""
+    history = retriever.collab.history(number)
+    return User(collab.listener_factors[number], history, history), retriever.content.profile(history)
+
+
+def retrieve_candidates(retriever: Retriever, user: User, content: Floats | None, limit: int) -> Rows:
+    """Return the candidates for a list of `limit` tracks: outside of the user's history, near to a content vector
+    (28,)."""
+    candidates = retriever.retrieve(retriever.query(user, content, user.history, limit))
+    return candidates.rows[candidates.valid]
+
+
+def compute_features(
+    retriever: Retriever, user: User, content: Floats | None, rows: Rows, limit: int | None = None
+) -> CandidateFeatures:
+    """Return the features of the rows (n,) as a batch of one.
+
+    With a `limit`, only of the rows that the ranker scores for a list of that many tracks.
+    """
+    query = retriever.query(user, content, rows[:0], limit or 1)
+    best = query.factors[:, 0] if user.factors is None else retriever.collab.scorer(user.factors).best
+    features = retriever.features(query, Candidates(rows[None], np.ones((1, len(rows)), bool), best))
+    if limit is None:
+        return features
+    weights = np.array([retriever.serving.blend[name] for name in COMPONENTS], np.float32)
+    return prefilter_by_blend(features, weights, np.array([max(retriever.serving.pool, limit)]))
+
+
+def serving_context(user: User) -> Floats:
+    """Return the context of a request that does not tell the hour: history length and NaN. Shape (2,)."""
+    return np.array([len(user.history), np.nan], np.float32)
