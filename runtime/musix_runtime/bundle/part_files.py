@@ -1,5 +1,6 @@
 """The files of one part of an open bundle, by their names in the part's folder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from musix_runtime.bundle.manifest import Manifest
+from musix_runtime.errors import LayoutError
 
 
 class OpenBundle(Protocol):
@@ -49,3 +51,10 @@ class PartFiles:
     def index(self, name: str) -> Any:
         """Return the index `name`.faiss. Raises LayoutError when it differs from the manifest."""
         return self.bundle.index(f"{self.part}/{name}.faiss")
+
+    def check_outputs(self, name: str, run: Callable[[], object]) -> None:
+        """Call `run`, which runs the graph `name`.onnx on extreme inputs. Raises LayoutError for a wrong output."""
+        try:
+            run()
+        except LayoutError as error:
+            raise LayoutError(f"{self.bundle.path}: {self.part}/{name}.onnx: {error}") from error

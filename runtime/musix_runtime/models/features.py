@@ -1,6 +1,11 @@
 """Definition of the inputs of a track: names, order, units and ranges."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from musix_runtime.bundle.manifest import Feature
+from musix_runtime.models.arrays import Floats
 
 # Spotify's audio features with Spotify's names, in the order of the columns of feature matrices.
 AUDIO = (
@@ -28,3 +33,12 @@ EXTRA = (
 INPUTS = AUDIO + EXTRA
 AUDIO_NAMES = tuple(feature.name for feature in AUDIO)
 INPUT_NAMES = tuple(feature.name for feature in INPUTS)
+
+
+def extremes(features: Sequence[Feature]) -> Floats:
+    """Return inputs at the ends of their ranges: all lowest, all highest, all missing, and each one alone at either
+    end. Shape (3 + 2 n, n)."""
+    low = np.array([feature.low for feature in features], np.float32)
+    high = np.array([feature.high for feature in features], np.float32)
+    alone = [np.where(np.eye(len(features), dtype=bool), end, np.nan) for end in (low, high)]
+    return np.vstack([low, high, np.full(len(features), np.nan), *alone]).astype(np.float32)

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import add
 
 import numpy as np
@@ -15,7 +16,7 @@ from musix_runtime.bundle.part import Array, Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
-from musix_runtime.models.features import INPUTS
+from musix_runtime.models.features import INPUTS, extremes
 from musix_runtime.models.inference import probabilities
 from musix_runtime.schemas import ClassifyResponse
 
@@ -169,13 +170,19 @@ def confidence_error(expected: ClassifyResponse, found: ClassifyResponse, tolera
 
 
 def _load(files: PartFiles) -> Genre:
-    return Genre(
+    genre = Genre(
         files.session("model"),
         Keys(files.array("artists")),
         files.array("artist_factors"),
         Keys(files.array("grams")),
         files.array("gram_weights"),
     )
+    inputs = extremes(INPUTS)
+    known = [key.decode() for key in genre.artists.sorted[:1].tolist()]
+    for artists in ([], ["?"], known):
+        texts = [artists] * len(inputs), ["?"] * len(inputs)
+        files.check_outputs("model", partial(genre.confidence, inputs, *texts))
+    return genre
 
 
 def _validate(checks: Checks) -> None:

@@ -1,10 +1,12 @@
 """Ranker: scores of candidates from five components, selection of a list, and Shapley values of the components."""
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musix_runtime.bundle.manifest import MAX_HISTORY
 from musix_runtime.bundle.part import Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.models import explanation, selection
@@ -87,7 +89,11 @@ def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance
 
 
 def _load(files: PartFiles) -> Ranker:
-    return Ranker(files.session("model"))
+    ranker = Ranker(files.session("model"))
+    context = np.array(list(product((0, 1, MAX_HISTORY), (np.nan, 0, 12, 24))), np.float32)
+    components = np.repeat(explanation.COALITIONS[None], len(context), axis=0)
+    files.check_outputs("model", lambda: ranker.scores(components, context))
+    return ranker
 
 
 PART = Part(

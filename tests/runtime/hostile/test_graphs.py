@@ -245,3 +245,14 @@ def test_graph_with_nan_output_is_refused(copy: Path, value: float) -> None:
     agree(copy, "ranker/model.onnx")
     with pytest.raises(BundleError, match=r"score: expected numbers in 0\.\.1|expected a difference of at most"):
         Engine.open(copy)
+
+
+def test_graph_with_nan_output_for_users_without_history_is_refused(copy: Path) -> None:
+    """No golden case has such a user: the loader runs the graph on extreme inputs."""
+    model = onnx.load(copy / "ranker/model.onnx")
+    (one,) = (tensor for tensor in model.graph.initializer if tensor.name == "const_cast")  # of log(1 + history)
+    one.raw_data = np.float32(-1).tobytes()
+    (copy / "ranker/model.onnx").write_bytes(model.SerializeToString())
+    agree(copy, "ranker/model.onnx")
+    with pytest.raises(LayoutError, match=r"ranker/model\.onnx: score: expected numbers in 0\.\.1, found nan"):
+        Engine.open(copy)
