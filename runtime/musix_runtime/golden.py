@@ -6,11 +6,12 @@ from typing import Any, Protocol
 import msgspec
 
 from musix_runtime.bundle.part import Layout, Part
-from musix_runtime.errors import GoldenError, LayoutError, refusing
+from musix_runtime.errors import GoldenError, LayoutError, refusing, shorten
 from musix_runtime.schemas import ClassifyRequest, ClassifyResponse, RecommendRequest, RecommendResponse
 
 OPENING_CASES = 4  # cases of each kind that are replayed when a bundle is opened
 MIN_CASES = 64  # of each kind
+MAX_CASES = 1024
 MAX_TOLERANCE = 1e-3
 
 
@@ -48,15 +49,18 @@ class Replayable(Protocol):
 
 
 def check(golden: Golden, layout: Layout, place: object) -> None:
-    """Raise LayoutError unless there are at least `MIN_CASES` of each kind, and each part that golden cases compare has
-    a tolerance above 0 and up to `MAX_TOLERANCE`."""
+    """Raise LayoutError unless there are `MIN_CASES` to `MAX_CASES` of each kind, and each part that golden cases
+    compare has a tolerance above 0 and up to `MAX_TOLERANCE`."""
     counts = len(golden.classify), len(golden.recommend)
-    if min(counts) < MIN_CASES:
-        raise LayoutError(f"{place}: golden cases: expected at least {MIN_CASES} of each kind, found {counts}")
+    if not MIN_CASES <= min(counts) <= max(counts) <= MAX_CASES:
+        raise LayoutError(
+            f"{place}: golden cases: expected {MIN_CASES} to {MAX_CASES:,} of each kind, found {counts[0]:,} and "
+            f"{counts[1]:,}"
+        )
     within = {part for part, tolerance in golden.tolerance.items() if 0 < tolerance <= MAX_TOLERANCE}
     if within != set(golden.tolerance) or within != set(layout.golden_parts):
         expected = f"a tolerance of at most {MAX_TOLERANCE} for each of {', '.join(layout.golden_parts)}"
-        raise LayoutError(f"{place}: golden cases: expected {expected}, found {golden.tolerance}")
+        raise LayoutError(f"{place}: golden cases: expected {expected}, found {shorten(str(golden.tolerance))}")
 
 
 def replay(engine: Replayable, golden: Golden, limit: int | None = None) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from musix_runtime.errors import InputError
 
 SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # of prometheus-client: the folder in which the workers share their metrics
+ORIGIN = r"https?://[^/\s]+"  # RFC 6454: scheme, host and port, without a path
 MAX_DIGITS = 18  # of a number in the environment
 RENAMED = {
     "MUSIX_WAITING": "MUSIX_MAX_QUEUE",
@@ -44,12 +46,11 @@ class Settings:
     def from_environment(cls) -> "Settings":
         """Return the settings of this process. Raises InputError for a wrong value or an old name."""
         _refuse_old_names()
-        origins = os.environ.get("MUSIX_CORS_ORIGINS", "")
         return cls(
-            cors_origins=tuple(origin.strip() for origin in origins.split(",") if origin.strip()),
+            cors_origins=_origins("MUSIX_CORS_ORIGINS"),
             max_body_bytes=_count("MUSIX_MAX_BODY_BYTES", cls.max_body_bytes, "bytes"),
             poll_interval_s=_seconds("MUSIX_POLL_INTERVAL_S", cls.poll_interval_s),
-            admin_token=os.environ.get("MUSIX_ADMIN_TOKEN", "").strip(),
+            admin_token=_token("MUSIX_ADMIN_TOKEN"),
             max_queue=_count("MUSIX_MAX_QUEUE", cls.max_queue, "requests"),
             max_concurrent_batches=_count("MUSIX_MAX_CONCURRENT_BATCHES", cls.max_concurrent_batches, "batches"),
             body_timeout_s=_seconds("MUSIX_BODY_TIMEOUT_S", cls.body_timeout_s),
@@ -81,11 +82,26 @@ def _count(variable: str, default: int, unit: str, minimum: int = 1) -> int:
     return int(text)
 
 
+def _token(variable: str) -> str:
+    text = os.environ.get(variable, "").strip()
+    if not (text.isascii() and text.isprintable()):
+        raise InputError(f"{variable}: expected printable ASCII, found other characters")
+    return text
+
+
 def _flag(variable: str) -> bool:
     text = os.environ.get(variable, "0")
     if text not in ("0", "1"):
         raise InputError(f"{variable}: expected 0 or 1, found {text!r}")
     return text == "1"
+
+
+def _origins(variable: str) -> tuple[str, ...]:
+    origins = [origin.strip() for origin in os.environ.get(variable, "").split(",") if origin.strip()]
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(ORIGIN, origin):
+            raise InputError(f"{variable}: expected * or origins like https://example.com, found {origin[:100]!r}")
+    return tuple(origins)
 
 
 def _seconds(variable: str, default: float) -> float:

@@ -29,7 +29,7 @@ from musix_runtime.errors import (
 )
 
 View = NDArray[np.uint8]
-Stamp = tuple[tuple[int, int, int, int] | None, ...]
+Stamp = tuple[tuple[int, ...] | None, ...]
 MAGIC = b"MUSIX\r\n\x01"
 ALIGNMENT = 64
 HEAD = len(MAGIC) + 16
@@ -95,7 +95,8 @@ class Container:
 
 
 def stamp(path: Path, files: Iterable[str] | None = None) -> Stamp:
-    """Return device, inode, size and modification time (ns) of each file of the bundle at `path`; None if missing.
+    """Return device, inode, size, and times of modification and change (ns) of each file of the bundle at `path`; None
+    if missing. A program can set the time of modification, not that of change.
 
     `files` are names in a bundle folder, besides manifest and signature; by default all files of the folder. When the
     stamp has changed, the mapped bytes may have changed or be lost.
@@ -105,6 +106,15 @@ def stamp(path: Path, files: Iterable[str] | None = None) -> Stamp:
     if files is None:
         files = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
     return tuple(_file_stamp(path / name) for name in (MANIFEST, SIGNATURE, *files))
+
+
+def overwritten(before: Stamp, now: Stamp) -> bool:
+    """Return whether a file was written to, so that its mapped bytes may have changed.
+
+    A file that was removed, or replaced by a rename, keeps its mapped bytes.
+    """
+    pairs = zip(before, now, strict=False)  # a folder may have become a packed file
+    return any(old != new and old is not None and new is not None and old[:2] == new[:2] for old, new in pairs)
 
 
 def write_packed(container: Container, manifest: Manifest, views: dict[str, View], path: Path) -> None:
@@ -195,9 +205,9 @@ def _opened(file: Path, follow: bool = False) -> Iterator[tuple[int, int]]:
         raise BundleError(f"{file}: expected a readable file, found: {error}") from error
 
 
-def _file_stamp(file: Path) -> tuple[int, int, int, int] | None:
+def _file_stamp(file: Path) -> tuple[int, ...] | None:
     try:
         status = file.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -21,8 +21,9 @@ MANIFEST_LIMIT = 2 * 2**20  # bytes; the demo has about 20 kB
 
 MAX_ROWS = 2**31 - 1  # rows are int32
 MAX_KEY_BYTES = 4096
-MAX_GOLDEN_BYTES = 16 * 2**20
-MAX_POOL = 1000  # candidates of collab, candidates of content, and candidates that the ranker scores
+MAX_GOLDEN_BYTES = 4 * 2**20
+MAX_CANDIDATES = 1000  # of collab, and as many of content
+MAX_POOL = 200  # candidates that the ranker scores
 MAX_HISTORY = 100_000  # tracks of one listener
 MAX_DEPTH = 8  # of the quality card
 MAX_FAMILIES = 32
@@ -55,7 +56,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of the recipe that the runtime uses."""
 
-    candidates: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # of collab, and as many of content
+    candidates: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)]  # of collab, and as many of content
     pool: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # candidates that the ranker scores: those with the best blend
     blend: dict[str, Annotated[float, Meta(ge=0, le=1)]]  # weight of each component in the blend
 

@@ -18,6 +18,7 @@ from musix_runtime.bundle.protobuf import decode
 
 MAX_BYTES = 16 * 2**20
 MAX_NODES = 512
+MAX_CONSTANTS = 1024
 MAX_ELEMENTS = 2**24  # of all results of one run
 MAX_OPERATIONS = 2**32  # of one run
 OPSETS = {b"": range(13, 22), b"ai.onnx.ml": range(3, 4)}
@@ -64,6 +65,10 @@ def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> None:
     shapes |= inputs
     if len(graph["nodes"]) > MAX_NODES:
         raise ValueError(f"graph: expected at most {MAX_NODES} nodes, found {len(graph['nodes']):,}")
+    if len(constants) > MAX_CONSTANTS:
+        raise ValueError(f"graph: expected at most {MAX_CONSTANTS:,} initializers, found {len(constants):,}")
+    if unused := constants.keys() - {name for node in graph["nodes"] for name in node["inputs"]}:
+        raise ValueError(f"graph: expected initializers that a node reads, found {len(unused):,} others")
     elements = operations = 0
     for raw in graph["nodes"]:
         node = _node(raw, shapes, constants)

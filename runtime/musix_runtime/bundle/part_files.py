@@ -53,7 +53,7 @@ class PartFiles:
         return self.bundle.index(f"{self.part}/{name}.faiss")
 
     def check_outputs(self, name: str, run: Callable[[], object]) -> None:
-        """Call `run`, which runs the graph `name`.onnx on extreme inputs. Raises LayoutError for a wrong output."""
+        """Call `run`, which runs the graph `name`.onnx on chosen inputs. Raises LayoutError for a wrong output."""
         try:
             run()
         except LayoutError as error:

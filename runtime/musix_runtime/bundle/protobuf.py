@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 INT, FLOAT, BYTES = "int", "float", "bytes"
+MAX_MESSAGES = 2**14  # in one message, at any depth
 MAX_VALUES = 2**20  # in one message and the messages in it; a run of numbers is one value
 _MAX_RUN = 65_536  # numbers that are decoded at once, which limits the memory
 _WIRE_TYPES = {INT: 0, BYTES: 2, FLOAT: 5}
@@ -43,8 +44,12 @@ class _Decoder:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.values_left = MAX_VALUES
+        self.messages_left = MAX_MESSAGES
 
     def message(self, position: int, end: int, fields: Fields, place: str) -> dict[str, Any]:
+        self.messages_left -= 1
+        if self.messages_left < 0:
+            raise ValueError(f"{place}: expected at most {MAX_MESSAGES:,} messages in total, found more")
         repeated: dict[str, list[Any]] = {field.name: [] for field in fields.values() if field.repeated}
         values: dict[str, Any] = {}
         while position < end:

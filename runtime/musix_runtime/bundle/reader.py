@@ -190,6 +190,7 @@ def _session_options(arena: bool) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = arena
+    options.log_severity_level = 4  # names of a graph are not printed; what is wrong raises an error
     options.enable_mem_pattern = False
     return options
 

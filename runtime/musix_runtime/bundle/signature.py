@@ -43,9 +43,11 @@ def generate(path: Path) -> tuple[Path, Path]:
 def sign(digest: str, private: Path) -> bytes:
     """Return the bytes of `signature.json`. Raises InputError unless `private` is an Ed25519 private key."""
     ed25519, serialization = _cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         key = serialization.load_pem_private_key(private.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InputError(f"{private}: expected an Ed25519 private key in PEM, found: {error}") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise InputError(f"{private}: expected an Ed25519 private key, found another kind")
@@ -55,9 +57,11 @@ def sign(digest: str, private: Path) -> bytes:
 def read_key(path: Path) -> Any:
     """Return the Ed25519 public key in a PEM file. Raises InputError when there is none."""
     ed25519, serialization = _cryptography()
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise InputError(f"{path}: expected an Ed25519 public key in PEM, found: {error}") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise InputError(f"{path}: expected an Ed25519 public key, found another kind")
@@ -77,7 +81,9 @@ def check(digest: str, signature: bytes, key: Any, place: Path) -> None:
         raise SignatureError(f"{place}: expected a signature, found: {error}") from error
     expected = Signature(ALGORITHM, key.public_bytes_raw().hex(), content.hex())
     if signature != _encode(expected):
-        raise SignatureError(f"{place}: expected an {ALGORITHM} signature by {expected.key}, found {found}")
+        raise SignatureError(
+            f"{place}: expected an {ALGORITHM} signature by {expected.key}, found one by {found.key[:100]}"
+        )
     try:
         key.verify(content, digest.encode())
     except InvalidSignature as error:

@@ -5,10 +5,11 @@ workers end as soon as they start.
 """
 
 import logging
+import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -61,20 +62,37 @@ def serve(
             (path,) = folder.iterdir()
         if count > 1 and (metrics := stack.enter_context(_metrics_folder())):
             settings.share_metrics(metrics)
-        for opened in sockets:
-            address = format_address(*opened.getsockname()[:2])
-            print_line(f"{path}: on http://{address} (press CTRL+C to stop)")
-        supervise(lambda: _run(path, trust, sockets, access_log), count)
+        announce = _once(lambda: _print_addresses(path, sockets))
+        supervise(lambda: _run(path, trust, sockets, access_log, announce), count)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _run(path: Path, trust: Path | None, sockets: list[Any], access_log: bool) -> None:
+def _once(action: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls `action` in the first process that calls it: the one that reads the only byte."""
+    reader, writer = os.pipe()
+    os.write(writer, b"1")
+    os.close(writer)
+
+    def call() -> None:
+        if os.read(reader, 1):
+            action()
+
+    return call
+
+
+def _print_addresses(path: Path, sockets: list[Any]) -> None:
+    for opened in sockets:
+        address = format_address(*opened.getsockname()[:2])
+        print_line(f"{path}: on http://{address} (press CTRL+C to stop)")
+
+
+def _run(path: Path, trust: Path | None, sockets: list[Any], access_log: bool, announce: Callable[[], None]) -> None:
     from musix_runtime.serving import server
 
-    server.run(path, trust, sockets, access_log)
+    server.run(path, trust, sockets, access_log, announce)
 
 
 def _copy(path: Path, trust: Path | None, folder: Path) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 from musix_runtime.bundle.manifest import Feature
 from musix_runtime.models.arrays import Floats
 
+RANDOM_PROBES = 64
+
 # Spotify's audio features with Spotify's names, in the order of the columns of feature matrices.
 AUDIO = (
     Feature("danceability", "share", 0.0, 1.0),
@@ -35,10 +37,11 @@ AUDIO_NAMES = tuple(feature.name for feature in AUDIO)
 INPUT_NAMES = tuple(feature.name for feature in INPUTS)
 
 
-def extremes(features: Sequence[Feature]) -> Floats:
-    """Return inputs at the ends of their ranges: all lowest, all highest, all missing, and each one alone at either
-    end. Shape (3 + 2 n, n)."""
+def probes(features: Sequence[Feature]) -> Floats:
+    """Return inputs on which a graph is tried: all lowest, all highest, all missing, each one alone at either end, and
+    random ones. Shape (3 + 2 n + `RANDOM_PROBES`, n)."""
     low = np.array([feature.low for feature in features], np.float32)
     high = np.array([feature.high for feature in features], np.float32)
     alone = [np.where(np.eye(len(features), dtype=bool), end, np.nan) for end in (low, high)]
-    return np.vstack([low, high, np.full(len(features), np.nan), *alone]).astype(np.float32)
+    drawn = np.random.default_rng(0).uniform(low, high, (RANDOM_PROBES, len(features)))
+    return np.vstack([low, high, np.full(len(features), np.nan), *alone, drawn]).astype(np.float32)

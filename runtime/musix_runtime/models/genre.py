@@ -16,7 +16,7 @@ from musix_runtime.bundle.part import Array, Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
-from musix_runtime.models.features import INPUTS, extremes
+from musix_runtime.models.features import INPUTS, probes
 from musix_runtime.models.inference import probabilities
 from musix_runtime.schemas import ClassifyResponse
 
@@ -177,7 +177,7 @@ def _load(files: PartFiles) -> Genre:
         Keys(files.array("grams")),
         files.array("gram_weights"),
     )
-    inputs = extremes(INPUTS)
+    inputs = probes(INPUTS)
     known = [key.decode() for key in genre.artists.sorted[:1].tolist()]
     for artists in ([], ["?"], known):
         texts = [artists] * len(inputs), ["?"] * len(inputs)

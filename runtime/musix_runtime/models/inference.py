@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from musix_runtime.errors import LayoutError
+from musix_runtime.errors import LayoutError, shorten
 from musix_runtime.models.arrays import Floats
 
 ROUNDING = 1e-6  # by which rounding may move a probability out of 0..1
@@ -17,7 +17,10 @@ def probabilities(session: Any, output: str, inputs: Mapping[str, Floats], rows:
     `session` is an `onnxruntime.InferenceSession`, or an object with its `run`. Raises LayoutError when the output has
     another shape, or numbers that are NaN or out of range.
     """
-    (values,) = session.run([output], inputs)
+    try:
+        (values,) = session.run([output], inputs)
+    except Exception as error:  # onnxruntime's errors share no base below Exception
+        raise LayoutError(f"{output}: expected a result for every input, found: {shorten(str(error))}") from error
     values = np.asarray(values, np.float32)
     if values.shape != (rows, width):
         raise LayoutError(f"{output}: expected an output of shape {(rows, width)}, found {values.shape}")

@@ -8,7 +8,7 @@ from musix_runtime.bundle.part import Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.models import inference
 from musix_runtime.models.arrays import Floats
-from musix_runtime.models.features import AUDIO, extremes
+from musix_runtime.models.features import AUDIO, probes
 from musix_runtime.schemas import ClassifyResponse
 
 MOODS = ("happy", "sad", "energetic", "calm", "focus")
@@ -33,7 +33,7 @@ def probability_error(expected: ClassifyResponse, found: ClassifyResponse, toler
 
 def _load(files: PartFiles) -> Mood:
     mood = Mood(files.session("model"))
-    files.check_outputs("model", lambda: mood.probabilities(extremes(AUDIO)))
+    files.check_outputs("model", lambda: mood.probabilities(probes(AUDIO)))
     return mood
 
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musix_runtime.bundle.manifest import MAX_HISTORY
+from musix_runtime.bundle.manifest import MAX_HISTORY, MAX_POOL
 from musix_runtime.bundle.part import Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.models import explanation, selection
 from musix_runtime.models.arrays import Floats, Rows, Scores
+from musix_runtime.models.features import RANDOM_PROBES
 from musix_runtime.models.inference import probabilities
 from musix_runtime.models.selection import LEVELS
 from musix_runtime.schemas import RecommendResponse
@@ -91,7 +92,8 @@ def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance
 def _load(files: PartFiles) -> Ranker:
     ranker = Ranker(files.session("model"))
     context = np.array(list(product((0, 1, MAX_HISTORY), (np.nan, 0, 12, 24))), np.float32)
-    components = np.repeat(explanation.COALITIONS[None], len(context), axis=0)
+    drawn = np.random.default_rng(0).random((RANDOM_PROBES, len(COMPONENTS)), np.float32)
+    components = np.repeat(np.vstack([explanation.COALITIONS, drawn])[None], len(context), axis=0)
     files.check_outputs("model", lambda: ranker.scores(components, context))
     return ranker
 
@@ -102,6 +104,8 @@ PART = Part(
     recommend_error=score_error,
     labels={"components": list(COMPONENTS)},
     graphs={  # it runs twice for each recommendation, on few rows
-        "model.onnx": Graph({"components": (16, 1100, len(COMPONENTS)), "context": (16, 2)}, {"score": 1}, arena=True)
+        "model.onnx": Graph(
+            {"components": (16, MAX_POOL * (LEVELS + 1), len(COMPONENTS)), "context": (16, 2)}, {"score": 1}, arena=True
+        )
     },
 )

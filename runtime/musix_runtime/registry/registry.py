@@ -19,7 +19,7 @@ from musix_runtime.bundle.archive import read_small
 from musix_runtime.bundle.manifest import MANIFEST, NAME, VERSION
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
-from musix_runtime.errors import BundleError, ManifestError, StoreError, VersionError
+from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError
 
 LIVE = "live"
 LOCK = ".lock"
@@ -80,13 +80,28 @@ class Registry:
             target = folder / version
             if not os.path.lexists(target):
                 self._add(opened, target)
-            elif (published := self.open(name, version).bundle.digest) != opened.digest:
-                raise VersionError(
-                    f"{target}: expected the published content, digest {published}, found {opened.digest}; "
-                    "publish other content as a higher version"
-                )
+            else:
+                self._check_published(opened, target)
             _write_pointer(folder, [version, *(earlier for earlier in history if earlier != version)])
         return target
+
+    def _check_published(self, bundle: Bundle, target: Path) -> None:
+        """Raise VersionError unless the published version has the content and the signature of `bundle`."""
+        other_signature = VersionError(
+            f"{target}: expected the signature of {bundle.path}, found another one or none; a published version is "
+            "never changed: sign a bundle before its first publish, or publish it as a higher version"
+        )
+        try:
+            published = self.open_path(target).bundle
+        except SignatureError as error:
+            raise other_signature from error
+        if published.digest != bundle.digest:
+            raise VersionError(
+                f"{target}: expected the published content, digest {published.digest}, found {bundle.digest}; "
+                "publish other content as a higher version"
+            )
+        if published.container.signature != bundle.container.signature:
+            raise other_signature
 
     def rollback(self, name: str) -> Path:
         """Make the previous live version live again, and return its path.
@@ -110,6 +125,8 @@ class Registry:
         self.history(name)
         with self._writing(name) as folder:
             kept = self.history(name)[: keep + 1]
+            if not os.path.lexists(folder / kept[0]):
+                raise StoreError(f"{folder / LIVE}: expected a published version, found {kept[0]}, which is missing")
             _write_pointer(folder, kept)  # first, so that no rollback leads to a removed version
             removed = [path for path in folder.iterdir() if re.match(VERSION, path.name) and path.name not in kept]
             for path in removed:

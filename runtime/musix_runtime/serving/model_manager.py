@@ -1,7 +1,8 @@
 """Hot reload: replaces the engine when its files change or the registry has another live bundle.
 
-The files of a bundle are mapped, so writing to them changes the data of the engine. After a change of a file, no
-request is answered until a bundle has been opened again with all checks.
+The files of a bundle are mapped, so writing to them changes the data of the engine. After that no request is answered
+until a bundle has been opened again with all checks. Files that were replaced by a rename stay mapped as they were, and
+their engine answers until the new ones are open.
 """
 
 import logging
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from musix_runtime.bundle.archive import Stamp, stamp
+from musix_runtime.bundle.archive import Stamp, overwritten, stamp
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, MusixError, NotReadyError
 from musix_runtime.registry import registry as registries
@@ -101,8 +102,10 @@ class ModelManager:
                     logger.error("%s cannot be polled: %s", self._path, error, exc_info=unexpected)
 
     def _open_preferred(self, force: bool) -> None:
-        changed = bool(self.unready) or self._files_changed()
-        if changed and not self.unready:
+        bundle = self.latest.bundle
+        now = stamp(self._path, bundle.layout.files)
+        changed = bool(self.unready) or now != bundle.stamp
+        if not self.unready and overwritten(bundle.stamp, now):
             self.unready = CHANGED
             logger.error("%s: %s", self._path, CHANGED)
         candidates = self._candidates()
@@ -112,12 +115,8 @@ class ModelManager:
         if engine is not None:
             self.latest, self._path = engine, engine.bundle.path.absolute()
             self.unready = None
-            logger.info("%s %s is live", engine.bundle.manifest.name, engine.bundle.manifest.version)
+            logger.info("%s answers", engine.bundle.label)
         self.last_error = _error(candidates, self._refused)
-
-    def _files_changed(self) -> bool:
-        bundle = self.latest.bundle
-        return stamp(self._path, bundle.layout.files) != bundle.stamp
 
     def _candidates(self) -> list[Path]:
         """Return the bundles that may be served, preferred first: the only one, or all that were live."""

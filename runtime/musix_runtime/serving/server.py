@@ -5,6 +5,7 @@ import gc
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,22 +21,29 @@ from musix_runtime.serving.load_shedding import LoadSheddingProtocol
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.settings import Settings
 
-logger = logging.getLogger("uvicorn.error")  # which uvicorn sets up
+logger = logging.getLogger(__name__)
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 STOP_TIMEOUT_S = 10  # for requests under way when the server stops
 BACKLOG = 1024  # connections that wait to be accepted: enough for a burst, few enough to be answered in time
 M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 MMAP_THRESHOLD_BYTES = 128 * 1024  # the default, which would grow with the size of freed blocks
 
 
-def run(path: Path, trust: Path | None, sockets: list[socket.socket], access_log: bool) -> None:
+def run(
+    path: Path, trust: Path | None, sockets: list[socket.socket], access_log: bool, announce: Callable[[], None]
+) -> None:
     """Serve the bundle or registry at `path` in this process until a signal stops it.
 
     Requests under way are finished within `STOP_TIMEOUT_S`. Raises InputError, StoreError or BundleError before the
     first request.
     """
+    logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)
     settings = Settings.from_environment()
     settings = replace(settings, access_log=settings.access_log or access_log)
-    app = _application(ModelManager.open(path, partial(Engine.open, trust=trust)), settings)
+    manager = ModelManager.open(path, partial(Engine.open, trust=trust))
+    app = _application(manager, settings)
+    logger.info("%s answers", manager.latest.bundle.label)
+    announce()
     with suppress(KeyboardInterrupt):
         uvicorn.Server(_config(app)).run(sockets)
 

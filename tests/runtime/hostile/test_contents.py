@@ -272,8 +272,8 @@ def change_golden(copy: Path, change: Callable[[dict], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda g: g.update(classify=[]), "expected at least 64 of each kind"),
-        (lambda g: g["recommend"].pop(), "expected at least 64 of each kind"),
+        (lambda g: g.update(classify=[]), "expected 64 to 1,024 of each kind"),
+        (lambda g: g["recommend"].pop(), "expected 64 to 1,024 of each kind"),
         (lambda g: g["tolerance"].update(genre=1.0), "expected a tolerance of at most 0.001"),
         (lambda g: g["tolerance"].update(mood=0), "expected a tolerance of at most 0.001"),
         (lambda g: g["tolerance"].pop("ranker"), "expected a tolerance of at most 0.001"),
@@ -293,5 +293,5 @@ def test_too_large_golden_cases_are_refused(copy: Path) -> None:
     with (copy / "golden" / "cases.json").open("ab") as file:
         file.write(b" " * 2**24)
     agree(copy, "golden/cases.json")
-    with pytest.raises(LayoutError, match=r"golden/cases\.json: expected at most 16,777,216 bytes"):
+    with pytest.raises(LayoutError, match=r"golden/cases\.json: expected at most 4,194,304 bytes"):
         Engine.open(copy)

@@ -55,6 +55,15 @@ def external_in_a_function(model: onnx.ModelProto) -> None:
     model.functions.append(helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 18)]))
 
 
+def unused_initializers(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(floats(1))
+
+
+def too_many_messages(model: onnx.ModelProto) -> None:
+    for _ in range(2**14):
+        model.graph.node.add()
+
+
 def unknown_domain(model: onnx.ModelProto) -> None:
     model.graph.node[1].domain = "com.microsoft"
 
@@ -114,6 +123,8 @@ HOSTILE = [
     external_attribute,
     external_in_a_branch,
     external_in_a_function,
+    unused_initializers,
+    too_many_messages,
     unknown_domain,
     loop,
     sparse,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import pytest
 
 from musix_runtime import Engine, Registry
 from musix_runtime.bundle import manifest as manifests
+from musix_runtime.bundle import signature
 from musix_runtime.bundle.archive import stamp
-from musix_runtime.bundle.manifest import GOLDEN, MANIFEST
+from musix_runtime.bundle.manifest import GOLDEN, MANIFEST, SIGNATURE
 from musix_runtime.errors import (
     GoldenError,
     HashError,
@@ -88,6 +90,26 @@ def test_published_version_with_other_content_is_refused(store: Registry, make: 
         VersionError, match=r"1.9.0: expected the published content, digest [0-9a-f]{64}, found [0-9a-f]"
     ):
         store.publish(make("1.9.0", "X"))
+
+
+def test_published_version_with_another_signature_is_refused(make: Make, tmp_path: Path) -> None:
+    private, public = signature.generate(tmp_path / "ours")
+    bundle = make("1.9.0", "A")
+    digest = open_bundle(bundle).digest
+    store = Registry(tmp_path / "unsigned")
+    store.publish(bundle)
+    (bundle / SIGNATURE).write_bytes(signature.sign(digest, private))
+    for opener in (Engine.open, partial(Engine.open, trust=public)):
+        with pytest.raises(VersionError, match=r"expected the signature of .*sign a bundle before its first publish"):
+            Registry(store.path, opener).publish(bundle)
+    assert store.open("demo", "1.9.0").bundle.digest == digest
+
+
+def test_gc_without_the_live_version_removes_nothing(store: Registry) -> None:
+    (store.path / "demo" / "live").write_text("9.9.9\n1.9.0\n")
+    with pytest.raises(StoreError, match=r"demo/live: expected a published version, found 9\.9\.9, which is missing"):
+        store.gc("demo")
+    assert published(store) == ["1.0.0", "1.9.0", "live"]
 
 
 def test_broken_bundle_is_not_published(store: Registry, make: Make) -> None:

@@ -1,6 +1,7 @@
 """Files of a bundle that are overwritten while it is served, as by `cp -r`, `rsync --inplace` and `scp`."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -100,6 +101,16 @@ def test_registry_falls_back_to_the_last_valid_version(demo_bundle: Path, tmp_pa
     assert manager.last_error.version == "1.1.0"
 
 
+def test_overwritten_file_with_its_old_time_is_detected(copy: Path) -> None:
+    manager = ModelManager.open(copy)
+    file = copy / MODEL
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    flip(file)
+    os.utime(file, ns=times)
+    manager.refresh()
+    assert manager.unready
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "signature.json", "catalog/popular.npy"])
 def test_changes_of_all_files_are_detected(copy: Path, name: str) -> None:
     manager = ModelManager.open(copy)
@@ -119,12 +130,20 @@ def test_changes_of_all_files_are_detected(copy: Path, name: str) -> None:
 
 def test_bundle_replaced_by_a_rename_is_opened(copy: Path, other: Path) -> None:
     manager = ModelManager.open(copy)
+    before = manager.engine
     copy.rename(copy.with_name("away"))
     manager.refresh()
-    assert manager.unready
-    other.rename(copy)
+    assert manager.engine is before  # whose files are mapped as they were
+    assert manager.last_error
+    shutil.copytree(other, copy)
+    file = corrupt(copy)
     manager.refresh()
-    assert manager.engine.bundle.digest == open_bundle(copy).digest
+    assert manager.engine is before
+    assert "expected SHA-256" in manager.last_error.message
+    flip(file)
+    manager.refresh()
+    assert manager.engine.bundle.digest == open_bundle(other).digest != before.bundle.digest
+    assert manager.last_error is None
 
 
 def test_signed_bundle_is_not_reopened_unsigned(copy: Path, tmp_path: Path) -> None:
@@ -133,9 +152,10 @@ def test_signed_bundle_is_not_reopened_unsigned(copy: Path, tmp_path: Path) -> N
     private, public = signature.generate(tmp_path / "ours")
     (copy / "signature.json").write_bytes(signature.sign(open_bundle(copy).digest, private))
     manager = ModelManager(Engine.open(copy, public))
+    signed = manager.engine
     (copy / "signature.json").unlink()
     manager.refresh()
-    assert manager.unready
+    assert manager.engine is signed
     assert manager.last_error
     assert "expected a signature by" in manager.last_error.message
 

@@ -125,7 +125,7 @@ def test_polling_until_the_context_ends(store: Registry, make: Make, caplog: pyt
                 break
     assert version(manager) == "1.1.0"
     assert threading.active_count() == before
-    assert [item.message for item in caplog.records] == ["demo 1.1.0 is live"]
+    assert [item.message for item in caplog.records] == [f"{manager.engine.bundle.label} answers"]
 
 
 def test_refresh_without_a_registry(engine: Engine) -> None:
@@ -231,6 +231,15 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("MUSIX_POLL_INTERVAL_S", wrong)
         with pytest.raises(InputError, match="MUSIX_POLL_INTERVAL_S: expected a number of seconds above 0, found"):
             Settings.from_environment()
+
+
+@pytest.mark.parametrize("wrong", ["example.com", "https://example.com/path", "https://a.example b.example"])
+def test_origin_that_no_browser_sends_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("MUSIX_CORS_ORIGINS", "https://example.com, http://localhost:3000")
+    assert Settings.from_environment().cors_origins == ("https://example.com", "http://localhost:3000")
+    monkeypatch.setenv("MUSIX_CORS_ORIGINS", f"https://example.com,{wrong}")
+    with pytest.raises(InputError, match=r"MUSIX_CORS_ORIGINS: expected \* or origins like https://example.com, found"):
+        Settings.from_environment()
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
