@@ -98,6 +98,8 @@ def _constants(tensors: list[dict[str, Any]]) -> dict[bytes, NDArray[Any]]:
         if len(raw) != prod(dims) * dtype.itemsize or name in constants:
             raise ValueError(f"initializer {name!r}: expected one definition, with raw data of its shape {dims}")
         constants[name] = np.frombuffer(raw, dtype).reshape(dims)
+        if dtype.kind == "f" and np.isnan(constants[name]).any():
+            raise ValueError(f"initializer {name!r}: expected numbers, found NaN")
     return constants
 
 

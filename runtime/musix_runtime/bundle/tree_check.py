@@ -14,6 +14,7 @@ MAX_NODES = 2**18
 MAX_WEIGHTS = 2**20
 MAX_TARGETS = 1024
 MAX_DEPTH = 64
+MAX_NUMBER = 1e9  # of a threshold or weight: no sum of them overflows
 _BRANCH, _LEAF = b"BRANCH_LT", b"LEAF"
 _NODE_IDS = ("treeids", "nodeids", "featureids", "truenodeids", "falsenodeids", "missing_value_tracks_true")
 
@@ -34,6 +35,9 @@ def operations_per_row(attributes: Mapping[str, Any], n_features: int) -> int:
     others = [attributes[name] for name in ("nodes_values", "nodes_hitrates") if name in attributes]
     lengths = {len(array) for array in (*ids.values(), *others, modes)}
     _check(len(lengths) == 1 and 0 < len(modes) <= MAX_NODES, f"arrays of 1 to {MAX_NODES:,} nodes", lengths)
+    for name in ("nodes_values", "target_weights", "base_values"):
+        numbers = np.asarray(attributes.get(name, ()), np.float32)
+        _check(bool((np.abs(numbers) <= MAX_NUMBER).all()), f"{name} of at most {MAX_NUMBER:g}", "others")
     starts = _root_positions(ids["treeids"], ids["nodeids"])
     _check_range("featureids", ids["featureids"], 0, n_features - 1)
     leaf = modes == _LEAF
