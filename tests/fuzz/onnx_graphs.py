@@ -113,7 +113,7 @@ def nodes(draft: Draft, rng: Rng) -> str:
         elif how == "remove":
             del model.graph.node[place]
         elif how == "swap":
-            node.attribute.extend(pick(rng, model.graph.node).attribute)
+            node.attribute.extend(list(pick(rng, model.graph.node).attribute))  # maybe of the same node
         elif how == "chain":
             _insert_chain(model, pick(rng, (100, 3_000)))
         else:
