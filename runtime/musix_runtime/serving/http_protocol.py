@@ -4,7 +4,8 @@ import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from musix_runtime.serving.connection_limits import FREE_BYTES, MAX_LINGERING, ConnectionLimiter, Phase
 from musix_runtime.serving.refusals import refusal
@@ -27,6 +28,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.limits: ConnectionLimiter = cast(Any, self.app).state.connection_limiter
         self.max_head_bytes = self.limits.settings.max_head_bytes
+        self.answered: RequestResponseCycle | None = None  # the request that is being answered, or was last
         self.phase: Phase | None = None
         self.fresh = True  # until the first whole head
         self.in_head = self.in_body = False
@@ -53,6 +55,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._enter(None)
         self.limits.leave(self)
         self.ended = True
+        self._drop_requests()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -195,10 +198,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Refuse the request, with a response unless one was sent or begun."""
         self.limits.refused(reason)
         answer = answer and self._may_answer()
-        if self._under_way():
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        self.pipeline.clear()
+        self._drop_requests()
         self.ended = True
         self.limits.leave(self)
         self.lingers = linger and len(self.limits.lingering) < MAX_LINGERING
@@ -231,7 +231,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.discarded > self.limits.settings.max_body_bytes:
             self._end("body_size", answer=False)  # it was sent
 
+    def _drop_requests(self) -> None:
+        """Answer neither the request that is being answered nor those behind it, of which `cycle` is the last."""
+        for cycle in (self.answered, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _abort(self) -> None:
+        self._drop_requests()
         self.ended = True
         self._enter(None)
         self.limits.leave(self)

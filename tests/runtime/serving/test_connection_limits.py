@@ -85,8 +85,8 @@ def serve(**settings: object) -> Iterator[Server]:
     with ExitStack() as stack:
         server = Server(Settings(**settings), stack)  # type: ignore[arg-type]
         config = uvicorn.Config(
-            server.app, http=LoadSheddingProtocol, ws="none", proxy_headers=False, log_level="warning"
-        )
+            server.app, http=LoadSheddingProtocol, ws="none", proxy_headers=False, log_level="warning", log_config=None
+        )  # with uvicorn's own log_config its records would not reach caplog
         uvicorn_server = uvicorn.Server(config)
         thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [server.listener]}, daemon=True)
         thread.start()
@@ -291,6 +291,16 @@ def test_connection_of_a_client_that_does_not_read_is_closed() -> None:
             pass
         assert closed(connection)
         assert server.refused == {"send_time": 1}
+
+
+def test_closing_a_client_that_does_not_read_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """The requests that wait behind the response are dropped, and not answered into a closed connection."""
+    with serve(send_timeout_s=0.5) as server:
+        connection = server.connect(GET.replace(b"echo", b"large") * 8, SO_RCVBUF=4096)
+        while not server.refused:
+            pass
+        assert closed(connection)
+    assert [item.message for item in caplog.records if item.levelno >= logging.ERROR] == []
 
 
 def test_pipelined_requests_are_answered_in_order_and_too_many_close_the_connection() -> None:
