@@ -1,6 +1,7 @@
 """The plain install in a second environment: it serves a bundle without the training libraries.
 
-There the libraries that read a bundle's files are the oldest that pyproject.toml allows; elsewhere the newest.
+There the server and the libraries that read the files of a bundle are the oldest that pyproject.toml allows; elsewhere
+they are the newest.
 """
 
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conftest import DEMO, ROOT
 
+OLDEST = ("onnxruntime", "faiss-cpu", "uvicorn")
 HEAVY = ("torch", "xgboost", "lightfm", "sklearn", "scipy", "onnx", "onnxmltools", "skl2onnx", "polars", "pandas")
 
 
@@ -27,7 +29,7 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _oldest() -> list[str]:
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return [item.replace(">=", "==") for item in dependencies if item.startswith(("onnxruntime", "faiss-cpu"))]
+    return [item.replace(">=", "==") for item in dependencies if item.startswith(OLDEST)]
 
 
 def test_training_stack_is_not_installed(light: Path) -> None:

@@ -1,4 +1,4 @@
-"""Candidate features: what the ranker is told of every candidate of a batch."""
+"""Candidate features: the inputs of the ranker for every candidate of a batch."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,12 +12,12 @@ from musix_runtime.models.ranker import COMPONENTS, MICRO
 if TYPE_CHECKING:
     from musix_runtime.models.retrieval import Candidates, RetrievalQuery, Retriever
 
-GENRE_AFFINITY_WEIGHT = np.float32(0.2)  # of preference, for a track of the family heard most
+GENRE_AFFINITY_WEIGHT = np.float32(0.2)  # of preference, for a track of the user's most frequent family
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateFeatures:
-    """Catalogue rows (batch, n) and which of them are candidates, with content vectors (batch, n, 28) and components
+    """Catalogue rows (batch, n), a mask of the valid ones, their content vectors (batch, n, 28) and components
     (batch, n, 5)."""
 
     rows: Rows
@@ -27,13 +27,15 @@ class CandidateFeatures:
 
 
 def extract(retriever: "Retriever", query: "RetrievalQuery", candidates: "Candidates") -> CandidateFeatures:
-    """The five components of each candidate, all in 0..1.
+    """Return the five components of each candidate, all in 0..1.
 
-    collab: affinity by factors, 0 for tracks nobody heard; the popularity when nothing is known of the user. content:
-    cosine with the content vector asked for, not below 0. preference: 1 - (1 - a)(1 - b / 5), where a is how much the
-    tracks that tell the taste speak for this one, by who hears them, and b how much the user hears its family, as a
-    share of the family heard most: who has heard much alike tells more than a family, which speaks for tracks that
-    nobody has heard yet. freshness. diversity: 1, as nothing is chosen yet.
+    - collab: affinity by factors, 0 for tracks without listeners; the popularity if nothing is known about the user.
+    - content: cosine with the query's content vector, at least 0.
+    - preference: 1 - (1 - a)(1 - b / 5), where a is the item affinity of the user's profile to the track, and b the
+      share of the track's family in the profile, divided by that of the most frequent family. Co-listening is stronger
+      evidence than a family, which also applies to tracks without listeners.
+    - freshness.
+    - diversity: 1, since nothing has been selected yet.
     """
     collab, rows = retriever.collab, candidates.rows
     vectors = retriever.content.vectors(rows)
@@ -52,18 +54,18 @@ def extract(retriever: "Retriever", query: "RetrievalQuery", candidates: "Candid
     return CandidateFeatures(rows, candidates.valid, vectors, components)
 
 
-def _genre_affinities(families: NDArray[np.uint32], count: int, heard: RaggedRows, rows: Rows) -> Floats:
-    """The greatest share of any family of each row, a share being how many of the tracks heard are of it, divided by
-    the same for the family that they are of most. Shape (batch, n)."""
+def _genre_affinities(families: NDArray[np.uint32], count: int, history: RaggedRows, rows: Rows) -> Floats:
+    """Return the largest share of any family of each row. The share of a family is its number of tracks in the history,
+    divided by that of the most frequent family. Shape (batch, n)."""
     bits = np.uint32(1) << np.arange(count, dtype=np.uint32)
-    counts = heard.sums(gather(families, heard.values)[:, None] & bits != 0)
+    counts = history.sums(gather(families, history.values)[:, None] & bits != 0)
     shares = counts / np.maximum(counts.max(axis=1, keepdims=True), 1)
     return ((gather(families, rows) & bits[:, None, None] != 0) * shares.T[:, :, None]).max(axis=0)
 
 
 def prefilter_by_blend(features: CandidateFeatures, weights: Floats, sizes: Rows) -> CandidateFeatures:
-    """The `sizes` (batch,) candidates of each request whose weighted sums of components are the greatest, in the given
-    order. `weights` (5,). Sums are compared as whole millionths, equal ones go to the first."""
+    """Return the `sizes` (batch,) candidates of each request with the largest weighted sums of components, in their
+    order. `weights` (5,). Sums are compared as whole millionths; of equal ones the first is kept."""
     n = features.rows.shape[1]
     kept = min(n, int(sizes.max()))
     blend = np.einsum("bki,i->bk", features.components, weights * np.float32(MICRO))

@@ -1,4 +1,4 @@
-"""Index: FAISS searches vectors by inner product: all of them, or the inverted lists next to the query."""
+"""Nearest-neighbour search by inner product with FAISS: over all vectors, or over the inverted lists near the query."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 
 from musix_runtime.models.arrays import ABSENT, Floats, Rows, gather
 
-SPARE_LISTS = 8  # compared exactly, beside those to search
-NPROBE_GROWTH = 4  # times as many lists are searched whenever those searched hold fewer vectors than are asked for
-_FLOATS, _INTEGERS = faiss.cast_integer_to_float_ptr, faiss.cast_integer_to_idx_t_ptr  # pointers, cheaper than swig_ptr
+SPARE_LISTS = 8  # whose products are computed exactly, besides the lists to search
+NPROBE_GROWTH = 4  # factor by which nprobe grows while the lists hold fewer vectors than requested
+_FLOATS, _INTEGERS = faiss.cast_integer_to_float_ptr, faiss.cast_integer_to_idx_t_ptr  # cheaper than swig_ptr
 KINDS = {"flat": faiss.IndexFlatIP, "ivf": faiss.IndexIVFFlat}
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an index is, in FAISS' terms: its kind; of an `ivf` how many inverted lists it has and how many of them are
-    searched, else zeros."""
+    """The kind of an index and, for an `ivf`, the number of its inverted lists and how many of them are searched."""
 
     kind: Literal["flat", "ivf"]
     nlist: int = 0
@@ -28,12 +27,12 @@ class Description:
 
 
 def mapped(file: NDArray[np.uint8]) -> Any:
-    """FAISS' view of the bytes of one of its files, which stay where they are. RuntimeError when it is none."""
+    """Return FAISS' view of the bytes of an index file, without a copy. Raises RuntimeError for other bytes."""
     return faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(file), file.size))
 
 
 def describe(index: Any) -> Description:
-    """Description of a FAISS index. ValueError when it is not of one of the two kinds that are read."""
+    """Return the description of a FAISS index. Raises ValueError for an unsupported kind."""
     if type(index) is KINDS["flat"]:
         return Description("flat")
     if type(index) is not KINDS["ivf"]:
@@ -42,15 +41,15 @@ def describe(index: Any) -> Description:
 
 
 class Index:
-    """Vectors (n, width), and the FAISS index that finds those with the greatest products with a query.
+    """Vectors (n, width), and the FAISS index that finds those with the largest products with a query.
 
-    FAISS is asked one query a call: so a query finds the same whichever others are asked beside it.
+    Each call of FAISS has one query, so the results of a query do not depend on the others of its batch.
     """
 
     def __init__(self, matrix: Floats, searched: Any = None, file: NDArray[np.uint8] | None = None) -> None:
-        """Without a `searched` FAISS index, all vectors are searched; `file` are the bytes that it stands on.
+        """Take the FAISS index `searched`, or make one over all vectors. `file` are the mapped bytes of the index.
 
-        Raises ValueError when an index does not hold every vector once.
+        Raises ValueError if the index does not hold every vector once.
         """
         if searched is None:
             searched = faiss.IndexFlatIP(matrix.shape[1])
@@ -64,29 +63,31 @@ class Index:
 
     @classmethod
     def read(cls, matrix: Floats, file: NDArray[np.uint8]) -> "Index":
-        """The index in the mapped bytes of a FAISS file, which stay where they are. RuntimeError when it is none, or
-        ValueError when it is not of these vectors."""
+        """Return the index in the mapped bytes of a FAISS file, without a copy.
+
+        Raises RuntimeError for other bytes, and ValueError for an index of other vectors.
+        """
         return cls(matrix, mapped(file), file)
 
     def __len__(self) -> int:
         return len(self.matrix)
 
     def vectors(self, positions: NDArray[Any]) -> Floats:
-        """The vectors at `positions` (n,); one beyond the ends is the end. Shape (n, width)."""
+        """Return the vectors at `positions` (n,), which are clipped to the range. Shape (n, width)."""
         return gather(self.matrix, positions)
 
     def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
-        """Positions of the `count` greatest products with `query` (width,), best first, and the products; fewer only
-        where there are no more."""
+        """Return the positions of the `count` largest products with `query` (width,), best first, and the products;
+        fewer only if there are fewer vectors."""
         positions, products = self.search(query[None], [count])
         found = positions[0] != ABSENT
         return positions[0, found], products[0, found]
 
     def search(self, queries: Floats, counts: Sequence[int]) -> tuple[Rows, Floats]:
-        """Positions of the `counts` (batch,) greatest products with each of the `queries` (batch, width), best first,
-        and the products; ABSENT behind them. Lists that hold too few are joined by further ones.
+        """Return the positions of the `counts` (batch,) largest products with each of the `queries` (batch, width),
+        best first, and the products. Unused positions are ABSENT. If the lists hold too few vectors, more are searched.
 
-        Both of shape (batch, most), `most` being the largest count, but for what there is.
+        Both have the shape (batch, largest count), where a count is at most the number of vectors.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.matrix.shape[1] or len(counts) != len(queries):
@@ -111,7 +112,7 @@ class Index:
         return positions, products
 
     def _search_wider(self, pointers: tuple[Any, ...], positions: Rows) -> None:
-        """Search more and more lists, all at last, until all `positions` (count,) are found."""
+        """Search more and more lists, in the end all, until all `positions` (count,) are filled."""
         nprobe, nlist = self.description.nprobe, self.description.nlist
         while nprobe < nlist and positions[-1] == ABSENT:
             nprobe = min(nlist, nprobe * NPROBE_GROWTH)
@@ -120,28 +121,28 @@ class Index:
 
 @dataclass(frozen=True)
 class _Lists:
-    """Numbers of inverted lists (batch, nprobe), and a product of each, which FAISS takes and does not need."""
+    """Numbers of inverted lists (batch, nprobe), and their products, which FAISS requires but does not use."""
 
     numbers: Rows
     products: Floats
 
     def of(self, query: int) -> tuple[Any, Any]:
-        """FAISS' pointers to those of one query."""
+        """Return FAISS' pointers to the numbers and products of one query."""
         start = query * self.numbers.shape[1]
         return _INTEGERS(self.numbers.ctypes.data + 8 * start), _FLOATS(self.products.ctypes.data + 4 * start)
 
 
 class _Centroids:
-    """The centroids of inverted lists, compared with all queries of a batch at once: in half of FAISS' time."""
+    """The centroids of inverted lists, compared with all queries of a batch at once, in half of FAISS' time."""
 
     def __init__(self, vectors: Floats) -> None:
         self._vectors, self._columns = vectors, np.ascontiguousarray(vectors.T)
 
     def nearest(self, queries: Floats, nprobe: int) -> _Lists:
-        """The `nprobe` lists whose centroids have the greatest products with each query.
+        """Return the `nprobe` lists whose centroids have the largest products with each query.
 
-        A product of matrices ends in other bits in another batch: it only tells which few products are taken again, by
-        themselves.
+        The last bits of a matrix product depend on the batch, so it only preselects the lists whose products are then
+        computed one by one.
         """
         nlist = len(self._vectors)
         count = min(nlist, nprobe + SPARE_LISTS)
@@ -155,8 +156,9 @@ class _Centroids:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """FAISS searches in the calling thread alone, for which the number is set; what its owner had set is put back.
-    Threads of OpenMP would spin on the host's other cores, and be missing in a process that it forks."""
+    """Make FAISS search in the calling thread only, and restore the number of threads afterwards.
+
+    Threads of OpenMP would spin on the other cores of the host, and would be missing in a forked process."""
     allowed = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
@@ -166,13 +168,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def _checked_centroids(index: Any) -> _Centroids:
-    """ValueError unless the inverted lists are of the one form that is read, and hold every vector once."""
+    """Return the centroids. Raises ValueError unless the inverted lists have the supported form and hold every vector
+    once."""
     lists, quantizer = faiss.downcast_InvertedLists(index.invlists), faiss.downcast_index(index.quantizer)
     centroids = type(quantizer), quantizer.metric_type, quantizer.ntotal, quantizer.d
     codes = type(lists), lists.nlist, lists.code_size, index.code_size, index.by_residual
     expected = faiss.IndexFlatIP, faiss.METRIC_INNER_PRODUCT, index.nlist, index.d
     if centroids != expected or codes != (faiss.ArrayInvertedLists, index.nlist, 4 * index.d, 4 * index.d, False):
-        raise ValueError("expected centroids and inverted lists of the one form that is read, found others")
+        raise ValueError("expected centroids and inverted lists of the supported form, found others")
     vectors = quantizer.reconstruct_n(0, index.nlist)
     if not np.isfinite(vectors).all():
         raise ValueError("expected finite centroids, found others")

@@ -1,4 +1,4 @@
-"""Retrieval: which tracks come into question for each request of a batch."""
+"""Candidate retrieval: the tracks that may be recommended to each user of a batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ from musix_runtime.models.collab import Collab
 from musix_runtime.models.content import Content
 from musix_runtime.models.index import Index
 
-MAX_OVERFETCH = 256  # tracks found beside those asked for, as some are excluded; more only when too few are left
+MAX_OVERFETCH = 256  # additional tracks to search for, as some are excluded; more only if too few remain
 OVERFETCH_GROWTH = 4
-SIEVE = (1 << 14) - 1  # last bits of a key, by which most candidates are known not to be excluded
+SIEVE = (1 << 14) - 1  # last bits of a key, which rule out an exclusion for most candidates
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """What is known of a user: factors (51,), all catalogue rows heard, and those of the asked time range, which tell
-    the taste."""
+    """A user: factors (51,), the catalogue rows of the whole history, and those of the requested time range, which are
+    the profile."""
 
     factors: Floats | None
     history: Rows
@@ -35,8 +35,10 @@ ANONYMOUS = User(None, np.empty(0, np.int64), np.empty(0, np.int64))
 
 @dataclass(frozen=True, slots=True)
 class ExcludedIds:
-    """Thousands of tracks that a request excludes: how many, and a test of which rows (n,) are among them. So few of
-    them are ever candidates that the candidates' ids are compared, and theirs not looked up."""
+    """Many excluded tracks of a request: their number, and a function that returns which rows (n,) are among them.
+
+    Hardly any of them is a candidate, so the ids of the candidates are compared instead of looking up all excluded
+    ids."""
 
     count: int
     contain: Callable[[Rows], NDArray[np.bool_]]
@@ -44,11 +46,11 @@ class ExcludedIds:
 
 @dataclass(frozen=True)
 class RetrievalQuery:
-    """What a batch of requests asks for: how many tracks, `limits` (batch,); near to which factors (batch, 51) and
-    content vector (batch, 28), zeros for none; by whose taste; and what must not be proposed: rows, and for some
-    requests, by number, many ids.
+    """The queries of a batch: `limits` (batch,), the numbers of tracks; factors (batch, 51) and content vectors
+    (batch, 28), zeros if there are none; the profiles; and the excluded rows. `excluded_ids` has the requests, by
+    position, with many excluded ids.
 
-    The last of the factors is 1, as the index is asked.
+    The last factor is 1: see `Collab.queries`.
     """
 
     limits: Rows
@@ -61,7 +63,7 @@ class RetrievalQuery:
     excluded_ids: Mapping[int, ExcludedIds] = field(default_factory=dict)
 
     def n_excluded(self) -> Rows:
-        """How many tracks each request excludes, at most. Shape (batch,)."""
+        """Return an upper bound of the number of tracks that each request excludes. Shape (batch,)."""
         found = self.excluded.sizes.copy()
         for i, ids in self.excluded_ids.items():
             found[i] += ids.count
@@ -73,8 +75,8 @@ class RetrievalQuery:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Catalogue rows (batch, n), ascending; those that are none are not `valid`. `best` (batch,): the product of the
-    factors with those of the best track of all."""
+    """Catalogue rows (batch, n), ascending, with a mask of the valid ones. `best` (batch,): the product of each user's
+    factors with those of the best track."""
 
     rows: Rows
     valid: NDArray[np.bool_]
@@ -82,7 +84,7 @@ class Candidates:
 
 
 class ExclusionFilter:
-    """Tells which rows each request of a batch excludes."""
+    """The excluded rows of each request of a batch."""
 
     def __init__(
         self, excluded: RaggedRows, n_rows: int, excluded_ids: Mapping[int, ExcludedIds] | None = None
@@ -95,7 +97,7 @@ class ExclusionFilter:
         self._sieve[self._keys & SIEVE] = True
 
     def allows(self, requests: NDArray[np.int64], rows: Rows) -> NDArray[np.bool_]:
-        """Whether each of the rows (m, n) may be proposed to the `requests` (m,). Shape (m, n)."""
+        """Return whether each of the rows (m, n) may be recommended for the `requests` (m,). Shape (m, n)."""
         allowed = np.ones(rows.shape, bool)
         if len(self._keys):
             keys = (rows + (requests * self._n_rows)[:, None]).ravel()
@@ -111,18 +113,18 @@ class ExclusionFilter:
 
 @dataclass(frozen=True)
 class Retriever:
-    """The catalogue as recommending sees it. Arrays have one row a track."""
+    """Retrieves candidates from the indexes of collab and content. Arrays have one row for each track."""
 
     collab: Collab
     content: Content
     families: NDArray[np.uint32]  # bit i: the track is of family i
     freshness: Floats  # 0..1, 1 = released last
-    popularity: Floats  # 0..1, 1 = heard by most
+    popularity: Floats  # 0..1, 1 = most listeners
     popular: NDArray[np.int32]  # the most popular rows, best first
     serving: Serving
 
     def query(self, user: User, content: Floats | None, excluded: Rows, limit: int) -> RetrievalQuery:
-        """A batch of one: for a user, near to a content vector (28,)."""
+        """Return a batch of one query: for a user, and a content vector (28,) if there is one."""
         factors = np.zeros((1, len(self.collab.track_mean)), np.float32)
         if user.factors is not None:
             factors = self.collab.queries(user.factors[None])
@@ -137,24 +139,24 @@ class Retriever:
         )
 
     def retrieve(self, query: RetrievalQuery) -> Candidates:
-        """The nearest tracks by factors and by content, of each as many as `serving` says or as are asked for; twice as
-        many popular ones where neither is known; none that is excluded.
+        """Return the nearest tracks by factors and by content, `serving.candidates` of each or as many as requested, if
+        that is more; twice as many popular ones if there are neither factors nor content. Excluded tracks are left out.
 
-        At least as many as are asked for, where the catalogue has as many left.
+        There are at least as many as requested, if the catalogue has them.
         """
         allowed = ExclusionFilter(query.excluded, self._n_rows, query.excluded_ids)
         counts = np.maximum(query.limits, self.serving.candidates)
         best = self.collab.averages(query.factors)
         sources = []
-        if (asking := query.has_factors.nonzero()[0]).size:
-            rows, products = self._nearest(self.collab.index, query.factors, asking, counts, query, allowed)
-            best[asking] = np.fmax(products, best[asking])
+        if (active := query.has_factors.nonzero()[0]).size:
+            rows, products = self._nearest(self.collab.index, query.factors, active, counts, query, allowed)
+            best[active] = np.fmax(products, best[active])
             sources.append(rows)
-        if (asking := query.has_content.nonzero()[0]).size:
-            rows, _ = self._nearest(self.content.index, query.content, asking, counts, query, allowed)
+        if (active := query.has_content.nonzero()[0]).size:
+            rows, _ = self._nearest(self.content.index, query.content, active, counts, query, allowed)
             sources.append(rows)
-        if (asking := (~(query.has_factors | query.has_content)).nonzero()[0]).size:
-            sources.append(self._most_popular(asking, counts, allowed))
+        if (active := (~(query.has_factors | query.has_content)).nonzero()[0]).size:
+            sources.append(self._most_popular(active, counts, allowed))
         sources.append(np.full((len(query), 1), self._n_rows))  # so that there is always a column
         rows = np.concatenate(sources, axis=1)
         rows.sort(axis=1)
@@ -164,12 +166,12 @@ class Retriever:
         return self._backfilled(Candidates(rows, valid, best), query, allowed)
 
     def features(self, query: RetrievalQuery, candidates: Candidates) -> CandidateFeatures:
-        """What the ranker is told of each candidate."""
+        """Return the features of each candidate."""
         return candidate_features.extract(self, query, candidates)
 
     @cached_property
     def n_families(self) -> int:
-        """How many families there are at least, by the tracks."""
+        """The number of families that the tracks have."""
         return max(int(self.families.max(initial=0)).bit_length(), 1)
 
     @cached_property
@@ -180,43 +182,43 @@ class Retriever:
         self,
         index: Index,
         queries: Floats,
-        asking: Rows,
+        active: Rows,
         counts: Rows,
         query: RetrievalQuery,
         allowed: ExclusionFilter,
     ) -> tuple[Rows, Floats]:
-        """Up to `counts` (batch,) rows that the index finds for each of the `asking` requests (m,), none excluded, in
-        an array for all (batch, n) that the number of tracks fills; and the greatest product of all (m,)."""
+        """Return up to `counts` (batch,) rows for each of the `active` requests (m,), without excluded ones, as an
+        array for the whole batch (batch, n), padded with the number of tracks; and the largest product of each (m,)."""
         if not len(index):
-            return np.empty((len(query), 0), np.int64), np.full(len(asking), -np.inf, np.float32)
-        wanted = counts[asking]
-        most = query.n_excluded()[asking]
+            return np.empty((len(query), 0), np.int64), np.full(len(active), -np.inf, np.float32)
+        wanted = counts[active]
+        most = query.n_excluded()[active]
         overfetch = np.minimum(most, MAX_OVERFETCH)
         while True:
-            positions, products = index.search(queries[asking], (wanted + overfetch).tolist())
+            positions, products = index.search(queries[active], (wanted + overfetch).tolist())
             found = positions >= 0
             rows = gather(self.collab.rows, positions).astype(np.int64) if index is self.collab.index else positions
-            found &= allowed.allows(asking, rows)
+            found &= allowed.allows(active, rows)
             ranks = found.cumsum(axis=1)
             short = (ranks[:, -1] < wanted) & (overfetch < most)
             if not short.any():
                 break
             overfetch[short] *= OVERFETCH_GROWTH
         out = np.full((len(query), rows.shape[1]), self._n_rows)
-        out[asking] = np.where(found & (ranks <= wanted[:, None]), rows, self._n_rows)
+        out[active] = np.where(found & (ranks <= wanted[:, None]), rows, self._n_rows)
         return out, products[:, 0]
 
-    def _most_popular(self, asking: Rows, counts: Rows, allowed: ExclusionFilter) -> Rows:
-        """Twice `counts` (batch,) popular rows for each of the `asking` requests, as `_nearest` gives them."""
+    def _most_popular(self, active: Rows, counts: Rows, allowed: ExclusionFilter) -> Rows:
+        """Return twice `counts` (batch,) popular rows for each of the `active` requests, in the form of `_nearest`."""
         rows = np.maximum(np.minimum(self.popular, self._n_rows - 1), 0).astype(np.int64)
-        rows = np.broadcast_to(rows, (len(asking), len(rows)))
-        found = allowed.allows(asking, rows)
+        rows = np.broadcast_to(rows, (len(active), len(rows)))
+        found = allowed.allows(active, rows)
         out = np.full((len(counts), rows.shape[1]), self._n_rows)
-        out[asking] = np.where(found & (np.cumsum(found, axis=1) <= 2 * counts[asking][:, None]), rows, self._n_rows)
+        out[active] = np.where(found & (np.cumsum(found, axis=1) <= 2 * counts[active][:, None]), rows, self._n_rows)
         return out
 
     def _backfilled(self, candidates: Candidates, query: RetrievalQuery, allowed: ExclusionFilter) -> Candidates:
-        """With the most popular other tracks, where a small catalogue or many exclusions leave too few."""
+        """Return the candidates with the most popular other tracks added, if a request has fewer than requested."""
         lacking = query.limits - candidates.valid.sum(axis=1)
         if (lacking <= 0).all():
             return candidates

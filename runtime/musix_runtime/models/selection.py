@@ -1,11 +1,11 @@
-"""Selection: a list is chosen track by track, each the best beside those before it (maximal marginal relevance)."""
+"""Selection of a list, track by track, by score and diversity (maximal marginal relevance)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from musix_runtime.models.arrays import Floats, Rows, Scores
 
-LEVELS = 10  # diversity comes in tenths, so that the scores of a candidate at every diversity are few
+LEVELS = 10  # diversity is rounded to tenths, so that a candidate has 11 possible scores
 VECTOR_STEPS = np.float32(2048)  # to which content vectors are rounded for diversity: products of such are exact
 _COLUMNS = LEVELS + 2  # of a candidate's table: -1 for one that was chosen, then its scores at each diversity
 
@@ -48,7 +48,7 @@ def select_diverse(
         np.add(scores.take(now).argmax(axis=1), first, out=pick)
         now.take(pick, out=chosen[i], mode="clip")
         np.minimum(now, beside.take(pick, axis=0), out=now)
-    told = scores.take(chosen).astype(np.float64)
-    told[np.arange(len(picks))[:, None] >= limits] = -np.inf
-    order = np.argsort(picks - told * (batch * n), axis=0) * batch + np.arange(batch)
+    picked = scores.take(chosen).astype(np.float64)
+    picked[np.arange(len(picks))[:, None] >= limits] = -np.inf
+    order = np.argsort(picks - picked * (batch * n), axis=0) * batch + np.arange(batch)
     return picks.take(order).T, (chosen % _COLUMNS - 1).take(order).T
