@@ -1,6 +1,5 @@
 """The mood part: a small network that approximates the mood rule from the 12 audio features."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,17 +65,14 @@ class MoodModel:
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
-        path.mkdir(parents=True)
-        content = io.BytesIO()  # PyTorch hides the cause of a disk error
-        torch.save(self.network.state_dict(), content)
-        (path / "network.pt").write_bytes(content.getvalue())
+        networks.save(self.network, path)
 
     @classmethod
     def load(cls, path: Path, settings: recipe.Mood) -> "MoodModel":
         """Read a model that `save` wrote."""
         network = MoodNetwork(settings.hidden, settings.dropout)
-        network.load_state_dict(torch.load(path / "network.pt", weights_only=True))
-        return cls(network.eval())
+        networks.load(network, path)
+        return cls(network)
 
 
 def train(audio: Floats, settings: recipe.Mood, seed: int) -> tuple[MoodModel, dict[str, Any]]:

@@ -1,13 +1,16 @@
-"""Training loop of the PyTorch parts: Adam, mini-batches, early stopping on the validation loss."""
+"""Networks of the PyTorch parts: layers, training with Adam and early stopping, and files."""
 
 import copy
+import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from musix_trainer import progress
 
+FILE = "network.pt"
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -23,6 +26,20 @@ def perceptron(inputs: int, hidden: Sequence[int], outputs: int, dropout: Sequen
             layers.append(nn.Dropout(dropout[i]))
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def save(network: nn.Module, path: Path) -> None:
+    """Write the state of a network as `network.pt` into the new folder `path`."""
+    path.mkdir(parents=True)
+    content = io.BytesIO()  # PyTorch hides the cause of a disk error
+    torch.save(network.state_dict(), content)
+    (path / FILE).write_bytes(content.getvalue())
+
+
+def load(network: nn.Module, path: Path) -> None:
+    """Read the state that `save` wrote into `network`, and set eval mode."""
+    network.load_state_dict(torch.load(path / FILE, weights_only=True))
+    network.eval()
 
 
 def fit(

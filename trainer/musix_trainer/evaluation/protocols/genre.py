@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from xgboost import XGBClassifier
 
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import AUDIO
@@ -20,6 +19,7 @@ from musix_trainer.data import split
 from musix_trainer.evaluation import leakage, metrics
 from musix_trainer.evaluation.bootstrap import ClusteredMetric
 from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
+from musix_trainer.models.genre.base_models import classifier
 from musix_trainer.models.genre.calibration import BASE_MODELS
 from musix_trainer.models.genre.features import EvidenceKind
 from musix_trainer.models.genre.model import GenreModel
@@ -123,17 +123,7 @@ def _baselines(
     logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     logistic.fit(inputs[train][rows], labels, logisticregression__sample_weight=weight)
     audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
-    trees = XGBClassifier(
-        objective="multi:softprob",
-        max_depth=settings.max_depth,
-        learning_rate=settings.learning_rate,
-        n_estimators=settings.n_estimators,
-        subsample=settings.subsample,
-        colsample_bytree=settings.colsample_bytree,
-        multi_strategy=settings.multi_strategy,
-        tree_method="hist",
-        random_state=seed,
-    )
+    trees = classifier(settings, seed)
     trees.fit(audio[train][rows], labels, sample_weight=weight)
     return {
         "logistic_regression": logistic.predict_proba(inputs[test]),

@@ -21,6 +21,22 @@ from musix_trainer.models.genre.features import (
 NO_TITLE_SHARE = 0.2  # share without a title of the tracks that XGBoost sees again with unknown artists
 
 
+def classifier(settings: recipe.Genre, seed: int, **options: float) -> XGBClassifier:
+    """Return an untrained XGBoost classifier with the recipe's settings and further `options`."""
+    return XGBClassifier(
+        objective="multi:softprob",
+        max_depth=settings.max_depth,
+        learning_rate=settings.learning_rate,
+        n_estimators=settings.n_estimators,
+        subsample=settings.subsample,
+        colsample_bytree=settings.colsample_bytree,
+        multi_strategy=settings.multi_strategy,
+        tree_method="hist",
+        random_state=seed,
+        **options,
+    )
+
+
 def fit_lightfm(preprocessing: Preprocessing, train: Examples, settings: recipe.Genre, seed: int) -> LightFM:
     """Train LightFM, with families as users and tracks as items.
 
@@ -72,17 +88,6 @@ def fit_xgboost(
     again_weight = train.weight[again] / train.weight[again].mean() if len(again) else []
     weight = np.concatenate([np.ones(count), again_weight]) / train.truth[rows].sum(axis=1)
     examples, families = np.nonzero(train.truth[rows])
-    booster = XGBClassifier(
-        objective="multi:softprob",
-        max_depth=settings.max_depth,
-        max_bin=settings.max_bin,
-        learning_rate=settings.learning_rate,
-        n_estimators=settings.n_estimators,
-        subsample=settings.subsample,
-        colsample_bytree=settings.colsample_bytree,
-        multi_strategy=settings.multi_strategy,
-        tree_method="hist",
-        base_score=0.5,  # the same for all families, so that only the base margins differ
-        random_state=seed,
-    )
+    # the same base score for all families, so that only the base margins differ
+    booster = classifier(settings, seed, max_bin=settings.max_bin, base_score=0.5)
     return booster.fit(features[examples], families, sample_weight=weight[examples], base_margin=margin[examples])

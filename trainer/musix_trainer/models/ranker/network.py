@@ -1,6 +1,5 @@
 """The ranker network, and the trained model that keeps it."""
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,14 +77,11 @@ class RankerModel:
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
-        path.mkdir(parents=True)
-        content = io.BytesIO()  # PyTorch hides the cause of a disk error
-        torch.save(self.network.state_dict(), content)
-        (path / "network.pt").write_bytes(content.getvalue())
+        networks.save(self.network, path)
 
     @classmethod
     def load(cls, path: Path, settings: recipe.Ranker) -> "RankerModel":
         """Read a model that `save` wrote."""
         network = RankerNetwork(settings.hidden)
-        network.load_state_dict(torch.load(path / "network.pt", weights_only=True))
-        return cls(network.eval())
+        networks.load(network, path)
+        return cls(network)
