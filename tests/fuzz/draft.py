@@ -47,9 +47,11 @@ class Draft:
 
     def write(self, folder: Path) -> list[str]:
         """Write the changed files to `folder`, a copy of the base. Return their names."""
+        listed = self.manifest.get("files")
         for name, content in self.changed.items():
             entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            self.manifest["files"].setdefault(name, {}).update(entry)
+            if isinstance(listed, dict) and isinstance(listed.setdefault(name, {}), dict):  # else it was mutated, too
+                listed[name].update(entry)
         manifest = self.edit_text(_canonical(self.manifest))
         files = self.changed | {MANIFEST: manifest}
         if self.signature is not None:

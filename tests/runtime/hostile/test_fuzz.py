@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.fuzz import bases
+from tests.fuzz.draft import Draft
+from tests.fuzz.mutate import mutated
 
 MUTATIONS = 1000
 PARTS = [(base, seed) for base in ("flat", "ivf") for seed in (0, 1_000_000)]
@@ -19,3 +23,18 @@ def test_hostile_bundles_are_refused_or_harmless(base: str, seed: int) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert f"{count} mutations" in done.stdout
+
+
+def test_a_node_may_get_its_own_attributes_again() -> None:
+    """A repeated field of protobuf that is extended by itself grows without end."""
+    _, done = mutated(bases.base("flat"), "onnx", 1239)
+    assert done == "nodes: mood/model.onnx: node 9 Softmax: swap"
+
+
+@pytest.mark.parametrize("listed", [1, [], {"mood/model.onnx": 1}])
+def test_draft_with_a_mutated_manifest_and_file_is_written(tmp_path: Path, listed: object) -> None:
+    draft = Draft(bases.base("flat"))
+    draft.manifest["files"] = listed
+    draft["mood/model.onnx"] = b"a"
+    (tmp_path / "mood").mkdir()
+    assert draft.write(tmp_path) == ["mood/model.onnx", "manifest.json"]
