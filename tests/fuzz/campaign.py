@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from tests.fuzz.mutate import mutated
 from tests.fuzz.run import Outcome, Runner
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
+HARNESS_BYTES = 4 * 2**30  # of address space: a mutation that takes more is a fault of the harness
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class Workplace:
 
     def trial(self, kind: str, seed: int) -> Trial:
         """Run the trial of a kind and seed."""
-        draft, done = mutated(self.base, kind, seed)
-        written = draft.write(self.folder)
+        try:
+            draft, done = mutated(self.base, kind, seed)
+            written = draft.write(self.folder)
+        except Exception as error:
+            error.add_note(f"in the harness, at --bundle {self.base.name} --kinds {kind} --seed {seed}")
+            raise
         try:
             outcome = self.runner.run(self.folder, self.public if draft.trusted else None)
         finally:
@@ -109,6 +115,7 @@ def _start(campaign: Campaign) -> None:
     global _worker
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # each thread would reserve address space, which is limited
     faiss.omp_set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (HARNESS_BYTES, resource.RLIM_INFINITY))
     work = tempfile.TemporaryDirectory(prefix="musix-fuzz-")
     places = [Workplace(base(name), Path(work.name) / str(i)) for i, name in enumerate(campaign.bases)]
     _worker = campaign, places, work

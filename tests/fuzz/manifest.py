@@ -13,6 +13,7 @@ from tests.fuzz.draft import Draft
 
 Rng = np.random.Generator
 SIZES = (0, 0, 1, 2, 3, 31, 1000)
+LARGEST = 1_000_000  # items of an array, whatever an earlier mutation made of a count
 
 
 def values(draft: Draft, rng: Rng) -> str:
@@ -212,7 +213,7 @@ def _size(draft: Draft, dimension: int | str) -> int:
         return dimension
     name, _, plus = dimension.partition("+")
     size = len(draft.manifest["families"]) if name == "families" else draft.manifest["counts"][name]
-    return size + int(plus or 0)
+    return min(size, LARGEST) + int(plus or 0)
 
 
 def _fitted(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

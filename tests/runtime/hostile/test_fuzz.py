@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from musix_runtime.models.parts import LAYOUT
 from tests.conftest import ROOT
 from tests.fuzz import bases
 from tests.fuzz.draft import Draft
@@ -29,6 +30,12 @@ def test_a_node_may_get_its_own_attributes_again() -> None:
     """A repeated field of protobuf that is extended by itself grows without end."""
     _, done = mutated(bases.base("flat"), "onnx", 1239)
     assert done == "nodes: mood/model.onnx: node 9 Softmax: swap"
+
+
+def test_a_count_that_was_mutated_before_makes_no_array_of_gigabytes() -> None:
+    draft, _ = mutated(bases.base("flat"), "manifest", 10_000_193)
+    assert max(draft.manifest["counts"].values()) >= 2**31
+    assert max(len(draft[name]) for name in LAYOUT.arrays) < 2**29
 
 
 @pytest.mark.parametrize("listed", [1, [], {"mood/model.onnx": 1}])
