@@ -16,6 +16,7 @@ from xgboost import XGBClassifier
 from musix_exporter import onnx_graphs
 from musix_exporter.bundle_writer import PartWriter
 from musix_exporter.part import ParityInputs, Part, max_abs_error
+from musix_runtime.bundle.tree_check import MAX_NUMBER
 from musix_runtime.models import genre
 from musix_trainer.models.genre.calibration import FLOOR
 from musix_trainer.models.genre.features import ENERGY, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE
@@ -116,8 +117,8 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
     family_factors = np.vstack([model.family_factors.T, np.ones(len(model.family_biases))])
     width, families = family_factors.shape
     constants = {
-        "low": _finite(model.low),
-        "high": _finite(model.high),
+        "low": _bounded(model.low),
+        "high": _bounded(model.high),
         "energy_column": np.array([ENERGY]),
         "valence_column": np.array([VALENCE]),
         "tempo_column": np.array([TEMPO]),
@@ -129,7 +130,7 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "ceiling": np.float32(1 - FLOOR),
         "leans": np.array(PRIOR_MARGIN, np.float32)[:, None],
         "title_lean": np.float32(TITLE_MARGIN),
-        "edges": model.edges,
+        "edges": _bounded(model.edges),
         "first_bin": np.arange(inputs) * (cuts + 1),
         "bin_factors": (bin_factors * model.bin_weight).astype(np.float32),
         "family_factors": family_factors.astype(np.float32),
@@ -222,8 +223,9 @@ def _vector_trees(trees: list[dict[str, Any]]) -> dict[str, Any]:
     return attributes
 
 
-def _finite(bounds: np.ndarray) -> np.ndarray:
-    return np.clip(bounds, np.finfo(np.float32).min, np.finfo(np.float32).max)
+def _bounded(values: np.ndarray) -> np.ndarray:
+    """Return the values within the bounds of a bundle's constants, which are far beyond those of the inputs."""
+    return np.clip(values, np.float32(-MAX_NUMBER), np.float32(MAX_NUMBER))
 
 
 PART = Part(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from musix_runtime.bundle.onnx_operators import MAX_RANK, OPERATORS, Node, Shape
 from musix_runtime.bundle.onnx_schema import MODEL
 from musix_runtime.bundle.protobuf import decode
+from musix_runtime.bundle.tree_check import MAX_NUMBER
 
 MAX_BYTES = 16 * 2**20
 MAX_NODES = 512
@@ -98,8 +99,8 @@ def _constants(tensors: list[dict[str, Any]]) -> dict[bytes, NDArray[Any]]:
         if len(raw) != prod(dims) * dtype.itemsize or name in constants:
             raise ValueError(f"initializer {name!r}: expected one definition, with raw data of its shape {dims}")
         constants[name] = np.frombuffer(raw, dtype).reshape(dims)
-        if dtype.kind == "f" and np.isnan(constants[name]).any():
-            raise ValueError(f"initializer {name!r}: expected numbers, found NaN")
+        if dtype.kind == "f" and not (np.abs(constants[name]) <= MAX_NUMBER).all():
+            raise ValueError(f"initializer {name!r}: expected numbers up to {MAX_NUMBER:g}, found larger ones or NaN")
     return constants
 
 

@@ -14,7 +14,7 @@ MAX_NODES = 2**18
 MAX_WEIGHTS = 2**20
 MAX_TARGETS = 1024
 MAX_DEPTH = 64
-MAX_NUMBER = 1e9  # of a threshold or weight: no sum of them overflows
+MAX_NUMBER = 1e9  # of a threshold, weight or other constant: their sums do not overflow
 _BRANCH, _LEAF = b"BRANCH_LT", b"LEAF"
 _NODE_IDS = ("treeids", "nodeids", "featureids", "truenodeids", "falsenodeids", "missing_value_tracks_true")
 

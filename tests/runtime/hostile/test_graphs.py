@@ -247,14 +247,17 @@ def test_a_very_deep_tree_is_refused() -> None:
         tree_check.operations_per_row(trees(**deep), 4)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_graph_with_nan_output_is_refused(copy: Path, value: float) -> None:
-    model = onnx.load(copy / "ranker/model.onnx")
-    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "network.layers.4.bias")
-    bias.raw_data = np.array([value], np.float32).tobytes()
-    (copy / "ranker/model.onnx").write_bytes(model.SerializeToString())
-    agree(copy, "ranker/model.onnx")
-    with pytest.raises(BundleError, match=r"expected a difference of at most|expected numbers, found NaN"):
+@pytest.mark.parametrize(("name", "initializer"), [("ranker", "network.layers.4.bias"), ("genre", "family_factors")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_constant_beyond_the_bound_is_refused(copy: Path, name: str, initializer: str, value: float) -> None:
+    model = onnx.load(copy / name / "model.onnx")
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == initializer)
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[-1] = value
+    tensor.raw_data = values.tobytes()
+    (copy / name / "model.onnx").write_bytes(model.SerializeToString())
+    agree(copy, f"{name}/model.onnx")
+    with pytest.raises(BundleError, match=rf"initializer b'{initializer}': expected numbers up to 1e\+09"):
         Engine.open(copy)
 
 
