@@ -63,6 +63,7 @@ def build(
         check_writable(out)
     else:
         check_free(path)
+        run.check_unevaluated(run_path)
     for file in (json_path, summary_path):
         if file:
             check_writable(file.parent)
