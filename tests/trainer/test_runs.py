@@ -44,7 +44,7 @@ def test_evaluated_run_is_not_replaced(command: cli.click.Command, tmp_path: Pat
     results = tmp_path / "runs" / "small-1.0.0" / "evaluation" / "genre.json"
     results.parent.mkdir(parents=True)
     results.write_text("{}")
-    with pytest.raises(InputError, match="expected no run with an evaluation.*--replace"):
+    with pytest.raises(InputError, match=r"expected no run with an evaluation.*--replace"):
         CliRunner().invoke(command, [str(tmp_path / "small.toml"), "--out", str(tmp_path)], catch_exceptions=False)
     assert results.read_text() == "{}"
 
@@ -58,7 +58,7 @@ def test_runs_are_compared_by_the_metrics_with_gates(demo_folder: Path, tmp_path
         (tmp_path / name / "run.json").write_text(json.dumps(card))
     result = CliRunner().invoke(cli.runs, [str(tmp_path)], catch_exceptions=False)
     head, *rows = (line.split() for line in result.stdout.splitlines())
-    assert head == ["metric", "demo-1.0.0", "demo-1.0.0"]
+    assert head == ["metric", str(tmp_path / "a"), str(tmp_path / "b")]
     assert ["genre.macro_f1", "0.2500", "0.5000"] in rows
     found = runs.find([tmp_path / "b"])
     assert len(runs.table(found, every=True)) > len(runs.table(found))

@@ -143,7 +143,7 @@ def runs(paths: tuple[Path, ...], every: bool, as_json: bool) -> None:
 
     found = run_table.find(paths or (Path("build/runs"),))
     if as_json:
-        print_json([{"label": each.label, "path": str(each.path), "metrics": each.metrics} for each in found])
+        print_json([{"path": str(each.path), "metrics": each.metrics} for each in found])
     else:
         for line in run_table.table(found, every):
             print_line(line)

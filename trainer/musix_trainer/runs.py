@@ -15,11 +15,10 @@ Number = float | int
 
 @dataclass(frozen=True)
 class Summary:
-    """A run: its name and version, when it was written (seconds of the Unix epoch), the gates of its recipe, and all
-    numbers of its quality card by key. Keys of `musix evaluate` begin with "evaluation"."""
+    """A run: its folder, when it was written (seconds of the Unix epoch), the gates of its recipe, and all numbers of
+    its quality card by key. Keys of `musix evaluate` begin with "evaluation"."""
 
     path: Path
-    label: str
     written: float
     gates: Gates
     metrics: Mapping[str, Number]
@@ -36,14 +35,14 @@ def find(paths: Sequence[Path]) -> list[Summary]:
         if not folders:
             raise InputError(f"{path}: expected a run folder or a folder of runs, found no run.json")
         summaries += [_read(folder) for folder in folders]
-    return sorted(summaries, key=lambda summary: (summary.written, summary.label))
+    return sorted(summaries, key=lambda summary: (summary.written, summary.path))
 
 
 def _read(path: Path) -> Summary:
     try:
         card = json.loads((path / "run.json").read_bytes())["quality"] | {"evaluation": run.evaluation(path)}
         settings = recipe.read(path / "recipe.toml").recipe
-        return Summary(path, settings.label, (path / "run.json").stat().st_mtime, settings.gates, dict(_numbers(card)))
+        return Summary(path, (path / "run.json").stat().st_mtime, settings.gates, dict(_numbers(card)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: expected a complete run folder of this version, found: {error}") from error
 
@@ -70,7 +69,7 @@ def table(runs: Sequence[Summary], every: bool = False) -> list[str]:
     """Return the lines of a table of the runs: a column for each run, a row for each metric."""
     names = keys(runs, every)
     columns = [["metric", *names]]
-    columns += [[each.label, *(_format(each.metrics.get(name)) for name in names)] for each in runs]
+    columns += [[str(each.path), *(_format(each.metrics.get(name)) for name in names)] for each in runs]
     aligned = []
     for i, column in enumerate(columns):
         width = max(map(len, column))
