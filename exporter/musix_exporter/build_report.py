@@ -33,30 +33,33 @@ class BuildReport(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     def lines(self) -> Iterator[str]:
-        """Yield the results of the gates as lines for a terminal."""
-        yield "gates: found against allowed"
-        if not self.gates:
-            yield "  the recipe sets none"
+        """Yield a summary for a terminal: sizes, the largest error, and the results of the gates."""
+        yield f"{self.label}: {self._verdict()}"
+        worst = max(self.parity.values())
+        yield f"  {sum(self.sizes.values()):,} bytes; largest error against the native models: {worst:.2g}"
+        yield f"  {sum(gate.passed for gate in self.gates)} of {len(self.gates)} gates passed:"
+        width = max((len(gate.name) for gate in self.gates), default=0)
         for name, found, allowed, verdict in self._rows():
-            yield f"  {name:<44} {found:>18}   {allowed:<22} {verdict}"
+            yield f"    {name:<{width}} {found:>12}   {allowed:<22} {verdict}"
+        yield "  musix inspect shows the whole card"
 
     def markdown(self) -> str:
         """Return the report as a page of Markdown."""
-        verdict = "built" if self.passed else "not built, a gate failed"
         sizes = [(part, f"{size:,}", _format_error(self.parity.get(part))) for part, size in self.sizes.items()]
         return "\n\n".join(
             [
-                f"# {self.label}: {verdict}",
+                f"# {self.label}: {self._verdict()}",
                 f"Digest `{self.digest}`",
                 "## Gates",
-                _markdown_table(("gate", "found", "allowed", ""), self._rows())
-                if self.gates
-                else "The recipe sets none.",
+                _markdown_table(("gate", "found", "allowed", ""), self._rows()) if self.gates else "None.",
                 "## Parts",
                 _markdown_table(("part", "bytes", "largest error against the native model"), sizes),
                 "",
             ]
         )
+
+    def _verdict(self) -> str:
+        return "built" if self.passed else "not built, a gate failed"
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         return [

@@ -47,13 +47,15 @@ def build(
 ) -> None:
     """Train RECIPE, export and verify the bundle OUT/NAME-VERSION, and check its gates. Keeps the run in OUT/runs.
 
-    When a gate fails, no bundle is written; the run, and the files of --json and --summary, are.
+    Without any gate, a model that is worse than a simple baseline fails. When a gate fails, no bundle is written; the run,
+    and the files of --json and --summary, are.
     """
     from musix_exporter import export, gates
     from musix_exporter.build_report import BuildReport
     from musix_runtime.atomic import check_free, check_writable, sole_writer, write_file
-    from musix_runtime.cli.output import print_card, print_line
+    from musix_runtime.cli.output import print_line
     from musix_trainer import recipe, run
+    from musix_trainer.models.parts import floors
 
     recipe_file = recipe.read(recipe_path)
     run.check_gates(recipe_file)
@@ -63,19 +65,21 @@ def build(
         check_writable(out)
     else:
         check_free(path)
+        run.check_unevaluated(run_path)
     for file in (json_path, summary_path):
         if file:
             check_writable(file.parent)
 
     def check(bundle: "Bundle") -> None:
-        measured = gates.measure(bundle, recipe_file.recipe.gates)
+        measured = [
+            *gates.floors(bundle.manifest, floors()),
+            *gates.measure(bundle, recipe_file.recipe.gates),
+        ]
         report = BuildReport.of(bundle, measured, path)
         if json_path:
             write_file(json_path, report.json())
         if summary_path:
             write_file(summary_path, report.markdown().encode())
-        print_card(bundle)
-        print_line()
         for line in report.lines():
             print_line(line)
         gates.check(measured, path.name, run_path)

@@ -1,6 +1,6 @@
-"""Gates: the recipe's quality limits and resource budgets, measured on the bundle and compared with their limits."""
+"""Gates: baselines that every bundle must reach, and the recipe's quality limits and resource budgets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,8 @@ from musix_runtime.engine import Engine
 from musix_runtime.errors import GateError, RecipeError
 from musix_trainer.quality import nearest
 from musix_trainer.recipe import Gates, Section
+
+FLOOR_SHARE = 0.98  # of a baseline, which a metric must reach
 
 Bound = Literal["at least", "at most"]
 
@@ -36,6 +38,20 @@ def measure(bundle: Bundle, gates: Gates) -> list[Gate]:
         *_bytes(manifest, gates),
         *_memory(bundle, gates),
         *_time(bundle, gates),
+    ]
+
+
+def floors(manifest: Manifest, baselines: Mapping[str, str]) -> list[Gate]:
+    """Compare metrics of the quality card with those of simple baselines: a model below them is of no use.
+
+    `baselines` has the key of a baseline for each metric. A metric may be 2 % lower, since a small data set cannot tell
+    such a difference. Metrics that the card does not have are left out.
+    """
+    figures = manifest.metrics()
+    return [
+        _gate(f"{metric} beside {baseline}", figures[metric], "at least", FLOOR_SHARE * figures[baseline])
+        for metric, baseline in baselines.items()
+        if metric in figures and baseline in figures
     ]
 
 

@@ -13,6 +13,7 @@ from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import GateError, RecipeError
 from musix_runtime.models.parts import open_bundle
 from musix_trainer import quality, recipe
+from musix_trainer.models import parts
 from musix_trainer.recipe import Bytes, Gates, Memory, Time
 from musix_trainer.run import quality_keys
 from tests.conftest import DEMO
@@ -125,6 +126,19 @@ def test_gate_error_has_the_failed_gates() -> None:
     gates.check([fine], "a-1.0.0", Path("runs"))
 
 
+def test_model_below_a_simple_baseline_fails(bundle: Bundle) -> None:
+    """A metric may be 2 % below its baseline; others, and metrics that the card lacks, are no floors."""
+    card = bundle.manifest.metrics()
+    metric, lower = "genre.macro_f1", "genre.ece"
+    assert card[lower] < card[metric]
+    floors = {metric: lower, lower: metric, "genre.unheard_of": metric}
+    assert [item.passed for item in gates.floors(bundle.manifest, floors)] == [True, False]
+
+
+def test_every_floor_is_on_the_card(bundle: Bundle) -> None:
+    assert len(gates.floors(bundle.manifest, parts.floors())) == len(parts.floors()) == 3
+
+
 def test_figure_that_cannot_be_measured_passes_and_is_reported(bundle: Bundle) -> None:
     gate = Gate("memory.load_mb", None, "at most", 1, passed=True)
     result = BuildReport.of(bundle, [gate], Path("here"))
@@ -134,8 +148,8 @@ def test_figure_that_cannot_be_measured_passes_and_is_reported(bundle: Bundle) -
 def test_report_without_gates(bundle: Bundle) -> None:
     result = BuildReport.of(bundle, gates.measure(bundle, Gates()), Path("here"))
     assert result.passed
-    assert "The recipe sets none." in result.markdown()
-    assert "  the recipe sets none" in result.lines()
+    assert "None." in result.markdown()
+    assert "  0 of 0 gates passed:" in result.lines()
 
 
 def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path) -> None:
@@ -153,12 +167,13 @@ def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path) -> None:
         check=False,
     )
     assert built.returncode == 3
-    assert "error: small-1.0.0: 1 of 2 gates failed: bytes.total: expected at most 1, found " in built.stderr
+    assert "error: small-1.0.0: 1 of 5 gates failed: bytes.total: expected at most 1, found " in built.stderr
     assert built.stderr.endswith("No bundle was written; the run is in out/runs/small-1.0.0\n")
     assert "FAILED" in built.stdout
     result = json.loads((tmp_path / "r" / "small.json").read_bytes())
     assert (result["label"], result["path"], result["passed"]) == ("small-1.0.0", None, False)
-    assert {item["name"]: item["passed"] for item in result["gates"]} == {"genre.ece": True, "bytes.total": False}
+    failed = [item["name"] for item in result["gates"] if not item["passed"]]
+    assert failed == ["bytes.total"]
     assert set(result["parity"]) < set(result["sizes"])
     summary = (tmp_path / "r" / "small.md").read_text()
     assert summary.startswith("# small-1.0.0: not built, a gate failed\n")

@@ -16,8 +16,12 @@ OUT = click.option(
 @RECIPE
 @DATA
 @OUT
-def train(recipe_path: Path, data: Path | None, out: Path) -> None:
-    """Train all parts of RECIPE, and write the run folder OUT/runs/NAME-VERSION, replacing an older run."""
+@click.option("--replace", is_flag=True, help="Replace a run that was evaluated, and its evaluation.")
+def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> None:
+    """Train all parts of RECIPE, and write the run folder OUT/runs/NAME-VERSION, replacing an older run.
+
+    An older run that was evaluated is only replaced with --replace.
+    """
     from musix_runtime.atomic import check_writable
     from musix_trainer import recipe, run
     from musix_trainer.evaluation import benchmark
@@ -25,6 +29,8 @@ def train(recipe_path: Path, data: Path | None, out: Path) -> None:
     recipe_file = recipe.read(recipe_path)
     check_writable(out)
     path = out / "runs" / recipe_file.recipe.label
+    if not replace:
+        run.check_unevaluated(path)
     trained = benchmark.train if recipe_file.recipe.source == "lastfm" else run.train
     trained(recipe_file, data).save(path)
     click.echo(path)
@@ -124,3 +130,20 @@ def lastfm(raw: Path, tracks: Path, out: Path) -> None:
     for name, value in import_lastfm(raw, tracks, out).items():
         click.echo(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
     click.echo(f"{out}: tracks.parquet, listening.parquet")
+
+
+@click.command()
+@click.argument("paths", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--all", "every", is_flag=True, help="Show all metrics; default: those with a gate in a recipe.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def runs(paths: tuple[Path, ...], every: bool, as_json: bool) -> None:
+    """List runs and compare their metrics. Each RUN is a run folder or a folder of runs; default: build/runs."""
+    from musix_runtime.cli.output import print_json, print_line
+    from musix_trainer import runs as run_table
+
+    found = run_table.find(paths or (Path("build/runs"),))
+    if as_json:
+        print_json([{"path": str(each.path), "metrics": each.metrics} for each in found])
+    else:
+        for line in run_table.table(found, every):
+            print_line(line)

@@ -1,7 +1,7 @@
 """Declarations of the parts of a training run. A part declares its training and its loader once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -48,10 +48,12 @@ class Part(Generic[M]):
     """A part of a run, with the name of the bundle's part.
 
     `train` returns the model and its sections of the quality card. `load` reads the folder that the model's `save`
-    wrote. `quality_keys` are the keys of the metrics in these sections, for gates.
+    wrote. `quality_keys` are the keys of the metrics in these sections, for gates. `floors` has metrics with the
+    key of a simple baseline each: a build fails when a metric is below its baseline.
     """
 
     name: str
     train: Callable[[Training], tuple[M, dict[str, Any]]]
     load: Callable[[Path, Recipe], M]
     quality_keys: frozenset[str] = frozenset()
+    floors: Mapping[str, str] = field(default_factory=dict)

@@ -20,7 +20,8 @@ from musix_runtime.atomic import new_folder
 from musix_runtime.bundle.manifest import Provenance, SourceInfo
 from musix_runtime.errors import InputError, RecipeError
 from musix_runtime.models.retrieval import Retriever
-from musix_trainer import progress, quality, recipe
+from musix_trainer import curves, progress, quality, recipe
+from musix_trainer.curves import Point
 from musix_trainer.data import split, synthetic, tables
 from musix_trainer.data.impressions import Impressions, read_impressions
 from musix_trainer.data.interactions import Interactions, read_interactions
@@ -45,7 +46,7 @@ PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", 
 
 @dataclass(frozen=True)
 class Run:
-    """The result of one training: data, models, quality card and provenance."""
+    """The result of one training: data, models, quality card, provenance and learning curves."""
 
     recipe_file: RecipeFile
     catalogue: Tracks
@@ -53,6 +54,7 @@ class Run:
     models: Mapping[str, Any]  # of the parts, by name
     quality: dict[str, Any]
     provenance: Provenance
+    points: Sequence[Point] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -105,6 +107,7 @@ class Run:
             np.save(target / "families.npy", self.catalogue.families)
             for name, model in self.models.items():
                 model.save(target / name)
+            curves.save(target / curves.FILE, self.points)
             card = {"labels": self.catalogue.labels, "quality": self.quality, "provenance": self.provenance}
             (target / "run.json").write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2))
 
@@ -138,6 +141,7 @@ class Run:
             {part.name: part.load(path / part.name, recipe_file.recipe) for part in parts},
             card["quality"] | ({"evaluation": results} if (results := evaluation(path)) else {}),
             origin,
+            curves.load(path / curves.FILE),
         )
 
 
@@ -149,6 +153,15 @@ def check_recipe(recipe_file: RecipeFile, origin: Provenance) -> Provenance:
             f" found {recipe_file.sha256}; to change a recipe, train again"
         )
     return origin
+
+
+def check_unevaluated(path: Path) -> None:
+    """Raise InputError if the run in `path` has results of `musix evaluate`, which a new run would delete."""
+    if (path / EVALUATION).exists():
+        raise InputError(
+            f"{path}: expected no run with an evaluation, which a new run would delete, found {EVALUATION};"
+            " pass --replace, or write elsewhere with --out"
+        )
 
 
 def evaluation(path: Path) -> dict[str, Any]:
@@ -181,9 +194,11 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
             f"{name}: {source.rows:,} rows; "
             + ", ".join(f"{key}: {_format_note(note)}" for key, note in source.notes.items())
         )
-    with deterministic():
+    with deterministic(), curves.recording() as points:
         models, card = _train_parts(settings, tracks, interactions, impressions, parts)
-    return Run(recipe_file, tracks, interactions, models, card, provenance(recipe_file, sources))
+    for curve in curves.curves(points):
+        progress.say(curves.summary(curve))
+    return Run(recipe_file, tracks, interactions, models, card, provenance(recipe_file, sources), points)
 
 
 def quality_keys(parts: Sequence[Part[Any]] = PARTS) -> frozenset[str]:

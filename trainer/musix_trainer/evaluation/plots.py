@@ -1,5 +1,6 @@
 """Plots of a run for the report and the notebooks. Each function returns one figure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.models.mood import MOODS
+from musix_trainer import curves
+from musix_trainer.curves import Curve, Point
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.evaluation import metrics
 from musix_trainer.models import mood
@@ -19,6 +22,24 @@ from musix_trainer.run import Run
 sns.set_theme(style="whitegrid", context="notebook")
 MAX_PLOTTED = 20_000  # recordings in a distribution
 COLOUR = sns.color_palette("deep")[0]
+
+
+def learning_curves(points: Sequence[Point]) -> Figure:
+    """Plot the curves of each part in a panel; losses and other metrics have panels of their own."""
+    panels_by_title: dict[str, list[Curve]] = {}
+    for curve in curves.curves(points):
+        part, metric, _ = curve
+        kind = "loss" if metric.endswith("loss") else metric
+        panels_by_title.setdefault(f"{part}: {kind}", []).append(curve)
+    figure, panels = plt.subplots(
+        1, len(panels_by_title), figsize=(4 * len(panels_by_title), 3.2), layout="constrained", squeeze=False
+    )
+    for panel, (title, group) in zip(panels.flat, panels_by_title.items(), strict=True):
+        for _, metric, measured in group:
+            panel.plot([point.step for point in measured], [point.value for point in measured], label=metric)
+        panel.set(title=title, xlabel="step")
+        panel.legend(frameon=False)
+    return _closed(figure)
 
 
 def distributions(catalogue: Tracks) -> Figure:

@@ -18,6 +18,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from musix_runtime import Engine
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.schemas import ClassifyRequest, RecommendRequest
+from musix_trainer import curves
 from musix_trainer.evaluation import evaluate, plots
 from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.models.genre.quality import predict_test_split
@@ -50,7 +51,7 @@ def write(path: Path, bundle: Path | None = None) -> str:
     label = run.recipe_file.recipe.label
     parts = [f"<h1>{_text(label)}</h1>", _summary(run)]
     if isinstance(run, Run):
-        parts += [_data(run), _genre(run), _mood(run)]
+        parts += [_data(run), _training(run), _genre(run), _mood(run)]
     parts += [_evaluation(evaluation(path)), _bundle(bundle), _provenance(run)]
     title = f"<title>{_text(label)}</title><style>{STYLE}</style>"
     return f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<body>{"".join(parts)}</body></html>\n'
@@ -90,6 +91,12 @@ def _data(run: Run) -> str:
             _image(plots.popularity(run)),
         ]
     )
+
+
+def _training(run: Run) -> str:
+    """Return the section with the learning curves."""
+    summaries = "".join(f"<li>{_text(curves.summary(curve))}</li>" for curve in curves.curves(run.points))
+    return f"<h2>Training</h2><ul>{summaries}</ul>{_image(plots.learning_curves(run.points))}" if summaries else ""
 
 
 def _genre(run: Run) -> str:

@@ -219,4 +219,5 @@ QUALITY_KEYS = (
     | keys("collab", ("known_users", "popularity"), RANKING)
     | keys("collab.new_users", (f"history_{size}" for size in SHORT_HISTORIES), RANKING)
 )
-PART = Part("collab", _train_part, lambda path, recipe: CollabModel.load(path), QUALITY_KEYS)
+FLOORS = {"collab.known_users.ndcg_at_10": "collab.popularity.ndcg_at_10"}
+PART = Part("collab", _train_part, lambda path, recipe: CollabModel.load(path), QUALITY_KEYS, FLOORS)

@@ -99,7 +99,7 @@ def train(audio: Floats, settings: recipe.Mood, seed: int) -> tuple[MoodModel, d
         epochs=settings.epochs,
         patience=settings.patience,
         seed=seed,
-        label="mood: epochs",
+        part="mood",
     )
     model = MoodModel(network)
     return model, _measure(model, audio[held_out], moods[held_out], best_epoch, len(audio) - len(rows))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from musix_trainer import progress
+from musix_trainer import curves, progress
 
 FILE = "network.pt"
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -53,28 +53,32 @@ def fit(
     epochs: int,
     patience: int,
     seed: int,
-    label: str,
+    part: str,
 ) -> int:
     """Train `network` in place, restore its best epoch, set eval mode, and return that epoch, counted from 1.
 
-    `train` and `validation` are the network's inputs and, last, the target; each has a row for each example.
+    `train` and `validation` are the network's inputs and, last, the target; each has a row for each example. The losses
+    of each epoch are recorded as curves of `part`.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     best, best_epoch, best_state = float("inf"), 0, copy.deepcopy(network.state_dict())
-    for epoch in progress.steps(label, epochs):
+    for epoch in progress.steps(f"{part}: epochs", epochs):
         network.train()
-        order = torch.randperm(len(train[0]), generator=generator)
+        total, order = 0.0, torch.randperm(len(train[0]), generator=generator)
         for rows in torch.split(order, batch):
             if len(rows) == 1:
                 continue  # BatchNorm needs at least two rows
             optimizer.zero_grad()
             *inputs, target = (each[rows] for each in train)
-            loss(network(*inputs), target).backward()  # type: ignore[no-untyped-call]
+            batch_loss = loss(network(*inputs), target)
+            batch_loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            total += float(batch_loss.detach()) * len(rows)
         network.eval()
         with torch.no_grad():
             validation_loss = float(loss(network(*validation[:-1]), validation[-1]))
+        curves.record(part, epoch + 1, train_loss=total / len(order), validation_loss=validation_loss)
         if validation_loss < best:
             best, best_epoch, best_state = validation_loss, epoch + 1, copy.deepcopy(network.state_dict())
         elif epoch + 1 - best_epoch >= patience:

@@ -13,3 +13,8 @@ PARTS: tuple[Part[Any], ...] = (
     item_stats.PART,
     ranker.PART,
 )
+
+
+def floors() -> dict[str, str]:
+    """Return the metrics that must not be below a baseline, with the keys of these baselines, of all parts."""
+    return {metric: baseline for part in PARTS for metric, baseline in part.floors.items()}

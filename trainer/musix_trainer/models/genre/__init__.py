@@ -17,4 +17,4 @@ def _train_part(run: Training) -> tuple[GenreModel, dict[str, Any]]:
     return model, {"genre": card}
 
 
-PART = Part("genre", _train_part, lambda path, recipe: GenreModel.load(path), quality.QUALITY_KEYS)
+PART = Part("genre", _train_part, lambda path, recipe: GenreModel.load(path), quality.QUALITY_KEYS, quality.FLOORS)

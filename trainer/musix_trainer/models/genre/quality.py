@@ -28,6 +28,7 @@ QUALITY_KEYS = (
     | keys("genre", ("all_artists", *ARTIST_GROUPS), "baselines", BASELINES)
     | keys("genre.weights", KIND_NAMES.values(), BASE_MODELS)
 )
+FLOORS = {"genre.all_artists.macro_f1": "genre.all_artists.baselines.artist_lookup"}
 
 
 def measure(

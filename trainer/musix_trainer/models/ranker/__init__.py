@@ -24,4 +24,10 @@ def _train_part(run: Training) -> tuple[RankerModel, dict[str, Any]]:
     return model, {"ranker": card, "hybrid": quality.measure(retriever, collab, model, run.test)}
 
 
-PART = Part("ranker", _train_part, lambda path, recipe: RankerModel.load(path, recipe.ranker), quality.QUALITY_KEYS)
+PART = Part(
+    "ranker",
+    _train_part,
+    lambda path, recipe: RankerModel.load(path, recipe.ranker),
+    quality.QUALITY_KEYS,
+    quality.FLOORS,
+)

@@ -27,6 +27,7 @@ QUALITY_KEYS = (
     | keys("hybrid", "users")
     | keys("hybrid", RECOMMENDERS, RANKING)
 )
+FLOORS = {"hybrid.hybrid.ndcg_at_10": "hybrid.popularity_alone.ndcg_at_10"}
 
 
 def recommend(

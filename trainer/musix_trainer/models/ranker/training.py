@@ -62,7 +62,7 @@ def train(
         epochs=settings.epochs,
         patience=settings.patience,
         seed=seed,
-        label="ranker: epochs",
+        part="ranker",
     )
     if not np.isfinite(examples.inputs[:, -1]).any():
         _zero_clock_weights(network)
