@@ -47,8 +47,8 @@ def build(
 ) -> None:
     """Train RECIPE, export and verify the bundle OUT/NAME-VERSION, and check its gates. Keeps the run in OUT/runs.
 
-    Without any gate, a model that is worse than a simple baseline fails. When a gate fails, no bundle is written; the run,
-    and the files of --json and --summary, are.
+    Without any gate, a model that is worse than a simple baseline fails. When a gate fails, no bundle is written; the
+    run, and the files of --json and --summary, are.
     """
     from musix_exporter import export, gates
     from musix_exporter.build_report import BuildReport
