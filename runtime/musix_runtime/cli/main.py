@@ -1,6 +1,7 @@
 """The command `musix`: the group of all commands. Other packages add theirs by entry point."""
 
 import io
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -54,6 +55,7 @@ def main() -> None:
     """Run the command. A MusixError becomes one sentence on standard error and its exit code."""
     settings.disable_telemetry()
     settings.limit_blas_threads()
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that is not UTF-8 shows "?" for other characters
@@ -73,6 +75,17 @@ def main() -> None:
     except OSError as error:  # of a file that no command checks, such as standard output
         print_line(f"error: {error.filename or 'output'}: expected to be usable, found: {error.strerror}", error=True)
         sys.exit(2)
+
+
+def _open_missing_streams() -> None:
+    """Open the null device for a standard stream that was closed (`>&-`): else sockets would get its descriptor."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
