@@ -10,7 +10,7 @@ import click
 
 from musix_runtime import settings
 from musix_runtime.cli import bundle, queries, registry, serve
-from musix_runtime.cli.output import print_line
+from musix_runtime.cli.output import print_line, print_status
 from musix_runtime.errors import InputError, MusixError
 
 MAX_SUMMARY = 500  # characters of a command's summary in `musix --help`
@@ -73,7 +73,9 @@ def main() -> None:
         print_line(f"error: {error}", error=True)
         sys.exit(error.exit_code)
     except OSError as error:  # of a file that no command checks, such as standard output
-        print_line(f"error: {error.filename or 'output'}: expected to be usable, found: {error.strerror}", error=True)
+        place = error.filename or "standard output"
+        advice = "check that it exists, that you may use it, and that its disk has room"
+        print_status(f"error: {place}: expected one that can be used, found: {error.strerror}; {advice}", error=True)
         sys.exit(2)
 
 
@@ -97,7 +99,7 @@ def musix() -> None:
 for _command in (
     *(bundle.verify, bundle.pack, bundle.unpack, bundle.keygen, bundle.sign, bundle.inspect, bundle.diff),
     *(queries.classify, queries.recommend, queries.similar),
-    *(registry.publish, registry.rollback, registry.gc),
+    *(registry.publish, registry.versions, registry.rollback, registry.gc),
     serve.serve,
 ):
     musix.add_command(_command)

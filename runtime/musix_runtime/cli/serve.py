@@ -51,7 +51,7 @@ def serve(
 ) -> None:
     """Serve a bundle or registry over HTTP.
 
-    PATH is a bundle, or STORE/NAME for the live bundle of a registry (STORE if it has only one name).
+    PATH is a bundle, or REGISTRY/NAME for the live bundle of a registry (REGISTRY if it has only one name).
     """
     count = settings.worker_count(workers)
     for number in terminating_signals():

@@ -58,9 +58,10 @@ def call_in_child(action: Callable[[], None]) -> None:
 
 def terminating_signals() -> list[signal.Signals]:
     """Return SIGTERM and, unless `nohup` ignores it, SIGHUP, which a closed terminal sends."""
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
-    return [signal.SIGTERM] if ignored else [signal.SIGTERM, hangup]
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, hangup]
 
 
 def _fork(action: Callable[[], None]) -> int:
