@@ -10,7 +10,7 @@ import click
 
 from musix_runtime import settings
 from musix_runtime.cli import bundle, queries, registry, serve
-from musix_runtime.cli.output import print_line, print_status
+from musix_runtime.cli.output import print_status
 from musix_runtime.errors import InputError, MusixError
 
 MAX_SUMMARY = 500  # characters of a command's summary in `musix --help`
@@ -64,13 +64,13 @@ def main() -> None:
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.Abort:
-        print_line("stopped", error=True)
+        print_status("stopped", error=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except MusixError as error:
-        print_line(f"error: {error}", error=True)
+        print_status(f"error: {error}", error=True)
         sys.exit(error.exit_code)
     except OSError as error:  # of a file that no command checks, such as standard output
         place = error.filename or "standard output"

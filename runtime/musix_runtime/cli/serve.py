@@ -116,7 +116,7 @@ def _metrics_folder() -> Iterator[Path | None]:
         folder = None
         try:
             folder = stack.enter_context(temporary_folder("metrics"))
-        except OutputError as error:
+        except (OutputError, OSError) as error:
             logger.warning(
                 "/metrics counts only the requests of the worker that answers: %s; mount one and name it in TMPDIR to "
                 "count the requests of all workers",

@@ -191,7 +191,7 @@ def test_bundle_in_the_folder_of_another_version_is_refused(store: Registry) -> 
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(store: Registry) -> None:
-    with pytest.raises(StoreError, match="store: expected one of the names demo, found 'nope'$"):
+    with pytest.raises(StoreError, match=r"store: expected one of the names demo, found 'nope'$"):
         store.rollback("nope")
 
 
