@@ -41,7 +41,7 @@ def test_shipped_recipes_are_valid(name: str) -> None:
         (HEAD + "[synthetic]\ntracks = 1", "synthetic.tracks: expected `int` >= 500"),
         (HEAD + f"[synthetic]\ntracks = {10**12}", "synthetic.tracks: expected `int` <= 1000000"),
         (HEAD + f"[synthetic]\ntracks = {10**30}", "synthetic.tracks: expected `int` <= 1000000"),
-        (HEAD + "[synthetic]\nlisteners = 1", "synthetic.listeners: expected `int` >= 10"),
+        (HEAD + "[synthetic]\nlisteners = 1", "synthetic.listeners: expected `int` >= 20"),
         (HEAD + f"[synthetic]\nlisteners = {10**12}", "synthetic.listeners: expected `int` <= 1000000"),
         (HEAD + f"[collab]\nno_components = {10**12}", "collab.no_components: expected `int` <= 4096"),
         (HEAD + f"[mood]\nhidden = [64, {10**12}]", "mood.hidden[1]: expected `int` <= 4096"),

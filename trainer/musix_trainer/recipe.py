@@ -42,7 +42,7 @@ class Synthetic(Section, frozen=True):
     """Size of the embedded, simulated data set."""
 
     tracks: Annotated[int, Meta(ge=500, le=1_000_000)] = 3000  # fewer are too few for each genre family
-    listeners: Annotated[int, Meta(ge=10, le=1_000_000)] = 600
+    listeners: Annotated[int, Meta(ge=20, le=1_000_000)] = 600  # fewer are too few for the ranker
 
 
 class Benchmark(Section, frozen=True):
