@@ -25,7 +25,9 @@ def export(run_path: Path, out: Path, replace: bool) -> None:
     from musix_trainer.run import Run
 
     run = Run.load(run_path)
-    bundle = export.export(run, out / run.recipe.label, replace)
+    path = out / run.recipe.label
+    _check_place(path, replace)
+    bundle = export.export(run, path, replace)
     print_card(bundle)
     _print_digest(bundle)
 
@@ -52,7 +54,7 @@ def build(
     """
     from musix_exporter import export, gates
     from musix_exporter.build_report import BuildReport
-    from musix_runtime.atomic import check_free, check_writable, sole_writer, write_file
+    from musix_runtime.atomic import check_writable, sole_writer, write_file
     from musix_runtime.cli.output import print_line
     from musix_trainer import recipe, run
     from musix_trainer.models.parts import floors
@@ -61,10 +63,8 @@ def build(
     run.check_gates(recipe_file)
     path = out / recipe_file.recipe.label
     run_path = out / "runs" / path.name
-    if replace:
-        check_writable(out)
-    else:
-        check_free(path)
+    _check_place(path, replace)
+    if not replace:
         run.check_unevaluated(run_path)
     for file in (json_path, summary_path):
         if file:
@@ -107,6 +107,15 @@ def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
         for line in report.lines():
             print_line(line)
     report.check()
+
+
+def _check_place(path: Path, replace: bool) -> None:
+    from musix_runtime.atomic import check_free, check_writable
+
+    if replace:
+        check_writable(path.parent)
+    else:
+        check_free(path, "use --replace to replace it, or --out for another folder")
 
 
 def _print_digest(bundle: "Bundle") -> None:

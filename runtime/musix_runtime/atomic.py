@@ -5,6 +5,7 @@ is replaced is renamed to `.NAME.old` until the new one has its name. The next w
 """
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -22,11 +23,13 @@ except ModuleNotFoundError:  # Windows, where only one process may write at a ti
 # Flags for files that other users may have created: do not follow links, do not wait for pipes. Windows has none.
 PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's OSError for a full disk, without a number
 
-def check_free(path: Path) -> None:
-    """Raise OutputError when `path` exists, even as a dangling link, or its folder cannot be written."""
+
+def check_free(path: Path, advice: str = "choose another name, or remove it") -> None:
+    """Raise OutputError with `advice` when `path` exists, even as a dangling link, or its folder cannot be written."""
     if os.path.lexists(path):
-        raise OutputError(f"{path}: expected a free name, found an existing file or folder")
+        raise OutputError(f"{path}: expected a free name, found an existing file or folder; {advice}")
     check_writable(path.parent)
 
 
@@ -46,7 +49,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path}: expected a place to write to, found: {error.strerror or error}") from error
+        found = "No space left on device" if SHORT_WRITE.fullmatch(str(error)) else error.strerror or error
+        raise OutputError(f"{path}: expected a place to write to, found: {found}") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ class Settings:
             keep_alive_s=_seconds("MUSIX_KEEP_ALIVE_S", cls.keep_alive_s),
             send_timeout_s=_seconds("MUSIX_SEND_TIMEOUT_S", cls.send_timeout_s),
             access_log=_flag("MUSIX_ACCESS_LOG"),
-            shared_metrics=SHARED_METRICS in os.environ,
+            shared_metrics=_shared_metrics(),
         )
 
 
@@ -94,6 +95,20 @@ def _flag(variable: str) -> bool:
     if text not in ("0", "1"):
         raise InputError(f"{variable}: expected 0 or 1, found {text!r}")
     return text == "1"
+
+
+def _shared_metrics() -> bool:
+    folder = os.environ.get(SHARED_METRICS)
+    if folder is None:
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=folder or os.devnull):
+            return True
+    except OSError as error:
+        raise InputError(
+            f"{SHARED_METRICS}: expected a folder that can be written, found {folder!r}: {error.strerror}; "
+            "make it, or unset the variable"
+        ) from error
 
 
 def _origins(variable: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from musix_runtime.atomic import new_folder, new_path, write_file
@@ -177,3 +178,9 @@ def test_full_disk_keeps_the_old_version(tmp_path: Path) -> None:
     with full_disk(1000), pytest.raises(OutputError), new_path(tmp_path / "more") as partial:
         partial.write_bytes(bytes(2000))
     assert [item.name for item in tmp_path.iterdir()] == ["thing"]
+
+
+def test_an_array_that_does_not_fit_on_the_disk_is_reported_like_a_file(tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(OutputError) as caught, new_path(tmp_path / "array") as partial:
+        np.save(partial.with_suffix(".npy"), np.zeros(2000))
+    assert str(caught.value) == f"{tmp_path / 'array'}: expected a place to write to, found: No space left on device"

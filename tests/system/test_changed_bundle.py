@@ -82,7 +82,7 @@ def test_snapshot_serves_on_and_is_removed(
         assert ask(server)[0] == status == 200
         assert tracks(ask(server)[1]) == tracks(good)
         (private,) = (tmp_path / "tmp").glob("musix-snapshot-*")
-        assert open_bundle(next(private.iterdir())).digest == open_bundle(demo_bundle).digest
+        assert open_bundle(next((private / "files").iterdir())).digest == open_bundle(demo_bundle).digest
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

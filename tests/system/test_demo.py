@@ -34,7 +34,10 @@ def test_build_serve_and_query(tmp_path: Path, demo_bundle: Path) -> None:
     assert built.stdout.splitlines()[-2] == str(bundle)
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
-    assert again.stderr == f"error: {bundle}: expected a free name, found an existing file or folder\n"
+    assert again.stderr == (
+        f"error: {bundle}: expected a free name, found an existing file or folder; "
+        "use --replace to replace it, or --out for another folder\n"
+    )
     asked = subprocess.run(
         [sys.executable, ROOT / "examples" / "ask_over_http.py", bundle], capture_output=True, text=True, check=True
     )

@@ -45,7 +45,7 @@ def tree(folder: Path) -> list[Path]:
         ("keygen ours", "ours.pub", 0),
         ("keygen ours", "ours.key", 115),  # room for the public key only
         ("sign BUNDLE --key mine.key", "signature.json", 100),
-        ("publish BUNDLE store", "store/demo", 400_000),
+        ("publish BUNDLE registry", "registry/demo", 400_000),
     ],
 )
 def test_commands_of_the_runtime(copy: Path, tmp_path: Path, command: str, place: str, size: int) -> None:
@@ -54,7 +54,7 @@ def test_commands_of_the_runtime(copy: Path, tmp_path: Path, command: str, place
     before = tree(tmp_path)
     output = refused(*command.replace("BUNDLE", str(copy)).split(), size=size, cwd=tmp_path)
     assert output.startswith("error: ")
-    assert f"{place}: expected a place to write to, found: File too large" in output or place == "store/demo"
+    assert f"{place}: expected a place to write to, found: File too large" in output or place == "registry/demo"
     assert place in output
     assert str(copy) not in output or place == "signature.json"
     assert tree(tmp_path) == before
@@ -73,4 +73,7 @@ def test_standard_output(copy: Path) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run([MUSIX, "inspect", copy], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 2
-    assert result.stderr == "error: output: expected to be usable, found: No space left on device\n"
+    assert result.stderr == (
+        "error: standard output: expected one that can be used, found: No space left on device; "
+        "check that it exists, that you may use it, and that its disk has room\n"
+    )

@@ -11,10 +11,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from musix_runtime.bundle.manifest import NAME, VERSION
-from musix_runtime.errors import RecipeError
+from musix_runtime.errors import InputError, RecipeError
+from musix_runtime.input_file import read_input
 from musix_runtime.models.ranker import COMPONENTS
 
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=10**9)]
+Width = Annotated[int, Meta(ge=1, le=4096)]  # numbers in a vector: larger ones fill the memory
+Depth = Annotated[int, Meta(ge=1, le=64)]
+Bins = Annotated[int, Meta(ge=2, le=65_536)]
+FileBytes = Annotated[int, Meta(ge=1, le=2**53)]
 UnitInterval = Annotated[float, Meta(ge=0, le=1)]
 OpenUnit = Annotated[float, Meta(gt=0, lt=1)]
 HalfOpenUnit = Annotated[float, Meta(gt=0, le=1)]
@@ -36,8 +41,8 @@ class Tables(Section, frozen=True):
 class Synthetic(Section, frozen=True):
     """Size of the embedded, simulated data set."""
 
-    tracks: Positive = 3000
-    listeners: Positive = 600
+    tracks: Annotated[int, Meta(ge=500, le=1_000_000)] = 3000  # fewer are too few for each genre family
+    listeners: Annotated[int, Meta(ge=20, le=1_000_000)] = 600  # fewer are too few for the ranker
 
 
 class Benchmark(Section, frozen=True):
@@ -77,7 +82,7 @@ class Split(Section, frozen=True):
 class Genre(Section, frozen=True):
     """The genre ensemble: LightFM over artists and binned inputs, and XGBoost over inputs, artist prior and n-grams."""
 
-    no_components: Positive = 50
+    no_components: Width = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
     loss: Literal["bpr", "warp", "logistic"] = "bpr"
     k: Positive = 5
@@ -90,8 +95,8 @@ class Genre(Section, frozen=True):
     )
     artist_prior: PositiveFloat = 0.4  # number of tracks that the prediction from an artist's name counts as
     letter_alpha: PositiveFloat = 3e-5  # L2 penalty of the logistic regression over character n-grams
-    max_depth: Positive = 7
-    max_bin: Positive = 64  # of each XGBoost feature: as accurate as 256, in half the time
+    max_depth: Depth = 7
+    max_bin: Bins = 64  # of each XGBoost feature: as accurate as 256, in half the time
     learning_rate: PositiveFloat = 0.1
     n_estimators: Positive = 200
     subsample: HalfOpenUnit = 0.8
@@ -106,7 +111,7 @@ class Genre(Section, frozen=True):
 class Mood(Section, frozen=True):
     """The mood network."""
 
-    hidden: tuple[Positive, Positive] = (64, 32)
+    hidden: tuple[Width, Width] = (64, 32)
     dropout: tuple[UnitInterval, UnitInterval] = (0.3, 0.2)
     learning_rate: PositiveFloat = 0.001
     batch: Positive = 32
@@ -118,7 +123,7 @@ class Mood(Section, frozen=True):
 class Collab(Section, frozen=True):
     """LightFM over interactions."""
 
-    no_components: Positive = 50
+    no_components: Width = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
     loss: Literal["bpr", "warp", "logistic"] = "bpr"
     learning_rate: PositiveFloat = 0.05  # adagrad only
@@ -126,7 +131,7 @@ class Collab(Section, frozen=True):
     user_alpha: Annotated[float, Meta(ge=0)] = 0.0
     epochs: Positive = 100
     fold_in_ridge: PositiveFloat = 1.0
-    taste_width: Positive = 48
+    taste_width: Width = 48
     taste_damping: UnitInterval = 0.25  # exponent of a track's popularity that divides its co-occurrences
 
 
@@ -149,7 +154,7 @@ class Index(Section, frozen=True):
 class Ranker(Section, frozen=True):
     """The ranker network, and how the runtime selects its candidates."""
 
-    hidden: tuple[Positive, Positive] = (32, 16)
+    hidden: tuple[Width, Width] = (32, 16)
     learning_rate: PositiveFloat = 0.001
     batch: Positive = 64  # lists
     epochs: Positive = 50
@@ -166,14 +171,14 @@ class Ranker(Section, frozen=True):
 class Bytes(Section, frozen=True):
     """Maximum size of the bundle's files in bytes, in total and by part."""
 
-    total: Positive | None = None
-    catalog: Positive | None = None
-    genre: Positive | None = None
-    mood: Positive | None = None
-    collab: Positive | None = None
-    content: Positive | None = None
-    ranker: Positive | None = None
-    golden: Positive | None = None
+    total: FileBytes | None = None
+    catalog: FileBytes | None = None
+    genre: FileBytes | None = None
+    mood: FileBytes | None = None
+    collab: FileBytes | None = None
+    content: FileBytes | None = None
+    ranker: FileBytes | None = None
+    golden: FileBytes | None = None
 
 
 class Memory(Section, frozen=True):
@@ -243,9 +248,9 @@ class RecipeFile:
 def read(path: Path) -> RecipeFile:
     """Read and check a recipe. Raises RecipeError with file, key, and the expected and found values."""
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise RecipeError(f"{path}: expected a recipe file, found: {error.strerror}") from error
+        text = read_input(path)
+    except InputError as error:
+        raise RecipeError(f"{path}: expected a recipe file, found: {error}") from error
     return parse(text, path)
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from musix_runtime.atomic import check_free, write_file
 from musix_runtime.errors import InputError, OutputError, SignatureError
+from musix_runtime.input_file import read_input
 
 ALGORITHM = "ed25519"
 
@@ -46,8 +47,8 @@ def sign(digest: str, private: Path) -> bytes:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        key = serialization.load_pem_private_key(private.read_bytes(), None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = serialization.load_pem_private_key(read_input(private), None)
+    except (InputError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InputError(f"{private}: expected an Ed25519 private key in PEM, found: {error}") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise InputError(f"{private}: expected an Ed25519 private key, found another kind")
@@ -60,8 +61,8 @@ def read_key(path: Path) -> Any:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        key = serialization.load_pem_public_key(read_input(path))
+    except (InputError, ValueError, UnsupportedAlgorithm) as error:
         raise InputError(f"{path}: expected an Ed25519 public key in PEM, found: {error}") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise InputError(f"{path}: expected an Ed25519 public key, found another kind")

@@ -1,6 +1,7 @@
 """The command `musix`: the group of all commands. Other packages add theirs by entry point."""
 
 import io
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -9,7 +10,7 @@ import click
 
 from musix_runtime import settings
 from musix_runtime.cli import bundle, queries, registry, serve
-from musix_runtime.cli.output import print_line
+from musix_runtime.cli.output import print_status
 from musix_runtime.errors import InputError, MusixError
 
 MAX_SUMMARY = 500  # characters of a command's summary in `musix --help`
@@ -54,6 +55,7 @@ def main() -> None:
     """Run the command. A MusixError becomes one sentence on standard error and its exit code."""
     settings.disable_telemetry()
     settings.limit_blas_threads()
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that is not UTF-8 shows "?" for other characters
@@ -62,17 +64,30 @@ def main() -> None:
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.Abort:
-        print_line("stopped", error=True)
+        print_status("stopped", error=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except MusixError as error:
-        print_line(f"error: {error}", error=True)
+        print_status(f"error: {error}", error=True)
         sys.exit(error.exit_code)
     except OSError as error:  # of a file that no command checks, such as standard output
-        print_line(f"error: {error.filename or 'output'}: expected to be usable, found: {error.strerror}", error=True)
+        place = error.filename or "standard output"
+        advice = "check that it exists, that you may use it, and that its disk has room"
+        print_status(f"error: {place}: expected one that can be used, found: {error.strerror}; {advice}", error=True)
         sys.exit(2)
+
+
+def _open_missing_streams() -> None:
+    """Open the null device for a standard stream that was closed (`>&-`): else sockets would get its descriptor."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,7 +99,7 @@ def musix() -> None:
 for _command in (
     *(bundle.verify, bundle.pack, bundle.unpack, bundle.keygen, bundle.sign, bundle.inspect, bundle.diff),
     *(queries.classify, queries.recommend, queries.similar),
-    *(registry.publish, registry.rollback, registry.gc),
+    *(registry.publish, registry.versions, registry.rollback, registry.gc),
     serve.serve,
 ):
     musix.add_command(_command)

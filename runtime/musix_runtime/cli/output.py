@@ -1,6 +1,7 @@
 """Output on the terminal. Names in a bundle may hold control characters, so everything is printed by this module."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 def print_line(text: object = "", error: bool = False) -> None:
     """Print one line, its control characters escaped; with `error`, on standard error."""
     click.echo(escape_control_characters(str(text)), err=error)
+
+
+def print_status(text: object, error: bool = False) -> None:
+    """Print one line about a server, which goes on when its output is closed or its disk is full."""
+    with suppress(OSError):
+        print_line(text, error)
 
 
 def print_json(value: Any) -> None:

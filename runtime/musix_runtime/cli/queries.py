@@ -9,6 +9,7 @@ import msgspec
 from musix_runtime.cli.arguments import AS_JSON, BUNDLE
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.errors import InputError
+from musix_runtime.input_file import read_input
 
 if TYPE_CHECKING:
     from musix_runtime.engine import Engine
@@ -109,6 +110,6 @@ def _json_argument(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(Path(text[1:]).read_bytes() if text.startswith("@") else text)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return msgspec.json.decode(read_input(Path(text[1:])) if text.startswith("@") else text)
+    except (InputError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"--features: expected a JSON object or @FILE, found: {error}") from error

@@ -1,4 +1,4 @@
-"""The commands of a model registry: publish, rollback, gc."""
+"""The commands of a model registry: publish, versions, rollback, gc."""
 
 from functools import partial
 from pathlib import Path
@@ -6,49 +6,80 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musix_runtime.cli.arguments import BUNDLE, TRUST
-from musix_runtime.cli.output import print_line
+from musix_runtime.cli.arguments import AS_JSON, BUNDLE, TRUST
+from musix_runtime.cli.output import print_json, print_line
+from musix_runtime.errors import StoreError
 
 if TYPE_CHECKING:
     from musix_runtime.registry.registry import Registry
 
-STORE = click.argument("store", type=click.Path(path_type=Path))
+REGISTRY = click.argument("registry", type=click.Path(path_type=Path))
 
 
 @click.command()
 @BUNDLE
-@STORE
+@REGISTRY
 @TRUST
-def publish(bundle: Path, store: Path, trust: Path | None) -> None:
+def publish(bundle: Path, registry: Path, trust: Path | None) -> None:
     """Publish BUNDLE in a registry and make it live.
 
-    Copies it into the folder STORE and verifies the copy. Running servers switch to it.
+    Copies it into the folder REGISTRY and verifies the copy. Running servers switch to it.
     """
-    print_line(f"{_registry(store, trust).publish(bundle)}: live")
+    print_line(f"{_registry(registry, trust).publish(bundle)}: live")
 
 
 @click.command()
-@STORE
+@REGISTRY
+@click.argument("name", required=False)
+@AS_JSON
+def versions(registry: Path, name: str | None, as_json: bool) -> None:
+    """List the versions of NAME, or of all names, in a registry.
+
+    REGISTRY is the folder of the registry. The live version, and the one that `musix rollback` returns to, are marked.
+    """
+    opened = _registry(registry)
+    names = [name] if name else opened.names()
+    if not names:
+        raise StoreError(
+            f"{registry}: expected a registry, found no published bundle; check the path, or use: musix publish"
+        )
+    listed = {each: (opened.versions(each), opened.history(each)) for each in names}
+    if as_json:
+        print_json(
+            {
+                each: {"versions": found, "live": live, "earlier": rest}
+                for each, (found, (live, *rest)) in listed.items()
+            }
+        )
+        return
+    for each, (found, history) in listed.items():
+        marks = dict(zip(history, (" live", " rollback"), strict=False))
+        for version in found:
+            print_line(f"{each} {version}{marks.get(version, '')}")
+
+
+@click.command()
+@REGISTRY
 @click.argument("name")
 @TRUST
-def rollback(store: Path, name: str, trust: Path | None) -> None:
+def rollback(registry: Path, name: str, trust: Path | None) -> None:
     """Make the previous version live again.
 
-    STORE is the folder of the registry, NAME that of the bundle.
+    REGISTRY is the folder of the registry, NAME that of the bundle.
     """
-    print_line(f"{_registry(store, trust).rollback(name)}: live")
+    print_line(f"{_registry(registry, trust).rollback(name)}: live")
 
 
 @click.command()
-@STORE
+@REGISTRY
 @click.argument("name")
 @click.option("--keep", default=1, show_default=True, type=click.IntRange(0), help="Earlier versions to keep.")
-def gc(store: Path, name: str, keep: int) -> None:
+def gc(registry: Path, name: str, keep: int) -> None:
     """Remove old versions from a registry.
 
-    Keeps the live version of NAME in STORE and the last ones that were live before it.
+    Keeps the live version of NAME in REGISTRY and the last ones that were live before it.
     """
-    for path in _registry(store).gc(name, keep):
+    for path in _registry(registry).gc(name, keep):
         print_line(f"{path}: removed")
 
 

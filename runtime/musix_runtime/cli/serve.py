@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,9 +19,11 @@ import click
 from musix_runtime import settings
 from musix_runtime.atomic import writing
 from musix_runtime.cli.arguments import TRUST
-from musix_runtime.cli.output import print_line
+from musix_runtime.cli.output import print_status
 from musix_runtime.cli.sockets import bind, format_address
-from musix_runtime.cli.supervisor import call_in_child, supervise
+from musix_runtime.cli.supervisor import call_in_child, supervise, terminating_signals
+from musix_runtime.cli.temporary import temporary_folder
+from musix_runtime.errors import InputError, OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +51,15 @@ def serve(
 ) -> None:
     """Serve a bundle or registry over HTTP.
 
-    PATH is a bundle, or STORE/NAME for the live bundle of a registry (STORE if it has only one name).
+    PATH is a bundle, or REGISTRY/NAME for the live bundle of a registry (REGISTRY if it has only one name).
     """
     count = settings.worker_count(workers)
-    signal.signal(signal.SIGTERM, _leave)  # exits, so that the temporary folders are removed
+    for number in terminating_signals():
+        signal.signal(number, _leave)  # exits, so that the temporary folders are removed
     with ExitStack() as stack:
         sockets = bind(host, port)
         if snapshot:
-            folder = Path(stack.enter_context(_temporary_folder("snapshot")))
+            folder = stack.enter_context(temporary_folder("snapshot"))
             call_in_child(lambda: _copy(path, trust, folder))
             (path,) = folder.iterdir()
         if count > 1 and (metrics := stack.enter_context(_metrics_folder())):
@@ -86,7 +88,7 @@ def _once(action: Callable[[], None]) -> Callable[[], None]:
 def _print_addresses(path: Path, sockets: list[Any]) -> None:
     for opened in sockets:
         address = format_address(*opened.getsockname()[:2])
-        print_line(f"{path}: on http://{address} (press CTRL+C to stop)")
+        print_status(f"{path}: on http://{address} (press CTRL+C to stop)")
 
 
 def _run(path: Path, trust: Path | None, sockets: list[Any], access_log: bool, announce: Callable[[], None]) -> None:
@@ -96,7 +98,6 @@ def _run(path: Path, trust: Path | None, sockets: list[Any], access_log: bool, a
 
 
 def _copy(path: Path, trust: Path | None, folder: Path) -> None:
-    from musix_runtime.errors import InputError
     from musix_runtime.models.parts import open_bundle
     from musix_runtime.registry import registry
 
@@ -108,22 +109,17 @@ def _copy(path: Path, trust: Path | None, folder: Path) -> None:
         bundle.copy(copy)
 
 
-def _temporary_folder(purpose: str) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix=f"musix-{purpose}-")
-
-
 @contextmanager
 def _metrics_folder() -> Iterator[Path | None]:
     """Make the folder in which the workers share their metrics. Yields None where nothing can be written."""
-    try:
-        folder = _temporary_folder("metrics")
-    except OSError as error:
-        logger.warning(
-            "/metrics counts only the requests of the worker that answers: expected a folder to write to, found: %s; "
-            "mount one and name it in TMPDIR to count the requests of all workers",
-            error.strerror or error,
-        )
-        yield None
-        return
-    with folder as path:
-        yield Path(path)
+    with ExitStack() as stack:
+        folder = None
+        try:
+            folder = stack.enter_context(temporary_folder("metrics"))
+        except (OutputError, OSError) as error:
+            logger.warning(
+                "/metrics counts only the requests of the worker that answers: %s; mount one and name it in TMPDIR to "
+                "count the requests of all workers",
+                error,
+            )
+        yield folder

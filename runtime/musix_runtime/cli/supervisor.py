@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import FrameType
 
-from musix_runtime.cli.output import print_line
+from musix_runtime.cli.output import print_status
 from musix_runtime.errors import InputError, MusixError, WorkerError
 
 MAX_FAILURES = 5
 WINDOW_S = 30.0  # a worker that dies sooner after its start counts as a failure
 RETRY_S = 4.0  # before a worker that exited is replaced: its bundle may be half copied
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1  # Linux' prctl.h
 
 
@@ -46,25 +45,49 @@ def call_in_child(action: Callable[[], None]) -> None:
     if not hasattr(os, "fork"):
         action()
         return
-    code = os.waitstatus_to_exitcode(os.waitpid(_fork(action), 0)[1])
+    child = _fork(action)
+    try:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except BaseException:  # such as SystemExit by a signal: the child must not write on while its folder is removed
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
     if code:
         sys.exit(code if code > 0 else 128 - code)
 
 
+def terminating_signals() -> list[signal.Signals]:
+    """Return SIGTERM and, unless `nohup` ignores it, SIGHUP, which a closed terminal sends."""
+    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return [signal.SIGTERM]
+    return [signal.SIGTERM, hangup]
+
+
 def _fork(action: Callable[[], None]) -> int:
     """Start a child process that calls `action` and exits. Return its id."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     child = os.fork()
     if not child:
-        os._exit(_exit_code(action))
+        code = 1
+        try:
+            code = _exit_code(action)
+        finally:  # in any case, as the callers are the parent's
+            _flush()
+            os._exit(code)
     return child
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it, or its disk is full
+            stream.flush()
+
+
 def _exit_code(action: Callable[[], None]) -> int:
-    """Call `action` in a child process and return its exit code. It raises nothing: the callers are the parent's."""
+    """Call `action` in a child process and return its exit code."""
     try:
-        for number in STOP_SIGNALS:
+        for number in (*terminating_signals(), signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.setpgid(0, 0)  # signals of the terminal reach only the parent, which passes them on
         if sys.platform == "linux":
@@ -72,16 +95,13 @@ def _exit_code(action: Callable[[], None]) -> int:
         action()
         return 0
     except MusixError as error:
-        print_line(f"error: {error}", error=True)
+        print_status(f"error: {error}", error=True)
         return error.exit_code
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 1
     except BaseException:
         traceback.print_exc()
         return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
 
 
 @dataclass
@@ -93,7 +113,7 @@ class _Workers:
     last_failure: float = -WINDOW_S
 
     def run(self, count: int) -> None:
-        before = [(number, signal.signal(number, self.stop)) for number in STOP_SIGNALS]
+        before = [(number, signal.signal(number, self.stop)) for number in (*terminating_signals(), signal.SIGINT)]
         try:
             for _ in range(count):
                 self.start()
@@ -110,8 +130,9 @@ class _Workers:
             os.kill(child, signal.SIGTERM)
 
     def stop(self, number: int, frame: FrameType | None = None) -> None:
-        """Pass a signal on to the workers."""
+        """Stop the workers: pass SIGINT on, and send SIGTERM for any other signal."""
         self.stopping = True
+        number = number if number == signal.SIGINT else signal.SIGTERM
         for child in list(self.starts):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
@@ -121,13 +142,14 @@ class _Workers:
         first = set(self.starts)
         while self.starts:
             child, status = os.wait()
-            code, lived = os.waitstatus_to_exitcode(status), monotonic() - self.starts.pop(child, 0)
-            if self.stopping:
+            start = self.starts.pop(child, None)
+            if self.stopping or start is None:  # a process that this one had started before it became `musix`
                 continue
+            code, lived = os.waitstatus_to_exitcode(status), monotonic() - start
             if code >= 0 and child in first and lived < WINDOW_S:
                 self.end(code)
             reason = f"by itself, with {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-            print_line(f"worker {child} was ended {reason}; another one is started", error=True)
+            print_status(f"worker {child} was ended {reason}; another one is started", error=True)
             if lived < WINDOW_S:
                 self.count_failure()
             if code >= 0:

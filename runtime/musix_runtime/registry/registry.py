@@ -1,7 +1,7 @@
 """A model registry: a folder of published bundles, with a pointer to the live version of each name.
 
-    STORE/NAME/VERSION    a bundle, which is never changed
-    STORE/NAME/live       versions, one per line: the live one, then the earlier live versions, newest first
+    REGISTRY/NAME/VERSION    a bundle, which is never changed
+    REGISTRY/NAME/live       versions, one per line: the live one, then the earlier live versions, newest first
 
 The pointer is replaced by a rename, so readers need no lock. Writers hold an exclusive lock.
 """
@@ -41,8 +41,23 @@ class Registry:
         """Return the live version of `name`, then the earlier ones, newest first. Raises StoreError without any."""
         versions = self._read(name)
         if not versions:
-            raise StoreError(f"{self.path}: expected {name!r} in this registry, found {self.names() or 'nothing'}")
+            raise self._unknown(name)
         return versions
+
+    def _unknown(self, name: str) -> StoreError:
+        names = self.names()
+        if names:
+            return StoreError(f"{self.path}: expected one of the names {', '.join(names)}, found {name!r}")
+        return StoreError(
+            f"{self.path}: expected a registry with the name {name!r}, found no published bundle; check the path, or "
+            "use: musix publish"
+        )
+
+    def versions(self, name: str) -> list[str]:
+        """Return all published versions of `name`, lowest first. Raises StoreError when it has no live bundle."""
+        self.history(name)
+        paths = (self.path / name).iterdir()
+        return sorted((path.name for path in paths if re.match(VERSION, path.name)), key=_version_key)
 
     def live(self, name: str) -> Path:
         """Return the path of the live bundle of `name`. Raises StoreError when there is none."""
@@ -177,7 +192,7 @@ class Registry:
                 self._remove_if_unused(folder)
 
     def _remove_if_unused(self, folder: Path) -> None:
-        """Remove a folder, and a store, that hold nothing because their first `publish` failed."""
+        """Remove a folder, and a registry, that hold nothing because their first `publish` failed."""
         if [each.name for each in folder.iterdir()] == [LOCK]:
             (folder / LOCK).unlink()
             folder.rmdir()
@@ -186,7 +201,7 @@ class Registry:
 
 
 def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Registry, str] | None:
-    """Return the registry and name at `path`, which is STORE/NAME or a STORE with one name; None for other paths.
+    """Return the registry and name at `path`, which is REGISTRY/NAME or a REGISTRY with one name; None for other paths.
 
     Raises StoreError for a registry of several names.
     """
@@ -197,7 +212,7 @@ def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Re
     names = [] if (path / MANIFEST).exists() else registry.names()
     if len(names) > 1:
         raise StoreError(
-            f"{path}: expected STORE/NAME, or a registry with one name, found the names {', '.join(names)}"
+            f"{path}: expected REGISTRY/NAME, or a registry with one name, found the names {', '.join(names)}"
         )
     return (registry, names[0]) if names else None
 

@@ -15,7 +15,7 @@ from musix_runtime.serving.connection_limits import ConnectionLimiter
 from musix_runtime.serving.docs import DocumentCache
 from musix_runtime.serving.endpoints import BatchedEndpoint, Resources
 from musix_runtime.serving.metrics import Metrics
-from musix_runtime.serving.middleware import RequestContextMiddleware, RequestHooks
+from musix_runtime.serving.middleware import AccessLog, RequestContextMiddleware, RequestHooks
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.rejecter import Rejecter
 from musix_runtime.serving.responses import http_error, input_error, not_ready
@@ -33,7 +33,7 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
     settings = settings or Settings()
     manager = engine if isinstance(engine, ModelManager) else ModelManager(engine)
     metrics = Metrics(manager, settings.shared_metrics)
-    hooks = RequestHooks(manager, metrics, settings.access_log)
+    hooks = RequestHooks(manager, metrics, AccessLog() if settings.access_log else None)
 
     routes = routes_of(admin=manager.registry is not None and bool(settings.admin_token))
     documents = DocumentCache(routes, manager.latest)

@@ -83,13 +83,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.begun = self.pieces = 0
         self.in_read = True
         try:
-            self.parser.feed_data(data)
+            self._parse(data)
             if self.in_head and (not self.begun or (self.begun == 1 and between)):
                 self.head_read += len(data)  # all bytes are of this head, also those that the parser still buffers
                 if self.head_read > self.max_head_bytes:
                     self._stop("head_size")
-        except httptools.HttpParserUpgrade:
-            self._answer_last()
         except (httptools.HttpParserError, _StopError):
             if self.refusal == "pipelining":
                 self.limits.refused(self.refusal)
@@ -98,6 +96,25 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self._end(self.refusal, answer=True)
         finally:
             self.in_read = False
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. It skips the body of a request with an Upgrade header, which a server may ignore (RFC 9110,
+        section 7.8), so the head of such a request is parsed again without it."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                self.begun -= 1
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        start = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return start + b"".join(lines) + b"\r\n"
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -124,9 +141,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
+        """Start the request, unless `_parse` parses it again. Refuse a URL without a path, as that of CONNECT."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._stop("url")
+            return
+        try:
+            super().on_headers_complete()
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, AttributeError):  # AttributeError: no path
+            self._stop("url")
         self.head_complete()
-        super().on_headers_complete()
 
     def head_complete(self) -> None:
         """Record that the head is complete and the body follows."""
@@ -141,8 +165,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request."""
-        self.message_complete()
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            self.message_complete()
+            super().on_message_complete()
 
     def message_complete(self) -> None:
         """Record that the body is complete."""
@@ -256,8 +281,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.limits.hold(self, self.buffered)
 
     def _answer_last(self) -> None:
-        """Close the connection after the current response, because the parser has stopped: there are too many requests,
-        or this one asks for another protocol."""
+        """Close the connection after the current response, because there are too many requests."""
         self.last = True
         if self._under_way():
             self.cycle.keep_alive = False

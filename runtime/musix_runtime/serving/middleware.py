@@ -17,13 +17,39 @@ from musix_runtime.serving.responses import error_response
 logger = logging.getLogger(__name__)
 
 
+class AccessLog:
+    """Writes one line of JSON for each request on standard output. That it cannot be written is logged once."""
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    def write(self, context: RequestContext, status: int) -> None:
+        """Write the line of a request whose response was sent."""
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "method": context.method,
+            "path": context.path,
+            "status": status,
+            "ms": round(1000 * context.seconds, 3),
+            "bundle": context.bundle.name,
+            "source": context.source or None,
+        }
+        try:
+            sys.stdout.write(json.dumps(line) + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            if not self._failed:
+                logger.warning("access log: expected standard output to take a line, found: %s", error.strerror)
+            self._failed = True
+
+
 @dataclass(frozen=True)
 class RequestHooks:
     """Calls at the start and at the end of each request."""
 
     manager: ModelManager
     metrics: Metrics
-    access_log: bool
+    access_log: AccessLog | None
 
     def on_request(self, method: str, path: str) -> RequestContext:
         """Return the context of a new request. It keeps its engine when another bundle becomes live."""
@@ -33,7 +59,7 @@ class RequestHooks:
         """Count a request whose response was sent, and log it."""
         self.metrics.count(context, status)
         if self.access_log:
-            _write_access_log(context, status)
+            self.access_log.write(context, status)
 
 
 class RequestContextMiddleware:
@@ -74,18 +100,3 @@ class RequestContextMiddleware:
             del scope[SCOPE_KEY]  # an idle connection keeps its last scope, which would keep a replaced engine open
             if status:
                 self.hooks.on_response(context, status)
-
-
-def _write_access_log(context: RequestContext, status: int) -> None:
-    """Write one line of JSON on standard output."""
-    line = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "method": context.method,
-        "path": context.path,
-        "status": status,
-        "ms": round(1000 * context.seconds, 3),
-        "bundle": context.bundle.name,
-        "source": context.source or None,
-    }
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()

@@ -34,6 +34,7 @@ REASONS = {
     ),
     "head_size": Reason(431, "head_too_large", "head: expected fewer bytes or headers", "MUSIX_MAX_HEAD_BYTES"),
     "url_size": Reason(414, "url_too_long", "URL: expected at most 8 KiB, found more"),
+    "url": Reason(400, "bad_request", "URL: expected a path such as /ready, found something else"),
     "head_time": Reason(408, "timed_out", "head: expected all of it sooner", "MUSIX_HEAD_TIMEOUT_S"),
     "body_time": Reason(408, "timed_out", "body: expected all of it sooner", "MUSIX_BODY_TIMEOUT_S"),
     "body_size": Reason(413, "body_too_large", "body: expected fewer bytes", "MUSIX_MAX_BODY_BYTES"),

@@ -171,7 +171,7 @@ def test_find_registry_by_path(store: Registry, demo_bundle: Path) -> None:
     other.mkdir()
     (other / "live").write_text("1.0.0\n")
     with pytest.raises(
-        StoreError, match="expected STORE/NAME, or a registry with one name, found the names demo, other"
+        StoreError, match="expected REGISTRY/NAME, or a registry with one name, found the names demo, other"
     ):
         find(store.path)
     assert find(other) == (store, "other")
@@ -190,11 +190,45 @@ def test_bundle_in_the_folder_of_another_version_is_refused(store: Registry) -> 
         store.open("demo", "1.9.1")
 
 
+def test_an_unknown_name_is_answered_with_the_known_ones(store: Registry) -> None:
+    with pytest.raises(StoreError, match=r"store: expected one of the names demo, found 'nope'$"):
+        store.rollback("nope")
+
+
+def test_the_command_versions_lists_names_versions_and_the_live_one(
+    store: Registry, make: Make, small_bundle: Path
+) -> None:
+    store.publish(make("1.10.0"))
+    store.rollback("demo")
+    store.publish(small_bundle)
+    assert store.versions("demo") == ["1.0.0", "1.9.0", "1.10.0"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [MUSIX, "versions", store.path, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    demo = "demo 1.0.0 rollback\ndemo 1.9.0 live\ndemo 1.10.0\n"
+    assert run("demo").stdout == demo
+    assert run().stdout == demo + "small 1.0.0 live\n"
+    assert json.loads(run("demo", "--json").stdout) == {
+        "demo": {"versions": ["1.0.0", "1.9.0", "1.10.0"], "live": "1.9.0", "earlier": ["1.0.0"]}
+    }
+    unknown = run("nope")
+    assert unknown.returncode == 2
+    assert unknown.stderr == f"error: {store.path}: expected one of the names demo, small, found 'nope'\n"
+
+
+def test_versions_of_a_folder_that_is_no_registry(tmp_path: Path) -> None:
+    done = subprocess.run([MUSIX, "versions", tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}: expected a registry, found no published bundle; check the path")
+
+
 def test_registry_that_cannot_be_written(make: Make, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file/demo: expected a folder to write into, found"):
         Registry(tmp_path / "file").publish(make("1.0.0"))
-    with pytest.raises(StoreError, match="expected 'nope' in this registry, found nothing"):
+    with pytest.raises(StoreError, match="expected a registry with the name 'nope', found no published bundle; check"):
         Registry(tmp_path / "nothing").gc("nope")
     assert not (tmp_path / "nothing").exists()
 

@@ -318,16 +318,6 @@ def test_pipelined_requests_are_answered_in_order_and_too_many_close_the_connect
         assert server.refused == {"pipelining": 1}
 
 
-def test_a_request_for_another_protocol_is_answered_and_closed(caplog: pytest.LogCaptureFixture) -> None:
-    with serve() as server:
-        connection = server.connect(
-            GET.replace(b"host", b"connection: upgrade\r\nupgrade: websocket\r\nhost") + b"more"
-        )
-        assert read(connection) == (200, "0")
-        assert closed(connection)
-    assert not caplog.records
-
-
 def test_repeated_refusals_write_one_line_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with serve() as server:
         for _ in range(20):

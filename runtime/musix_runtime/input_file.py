@@ -1,0 +1,33 @@
+"""Reads a small file that a user names, without waiting for a pipe or filling the memory from a device."""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from musix_runtime.errors import InputError
+
+MAX_BYTES = 2**20
+SHELL_FILE = re.compile(r"/dev/(?:stdin|fd/([0-9]{1,9}))")  # a file that is open already, also a pipe: `<(...)` in bash
+
+
+def read_input(path: Path) -> bytes:
+    """Return the content of a plain file, or of `/dev/stdin` or `/dev/fd/N`. Links are followed.
+
+    Raises InputError, which does not name `path`, for another kind of file, or more than `MAX_BYTES`.
+    """
+    opened = SHELL_FILE.fullmatch(str(path))
+    try:
+        if opened:
+            descriptor = os.dup(int(opened[1] or 0))
+        else:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not (opened or stat.S_ISREG(os.fstat(descriptor).st_mode)):
+                raise InputError("a pipe or device, not a plain file")
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        raise InputError(str(getattr(error, "strerror", None) or error)) from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"more than {MAX_BYTES:,} bytes")
+    return content

@@ -1,0 +1,93 @@
+"""Requests of HTTP/1.1 that few clients send, with a real uvicorn on a real port."""
+
+import json
+
+import pytest
+
+from tests.runtime.serving.test_connection_limits import CHUNKED, GET, POST, Server, closed, read, serve
+
+UPGRADES = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\nhost",
+    "websocket": b"connection: upgrade\r\nupgrade: websocket\r\nhost",
+    "twice": b"Upgrade: h2c\r\nConnection: upgrade\r\nUPGRADE: websocket\r\nx-empty:\r\nhost",
+}
+
+
+@pytest.mark.parametrize("headers", UPGRADES.values(), ids=UPGRADES)
+def test_a_request_with_an_upgrade_header_is_answered_as_without_it(
+    headers: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve() as server:
+        connection = server.connect()
+        for request, body in (
+            (POST % 4 + b"body", "4"),
+            (GET, "0"),
+            (CHUNKED + b"3\r\nabc\r\n0\r\n\r\n", "3"),
+        ):
+            connection.sendall(request.replace(b"host", headers))
+            assert read(connection) == (200, body)
+        connection.sendall(POST.replace(b"host", b"connection: close\r\n" + headers) % 4 + b"body")
+        assert read(connection) == (200, "4")
+        assert closed(connection)
+        assert not server.refused
+    assert not caplog.records
+
+
+def test_an_upgrade_header_in_pieces_and_among_pipelined_requests() -> None:
+    with serve() as server:
+        request = POST.replace(b"host", UPGRADES["h2c"]) % 4 + b"body"
+        for position in range(1, len(request), 7):
+            connection = server.connect(request[:position])
+            connection.sendall(request[position:] + request[:position])
+            assert read(connection) == (200, "4")
+            connection.sendall(request[position:])
+            assert read(connection) == (200, "4")
+        connection = server.connect(request * 16)
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 16:
+            answers += connection.recv(65536)
+        assert not server.refused
+
+
+def test_the_limits_hold_for_requests_with_an_upgrade_header() -> None:
+    with serve(max_head_bytes=1000) as server:
+        assert refusal(server, GET.replace(b"host", UPGRADES["h2c"] + b": " + b"a" * 1000))[0] == 431
+        assert server.refused == {"head_size": 1}
+        connection = server.connect(GET.replace(b"host", UPGRADES["h2c"]) * 17)
+        assert closed(connection)
+        assert server.refused == {"head_size": 1, "pipelining": 1}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n",
+        b"CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+        b"CONNECT /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody",
+        b"GET http://[ HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http://x HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http://x?a=b HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http://x:port/echo HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http:///echo HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST http://[ HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nbody",
+        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+        GET.replace(b"/echo", b"http://[").replace(b"host", UPGRADES["h2c"]),
+    ],
+)
+def test_a_url_without_a_path_is_refused_with_an_answer(request_: bytes) -> None:
+    with serve() as server:
+        status, body = refusal(server, request_)
+        assert status == 400
+        error = json.loads(body)["error"]
+        assert error["code"] == "bad_request"
+        assert error["message"].startswith(("URL: expected a path", "request: expected HTTP/1.1"))
+        connection = server.connect(GET)
+        assert read(connection) == (200, "0")
+
+
+def refusal(server: Server, request: bytes) -> tuple[int, str]:
+    """Return status and body of the response after which the connection is closed."""
+    connection = server.connect(request)
+    response = read(connection)
+    assert closed(connection)
+    return response
