@@ -1,10 +1,12 @@
-"""The demo, trained and exported once for all tests."""
+"""Bundles that are trained and exported once for all tests; and the order of the tests."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from musix_exporter import export
@@ -17,6 +19,30 @@ from tests.recipes import SMALL
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "bundles" / "demo.toml"
 DEMO_LABEL = "demo-1.0.0"
+SMALL_LABEL = "small-1.0.0"
+# Files of tests that take longest. They start first, so that at the end no process is left alone with one of them. The
+# first needs no demo while the second one trains it.
+LONGEST = (
+    "test_evaluate",
+    "test_documents",
+    "test_demo",
+    "test_fuzz",
+    "test_export",
+    "test_registry",
+    "test_notebooks",
+    "test_workers",
+    "test_swap",
+    "test_light_install",
+    "test_changed_bytes",
+    "test_compare",
+    "test_gates",
+    "test_contract",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +75,32 @@ def demo_bundle(shared: Path, demo_run: run.Run) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ivf_bundle(shared: Path, demo_run: run.Run) -> Path:
+    """The demo with clustered indexes, which search a part of the vectors."""
+    with made_once(shared / "ivf" / DEMO_LABEL) as path:
+        if path:
+            settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
+            export.export(replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings)), path)
+    return shared / "ivf" / DEMO_LABEL
+
+
+@pytest.fixture(scope="session")
 def small_bundle(shared: Path) -> Path:
     """A bundle that is trained in seconds, badly; its recipe lies beside it."""
     folder = shared / "small"
-    with made_once(folder / "small-1.0.0") as path:
+    with made_once(folder / SMALL_LABEL) as path:
         if path:
             (folder / "small.toml").write_text(SMALL)
-            export.export(run.train(recipe.read(folder / "small.toml"), None), path)
-    return folder / "small-1.0.0"
+            trained = run.train(recipe.read(folder / "small.toml"), None)
+            trained.save(shared / "runs" / SMALL_LABEL)
+            export.export(trained, path)
+    return folder / SMALL_LABEL
+
+
+@pytest.fixture(scope="session")
+def small_folder(shared: Path, small_bundle: Path) -> Path:
+    """The run folder of the small bundle."""
+    return shared / "runs" / SMALL_LABEL
 
 
 @contextmanager

@@ -59,10 +59,8 @@ def test_unreachable_recall_fails_the_build(demo_run: Run, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ivf_bundle_answers_nearly_like_a_flat_one(demo_run: Run, engine: Engine, tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
-    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
-    clustered = Engine.open(export.export(run, tmp_path / "demo-1.0.0").path)
+def test_ivf_bundle_answers_nearly_like_a_flat_one(engine: Engine, ivf_bundle: Path) -> None:
+    clustered = Engine.open(ivf_bundle)
     assert {item.kind for item in clustered.bundle.manifest.indexes.values()} == {"ivf"}
     shared = []
     for number in range(0, 600, 20):

@@ -1,5 +1,6 @@
 """A part that is declared in one module of each package is trained, saved, exported, verified and loaded."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,14 @@ def tempo_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.load(folder / "run", parts)
 
 
-@pytest.fixture
-def bundle(tempo_run: Run, tmp_path: Path) -> Path:
-    return export.export(tempo_run, tmp_path / "small-1.0.0", parts=(*EXPORTER_PARTS, exporter.PART)).path
+@pytest.fixture(scope="module")
+def tempo_bundle(tempo_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "small-1.0.0"
+    return export.export(tempo_run, path, parts=(*EXPORTER_PARTS, exporter.PART)).path
 
 
-def test_new_part_from_training_to_the_engine(tempo_run: Run, bundle: Path) -> None:
+def test_new_part_from_training_to_the_engine(tempo_run: Run, tempo_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(tempo_bundle, tmp_path / "small-1.0.0"))
     engine = Engine.open(bundle, parts=PARTS)
     catalogue = tempo_run.catalogue
     tempo = catalogue.inputs[:, AUDIO_NAMES.index("tempo")]
@@ -63,8 +66,8 @@ def test_a_gate_on_a_figure_of_an_unregistered_part_is_refused(tempo_run: Run) -
         check_gates(tempo_run.recipe_file)
 
 
-def test_a_bundle_with_an_unregistered_part_is_refused(bundle: Path, small_bundle: Path) -> None:
+def test_a_bundle_with_an_unregistered_part_is_refused(tempo_bundle: Path, small_bundle: Path) -> None:
     with pytest.raises(ManifestError, match=r"\['tempo/means\.npy'\] unknown"):
-        Engine.open(bundle)
+        Engine.open(tempo_bundle)
     with pytest.raises(ManifestError, match=r"found \['tempo/means\.npy'\] missing"):
         Engine.open(small_bundle, parts=PARTS)

@@ -22,8 +22,8 @@ def test_build_serve_and_query(tmp_path: Path, demo_bundle: Path) -> None:
     environment = {
         **os.environ,
         "PYTHONHASHSEED": "99",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "2",
         "TZ": "Asia/Tokyo",
     }
     command = [MUSIX, "build", DEMO, "--out", tmp_path]

@@ -1,12 +1,11 @@
-"""All notebooks run from top to bottom with the embedded data."""
+"""All notebooks run from top to bottom, with a small run of simulated data."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
-from musix_trainer.run import Run
 
 FOLDER = Path(__file__).parents[2] / "trainer" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -23,17 +22,11 @@ def test_there_are_five_notebooks() -> None:
     assert [path.stem for path in NOTEBOOKS] == names
 
 
-@pytest.fixture(scope="module")
-def saved(demo_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("run") / "demo"
-    demo_run.save(path)
-    return path
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")  # of the kernel's own start
-def test_notebook(path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUSIX_RUN", str(saved))
+def test_notebook(path: Path, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = shutil.copytree(small_folder, tmp_path / "small")  # which gets results of the evaluation
+    monkeypatch.setenv("MUSIX_RUN", str(run))
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # kept without
     NotebookClient(

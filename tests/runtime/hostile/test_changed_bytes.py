@@ -1,16 +1,11 @@
 """Mapped bytes that change may cause wrong answers or errors, but no crash of the process."""
 
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
-
-from musix_exporter import export
-from musix_trainer import recipe
-from musix_trainer.run import Run
 
 ASKS = """
 import sys
@@ -48,11 +43,8 @@ print(asked, failed)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_process_survives_changed_files(kind: str, demo_run: Run, tmp_path: Path) -> None:
-    index = recipe.Index() if kind == "flat" else recipe.Index(exact=1, recall=0.65)
-    settings = msgspec.structs.replace(demo_run.recipe, index=index)
-    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
-    bundle = export.export(run, tmp_path / "demo-1.0.0").path
+def test_process_survives_changed_files(kind: str, demo_bundle: Path, ivf_bundle: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(demo_bundle if kind == "flat" else ivf_bundle, tmp_path / "demo-1.0.0")
     command = [sys.executable, "-W", "ignore", "-c", ASKS, bundle]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

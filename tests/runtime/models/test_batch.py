@@ -1,23 +1,13 @@
 """Answers do not depend on the other requests in a batch."""
 
-from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from musix_exporter import export
 from musix_runtime import Engine, RecommendRequest
 from musix_runtime.timing import RECOMMEND_STAGES, StageTimer
-from musix_trainer import recipe
-from musix_trainer.run import Run
-
-
-@pytest.fixture(scope="module")
-def engine_of_lists(demo_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
-    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
-    return Engine.open(export.export(run, tmp_path_factory.mktemp("lists") / "demo-1.0.0").path)
 
 
 def drawn(engine: Engine, count: int) -> list[RecommendRequest]:
@@ -47,8 +37,8 @@ def encoded(engine: Engine, requests: list[RecommendRequest]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_answers_do_not_depend_on_the_batch(kind: str, engine: Engine, engine_of_lists: Engine) -> None:
-    asked = engine if kind == "flat" else engine_of_lists
+def test_answers_do_not_depend_on_the_batch(kind: str, engine: Engine, ivf_bundle: Path) -> None:
+    asked = engine if kind == "flat" else Engine.open(ivf_bundle)
     assert {item.kind for item in asked.bundle.manifest.indexes.values()} == {kind}
     requests = drawn(asked, 160)
     alone = [encoded(asked, [item])[0] for item in requests]
