@@ -22,8 +22,9 @@ HEAVY = ("torch", "xgboost", "lightfm", "sklearn", "scipy", "onnx", "onnxmltools
 def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment with only `pip install .`."""
     path = tmp_path_factory.mktemp("light") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", path], check=True)
-    subprocess.run([path / "bin" / "pip", "install", "--quiet", ROOT, *_oldest()], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", path / "bin" / "python"]
+    subprocess.run([*pip, "install", "--quiet", "--no-compile", ROOT, *_oldest()], check=True, capture_output=True)
     return path / "bin"
 
 
