@@ -29,6 +29,7 @@ listeners = 400
 [genre]
 epochs = 20
 n_estimators = 15
+max_depth = 3
 [mood]
 epochs = 4
 [collab]
