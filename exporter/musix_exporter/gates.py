@@ -13,6 +13,7 @@ from musix_runtime.engine import Engine
 from musix_runtime.errors import GateError, RecipeError
 from musix_trainer.quality import nearest
 from musix_trainer.recipe import Gates, Section
+from musix_trainer.run import inapplicable_keys
 
 FLOOR_SHARE = 0.98  # of a baseline, which a metric must reach
 
@@ -20,7 +21,8 @@ Bound = Literal["at least", "at most"]
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """A figure and its limit. `found` is None when the host cannot measure it: then the gate passes."""
+    """A figure and its limit. `found` is None when the host cannot measure it, or when it is of another variant of the
+    models than the one that was built, such as another teacher of moods: then the gate passes, as skipped."""
 
     name: str
     found: float | None
@@ -70,7 +72,7 @@ def check(measured: list[Gate], label: str, run: Path) -> None:
 def format_figure(figure: float | None) -> str:
     """Return a figure as text: whole numbers with commas, others with four digits."""
     if figure is None:
-        return "not measured here"
+        return "not measured"
     return f"{figure:,.0f}" if figure == int(figure) else f"{figure:.4g}"
 
 
@@ -80,14 +82,14 @@ def _gate(name: str, found: float | None, bound: Bound, allowed: float) -> Gate:
 
 
 def _quality(manifest: Manifest, limits: dict[str, float], bound: Bound) -> Iterator[Gate]:
-    figures = manifest.metrics()
+    figures, inapplicable = manifest.metrics(), inapplicable_keys(manifest.quality)
     for path, allowed in limits.items():
-        if path not in figures:
+        if path not in figures and path not in inapplicable:
             where = f"{manifest.name}-{manifest.version}: gates.{bound.replace(' ', '_')}: {path!r}"
             raise RecipeError(
                 f"{where}: expected a figure of this run's quality card; the nearest are {nearest(path, figures)}"
             )
-        yield _gate(path, figures[path], bound, allowed)
+        yield _gate(path, figures.get(path), bound, allowed)
 
 
 def _bytes(manifest: Manifest, gates: Gates) -> Iterator[Gate]:

@@ -12,8 +12,7 @@ from musix_trainer.run import Run
 
 def convert(run: Run, writer: PartWriter) -> None:
     """Write the mood part."""
-    module = torch.nn.Sequential(run.mood.network, torch.nn.Softmax(dim=1))
-    graph = onnx_graphs.from_torch(module, {"features": torch.zeros(2, len(AUDIO))}, "probabilities")
+    graph = onnx_graphs.from_torch(run.mood.network, {"features": torch.zeros(2, len(AUDIO))}, "probabilities")
     writer.add_bytes("model.onnx", onnx_graphs.to_bytes(graph))
 
 

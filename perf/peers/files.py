@@ -35,7 +35,8 @@ def write(run: Run, folder: Path) -> None:
     run.genre.booster.save_model(folder / BOOSTER)
     mood = run.mood.network
     torch.save(
-        {"layers": mood.layers, **{name: getattr(mood, name) for name in ("median", "mean", "scale")}}, folder / MOOD
+        {"layers": mood.layers, **{name: getattr(mood, name) for name in ("median", "mean", "scale", "focus_limit")}},
+        folder / MOOD,
     )
     torch.save(run.ranker.network.layers, folder / RANKER)
     index = faiss.IndexFlatIP(run.content.vectors.shape[1])

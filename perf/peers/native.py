@@ -65,7 +65,9 @@ class NativeModels:
         with torch.no_grad():
             given = torch.from_numpy(audio)
             whole = torch.where(torch.isnan(given), of["median"], given)
-            return np.asarray(torch.softmax(of["layers"]((whole - of["mean"]) / of["scale"]), dim=1).numpy())
+            logits = of["layers"]((whole - of["mean"]) / of["scale"])
+            focus = of["focus_limit"] * torch.sigmoid(logits[:, 4:])
+            return np.asarray(torch.cat([torch.softmax(logits[:, :4], dim=1) * (1 - focus), focus], dim=1).numpy())
 
     def score(self, components: Floats, context: Floats) -> Floats:
         """Return the output of the ranker network, with the same context for all rows."""

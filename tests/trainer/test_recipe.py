@@ -37,6 +37,7 @@ def test_shipped_recipes_are_valid(name: str) -> None:
         (HEAD + "sead = 1", "sead: unknown key; known here are name, version, source, seed"),
         (HEAD + "[mood]\nhiden = [1, 2]", "mood: hiden: unknown key; known here are hidden, dropout"),
         (HEAD + '[mood]\nbatch = "many"', "mood.batch: expected `int`, got `str`"),
+        (HEAD + '[mood]\nteacher = "me"', "mood.teacher: invalid enum value 'me'"),
         (HEAD + "[mood]\nepochs = 0", "mood.epochs: expected `int` >= 1"),
         (HEAD + "[synthetic]\ntracks = 1", "synthetic.tracks: expected `int` >= 500"),
         (HEAD + f"[synthetic]\ntracks = {10**12}", "synthetic.tracks: expected `int` <= 1000000"),

@@ -46,13 +46,8 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     type=click.IntRange(1),
     help="Number of random splits, whose results are merged.",
 )
-@click.option(
-    "--perceived", type=click.Path(path_type=Path), help="Table of perceived moods (Deezer), for mood/perceived."
-)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
-def evaluate(
-    run_path: Path, protocols: tuple[str, ...], seeds: int, perceived: Path | None, json_path: Path | None
-) -> None:
+def evaluate(run_path: Path, protocols: tuple[str, ...], seeds: int, json_path: Path | None) -> None:
     """Measure the run folder RUN by named protocols, with baselines and 95 % intervals.
 
     Results are stored in RUN/evaluation and reused; an export adds them to the quality card.
@@ -64,7 +59,7 @@ def evaluate(
 
     if json_path:
         check_writable(json_path.parent)
-    results = evaluation.evaluate(run_path, protocols, seeds, perceived)
+    results = evaluation.evaluate(run_path, protocols, seeds)
     click.echo(evaluation.table(results))
     if json_path:
         write_file(json_path, json.dumps(results, indent=2).encode() + b"\n")
@@ -130,6 +125,20 @@ def lastfm(raw: Path, tracks: Path, out: Path) -> None:
     for name, value in import_lastfm(raw, tracks, out).items():
         click.echo(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
     click.echo(f"{out}: tracks.parquet, listening.parquet")
+
+
+@import_.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--tracks", required=True, type=click.Path(path_type=Path), help="The tracks table, .csv or .parquet.")
+@click.option("--tags", type=click.Path(path_type=Path), help="Folder of Last.fm's tables, whose mood tags are added.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="New .parquet file.")
+def moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> None:
+    """Join the moods that people heard in the songs of FILE with tracks: valence and arousal, or a mood."""
+    from musix_trainer.importers.moods import import_moods
+
+    for name, value in import_moods(file, tracks, tags, out).items():
+        click.echo(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+    click.echo(out)
 
 
 @click.command()

@@ -12,6 +12,7 @@ from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO
 from musix_trainer.data.impressions import Impressions
 from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.moods import Moods
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.recipe import Recipe
 
@@ -36,6 +37,7 @@ class Training:
     test: Interactions
     impressions: Impressions | None
     models: Mapping[str, Any]
+    moods: Moods | None = None
 
     @cached_property
     def audio(self) -> Floats:
@@ -48,8 +50,9 @@ class Part(Generic[M]):
     """A part of a run, with the name of the bundle's part.
 
     `train` returns the model and its sections of the quality card. `load` reads the folder that the model's `save`
-    wrote. `quality_keys` are the keys of the metrics in these sections, for gates. `floors` has metrics with the
-    key of a simple baseline each: a build fails when a metric is below its baseline.
+    wrote. `quality_keys` are the keys of the metrics in these sections, for gates; `inapplicable` returns those of them
+    that a quality card cannot have, as they are of another variant of the model. `floors` has metrics with the key of a
+    simple baseline each: a build fails when a metric is below its baseline.
     """
 
     name: str
@@ -57,3 +60,4 @@ class Part(Generic[M]):
     load: Callable[[Path, Recipe], M]
     quality_keys: frozenset[str] = frozenset()
     floors: Mapping[str, str] = field(default_factory=dict)
+    inapplicable: Callable[[dict[str, Any]], frozenset[str]] = lambda card: frozenset()

@@ -31,11 +31,12 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tables(Section, frozen=True):
-    """File names in the data folder. Feedback is optional."""
+    """File names in the data folder. Feedback is optional; so are moods, which are read if the file exists."""
 
     tracks: str = "tracks.parquet"
     listening: str = "listening.parquet"
     feedback: str | None = None
+    moods: str = "moods.parquet"
 
 
 class Synthetic(Section, frozen=True):
@@ -109,7 +110,7 @@ class Genre(Section, frozen=True):
 
 
 class Mood(Section, frozen=True):
-    """The mood network."""
+    """The mood network, and its teacher: without a choice, perceived moods if there is a moods table, else the rule."""
 
     hidden: tuple[Width, Width] = (64, 32)
     dropout: tuple[UnitInterval, UnitInterval] = (0.3, 0.2)
@@ -118,6 +119,8 @@ class Mood(Section, frozen=True):
     epochs: Positive = 50
     patience: Positive = 8
     validation: OpenUnit = 0.2
+    teacher: Literal["rule", "perceived"] | None = None
+    examples: Positive = 8000  # drawn from each source of perceived moods
 
 
 class Collab(Section, frozen=True):

@@ -25,6 +25,7 @@ from musix_trainer.curves import Point
 from musix_trainer.data import split, synthetic, tables
 from musix_trainer.data.impressions import Impressions, read_impressions
 from musix_trainer.data.interactions import Interactions, read_interactions
+from musix_trainer.data.moods import Moods, read_moods
 from musix_trainer.data.tables import Table
 from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
@@ -55,6 +56,7 @@ class Run:
     quality: dict[str, Any]
     provenance: Provenance
     points: Sequence[Point] = ()
+    moods: Moods | None = None  # perceived, for training or evaluation
 
     @property
     def recipe(self) -> Recipe:
@@ -103,6 +105,8 @@ class Run:
             tables.write(target / "tracks.parquet", self.catalogue.frame)
             tables.write(target / "ids.parquet", self.catalogue.ids)
             self.interactions.save(target / "listening")
+            if self.moods:
+                self.moods.save(target / "moods")
             np.save(target / "inputs.npy", self.catalogue.inputs)
             np.save(target / "families.npy", self.catalogue.families)
             for name, model in self.models.items():
@@ -142,6 +146,7 @@ class Run:
             card["quality"] | ({"evaluation": results} if (results := evaluation(path)) else {}),
             origin,
             curves.load(path / curves.FILE),
+            Moods.load(path / "moods") if (path / "moods").exists() else None,
         )
 
 
@@ -186,24 +191,35 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
     check_gates(recipe_file, parts)
     settings = recipe_file.recipe
     sources = _sources(settings, data)
+    if settings.mood.teacher == "perceived" and "moods" not in sources:
+        raise InputError(
+            f"{recipe_file.path}: mood.teacher: expected a table {settings.tables.moods} of perceived moods in the data"
+            " folder, found none; `musix import moods` makes one"
+        )
     tracks = read_tracks(sources["tracks"])
     interactions = read_interactions(sources["listening"], tracks)
     impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
+    moods = read_moods(sources["moods"], tracks) if "moods" in sources else None
     for name, source in sources.items():
         progress.say(
             f"{name}: {source.rows:,} rows; "
             + ", ".join(f"{key}: {_format_note(note)}" for key, note in source.notes.items())
         )
     with deterministic(), curves.recording() as points:
-        models, card = _train_parts(settings, tracks, interactions, impressions, parts)
+        models, card = _train_parts(settings, tracks, interactions, impressions, moods, parts)
     for curve in curves.curves(points):
         progress.say(curves.summary(curve))
-    return Run(recipe_file, tracks, interactions, models, card, provenance(recipe_file, sources), points)
+    return Run(recipe_file, tracks, interactions, models, card, provenance(recipe_file, sources), points, moods)
 
 
 def quality_keys(parts: Sequence[Part[Any]] = PARTS) -> frozenset[str]:
     """Return the keys of all metrics that a training of these parts reports."""
     return quality.keys("split", SPLIT_KEYS).union(*(part.quality_keys for part in parts))
+
+
+def inapplicable_keys(card: dict[str, Any], parts: Sequence[Part[Any]] = PARTS) -> frozenset[str]:
+    """Return the keys that this quality card cannot have, as they are of other variants of the models."""
+    return frozenset[str]().union(*(part.inapplicable(card) for part in parts))
 
 
 def check_gates(recipe_file: RecipeFile, parts: Sequence[Part[Any]] = PARTS) -> None:
@@ -230,6 +246,7 @@ def _train_parts(
     tracks: Tracks,
     interactions: Interactions,
     impressions: Impressions | None,
+    moods: Moods | None,
     parts: Sequence[Part[Any]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the models by name, and the quality card."""
@@ -242,7 +259,7 @@ def _train_parts(
     sizes = zip(SPLIT_KEYS, map(len, (train_data, validation, test)), strict=True)
     card: dict[str, Any] = {"split": {"by": settings.split.by, **dict(sizes)}}
     models: dict[str, Any] = {}
-    training = Training(settings, tracks, train_data, validation, test, impressions, models)
+    training = Training(settings, tracks, train_data, validation, test, impressions, models, moods)
     for part in parts:
         models[part.name], sections = part.train(training)
         card |= sections
@@ -264,6 +281,7 @@ def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
         "tracks": settings.tables.tracks,
         "listening": settings.tables.listening,
         "feedback": settings.tables.feedback,
+        "moods": settings.tables.moods if (data / settings.tables.moods).exists() else None,
     }
     return {name: tables.read(data / file) for name, file in files.items() if file}
 

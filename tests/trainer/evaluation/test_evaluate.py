@@ -1,6 +1,7 @@
 """Evaluation of a small simulated run by all protocols: results, stored results, refusals, tuning."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,18 @@ import pytest
 from click.testing import CliRunner
 
 from musix_exporter import export
-from musix_runtime.errors import EvaluationError, InputError, TableError
+from musix_runtime.errors import EvaluationError, InputError
 from musix_trainer import cli, recipe
 from musix_trainer import run as runs
 from musix_trainer.data import split
 from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.moods import read_moods
+from musix_trainer.data.tables import Table
 from musix_trainer.evaluation import evaluate, report
 from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.tuning import tune
 from musix_trainer.run import Run
+from tests.recipes import moods_table
 
 SMALL = """
 name = "small"
@@ -62,7 +66,7 @@ def test_every_metric_has_an_interval_and_baselines(measured: Path) -> None:
     assert {part: set(protocols) for part, protocols in results.items()} == {
         "catalogue": {"drift"},
         "genre": {"known_artists", "unseen_artists", "five_fold"},
-        "mood": {"rule"},
+        "mood": {"rule", "catalogue"},
         "collab": {"sampled_99", "sampled_99_popular", "full", "cold_listeners"},
         "hybrid": {"full", "cold_listeners", "tradeoff", "simulated_30"},
     }
@@ -118,14 +122,14 @@ def test_stored_results_are_reused(measured: Path, monkeypatch: pytest.MonkeyPat
     def fail(context: object) -> None:
         raise AssertionError("measured again")
 
-    before = evaluate.evaluate(measured, (), 1, None)
+    before = evaluate.evaluate(measured, (), 1)
     monkeypatch.setattr(evaluate, "GROUPS", dict.fromkeys(evaluate.GROUPS, fail))
-    assert evaluate.evaluate(measured, (), 1, None) == before
-    assert set(evaluate.evaluate(measured, ("collab/full", "genre"), 1, None)["collab"]) == {"full"}
+    assert evaluate.evaluate(measured, (), 1) == before
+    assert set(evaluate.evaluate(measured, ("collab/full", "genre"), 1)["collab"]) == {"full"}
     with pytest.raises(AssertionError, match="measured again"):
-        evaluate.evaluate(measured, ("collab",), 2, None)  # over other seeds
+        evaluate.evaluate(measured, ("collab",), 2)  # over other seeds
     with pytest.raises(InputError, match=r"--protocol: expected one of catalogue, genre/.*, found colab"):
-        evaluate.evaluate(measured, ("colab",), 1, None)
+        evaluate.evaluate(measured, ("colab",), 1)
 
 
 def test_export_adds_the_results_to_the_quality_card(measured: Path, tmp_path: Path) -> None:
@@ -145,26 +149,18 @@ def test_report_is_a_self_contained_page(measured: Path, demo_bundle: Path) -> N
     assert "https://" not in page
 
 
-def test_perceived_moods_are_joined_by_title_and_artist(measured: Path, small_run: Run, tmp_path: Path) -> None:
-    rng, frame = np.random.default_rng(0), small_run.catalogue.frame
-    valence = small_run.catalogue.inputs[:, 9] - 0.5
-    table = pl.DataFrame(
-        {
-            "artist_name": [each.split(";")[0].upper() for each in frame["artists"]],
-            "track_name": frame["track_name"],
-            "valence": valence,
-            "arousal": small_run.catalogue.inputs[:, 1] - 0.5,
-            "split": rng.choice(["train", "test"], frame.height),
-        }
-    )
-    table.write_parquet(tmp_path / "perceived.parquet")
-    results = evaluate.evaluate(measured, ("mood",), 1, tmp_path / "perceived.parquet")["mood"]["perceived"]
-    planted = results["accuracy"]
-    assert planted["baselines"]["perceived_mood_tree"] > 0.95  # two thresholds define the quadrants
-    assert planted["baselines"]["perceived_mood_tree"] > planted["value"]
-    table.head(20).write_parquet(tmp_path / "small.parquet")
-    with pytest.raises(TableError, match="expected at least 50 songs of the catalogue, found"):
-        evaluate.evaluate(measured, ("mood",), 1, tmp_path / "small.parquet")
+def test_perceived_moods_compare_both_teachers(small_run: Run, tmp_path: Path) -> None:
+    """The planted moods are two thresholds, which the rule does not know."""
+    moods = read_moods(Table(moods_table(small_run.catalogue), "moods", ""), small_run.catalogue)
+    replace(small_run, moods=moods).save(tmp_path / "small")
+    results = evaluate.evaluate(tmp_path / "small", ("mood",), 1)["mood"]
+    f1, ece = (results["perceived"][name] for name in ("macro_f1", "ece"))
+    names = ("taught_by_perceived_moods", "rule", "decision_tree", "gradient_boosting", "class_prior")
+    assert tuple(f1["baselines"]) == tuple(ece["baselines"]) == names
+    assert f1["baselines"]["decision_tree"] > 0.8
+    assert f1["baselines"]["taught_by_perceived_moods"] > 0.6 > f1["value"]
+    assert sum(each["value"] for each in results["catalogue"].values()) == pytest.approx(1)
+    assert set(results["catalogue"]["share_sad"]["baselines"]) == {"taught_by_perceived_moods", "rule"}
 
 
 LASTFM = """
@@ -206,7 +202,7 @@ def test_benchmark_is_trained_measured_and_tuned(fans: Path) -> None:
     assert len(np.unique(benchmark.interactions.row)) == 48  # the artist with one fan is not in the 5-core
     with pytest.raises(InputError, match="expected a run of all parts, found one of interactions alone"):
         Run.load(path)
-    results = evaluate.evaluate(path, ("collab",), 2, None)["collab"]
+    results = evaluate.evaluate(path, ("collab",), 2)["collab"]
     assert (
         results["full"]["hr_at_10"]["low"] > 0.9
     )  # 7 of the group's 12 artists are in the history, 10 are recommended
@@ -229,7 +225,7 @@ def test_benchmark_is_trained_measured_and_tuned(fans: Path) -> None:
     with pytest.raises(
         EvaluationError, match="expected every baseline to have the 2 trials that collab had, found EASE"
     ):
-        evaluate.evaluate(path, ("collab",), 1, None)
+        evaluate.evaluate(path, ("collab",), 1)
 
 
 def test_benchmark_requires_its_table_and_cannot_tune_genre(fans: Path) -> None:

@@ -19,7 +19,7 @@ from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood
 from musix_trainer.run import EVALUATION, Run, deterministic
 
-VERSION = 4  # of the protocols; results of another version are measured again
+VERSION = 5  # of the protocols; results of another version are measured again
 
 Measure = Callable[[EvaluationContext], dict[str, Results]]
 # Protocols that are measured together and stored in one file, by the prefix of their names, PART/PROTOCOL.
@@ -34,13 +34,13 @@ GROUPS: dict[str, Measure] = {
 }
 
 
-def evaluate(path: Path, protocols: tuple[str, ...], seeds: int, perceived: Path | None) -> dict[str, Any]:
+def evaluate(path: Path, protocols: tuple[str, ...], seeds: int) -> dict[str, Any]:
     """Measure the run in `path` by these protocols (all for an empty tuple), and return part: protocol: metric.
 
     Raises InputError for an unknown run or protocol, EvaluationError when a metric cannot be measured.
     """
     run = load(path)
-    context = EvaluationContext(run, seeds, perceived)
+    context = EvaluationContext(run, seeds)
     groups = [name for name in GROUPS if not isinstance(run, Benchmark) or name == "collab"]
     chosen = [name for name in groups if not protocols or any(_overlaps(name, each) for each in protocols)]
     unknown = [each for each in protocols if not any(_overlaps(name, each) for name in groups)]
@@ -79,7 +79,6 @@ def _cached_results(path: Path, group: str, context: EvaluationContext) -> dict[
         "version": VERSION,
         "seeds": context.seeds,
         "run": hashlib.sha256((path / "run.json").read_bytes()).hexdigest(),
-        "perceived": context.perceived_sha256 if group == "mood" else None,
     }
     if file.is_file():
         stored = _read(file)

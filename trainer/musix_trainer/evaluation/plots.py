@@ -16,7 +16,7 @@ from musix_trainer import curves
 from musix_trainer.curves import Curve, Point
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.evaluation import metrics
-from musix_trainer.models import mood
+from musix_trainer.models.mood_targets import rule
 from musix_trainer.run import Run
 
 sns.set_theme(style="whitegrid", context="notebook")
@@ -95,11 +95,11 @@ def families(catalogue: Tracks) -> Figure:
 def moods(run: Run) -> Figure:
     """Plot the number of recordings of each mood, by the rule and by the network."""
     audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO_NAMES)])
-    rule = mood.rule(audio)
+    moods = rule(audio)
     chosen = np.bincount(run.catalog.moods, minlength=len(MOODS))
     figure, panel = plt.subplots(figsize=(8, 3.6), layout="constrained")
     positions = np.arange(len(MOODS) + 1)
-    panel.bar(positions - 0.2, [*rule.sum(axis=0), (~rule.any(axis=1)).sum()], 0.4, label="the rule")
+    panel.bar(positions - 0.2, [*moods.sum(axis=0), (~moods.any(axis=1)).sum()], 0.4, label="the rule")
     panel.bar(positions + 0.2, [*chosen, 0], 0.4, label="the network")
     panel.set_xticks(positions, [*MOODS, "none"])
     panel.set_ylabel("recordings")

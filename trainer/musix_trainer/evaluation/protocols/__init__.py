@@ -1,9 +1,7 @@
 """Evaluation protocols, a module for each part. Their functions return results by PART/PROTOCOL and metric."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from musix_trainer.evaluation.benchmark import Benchmark
@@ -15,11 +13,10 @@ Results = dict[str, dict[str, Any]]  # of one protocol: by metric value, low, hi
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """Input of a protocol: the run, the number of seeds, and the table of perceived moods, if any."""
+    """Input of a protocol: the run, and the number of seeds."""
 
     run: Run | Benchmark
     seeds: int
-    perceived: Path | None
 
     @property
     def full_run(self) -> Run:
@@ -29,10 +26,6 @@ class EvaluationContext:
     def seed(self, number: int) -> int:
         """Return a seed; number 0 is the run's own."""
         return self.run.recipe_file.recipe.seed + number
-
-    @property
-    def perceived_sha256(self) -> str | None:
-        return hashlib.sha256(self.perceived.read_bytes()).hexdigest() if self.perceived else None
 
 
 class MetricCollector:

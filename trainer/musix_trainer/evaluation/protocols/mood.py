@@ -1,74 +1,74 @@
-"""Mood protocols: agreement with the rule of the training, and with perceived moods. Intervals are over artists."""
+"""Mood protocols: moods that people heard, shares of the catalogue, a regression test. Intervals are over artists."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from musix_runtime.errors import TableError
-from musix_runtime.models.arrays import Floats
+from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import AUDIO
-from musix_runtime.models.genre import artist_key
 from musix_runtime.models.mood import MOODS
-from musix_trainer.data import split, tables
-from musix_trainer.data.tables import Column
-from musix_trainer.data.tracks import title_key
+from musix_trainer.data import split
+from musix_trainer.data.moods import PERCEIVED, Moods
 from musix_trainer.evaluation import leakage
 from musix_trainer.evaluation.bootstrap import ClusteredMetric
 from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
 from musix_trainer.models import mood
+from musix_trainer.models.mood import MoodModel, perceived_shares
+from musix_trainer.models.mood_targets import perceived_examples, rule, soft_rule
 
-SCHEMA = [
-    Column("artist_name", "text"),
-    Column("track_name", "text"),
-    Column("valence", "number"),
-    Column("arousal", "number"),
-    Column("split", "text"),
-]
 HELD_OUT = 0.2
 DEPTH = 4  # of the baseline decision trees
-QUADRANTS = (  # of valence and arousal above or below 0, in the order of `_quadrants`
-    "high_valence_high_arousal",
-    "low_valence_high_arousal",
-    "low_valence_low_arousal",
-    "high_valence_low_arousal",
-)
-# Share of each quadrant in a mood: energetic music may be joyful or tense, focus is calm with either valence.
-QUADRANT_SHARES = {
-    "happy": (1, 0, 0, 0),
-    "energetic": (0.5, 0.5, 0, 0),
-    "sad": (0, 0, 1, 0),
-    "calm": (0, 0, 0, 1),
-    "focus": (0, 0, 0.5, 0.5),
-}
 
 
 def measure(context: EvaluationContext) -> dict[str, Results]:
-    """Run mood/rule, and mood/perceived if there is a table of perceived moods."""
+    """Run mood/rule and mood/catalogue, and mood/perceived if the run has perceived moods."""
     results = {"mood/rule": _rule(context)}
-    if context.perceived:
-        results["mood/perceived"] = _perceived(context)
+    networks = _networks(context)
+    if moods := context.full_run.moods:
+        results["mood/perceived"] = _perceived(context, moods, networks)
+    results["mood/catalogue"] = _catalogue(context, networks)
     return results
 
 
-def _rule(context: EvaluationContext) -> Results:
-    """Train a network on four fifths of the recordings with a mood by the rule, and test it on the others.
+def _audio(context: EvaluationContext) -> Floats:
+    return np.ascontiguousarray(context.full_run.catalogue.inputs[:, : len(AUDIO)])
 
-    A choice is right if it is one of the rule's moods. This shows only that the network reproduces a known rule.
+
+def _clusters(context: EvaluationContext) -> NDArray[np.int64]:
+    return np.unique(context.full_run.catalogue.primary_artists(), return_inverse=True)[1]
+
+
+def _networks(context: EvaluationContext) -> dict[str, MoodModel]:
+    """Return the run's network, and one of the other teacher if the run has perceived moods."""
+    run = context.full_run
+    networks = {"network": run.mood}
+    if run.moods:
+        other = run.moods if run.quality["mood"]["teacher"] == "rule" else None
+        name = "taught_by_perceived_moods" if other else "taught_by_rule"
+        networks[name] = mood.train(_audio(context), run.recipe.mood, context.seed(0), other)[0]
+    return networks
+
+
+def _rule(context: EvaluationContext) -> Results:
+    """Teach a network the rule on four fifths of the recordings, and test it on those of the others with a mood by it.
+
+    A choice is right if it is one of the rule's moods. This is a regression test: it shows that the network reproduces
+    a known rule, and says nothing about moods that people hear.
     """
     run, collector = context.full_run, MetricCollector()
-    audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
-    truth = mood.rule(audio)
+    audio, clusters = _audio(context), _clusters(context)
+    truth = rule(audio)
     rows = np.flatnonzero(truth.any(axis=1))
-    clusters = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
     for number in range(context.seeds):
         seed = context.seed(number)
         parts = split.assign(len(rows), 0, HELD_OUT, seed)
         train, test = rows[parts == split.TRAIN], rows[parts == split.TEST]
-        leakage.check_recordings(run.catalogue, train, test)
-        model, _ = mood.train(audio[train], run.recipe.mood, seed)
+        others = np.setdiff1d(np.arange(len(audio)), test)
+        leakage.check_recordings(run.catalogue, others, test)
+        model, _ = mood.train(audio[others], run.recipe.mood, seed)
         tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=seed).fit(audio[train], truth[train].argmax(axis=1))
         chosen = {
             "network": model.probabilities(audio[test]).argmax(axis=1),
@@ -85,62 +85,61 @@ def _rule(context: EvaluationContext) -> Results:
     return collector.results()
 
 
-def _perceived(context: EvaluationContext) -> Results:
-    """Measure quadrants of valence and arousal from listeners' tags (Deezer, Delbouys et al. 2018), joined by title and
-    artist, on the table's songs outside of its training split; a decision tree is trained on those in it."""
+def _perceived(context: EvaluationContext, moods: Moods, networks: Mapping[str, MoodModel]) -> Results:
+    """Measure the four perceived moods on the test split of the moods table, whose artists no model was taught.
+
+    Focus is left out, and the others are scaled to a sum of 1. The tree and the gradient boosting are taught the
+    examples of the network of perceived moods, with one mood drawn from each target.
+    """
     run, collector = context.full_run, MetricCollector()
-    rows, quadrant, training = _join_perceived(context)
-    audio = np.ascontiguousarray(run.catalogue.inputs[:, : len(AUDIO)])
-    clusters = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
-    train, test, truth = rows[training], rows[~training], quadrant[~training]
-    leakage.check_recordings(run.catalogue, train, test)
-    tree = DecisionTreeClassifier(max_depth=DEPTH, random_state=context.seed(0)).fit(audio[train], quadrant[training])
-    rule = mood.rule(audio[test]).astype(np.float32)
-    chosen = {
-        "network": _quadrants(run.mood.probabilities(audio[test])),
-        "rule": _quadrants(rule),
-        "perceived_mood_tree": tree.predict(audio[test]),
-        "most_frequent_quadrant": np.full(len(test), np.bincount(quadrant[training]).argmax()),
+    audio = _audio(context)
+    rows, hot = moods.test()
+    truth, clusters = hot.argmax(axis=1), _clusters(context)[rows]
+    leakage.check_recordings(run.catalogue, moods.row[moods.part != split.TEST], rows)
+    shares = {
+        **{name: perceived_shares(model.probabilities(audio[rows])) for name, model in networks.items()},
+        "rule": perceived_shares(soft_rule(audio)[rows]),
+        **_taught_baselines(context, moods, audio, rows),
+        "class_prior": np.tile(moods.shares[moods.part == split.TRAIN].mean(axis=0), (len(rows), 1)),
     }
-    collector.add(
-        "macro_f1", {name: ClusteredMetric.macro_f1(each, truth, clusters[test]) for name, each in chosen.items()}
-    )
-    collector.add(
-        "accuracy", {name: ClusteredMetric.mean(each == truth, clusters[test]) for name, each in chosen.items()}
-    )
-    for i, name in enumerate(QUADRANTS):
+    chosen = {name: each.argmax(axis=1) for name, each in shares.items()}
+    right = {name: each == truth for name, each in chosen.items()}
+    top = {name: each.max(axis=1) for name, each in shares.items()}
+    collector.add("macro_f1", {name: ClusteredMetric.macro_f1(chosen[name], truth, clusters) for name in shares})
+    collector.add("ece", {name: ClusteredMetric.calibration(top[name], right[name], clusters) for name in shares})
+    collector.add("accuracy", {name: ClusteredMetric.mean(right[name], clusters) for name in shares})
+    for i, label in enumerate(PERCEIVED):
         mask = truth == i
-        collector.add(
-            f"recall_{name}",
-            {model: ClusteredMetric.mean(each[mask] == i, clusters[test][mask]) for model, each in chosen.items()},
-        )
+        if mask.any():
+            recalls = {name: ClusteredMetric.mean(each[mask], clusters[mask]) for name, each in right.items()}
+            collector.add(f"recall_{label}", recalls)
     return collector.results()
 
 
-def _quadrants(moods: Floats) -> NDArray[np.int64]:
-    return np.asarray((moods @ np.array([QUADRANT_SHARES[mood] for mood in MOODS])).argmax(axis=1))
+def _taught_baselines(context: EvaluationContext, moods: Moods, audio: Floats, rows: Rows) -> dict[str, Floats]:
+    """Return the shares of `rows` by models of scikit-learn that were taught the same examples."""
+    settings, seed = context.full_run.recipe.mood, context.seed(0)
+    examples, _ = perceived_examples(audio, moods, settings.examples, settings.validation, seed)
+    cumulative = perceived_shares(examples.targets).cumsum(axis=1)
+    labels = (np.random.default_rng(seed).random((len(cumulative), 1)) > cumulative[:, :-1]).sum(axis=1)
+    models = {
+        "decision_tree": DecisionTreeClassifier(max_depth=DEPTH, random_state=seed),
+        "gradient_boosting": HistGradientBoostingClassifier(learning_rate=0.05, max_iter=100, random_state=seed),
+    }
+    shares = {}
+    for name, model in models.items():
+        model.fit(audio[examples.rows], labels)
+        shares[name] = np.zeros((len(rows), len(PERCEIVED)), np.float32)
+        shares[name][:, model.classes_] = model.predict_proba(audio[rows])
+    return shares
 
 
-def _join_perceived(context: EvaluationContext) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the catalogue rows with a perceived mood, their quadrants, and whether they are training songs.
-
-    Raises TableError for fewer than 50 songs of the catalogue.
-    """
-    assert context.perceived  # noqa: S101
-    source = tables.read(context.perceived)
-    tables.check(source, SCHEMA, "track_name")
-    frame = source.frame.with_columns(
-        key=pl.struct("track_name", "artist_name").map_elements(
-            lambda song: f"{title_key(song['track_name'])}\n{artist_key(song['artist_name'])}", return_dtype=pl.String
-        )
-    ).unique("key", keep="first", maintain_order=True)
-    names = zip(
-        context.full_run.catalogue.frame["track_name"], context.full_run.catalogue.primary_artists(), strict=True
-    )
-    keys = pl.DataFrame({"key": [f"{title_key(title)}\n{artist}" for title, artist in names]}).with_row_index("row")
-    both = keys.unique("key", keep="first", maintain_order=True).join(frame, on="key", maintain_order="left")
-    if both.height < 50:
-        raise TableError(f"{source.name}: expected at least 50 songs of the catalogue, found {both.height}")
-    positive, excited = both["valence"].to_numpy() > 0, both["arousal"].to_numpy() > 0
-    quadrant: Any = np.select([positive & excited, ~positive & excited, ~positive & ~excited], [0, 1, 2], 3)
-    return both["row"].to_numpy().astype(np.int64), quadrant, (both["split"] == "train").to_numpy()
+def _catalogue(context: EvaluationContext, networks: Mapping[str, MoodModel]) -> Results:
+    """Measure the share of the catalogue's recordings whose likeliest mood is each of the five."""
+    audio, clusters, collector = _audio(context), _clusters(context), MetricCollector()
+    chosen = {name: model.probabilities(audio).argmax(axis=1) for name, model in networks.items()}
+    chosen["rule"] = soft_rule(audio).argmax(axis=1)
+    for i, label in enumerate(MOODS):
+        shares = {name: ClusteredMetric.mean(each == i, clusters) for name, each in chosen.items()}
+        collector.add(f"share_{label}", shares)
+    return collector.results()
