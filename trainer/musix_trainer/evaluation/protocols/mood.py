@@ -95,7 +95,9 @@ def _perceived(context: EvaluationContext, moods: Moods, networks: Mapping[str, 
     audio = _audio(context)
     rows, hot = moods.test()
     truth, clusters = hot.argmax(axis=1), _clusters(context)[rows]
-    leakage.check_recordings(run.catalogue, moods.row[moods.part != split.TEST], rows)
+    taught = moods.row[moods.part != split.TEST]
+    leakage.check_recordings(run.catalogue, taught, rows)
+    leakage.check_artists(run.catalogue.primary_artists(), taught, rows)
     shares = {
         **{name: perceived_shares(model.probabilities(audio[rows])) for name, model in networks.items()},
         "rule": perceived_shares(soft_rule(audio)[rows]),
