@@ -79,6 +79,11 @@ def title_key(title: str) -> str:
     return normalize(_SUFFIX.sub("", _BRACKETS.sub(" ", title))) or normalize(title) or title
 
 
+def recording_key(title: str, artists: str) -> str:
+    """Return the key by which recordings are compared: of the title and the first of the artists, separated by `;`."""
+    return f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}"
+
+
 def read_tracks(source: Table) -> Tracks:
     """Check the table and merge its rows, first by track id, then by recording.
 
@@ -158,8 +163,7 @@ def recordings(frame: pl.DataFrame, audio: NDArray[Any]) -> NDArray[np.int32]:
     Rows are connected by key or by audio; a recording is a connected component. Shape (n,).
     """
     count = frame.height
-    names = zip(frame["track_name"], frame["artists"], strict=True)
-    keys = [f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}" for title, artists in names]
+    keys = [recording_key(*each) for each in zip(frame["track_name"], frame["artists"], strict=True)]
     key_codes = np.unique(keys, return_inverse=True)[1]
     sound = np.ascontiguousarray(audio[:, : len(features.AUDIO)])
     audio_codes = np.unique(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.models.arrays import Floats
+from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import INPUT_NAMES
 from musix_trainer import array_store, recipe
 from musix_trainer.data.interactions import Interactions
@@ -45,8 +45,7 @@ def train(catalogue: Tracks, moods: Floats, data: Interactions, settings: recipe
     released = catalogue.frame["release_date"].to_numpy().astype(np.float64)
     age = (np.nanmax(released) - released) / DAY if np.isfinite(released).any() else released
     listeners = np.bincount(data.row, minlength=len(catalogue))
-    table_popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
-    order = np.lexsort((np.arange(len(catalogue)), -table_popularity, -listeners))
+    order = popularity_order(catalogue, listeners)
     _, firsts = np.unique(np.array(catalogue.primary_artists())[order], return_index=True)
     popular = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])[: settings.popular]
     bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)
@@ -57,6 +56,12 @@ def train(catalogue: Tracks, moods: Floats, data: Interactions, settings: recipe
         popularity=(np.log1p(listeners) / np.log1p(listeners.max())).astype(np.float32),
         popular=popular.astype(np.int32),
     )
+
+
+def popularity_order(catalogue: Tracks, listeners: NDArray[np.int64]) -> Rows:
+    """Return the rows by their number of `listeners` (n,), then by the popularity in the table, most popular first."""
+    table_popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
+    return np.lexsort((np.arange(len(catalogue)), -table_popularity, -listeners))
 
 
 def _train_part(training: Training) -> tuple[ItemStats, dict[str, Any]]:
