@@ -12,7 +12,7 @@ from musix_trainer import cli, recipe
 from musix_trainer import run as runs
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation.protocols.playlists import LENGTHS, make_queries, rank_all
-from musix_trainer.evaluation.protocols.playlists.baselines import Baselines, rank_in_group
+from musix_trainer.evaluation.protocols.playlists.baselines import Baselines
 from tests.recipes import SMALL
 
 
@@ -63,10 +63,6 @@ def test_baselines_rank_what_they_know() -> None:
         assert scores[name][20] == 0
     assert scores["artist_popular"][20] == pytest.approx(np.sqrt(1 / 3) / np.sqrt(2))
     assert scores["popularity"].argsort()[::-1].tolist() == list(range(21))
-
-
-def test_rank_in_group_follows_the_order() -> None:
-    assert rank_in_group(np.array([0, 1, 0, 0, 1]), np.array([3, 4, 0, 1, 2])).tolist() == [1, 1, 2, 0, 0]
 
 
 def test_ties_have_the_mean_rank() -> None:

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -67,6 +68,11 @@ class Tracks:
     def primary_artists(self) -> list[str]:
         """Return the key of each recording's primary artist."""
         return [artist_key(each[0]) or each[0] for each in self.artists()]
+
+    @cached_property
+    def artist_numbers(self) -> Rows:
+        """The number of each recording's primary artist, in the order of their keys. Shape (n,)."""
+        return np.unique(self.primary_artists(), return_inverse=True)[1].astype(np.int64)
 
 
 def families() -> dict[str, list[str]]:

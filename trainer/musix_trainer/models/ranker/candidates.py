@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musix_runtime.models.arrays import Floats, Rows
+from musix_runtime.models.arrays import ABSENT, Floats, Rows
 from musix_runtime.models.candidate_features import CandidateFeatures, prefilter_by_blend
 from musix_runtime.models.ranker import COMPONENTS, Ranker
 from musix_runtime.models.retrieval import Candidates, Retriever, User
@@ -31,7 +31,8 @@ def recommend(retriever: Retriever, ranker: Ranker, user: User, query: Floats | 
 def retrieve_candidates(retriever: Retriever, user: User, content: Floats | None, limit: int) -> Rows:
     """Return the candidates for a list of `limit` tracks: outside of the user's history, near to a content vector
     (28,)."""
-    candidates = retriever.retrieve(retriever.query(user, content, user.history, limit))
+    excluded = user.history if user.current == ABSENT else np.append(user.history, user.current)
+    candidates = retriever.retrieve(retriever.query(user, content, excluded, limit))
     return candidates.rows[candidates.valid]
 
 

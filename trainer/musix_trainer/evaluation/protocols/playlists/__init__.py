@@ -25,6 +25,7 @@ from musix_trainer.evaluation.protocols.playlists.baselines import Baselines, Sc
 from musix_trainer.evaluation.protocols.playlists.engine import train_engine
 from musix_trainer.models.item_stats import popularity_order
 from musix_trainer.models.ranker.candidates import new_user, recommend
+from musix_trainer.models.ranker.out_of_fold import assign_folds
 from musix_trainer.run import Run
 
 FOLDS = 5
@@ -83,7 +84,7 @@ def measure(context: EvaluationContext) -> dict[str, Results]:
     for number in range(context.seeds):
         seed = context.seed(number)
         collected = {name: Collected() for name in LENGTHS}
-        folds = assign_folds(len(run.interactions.names), seed)[run.interactions.listener]
+        folds = assign_folds(len(run.interactions.names), FOLDS, seed)[run.interactions.listener]
         for fold in range(FOLDS):
             progress.say(f"playlists: fold {fold + 1} of {FOLDS}")
             train, test = run.interactions.select(folds != fold), run.interactions.select(folds == fold)
@@ -97,11 +98,6 @@ def measure(context: EvaluationContext) -> dict[str, Results]:
                 }
                 collectors[name].add(metric, values)
     return {f"playlists/{name}": each.results() for name, each in collectors.items()}
-
-
-def assign_folds(count: int, seed: int) -> Rows:
-    """Return the fold of each of `count` listeners, of equal sizes in random order."""
-    return np.random.default_rng(seed).permutation(count) % FOLDS
 
 
 def make_queries(test: Interactions, length: Callable[[int], int], seed: int) -> Queries:
@@ -124,10 +120,9 @@ def _measure_fold(
     size = len(run.catalogue)
     plays = csr_matrix((np.ones(len(train), np.float32), (train.listener, train.row)), (len(train.names), size))
     order = popularity_order(run.catalogue, np.bincount(train.row, minlength=size))
-    artists = np.unique(run.catalogue.primary_artists(), return_inverse=True)[1]
-    baselines = Baselines(plays[np.unique(train.listener)], order, artists, run.recipe.tuned.baselines)
-    scorers = baselines.scorers(seed)
-    retriever, ranker = train_engine(run, train, seed)
+    values, artists = run.recipe.tuned.baselines, run.catalogue.artist_numbers
+    scorers = Baselines(plays[np.unique(train.listener)], order, artists, values).scorers(seed)
+    retriever, ranker = train_engine(run, train)
     for name, length in LENGTHS.items():
         queries = make_queries(test, length, seed)
         collected[name].listeners += queries.listeners

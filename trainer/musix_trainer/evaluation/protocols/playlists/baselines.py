@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from musix_runtime.models.arrays import Floats, Rows
 from musix_trainer.evaluation.baselines import ease_weights
+from musix_trainer.models.artists import group_by_artist
 
 Scorer = Callable[[list[Rows]], Floats]  # histories -> scores (n, tracks)
 N_TRIALS = 16  # by which each baseline was tuned on validation; see bundles/playlists.toml
@@ -28,7 +29,8 @@ class Baselines:
         self._plays = plays[:, self.columns]
         self._artists, self._order = artists, order
         self._size = len(order)
-        self._weight = 1 / np.sqrt(1 + rank_in_group(artists, order)).astype(np.float32)
+        _, _, ranks = group_by_artist(artists, order)
+        self._weight = 1 / np.sqrt(1 + ranks).astype(np.float32)
         self._values = values
 
     def scorers(self, seed: int) -> dict[str, Scorer]:
@@ -105,12 +107,3 @@ class Baselines:
         out = np.zeros((len(scores), self._size), np.float32)
         out[:, self.columns] = scores
         return out
-
-
-def rank_in_group(groups: Rows, order: Rows) -> Rows:
-    """Return the rank of each row among those of its group, in the `order` (n,) of all rows; 0 for the first."""
-    by_group = order[np.argsort(groups[order], kind="stable")]
-    _, starts, sizes = np.unique(groups[by_group], return_index=True, return_counts=True)
-    ranks = np.empty(len(groups), np.int64)
-    ranks[by_group] = np.arange(len(groups)) - np.repeat(starts, sizes)
-    return ranks
