@@ -69,6 +69,7 @@ def _tracks(run: Run) -> dict[str, Any]:
         "popularity": run.catalog.popularity,
         "popular": run.catalog.popular,
         "artists": vars(run.artists),
+        "factors": run.retriever().serving.factors,
         "candidates": run.recipe.ranker.candidates,
         "pool": run.recipe.ranker.pool,
         "blend": run.retriever().serving.blend,

@@ -265,7 +265,7 @@ class Recommender:
             average = self.listeners["track_mean"] @ np.append(factors[:-1], np.float32(1))
             places = self.listeners["place_of"][rows]
             match = (scores[places] - average) / max(scores.max() - average, 1e-6)
-            components[:, 0] = 0.6 * np.where(places >= 0, np.clip(match, 0, 1), 0)
+            components[:, 0] = self.tracks["factors"] * np.where(places >= 0, np.clip(match, 0, 1), 0)
         elif query is None:
             components[:, 0] = self.tracks["popularity"][rows]
         if query is not None:
@@ -274,7 +274,7 @@ class Recommender:
         if len(taste) or current is not None:
             places = self.listeners["place_of"][rows]
             alike = self.listeners["tastes"][places] @ self._taste(taste, current)
-            components[:, 0] += 0.4 * np.where(places >= 0, np.clip(alike, 0, 1), 0)
+            components[:, 0] += (1 - self.tracks["factors"]) * np.where(places >= 0, np.clip(alike, 0, 1), 0)
         if len(taste):
             counts = self.tracks["families"][taste].sum(axis=0)
             family[:] = (self.tracks["families"][rows] * (counts / max(counts.max(), 1))).max(axis=1)

@@ -141,6 +141,9 @@ class Collab(Section, frozen=True):
     fold_in_ridge: PositiveFloat = 1.0
     taste_width: Width = 48
     taste_damping: UnitInterval = 0.25  # exponent of a track's popularity that divides its co-occurrences
+    # Above 0: co-listening by a linear autoencoder with this L2 penalty and scale, instead of damped co-occurrences.
+    taste_ridge: Annotated[float, Meta(ge=0)] = 0.0
+    taste_scale: PositiveFloat = 1.0
 
 
 class Content(Section, frozen=True):
@@ -173,6 +176,7 @@ class Ranker(Section, frozen=True):
     # candidates that continue a part of their history. 0: from the validation part, by listeners that are known.
     folds: Annotated[int, Meta(ge=0, le=20)] = 0
     candidates: Positive = 50
+    factors: UnitInterval = 0.6  # share of matrix factors in the component collab; the rest is co-listening
     pool: Positive = 60
     blend: dict[str, UnitInterval] | Literal["learned"] = msgspec.field(
         default_factory=lambda: {"collab": 0.5, "content": 0.3, "preference": 0.0, "freshness": 0.1, "diversity": 0.1}

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from musix_runtime.models.retrieval import Candidates, RetrievalQuery, Retriever
 
 GENRE_AFFINITY_WEIGHT = np.float32(0.2)  # of preference, for a track of the user's most frequent family
-FACTORS_WEIGHT = np.float32(0.6)  # of collab; the rest is co-listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,8 @@ class CandidateFeatures:
 def extract(retriever: "Retriever", query: "RetrievalQuery", candidates: "Candidates") -> CandidateFeatures:
     """Return the five components of each candidate, all in 0..1.
 
-    - collab: 0.6 of the affinity by factors and 0.4 of the item affinity of the user's taste to the track, 0 for tracks
-      without listeners; the popularity if nothing is known about the user.
+    - collab: the affinity by factors, of which it has the share `serving.factors`, and the item affinity of the user's
+      taste to the track; 0 for tracks without listeners; the popularity if nothing is known about the user.
     - content: cosine with the query's content vector, at least 0.
     - preference: 1 - (1 - a)(1 - b / 5), where a is the preference for the track's artist, and b the share of the
       track's family in the profile, divided by that of the most frequent family.
@@ -42,9 +41,10 @@ def extract(retriever: "Retriever", query: "RetrievalQuery", candidates: "Candid
     vectors = retriever.content.vectors(rows)
     positions = collab.places(rows)
     components = np.empty((*rows.shape, len(COMPONENTS)), np.float32)
-    components[..., 0] = FACTORS_WEIGHT * collab.affinities(positions, query.factors, candidates.best)
+    share = np.float32(retriever.serving.factors)
+    components[..., 0] = share * collab.affinities(positions, query.factors, candidates.best)
     item_affinity = collab.item_affinities(positions, query.taste)
-    components[..., 0] += (1 - FACTORS_WEIGHT) * item_affinity
+    components[..., 0] += (1 - share) * item_affinity
     cosines = np.einsum("bkd,bd->bk", vectors, query.content)
     components[..., 1] = np.minimum(np.maximum(cosines, 0, out=cosines), 1, out=cosines)
     artist_affinity = retriever.artists.preferences(query.artists, rows)

@@ -19,7 +19,7 @@ from tests.recipes import SMALL
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    (folder / "small.toml").write_text(SMALL)
+    (folder / "small.toml").write_text(SMALL + 'folds = 2\nblend = "learned"\n')  # of the ranker
     runs.train(recipe.read(folder / "small.toml"), None).save(folder / "run")
     return folder / "run"
 

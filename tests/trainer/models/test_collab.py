@@ -85,3 +85,10 @@ def test_cooccurrence_embeddings_are_singular_vectors_of_normalized_counts() -> 
     first = np.linalg.svd(normalized)[2][:19]
     np.testing.assert_allclose(vectors @ vectors.T, first.T @ first, atol=1e-4)
     assert collab.fit_cooccurrence_embeddings(csr_matrix(interactions.astype(np.int32)), 500, 0.25, 1).shape == (20, 20)
+
+
+def test_autoencoder_solves_its_ridge_regression() -> None:
+    plays = (np.random.default_rng(3).random((30, 20)) < np.linspace(0.1, 0.9, 20)).astype(np.float64)
+    vectors = collab.fit_autoencoder(csr_matrix(plays), 20, 4.0, 2.0, 1).astype(np.float64)
+    gram = plays.T @ plays
+    np.testing.assert_allclose(vectors @ vectors.T, 2 * np.linalg.solve(gram + 4 * np.eye(20), gram), atol=1e-4)

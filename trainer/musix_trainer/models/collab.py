@@ -114,7 +114,7 @@ def train(data: Interactions, settings: recipe.Collab, seed: int, artists: Rows 
         rows=rows.astype(np.int32),
         track_factors=track_factors,
         track_mean=track_factors.mean(axis=0),
-        tastes=fit_cooccurrence_embeddings(pairs.tocsr(), settings.taste_width, settings.taste_damping, seed),
+        tastes=fit_tastes(pairs.tocsr(), settings, seed),
         fold_in=fit_fold_in(track_factors, listener_factors, positions, offsets, settings.fold_in_ridge, seed),
         history_offsets=offsets,
         history_rows=history.astype(np.int32),
@@ -140,6 +140,26 @@ def _histories(
     newest = data.last.max()
     recent = [np.bincount(owner, weights=last >= newest - days * DAY, minlength=count) for days in RANGE_DAYS.values()]
     return offsets, data.row[order], np.stack(recent, axis=1).astype(np.int32)
+
+
+def fit_tastes(pairs: csr_matrix, settings: recipe.Collab, seed: int) -> Floats:
+    """Return the co-occurrence embeddings of the tracks, of the kind that the recipe names. Shape (tracks, width)."""
+    if settings.taste_ridge:
+        return fit_autoencoder(pairs, settings.taste_width, settings.taste_ridge, settings.taste_scale, seed)
+    return fit_cooccurrence_embeddings(pairs, settings.taste_width, settings.taste_damping, seed)
+
+
+def fit_autoencoder(pairs: csr_matrix, width: int, ridge: float, scale: float, seed: int) -> Floats:
+    """Return embeddings whose products are the weights of a linear autoencoder, times `scale`. Shape (tracks, width).
+
+    The weights from the tracks of a history to all tracks minimise the squared error over the matrix (listeners,
+    tracks) with an L2 penalty `ridge`: EASE (Steck 2019) without its zero diagonal, which does not matter as tracks of
+    the history are not recommended. With the right singular vectors V and values s of the matrix, they are
+    V s^2 / (s^2 + ridge) V'.
+    """
+    _, values, vectors = randomized_svd(pairs, width, n_iter=N_POWER_ITERATIONS, random_state=seed)
+    shares = values**2 / (values**2 + ridge)
+    return np.ascontiguousarray((vectors * np.sqrt(scale * shares)[:, None]).T, np.float32)
 
 
 def fit_cooccurrence_embeddings(pairs: csr_matrix, width: int, damping: float, seed: int) -> Floats:

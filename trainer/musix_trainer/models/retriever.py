@@ -26,5 +26,5 @@ def make_retriever(
         catalog_model.freshness,
         catalog_model.popularity,
         catalog_model.popular,
-        Serving(settings.candidates, settings.pool, blend),
+        Serving(settings.candidates, settings.pool, blend, settings.factors),
     )
