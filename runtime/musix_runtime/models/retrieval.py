@@ -161,8 +161,7 @@ class Retriever:
         has_current = current != ABSENT
         queries = self.content.profiles(profile_items)
         if has_current.any():
-            queries[has_current] += self.content.vectors(current[has_current])
-            queries = unit(queries)
+            queries[has_current] = unit(queries[has_current] + self.content.vectors(current[has_current]))
         return queries, has_current | (profile_items.sizes > 0)
 
     def artist_affinities(self, profile_items: RaggedRows, current: Rows) -> ArtistAffinities:

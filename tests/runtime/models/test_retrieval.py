@@ -25,7 +25,7 @@ def features(retriever: Retriever, user: User, content: Floats | None, rows: Row
     return retriever.features(query, Candidates(rows[None], np.ones((1, len(rows)), bool), np.ones(1, np.float32)))
 
 
-def test_candidates_are_the_nearest_by_collab_and_content(engine: Engine) -> None:
+def test_candidates_are_the_nearest_by_collab_and_content_and_those_of_artists(engine: Engine) -> None:
     """Compare with the products of all vectors: the indexes of the demo are exact."""
     retriever = engine.retriever
     collab, content = retriever.collab, retriever.content.index.matrix
@@ -37,6 +37,10 @@ def test_candidates_are_the_nearest_by_collab_and_content(engine: Engine) -> Non
         expected = set[int]()
         for ranked in every:
             expected |= set([row for row in ranked if row not in set(heard.tolist())][:50])
+        artists = retriever.artists.affinities(RaggedRows.of([heard]))
+        of_artists = set(retriever.artists.candidates(artists, np.array([100]))[0].tolist()) - set(heard.tolist())
+        assert 50 < len(of_artists) < 150
+        expected |= of_artists
         assert candidates(retriever, user, query, heard, 10) == sorted(expected)
 
 
@@ -155,7 +159,7 @@ def test_user_without_common_tracks(engine: Engine) -> None:
     nothing = replace(collab, rows=collab.rows[:0], index=Index(collab.index.matrix[:0]), tastes=collab.tastes[:0])
     retriever = replace(engine.retriever, collab=nothing)
     heard = np.array([1, 2, 3])
-    query = retriever.query(User(collab.listener_factors[0], heard, heard), None, heard, 10)
+    query = retriever.query(User(collab.listener_factors[0], heard, heard[:0]), None, heard, 10)
     result = retriever.retrieve(query)
     assert result.valid.sum() == 10
     assert not retriever.features(query, result).components[..., 0].any()
