@@ -15,7 +15,7 @@ from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO
 from musix_trainer import progress, recipe, run
 from musix_trainer.data.interactions import Interactions
-from musix_trainer.models import content, item_stats
+from musix_trainer.models import artists, content, item_stats
 from musix_trainer.models.mood import MoodModel
 from musix_trainer.run import Run
 from perf import simulation
@@ -55,6 +55,10 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
     vectors, card = content.train(world.catalogue, moods, settings.content)
     nothing = np.empty(0, np.int64)
     plays = Interactions([], nothing, heard.rows.astype(np.int64), nothing.astype(np.float64), nothing)
+    first = heard.offsets[simulation.FOLD_IN_LISTENERS : simulation.FOLD_IN_LISTENERS + 1]
+    some = slice(int(first[0]) if len(first) else len(heard.rows))
+    owner = np.repeat(np.arange(listeners), np.diff(heard.offsets))[some]
+    pairs = Interactions([], owner, plays.row[some], nothing.astype(np.float64), nothing)
     return replace(
         small,
         catalogue=world.catalogue,
@@ -63,6 +67,7 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
             **small.models,
             "catalog": item_stats.train(world.catalogue, moods, plays, settings.catalog),
             "genre": simulation.genre_model(small.genre, small.catalogue, world),
+            "artists": artists.train(world.catalogue, pairs, settings.artists),
             "collab": collab,
             "content": vectors,
         },

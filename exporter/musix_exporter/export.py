@@ -14,7 +14,7 @@ from musix_exporter.part import Part
 from musix_exporter.parts import PARTS
 from musix_runtime.atomic import new_folder
 from musix_runtime.bundle import manifest as manifests
-from musix_runtime.bundle.manifest import FORMAT, FORMAT_VERSION, GOLDEN, MANIFEST, File, Manifest, Serving
+from musix_runtime.bundle.manifest import FORMAT, FORMAT_VERSION, GOLDEN, MANIFEST, File, Manifest
 from musix_runtime.bundle.part import Layout
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
@@ -67,7 +67,7 @@ def _manifest(run: Run, writer: BundleWriter, errors: dict[str, float]) -> Manif
         version=settings.version,
         families=run.catalogue.labels,
         counts=writer.counts,
-        serving=Serving(settings.ranker.candidates, settings.ranker.pool, settings.ranker.blend),
+        serving=run.retriever().serving,
         indexes=writer.indexes,
         files={name: _file(writer.root / name) for name in writer.layout.files},
         parity=errors,

@@ -69,9 +69,11 @@ def _tracks(run: Run) -> dict[str, Any]:
         "freshness": run.catalog.freshness,
         "popularity": run.catalog.popularity,
         "popular": run.catalog.popular,
+        "artists": vars(run.artists),
+        "factors": run.retriever().serving.factors,
         "candidates": run.recipe.ranker.candidates,
         "pool": run.recipe.ranker.pool,
-        "blend": run.recipe.ranker.blend,
+        "blend": run.retriever().serving.blend,
     }
 
 

@@ -8,6 +8,7 @@ import math
 import pickle
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import permutations
@@ -112,9 +113,10 @@ class Recommender:
         excluded = set(self._rows([*question.exclude_ids, *(question.history or [])])) | set(heard.tolist())
         if current is not None:
             excluded.add(current)
-        rows = self._candidates(scores, query, np.fromiter(excluded, np.int64), question.limit)
+        artists = self._artists(taste, current)
+        rows = self._candidates(scores, query, artists, np.fromiter(excluded, np.int64), question.limit)
         vectors = self._vectors(rows)
-        components = self._components(factors, scores, query, taste, rows, vectors)
+        components = self._components(factors, scores, query, taste, current, artists, rows, vectors)
         size = max(self.tracks["pool"], question.limit)
         short = np.sort(np.argsort(-(components @ self.blend).round(6), kind="stable")[:size])
         hour = math.nan if question.context.hour is None else question.context.hour
@@ -179,19 +181,56 @@ class Recommender:
         places = places[places >= 0]
         if not len(places):
             return None, heard, heard, "history" if len(heard) else "popular"
-        mean = np.append(data["track_factors"][places].mean(axis=0), np.float32(1))
+        mean = np.append(data["track_factors"][places].sum(axis=0) / np.float32(len(places) + 2), np.float32(1))
         return mean @ data["fold_in"], heard, heard, "history"
 
     def _query(self, question: schema.Recommend, taste: Rows, current: int | None) -> Floats | None:
-        if current is not None:
-            return self._vectors(np.array([current]))[0]
-        if question.current_track_id is None and len(taste):
-            mean = self._vectors(taste).mean(axis=0)
-            return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32)
-        return None
+        if current is None and (question.current_track_id is not None or not len(taste)):
+            return None
+        query = _unit(self._vectors(taste).sum(axis=0)) if len(taste) else np.zeros(self.index.d, np.float32)
+        return query if current is None else _unit(query + self._vectors(np.array([current]))[0])
 
-    def _candidates(self, scores: Floats | None, query: Floats | None, excluded: Rows, limit: int) -> Rows:
+    def _artists(self, taste: Rows, current: int | None) -> dict[int, tuple[float, float, int]]:
+        """Return the artists of the profile and those like them: own and similar affinity, and number of tracks."""
+        data = self.tracks["artists"]
+        profile = [*taste.tolist(), *([] if current is None else [current] * 5)]
+        counts = Counter(data["track_artists"][profile].tolist())
+        similar: dict[int, float] = {}
+        for artist, count in sorted(counts.items()):
+            pairs = zip(data["similar"][artist].tolist(), data["similarities"][artist].tolist(), strict=True)
+            for other, weight in pairs:
+                similar[other] = similar.get(other, 0) + count / len(profile) * weight
+        return {
+            artist: (
+                math.sqrt(counts[artist] / max(len(profile), 1)),
+                min(similar.get(artist, 0), 1),
+                counts[artist],
+            )
+            for artist in sorted({*counts, *similar})
+        }
+
+    def _of_artists(self, artists: dict[int, tuple[float, float, int]], count: int) -> Rows:
+        """Return about `count` popular tracks of the artists, by their affinity."""
+        data, rows = self.tracks["artists"], []
+        weights = [1 - (1 - own) * (1 - 0.3 * similar) for own, similar, _ in artists.values()]
+        total = max(sum(weights), 1e-12)
+        for (artist, (_, _, heard)), weight in zip(artists.items(), weights, strict=True):
+            size = round(count * weight / total)
+            if size:
+                start, stop = data["offsets"][artist : artist + 2].tolist()
+                rows += data["rows"][start : min(stop, start + min(size, 60) + min(heard, 60))].tolist()
+        return np.array(rows, np.int64)
+
+    def _candidates(
+        self,
+        scores: Floats | None,
+        query: Floats | None,
+        artists: dict[int, tuple[float, float, int]],
+        excluded: Rows,
+        limit: int,
+    ) -> Rows:
         count = max(self.tracks["candidates"], limit)
+        by_artist = self._of_artists(artists, 2 * count)
         wanted = count + len(excluded)
         proposals = []
         if scores is not None:
@@ -202,7 +241,8 @@ class Recommender:
             proposals.append(self.index.search(query[None], min(wanted, self.index.ntotal))[1][0])
         if not proposals:
             proposals, count = [self.tracks["popular"]], 2 * count
-        result = np.unique(np.concatenate([rows[~np.isin(rows, excluded)][:count] for rows in proposals]))
+        lists = [rows[~np.isin(rows, excluded)][:count] for rows in proposals]
+        result = np.unique(np.concatenate([*lists, np.setdiff1d(by_artist, excluded)]))
         if len(result) < limit:
             free = np.setdiff1d(np.arange(len(self.names["ids"])), np.concatenate([result, excluded]))
             more = free[np.argsort(-self.tracks["popularity"][free], kind="stable")[: limit - len(result)]]
@@ -215,6 +255,8 @@ class Recommender:
         scores: Floats | None,
         query: Floats | None,
         taste: Rows,
+        current: int | None,
+        artists: dict[int, tuple[float, float, int]],
         rows: Rows,
         vectors: Floats,
     ) -> Floats:
@@ -223,20 +265,34 @@ class Recommender:
             average = self.listeners["track_mean"] @ np.append(factors[:-1], np.float32(1))
             places = self.listeners["place_of"][rows]
             match = (scores[places] - average) / max(scores.max() - average, 1e-6)
-            components[:, 0] = np.where(places >= 0, np.clip(match, 0, 1), 0)
+            components[:, 0] = self.tracks["factors"] * np.where(places >= 0, np.clip(match, 0, 1), 0)
         elif query is None:
             components[:, 0] = self.tracks["popularity"][rows]
         if query is not None:
             components[:, 1] = np.clip(vectors @ query, 0, 1)
+        data, family = self.tracks["artists"], np.zeros(len(rows))
+        if len(taste) or current is not None:
+            places = self.listeners["place_of"][rows]
+            alike = self.listeners["tastes"][places] @ self._taste(taste, current)
+            components[:, 0] += (1 - self.tracks["factors"]) * np.where(places >= 0, np.clip(alike, 0, 1), 0)
         if len(taste):
             counts = self.tracks["families"][taste].sum(axis=0)
-            family = (self.tracks["families"][rows] * (counts / max(counts.max(), 1))).max(axis=1)
-            places, those = self.listeners["place_of"][rows], self.listeners["place_of"][taste]
-            alike = self.listeners["tastes"][places] @ self.listeners["tastes"][those[those >= 0]].sum(axis=0)
-            components[:, 2] = 1 - (1 - np.where(places >= 0, np.clip(alike, 0, 1), 0)) * (1 - 0.2 * family)
+            family[:] = (self.tracks["families"][rows] * (counts / max(counts.max(), 1))).max(axis=1)
+        known = [artists.get(artist, (0, 0, 0))[:2] for artist in data["track_artists"][rows].tolist()]
+        own, similar = np.array(known).T / np.sqrt(1 + data["ranks"][rows])
+        components[:, 2] = 1 - (1 - own) * (1 - 0.3 * similar) * (1 - 0.2 * family)
         components[:, 3] = self.tracks["freshness"][rows]
         components[:, 4] = 1
         return components
+
+    def _taste(self, taste: Rows, current: int | None) -> Floats:
+        """Return the sum of the embeddings of the profile; with a current track, 0.7 of it and 0.3 of the track's."""
+
+        def total(rows: Rows) -> Floats:
+            places = self.listeners["place_of"][rows]
+            return np.asarray(self.listeners["tastes"][places[places >= 0]].sum(axis=0), np.float32)
+
+        return total(taste) if current is None else 0.7 * total(taste) + 0.3 * total(np.array([current]))
 
     def _choose(self, components: Floats, vectors: Floats, context: Floats, limit: int) -> tuple[Rows, Floats]:
         """Select candidates greedily: the best one given the selected ones."""
@@ -273,6 +329,10 @@ class Recommender:
             }
             for row, score, value in zip(rows.tolist(), scores, values, strict=True)
         ]
+
+
+def _unit(vector: Floats) -> Floats:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)
 
 
 def reason(values: NDArray[np.float64], source: str) -> str:

@@ -14,7 +14,7 @@ from musix_runtime import golden
 from musix_runtime.bundle.part import Part
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, refusing
-from musix_runtime.models import catalog, collab, content, explanation, genre, mood, ranker
+from musix_runtime.models import artists, catalog, collab, content, explanation, genre, mood, ranker
 from musix_runtime.models.arrays import ABSENT, Floats, Rows, Scores, gather
 from musix_runtime.models.candidate_features import prefilter_by_blend
 from musix_runtime.models.catalog import Catalog
@@ -118,8 +118,9 @@ class Engine:
 
     @cached_property
     def retriever(self) -> Retriever:
-        """Candidate retrieval by the collab and content parts."""
+        """Candidate retrieval by the artists, collab and content parts."""
         return Retriever(
+            artists=self.model(artists.PART),
             collab=self.model(collab.PART),
             content=self.model(content.PART),
             families=self.catalog.families,
@@ -149,8 +150,8 @@ class Engine:
     def recommend(self, request: RecommendRequest, stages: StageTimer | None = None) -> RecommendResponse:
         """Up to `limit` tracks for a listener, best first, with reasons. With `stages`, notes how the time divides.
 
-        A known listener is matched by factors, an unknown one with a history by folding it in; the current track, or
-        else the history, is the query for content. With nothing known, popular tracks are proposed. Never proposed:
+        A known listener is matched by factors, an unknown one with a history by folding it in; the current track and
+        the history are the query for content. With nothing known, popular tracks are proposed. Never proposed:
         excluded tracks, the current one, and those in any history.
         """
         return self.recommend_batch([request], [stages] if stages else [])[0]

@@ -38,7 +38,12 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
 
 @click.command()
 @RUN
-@click.option("--protocol", "protocols", multiple=True, help="PART or PART/PROTOCOL; default: all.")
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    help="PART or PART/PROTOCOL, or playlists, which trains the recommender in five folds; default: all others.",
+)
 @click.option(
     "--seeds",
     default=1,
@@ -122,7 +127,29 @@ def lastfm(raw: Path, tracks: Path, out: Path) -> None:
     """Derive interactions with tracks from the Last.fm tables (HetRec 2011) in folder RAW."""
     from musix_trainer.importers.lastfm import import_lastfm
 
-    for name, value in import_lastfm(raw, tracks, out).items():
+    _show_import(import_lastfm(raw, tracks, out), out)
+
+
+@import_.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--tracks", required=True, type=click.Path(path_type=Path), help="The tracks table, .csv or .parquet.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the two tables, new or empty.")
+@click.option("--playlist", default="playlist_id", show_default=True, help="Column of the playlist.")
+@click.option("--track", default="track_id", show_default=True, help="Column of the track id, if any.")
+@click.option("--title", default="track_name", show_default=True, help="Column of the title, if any.")
+@click.option("--artist", default="track_artist", show_default=True, help="Column of the artist, if any.")
+def playlists(file: Path, tracks: Path, out: Path, playlist: str, track: str, title: str, artist: str) -> None:
+    """Convert the playlists in FILE, one row for each playlist and track, to interactions of playlists.
+
+    Tracks are joined to the tracks table by id, else by title and artist.
+    """
+    from musix_trainer.importers.playlists import Columns, import_playlists
+
+    _show_import(import_playlists(file, tracks, out, Columns(playlist, track, title, artist)), out)
+
+
+def _show_import(notes: dict[str, int | str], out: Path) -> None:
+    for name, value in notes.items():
         click.echo(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
     click.echo(f"{out}: tracks.parquet, listening.parquet")
 

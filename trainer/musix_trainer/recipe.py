@@ -123,6 +123,13 @@ class Mood(Section, frozen=True):
     examples: Positive = 8000  # drawn from each source of perceived moods
 
 
+class Artists(Section, frozen=True):
+    """Similar artists: those with most listeners in common."""
+
+    neighbours: Annotated[int, Meta(ge=1, le=64)] = 20
+    shrinkage: PositiveFloat = 3.0  # added to the root of the product of both numbers of listeners
+
+
 class Collab(Section, frozen=True):
     """LightFM over interactions."""
 
@@ -133,9 +140,13 @@ class Collab(Section, frozen=True):
     item_alpha: Annotated[float, Meta(ge=0)] = 0.0
     user_alpha: Annotated[float, Meta(ge=0)] = 0.0
     epochs: Positive = 100
+    artist_features: bool = False  # a recording's factors are the sum of its own and those of its artist
     fold_in_ridge: PositiveFloat = 1.0
     taste_width: Width = 48
     taste_damping: UnitInterval = 0.25  # exponent of a track's popularity that divides its co-occurrences
+    # Above 0: co-listening by a linear autoencoder with this L2 penalty and scale, instead of damped co-occurrences.
+    taste_ridge: Annotated[float, Meta(ge=0)] = 0.0
+    taste_scale: PositiveFloat = 1.0
 
 
 class Content(Section, frozen=True):
@@ -164,9 +175,13 @@ class Ranker(Section, frozen=True):
     patience: Positive = 10
     validation: OpenUnit = 0.2
     negatives: Positive = 20  # negative impressions for each positive one, without an impressions table
+    # Without an impressions table, and above 0: listeners are held out in so many folds, and the ranker learns from all
+    # candidates that continue a part of their history. 0: from the validation part, by listeners that are known.
+    folds: Annotated[int, Meta(ge=0, le=20)] = 0
     candidates: Positive = 50
+    factors: UnitInterval = 0.6  # share of matrix factors in the component collab; the rest is co-listening
     pool: Positive = 60
-    blend: dict[str, UnitInterval] = msgspec.field(
+    blend: dict[str, UnitInterval] | Literal["learned"] = msgspec.field(
         default_factory=lambda: {"collab": 0.5, "content": 0.3, "preference": 0.0, "freshness": 0.1, "diversity": 0.1}
     )
 
@@ -178,6 +193,7 @@ class Bytes(Section, frozen=True):
     catalog: FileBytes | None = None
     genre: FileBytes | None = None
     mood: FileBytes | None = None
+    artists: FileBytes | None = None
     collab: FileBytes | None = None
     content: FileBytes | None = None
     ranker: FileBytes | None = None
@@ -222,6 +238,7 @@ class Recipe(Section, frozen=True):
     split: Split = Split()
     genre: Genre = Genre()
     mood: Mood = Mood()
+    artists: Artists = Artists()
     collab: Collab = Collab()
     content: Content = Content()
     ranker: Ranker = Ranker()
@@ -269,7 +286,7 @@ def parse(text: bytes, path: Path) -> RecipeFile:
     except msgspec.ValidationError as error:
         message, _, key = str(error).partition(" - at `$")
         raise RecipeError(f"{path}: {key.strip('.`') or 'top level'}: {message[:1].lower()}{message[1:]}") from error
-    if set(recipe.ranker.blend) != set(COMPONENTS):
+    if isinstance(recipe.ranker.blend, dict) and set(recipe.ranker.blend) != set(COMPONENTS):
         raise RecipeError(
             f"{path}: ranker.blend: expected {', '.join(COMPONENTS)}, found {', '.join(recipe.ranker.blend)}"
         )

@@ -28,7 +28,8 @@ from musix_trainer.data.interactions import Interactions, read_interactions
 from musix_trainer.data.moods import Moods, read_moods
 from musix_trainer.data.tables import Table
 from musix_trainer.data.tracks import Tracks, read_tracks
-from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
+from musix_trainer.models import artists, collab, content, genre, item_stats, mood, ranker
+from musix_trainer.models.artists import ArtistsModel
 from musix_trainer.models.collab import CollabModel
 from musix_trainer.models.content import ContentModel
 from musix_trainer.models.genre.model import GenreModel
@@ -83,6 +84,10 @@ class Run:
         return self.model(mood.PART)
 
     @property
+    def artists(self) -> ArtistsModel:
+        return self.model(artists.PART)
+
+    @property
     def collab(self) -> CollabModel:
         return self.model(collab.PART)
 
@@ -96,7 +101,9 @@ class Run:
 
     def retriever(self) -> Retriever:
         """Return the runtime's retriever over the run's arrays."""
-        return make_retriever(self.collab, self.content, self.catalog, self.recipe.ranker)
+        settings = self.recipe.ranker
+        blend = self.ranker.serving_blend(settings)
+        return make_retriever(self.artists, self.collab, self.content, self.catalog, settings, blend)
 
     def save(self, path: Path) -> None:
         """Write the run into `path` atomically, and replace an older run."""

@@ -11,7 +11,7 @@ from msgspec import Meta
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"
@@ -59,6 +59,7 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     candidates: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)]  # of collab, and as many of content
     pool: Annotated[int, Meta(ge=1, le=MAX_POOL)]  # candidates that the ranker scores: those with the best blend
     blend: dict[str, Annotated[float, Meta(ge=0, le=1)]]  # weight of each component in the blend
+    factors: Annotated[float, Meta(ge=0, le=1)]  # share of matrix factors in collab; the rest is co-listening
 
 
 class IndexInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -97,6 +97,14 @@ class RaggedRows:
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return cls(values, np.array([len(part) for part in parts], np.int64))
 
+    def with_rows(self, rows: Rows, times: int) -> "RaggedRows":
+        """Return the rows of each request, with its row of `rows` (batch,) added several times unless it is ABSENT."""
+        added = np.where(rows != ABSENT, times, 0)
+        if not added.any():
+            return self
+        stops = self.sizes.cumsum().repeat(added)
+        return RaggedRows(np.insert(self.values, stops, rows.repeat(added)), self.sizes + added)
+
     def sums(self, vectors: NDArray[Any]) -> Floats:
         """Return the sum of the `vectors` (n, width) of each request, zeros without rows. Shape (batch, width).
 

@@ -29,11 +29,11 @@ class CandidateFeatures:
 def extract(retriever: "Retriever", query: "RetrievalQuery", candidates: "Candidates") -> CandidateFeatures:
     """Return the five components of each candidate, all in 0..1.
 
-    - collab: affinity by factors, 0 for tracks without listeners; the popularity if nothing is known about the user.
+    - collab: the affinity by factors, of which it has the share `serving.factors`, and the item affinity of the user's
+      taste to the track; 0 for tracks without listeners; the popularity if nothing is known about the user.
     - content: cosine with the query's content vector, at least 0.
-    - preference: 1 - (1 - a)(1 - b / 5), where a is the item affinity of the user's profile to the track, and b the
-      share of the track's family in the profile, divided by that of the most frequent family. Co-listening is stronger
-      evidence than a family, which also applies to tracks without listeners.
+    - preference: 1 - (1 - a)(1 - b / 5), where a is the preference for the track's artist, and b the share of the
+      track's family in the profile, divided by that of the most frequent family.
     - freshness.
     - diversity: 1, since nothing has been selected yet.
     """
@@ -41,16 +41,19 @@ def extract(retriever: "Retriever", query: "RetrievalQuery", candidates: "Candid
     vectors = retriever.content.vectors(rows)
     positions = collab.places(rows)
     components = np.empty((*rows.shape, len(COMPONENTS)), np.float32)
-    components[..., 0] = collab.affinities(positions, query.factors, candidates.best)
+    share = np.float32(retriever.serving.factors)
+    components[..., 0] = share * collab.affinities(positions, query.factors, candidates.best)
+    item_affinity = collab.item_affinities(positions, query.taste)
+    components[..., 0] += (1 - share) * item_affinity
     cosines = np.einsum("bkd,bd->bk", vectors, query.content)
     components[..., 1] = np.minimum(np.maximum(cosines, 0, out=cosines), 1, out=cosines)
-    item_affinity = collab.item_affinities(positions, collab.taste(query.profile_items))
+    artist_affinity = retriever.artists.preferences(query.artists, rows)
     genre_affinity = _genre_affinities(retriever.families, retriever.n_families, query.profile_items, rows)
-    components[..., 2] = 1 - (1 - item_affinity) * (1 - GENRE_AFFINITY_WEIGHT * genre_affinity)
+    components[..., 2] = 1 - (1 - artist_affinity) * (1 - GENRE_AFFINITY_WEIGHT * genre_affinity)
     components[..., 3] = gather(retriever.freshness, rows)
     components[..., 4] = 1
-    for i in (~query.has_factors).nonzero()[0].tolist():
-        components[i, :, 0] = 0 if query.has_content[i] else gather(retriever.popularity, rows[i])
+    unknown = ~(query.has_factors | query.has_content)
+    components[unknown, :, 0] = gather(retriever.popularity, rows[unknown])
     return CandidateFeatures(rows, candidates.valid, vectors, components)
 
 

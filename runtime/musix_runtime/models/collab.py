@@ -21,6 +21,9 @@ from musix_runtime.schemas import TIME_RANGES, TimeRange
 RANGE_DAYS = {"short_term": 28, "medium_term": 182}
 
 
+FOLD_IN_PRIOR = 2  # a history's factors are their sum / (number + 2), so that a short history says less
+
+
 @dataclass(frozen=True)
 class Collab:
     """Matrix factors with 50 components and a bias, and the histories of all listeners.
@@ -60,15 +63,14 @@ class Collab:
     def fold_in(self, history: Rows) -> Floats | None:
         """Return the factors of a new listener from a history, None if no track of it has factors. Shape (51,).
 
-        A linear map converts the mean factors of the tracks. It was fitted by ridge regression to the factors that
-        training found for listeners with such histories.
+        A linear map converts the sum of the tracks' factors, divided by their number + 2. It was fitted by ridge
+        regression to the factors that training found for listeners with such histories.
         """
         positions = self.places(history)
         positions = positions[positions != ABSENT]
         if not len(positions):
             return None
-        mean = self.index.vectors(positions).mean(axis=0)
-        return np.asarray(np.append(mean, np.float32(1)) @ self.fold_in_map, np.float32)
+        return np.asarray(damped_mean(self.index.vectors(positions)) @ self.fold_in_map, np.float32)
 
     def places(self, rows: NDArray[Any]) -> NDArray[np.int32]:
         """Return the positions of catalogue rows among those with factors, ABSENT for tracks without factors."""
@@ -126,6 +128,11 @@ class Collab:
         vectors = gather(self.tastes, positions)
         vectors[positions < 0] = 0
         return rows.sums(vectors)
+
+
+def damped_mean(factors: Floats) -> Floats:
+    """Return the sum of the factors (n, width) divided by n + `FOLD_IN_PRIOR`, and a 1. Shape (width + 1,)."""
+    return np.append(factors.sum(axis=0) / np.float32(len(factors) + FOLD_IN_PRIOR), np.float32(1))
 
 
 class AffinityScorer:

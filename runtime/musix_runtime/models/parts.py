@@ -5,11 +5,12 @@ from typing import Any
 
 from musix_runtime.bundle.part import Layout, Part
 from musix_runtime.bundle.reader import Bundle
-from musix_runtime.models import catalog, collab, content, genre, mood, ranker
+from musix_runtime.models import artists, catalog, collab, content, genre, mood, ranker
 
 MODELS: tuple[Part[Any], ...] = (
     genre.PART,
     mood.PART,
+    artists.PART,
     collab.PART,
     content.PART,
     ranker.PART,

@@ -35,9 +35,9 @@ class _Ids:
 def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: Retriever) -> Resolved:
     """Resolve a batch of requests.
 
-    A known user has factors; those of an unknown user are folded in from the history of the request. The current
-    track, or else the profile of the history, is the content query. Excluded tracks, the current track and those of any
-    history are never candidates.
+    A known user has factors; those of an unknown user are folded in from the history of the request. The profile of the
+    history and the current track are the content query; there is none for a current track that is unknown. Excluded
+    tracks, the current track and those of any history are never candidates.
     """
     collab = retriever.collab
     users = [collab.listeners.find_one(request.user_id) for request in requests]
@@ -53,7 +53,10 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
         for rows, ids in zip(histories, request_rows, strict=True)
     ]
     factors, has_factors = _factors(retriever, users, request_rows)
-    vectors, has_content = _content(requests, request_rows, retriever, profile_items)
+    current = np.array([ids.current for ids in request_rows])
+    vectors, has_content = retriever.content_queries(profile_items, current)
+    has_content &= np.array([request.current_track_id is None for request in requests]) | (current != ABSENT)
+    vectors[~has_content] = 0
     hours = [np.nan if request.context.hour is None else request.context.hour for request in requests]
     context = np.array([list(map(len, histories)), hours], np.float32).T
     query = RetrievalQuery(
@@ -63,6 +66,8 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
         content=vectors,
         has_content=has_content,
         profile_items=profile_items,
+        artists=retriever.artist_affinities(profile_items, current),
+        taste=retriever.taste(profile_items, current),
         excluded=RaggedRows.of(excluded),
         excluded_ids={
             i: _excluded_ids(request.exclude_ids, catalog)
@@ -120,20 +125,6 @@ def _factors(retriever: Retriever, users: list[int], request_rows: list[_Ids]) -
         if folded is not None:
             factors[i], has_factors[i] = collab.queries(folded[None])[0], True
     return factors, has_factors
-
-
-def _content(
-    requests: Sequence[RecommendRequest], request_rows: list[_Ids], retriever: Retriever, profile_items: RaggedRows
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the content query of each request, the current track or the profile, and whether it has one."""
-    current = np.array([ids.current for ids in request_rows])
-    by_profile = np.array([request.current_track_id is None for request in requests]) & (profile_items.sizes > 0)
-    vectors = retriever.content.vectors(current)
-    if by_profile.any():
-        vectors[by_profile] = retriever.content.profiles(profile_items)[by_profile]
-    has_content = by_profile | (current != ABSENT)
-    vectors[~has_content] = 0
-    return vectors, has_content
 
 
 def _source(user: int, has_factors: bool, has_content: bool) -> str:

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from musix_runtime.bundle.manifest import Serving
 from musix_runtime.models import candidate_features
-from musix_runtime.models.arrays import Floats, RaggedRows, Rows, gather
+from musix_runtime.models.arrays import ABSENT, Floats, RaggedRows, Rows, gather, unit
+from musix_runtime.models.artists import ArtistAffinities, Artists
 from musix_runtime.models.candidate_features import CandidateFeatures
 from musix_runtime.models.collab import Collab
 from musix_runtime.models.content import Content
 from musix_runtime.models.index import Index
 
+CURRENT_PLAYS = 5  # tracks of its artist that the current track counts as
+CURRENT_TASTE = np.float32(0.3)  # share of the current track in co-listening
 MAX_OVERFETCH = 256  # additional tracks to search for, as some are excluded; more only if too few remain
 OVERFETCH_GROWTH = 4
 SIEVE = (1 << 14) - 1  # last bits of a key, which rule out an exclusion for most candidates
@@ -23,11 +26,12 @@ SIEVE = (1 << 14) - 1  # last bits of a key, which rule out an exclusion for mos
 @dataclass(frozen=True, slots=True)
 class User:
     """A user: factors (51,), the catalogue rows of the whole history, and those of the requested time range, which are
-    the profile."""
+    the profile; and the row of the current track, if any."""
 
     factors: Floats | None
     history: Rows
     profile_items: Rows
+    current: int = ABSENT
 
 
 ANONYMOUS = User(None, np.empty(0, np.int64), np.empty(0, np.int64))
@@ -47,8 +51,9 @@ class ExcludedIds:
 @dataclass(frozen=True)
 class RetrievalQuery:
     """The queries of a batch: `limits` (batch,), the numbers of tracks; factors (batch, 51) and content vectors
-    (batch, 28), zeros if there are none; the profiles; and the excluded rows. `excluded_ids` has the requests, by
-    position, with many excluded ids.
+    (batch, 28), zeros if there are none; the profiles; the affinities to artists and the `taste` (batch, taste_width),
+    by profile and current track; and the excluded rows. `excluded_ids` has the requests with many excluded ids, by
+    position.
 
     The last factor is 1: see `Collab.queries`.
     """
@@ -59,6 +64,8 @@ class RetrievalQuery:
     content: Floats
     has_content: NDArray[np.bool_]
     profile_items: RaggedRows
+    artists: ArtistAffinities
+    taste: Floats
     excluded: RaggedRows
     excluded_ids: Mapping[int, ExcludedIds] = field(default_factory=dict)
 
@@ -113,8 +120,10 @@ class ExclusionFilter:
 
 @dataclass(frozen=True)
 class Retriever:
-    """Retrieves candidates from the indexes of collab and content. Arrays have one row for each track."""
+    """Retrieves candidates from the indexes of collab and content, and from the artists of the profile. Arrays have one
+    row for each track."""
 
+    artists: Artists
     collab: Collab
     content: Content
     families: NDArray[np.uint32]  # bit i: the track is of family i
@@ -125,6 +134,7 @@ class Retriever:
 
     def query(self, user: User, content: Floats | None, excluded: Rows, limit: int) -> RetrievalQuery:
         """Return a batch of one query: for a user, and a content vector (28,) if there is one."""
+        profile_items, current = RaggedRows.of([user.profile_items]), np.array([user.current])
         factors = np.zeros((1, len(self.collab.track_mean)), np.float32)
         if user.factors is not None:
             factors = self.collab.queries(user.factors[None])
@@ -134,13 +144,42 @@ class Retriever:
             has_factors=np.array([user.factors is not None]),
             content=np.zeros((1, self.content.width), np.float32) if content is None else content[None],
             has_content=np.array([content is not None]),
-            profile_items=RaggedRows.of([user.profile_items]),
+            profile_items=profile_items,
+            artists=self.artist_affinities(profile_items, current),
+            taste=self.taste(profile_items, current),
             excluded=RaggedRows.of([excluded]),
         )
 
+    def content_query(self, user: User) -> Floats | None:
+        """Return the content vector (28,) that `content_queries` has for a user, None if it has none."""
+        queries, has_content = self.content_queries(RaggedRows.of([user.profile_items]), np.array([user.current]))
+        return queries[0] if has_content[0] else None
+
+    def content_queries(self, profile_items: RaggedRows, current: Rows) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the content vector of each request (batch, 28), and whether it has one: half of it is the profile, and
+        half the current track, or all of it if only one of the two is known."""
+        has_current = current != ABSENT
+        queries = self.content.profiles(profile_items)
+        if has_current.any():
+            queries[has_current] = unit(queries[has_current] + self.content.vectors(current[has_current]))
+        return queries, has_current | (profile_items.sizes > 0)
+
+    def artist_affinities(self, profile_items: RaggedRows, current: Rows) -> ArtistAffinities:
+        """Return the affinities to artists. The current track counts as `CURRENT_PLAYS` tracks of the profile."""
+        return self.artists.affinities(profile_items.with_rows(current, CURRENT_PLAYS))
+
+    def taste(self, profile_items: RaggedRows, current: Rows) -> Floats:
+        """Return the co-occurrence embedding of each request's profile, with a share of the current track."""
+        taste = self.collab.taste(profile_items)
+        if (playing := (current != ABSENT).nonzero()[0]).size:
+            one = self.collab.taste(RaggedRows(current[playing], np.ones(len(playing), np.int64)))
+            taste[playing] = (1 - CURRENT_TASTE) * taste[playing] + CURRENT_TASTE * one
+        return taste
+
     def retrieve(self, query: RetrievalQuery) -> Candidates:
         """Return the nearest tracks by factors and by content, `serving.candidates` of each or as many as requested, if
-        that is more; twice as many popular ones if there are neither factors nor content. Excluded tracks are left out.
+        that is more; about twice as many of the profile's artists and artists like these; twice as many popular ones if
+        there are neither factors nor content. Excluded tracks are left out.
 
         There are at least as many as requested, if the catalogue has them.
         """
@@ -155,6 +194,10 @@ class Retriever:
         if (active := query.has_content.nonzero()[0]).size:
             rows, _ = self._nearest(self.content.index, query.content, active, counts, query, allowed)
             sources.append(rows)
+        if len(query.artists.keys):
+            rows = self.artists.candidates(query.artists, 2 * counts)
+            allowed_rows = allowed.allows(np.arange(len(query)), rows)
+            sources.append(np.where(allowed_rows, rows, self._n_rows))
         if (active := (~(query.has_factors | query.has_content)).nonzero()[0]).size:
             sources.append(self._most_popular(active, counts, allowed))
         sources.append(np.full((len(query), 1), self._n_rows))  # so that there is always a column

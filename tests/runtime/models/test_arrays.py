@@ -64,3 +64,10 @@ def test_packed_strings_round_trip(texts: list[str]) -> None:
 
 def test_unit_keeps_rows_of_zeros() -> None:
     assert unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 0]]
+
+
+def test_rows_are_added_several_times_to_requests_that_have_one() -> None:
+    rows = RaggedRows.of([np.array([1, 2]), np.array([], np.int64), np.array([3])])
+    result = rows.with_rows(np.array([7, 8, ABSENT]), 2)
+    assert (result.values.tolist(), result.sizes.tolist()) == ([1, 2, 7, 7, 8, 8, 3], [4, 2, 1])
+    assert rows.with_rows(np.full(3, ABSENT), 2) is rows

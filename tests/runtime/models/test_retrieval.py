@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from musix_runtime import Engine
-from musix_runtime.models.arrays import Floats, RaggedRows, Rows
+from musix_runtime.models.arrays import ABSENT, Floats, RaggedRows, Rows
+from musix_runtime.models.artists import MAX_TRACKS, Artists
 from musix_runtime.models.candidate_features import CandidateFeatures, prefilter_by_blend
 from musix_runtime.models.index import Index
 from musix_runtime.models.ranker import COMPONENTS
@@ -24,7 +25,7 @@ def features(retriever: Retriever, user: User, content: Floats | None, rows: Row
     return retriever.features(query, Candidates(rows[None], np.ones((1, len(rows)), bool), np.ones(1, np.float32)))
 
 
-def test_candidates_are_the_nearest_by_collab_and_content(engine: Engine) -> None:
+def test_candidates_are_the_nearest_by_collab_and_content_and_those_of_artists(engine: Engine) -> None:
     """Compare with the products of all vectors: the indexes of the demo are exact."""
     retriever = engine.retriever
     collab, content = retriever.collab, retriever.content.index.matrix
@@ -36,6 +37,10 @@ def test_candidates_are_the_nearest_by_collab_and_content(engine: Engine) -> Non
         expected = set[int]()
         for ranked in every:
             expected |= set([row for row in ranked if row not in set(heard.tolist())][:50])
+        artists = retriever.artists.affinities(RaggedRows.of([heard]))
+        of_artists = set(retriever.artists.candidates(artists, np.array([100]))[0].tolist()) - set(heard.tolist())
+        assert 50 < len(of_artists) < 150
+        expected |= of_artists
         assert candidates(retriever, user, query, heard, 10) == sorted(expected)
 
 
@@ -80,25 +85,60 @@ def test_small_catalogue_is_filled_up_with_popular_tracks(engine: Engine) -> Non
     assert len(result) >= 20
 
 
-def test_preference_weighs_cooccurrence_above_family(engine: Engine) -> None:
-    """Rows 0 to 3 occur together, so do 4 and 5; row 6 has no plays. Rows 0, 4 and 6 are of the preferred family."""
-    tastes = np.zeros((6, 2), np.float32)
-    tastes[:4, 0], tastes[4:, 1] = 1 / 2, 1 / np.sqrt(2)
-    few = Index(np.ones((6, engine.retriever.collab.track_mean.size), np.float32))
-    collab = replace(engine.retriever.collab, rows=np.arange(6, dtype=np.int32), index=few, tastes=tastes)
-    families = engine.retriever.families.copy()
-    families[:7] = [1, 2, 2, 2, 1, 2, 1]
-    retriever = replace(engine.retriever, collab=collab, families=families)
+def small_artists() -> Artists:
+    """Return three artists: 0 has rows 0 to 2 in the order 2, 0, 1, artist 1 has rows 3 and 4, artist 2 all others. 0
+    and 1 are heard together."""
+    track_artists = np.full(3000, 2, np.int32)
+    track_artists[:5] = [0, 0, 0, 1, 1]
+    rows = np.array([2, 0, 1, 3, 4, *range(5, 3000)], np.int32)
+    offsets = np.array([0, 3, 5, 3000])
+    ranks = np.empty(3000, np.int32)
+    ranks[rows] = np.arange(3000) - offsets[track_artists[rows]]
+    similarities = np.array([[0.5], [0.5], [0]], np.float32)
+    return Artists(track_artists, ranks, offsets, rows, np.array([[1], [0], [2]], np.int32), similarities)
 
-    def preference(*taste: int) -> list[float]:
-        user = replace(ANONYMOUS, profile_items=np.array(taste, np.int64))
-        result = features(retriever, user, None, np.arange(7))
+
+def test_preference_is_of_own_and_similar_artists_and_of_families(engine: Engine) -> None:
+    families = engine.retriever.families.copy()
+    families[:5] = [1, 1, 2, 2, 4]
+    retriever = replace(engine.retriever, artists=small_artists(), families=families)
+
+    def preference(*profile: int, current: int = ABSENT) -> list[float]:
+        user = replace(ANONYMOUS, profile_items=np.array(profile, np.int64), current=current)
+        result = features(retriever, user, None, np.arange(5))
         return result.components[0, :, COMPONENTS.index("preference")].tolist()
 
-    assert preference(0) == pytest.approx([0.4, 0.25, 0.25, 0.25, 0.2, 0, 0.2])
-    assert preference(0, 6) == preference(0)
-    assert preference(0, 1, 2, 3, 1, 1) == pytest.approx([1, 1, 1, 1, 0.04, 0.2, 0.04])
-    assert preference() == [0] * 7
+    second, third = 1 - 1 / np.sqrt(2), 1 - 1 / np.sqrt(3)  # the first of an artist has 0
+    of_family = [1 - second * 0.8, 1 - third * 0.8, 1]
+    assert preference(0) == pytest.approx([*of_family, 0.15, 0.15 / np.sqrt(2)])
+    mixed = [np.sqrt(1 / 2), 0.15 / 2]  # half of the profile is by each of two artists
+    first = 1 - (1 - mixed[0]) * (1 - mixed[1])
+    assert preference(0, 4)[2] == pytest.approx(first)
+    assert preference() == [0] * 5
+    playing = preference(0, current=4)  # which counts as five tracks
+    assert playing[4] > preference(0, 4)[4] > preference(0)[4]
+    assert playing[0] < preference(0)[0]
+
+
+def test_candidates_are_the_popular_tracks_of_the_artists_in_proportion() -> None:
+    artists = small_artists()
+    profiles = RaggedRows.of([np.array([0]), NONE, np.array([0, 3, 3, 3])])
+    rows = artists.candidates(artists.affinities(profiles), np.array([2, 2, 4]))
+    assert [row[row < 3000].tolist() for row in rows] == [[2, 0, 1], [], [2, 0, 1, 3, 4]]
+    alone = artists.candidates(artists.affinities(RaggedRows.of([np.array([0, 3, 3, 3])])), np.array([4]))
+    assert alone[0].tolist() == [2, 0, 1, 3, 4]
+    many = artists.candidates(artists.affinities(RaggedRows.of([np.arange(5, 10)])), np.array([1000]))
+    assert many[0].tolist() == list(range(5, 5 + MAX_TRACKS + 5))  # as many more as were heard
+
+
+def test_current_track_is_half_of_the_content_query(engine: Engine) -> None:
+    retriever = engine.retriever
+    user = replace(ANONYMOUS, profile_items=np.array([1, 2, 3]), current=9)
+    half = retriever.content.profile(user.profile_items) + retriever.content.vectors(np.array([9]))[0]
+    np.testing.assert_allclose(retriever.content_query(user), half / np.linalg.norm(half), rtol=1e-5)
+    alone = retriever.content_query(replace(ANONYMOUS, current=9))
+    np.testing.assert_allclose(alone, retriever.content.vectors(np.array([9]))[0], rtol=1e-5)
+    assert retriever.content_query(ANONYMOUS) is None
 
 
 def test_first_component_is_popularity_for_an_unknown_user(engine: Engine) -> None:
@@ -119,7 +159,7 @@ def test_user_without_common_tracks(engine: Engine) -> None:
     nothing = replace(collab, rows=collab.rows[:0], index=Index(collab.index.matrix[:0]), tastes=collab.tastes[:0])
     retriever = replace(engine.retriever, collab=nothing)
     heard = np.array([1, 2, 3])
-    query = retriever.query(User(collab.listener_factors[0], heard, heard), None, heard, 10)
+    query = retriever.query(User(collab.listener_factors[0], heard, heard[:0]), None, heard, 10)
     result = retriever.retrieve(query)
     assert result.valid.sum() == 10
     assert not retriever.features(query, result).components[..., 0].any()

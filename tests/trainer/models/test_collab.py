@@ -33,6 +33,18 @@ def test_fold_in_prefers_tracks_of_the_same_group() -> None:
     assert part.fold_in(np.array([999])) is None
 
 
+def test_artist_features_are_shared_by_the_tracks_of_an_artist() -> None:
+    """Tracks 0 to 3 are by one artist. Without it their factors are as different as those of other tracks."""
+    artists = np.maximum(np.arange(40), 3)
+    spread = []
+    for shared in (True, False):
+        settings = Collab(epochs=30, no_components=8, artist_features=shared)
+        model = collab.train(checkerboard(), settings, 1, artists)
+        even = model.track_factors[0:4:2]
+        spread.append(np.linalg.norm(even[0] - even[1]) / np.linalg.norm(even, axis=1).mean())
+    assert spread[0] < spread[1]
+
+
 def test_scores_equal_lightfm_predictions(demo_run: Run) -> None:
     positions = np.arange(100)
     native = demo_run.collab.native_scores(np.full(100, 3), positions)
@@ -73,3 +85,10 @@ def test_cooccurrence_embeddings_are_singular_vectors_of_normalized_counts() -> 
     first = np.linalg.svd(normalized)[2][:19]
     np.testing.assert_allclose(vectors @ vectors.T, first.T @ first, atol=1e-4)
     assert collab.fit_cooccurrence_embeddings(csr_matrix(interactions.astype(np.int32)), 500, 0.25, 1).shape == (20, 20)
+
+
+def test_autoencoder_solves_its_ridge_regression() -> None:
+    plays = (np.random.default_rng(3).random((30, 20)) < np.linspace(0.1, 0.9, 20)).astype(np.float64)
+    vectors = collab.fit_autoencoder(csr_matrix(plays), 20, 4.0, 2.0, 1).astype(np.float64)
+    gram = plays.T @ plays
+    np.testing.assert_allclose(vectors @ vectors.T, 2 * np.linalg.solve(gram + 4 * np.eye(20), gram), atol=1e-4)

@@ -13,6 +13,8 @@ from musix_trainer.data.synthetic import World, positive_probability
 from musix_trainer.models import item_stats
 from musix_trainer.models.ranker.candidates import compute_features, known_user, retrieve_candidates
 from musix_trainer.models.ranker.examples import TrainingExamples
+from musix_trainer.models.ranker.linear import fit_linear
+from musix_trainer.models.ranker.network import RankerModel, RankerNetwork
 from musix_trainer.models.ranker.training import _lists, _loss, train
 from musix_trainer.recipe import CatalogSection
 from musix_trainer.run import Run
@@ -107,3 +109,27 @@ def test_padding_of_short_lists_does_not_change_the_loss() -> None:
     chances = 1 / (1 + np.exp(-present))
     ordered = [-np.log(each[best] / each.sum()) for each, best in ((chances[:3], 1), (chances[3:], 0))]
     assert float(_loss(logits, labels)) == pytest.approx(single + np.mean(ordered), rel=1e-6)
+
+
+def test_network_begins_at_the_linear_function() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.random(5).astype(np.float32)
+    network = RankerNetwork((32, 16))
+    network.start_at(weights, -1.5)
+    components, context = rng.random((2, 7, 5), np.float32), np.array([[3, 9], [0, np.nan]], np.float32)
+    logits = network(torch.from_numpy(components), torch.from_numpy(context)).detach().numpy()
+    np.testing.assert_allclose(logits[..., 0], components @ weights - 1.5, rtol=1e-5)
+    np.testing.assert_allclose(list(RankerModel(network).blend.values()), weights / weights.sum(), atol=1e-6)
+
+
+def test_linear_weights_follow_the_evidence_and_are_not_negative() -> None:
+    """The second component speaks against a track, the last never varies."""
+    rng = np.random.default_rng(0)
+    components = rng.random((50, 40, 5), np.float32)
+    components[..., 4] = 0
+    logits = 6 * components[..., 0] - 3 * components[..., 1] + 3 * components[..., 2] - 6
+    labels = (rng.random((50, 40)) < 1 / (1 + np.exp(-logits))).astype(np.float32)[..., None]
+    weights, _ = fit_linear(_loss, torch.from_numpy(components), torch.from_numpy(labels))
+    assert weights[0] > 1.5 * weights[2] > 0
+    assert weights[1] == weights[4] == 0
+    assert abs(weights[3]) < 0.5

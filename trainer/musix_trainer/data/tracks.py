@@ -3,6 +3,7 @@
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -68,6 +69,11 @@ class Tracks:
         """Return the key of each recording's primary artist."""
         return [artist_key(each[0]) or each[0] for each in self.artists()]
 
+    @cached_property
+    def artist_numbers(self) -> Rows:
+        """The number of each recording's primary artist, in the order of their keys. Shape (n,)."""
+        return np.unique(self.primary_artists(), return_inverse=True)[1].astype(np.int64)
+
 
 def families() -> dict[str, list[str]]:
     """Return the labels of each genre family, by `families.toml`, in alphabetical order of families."""
@@ -77,6 +83,11 @@ def families() -> dict[str, list[str]]:
 def title_key(title: str) -> str:
     """Return the key by which titles are compared: without brackets, suffixes such as "- Remastered", and "feat."."""
     return normalize(_SUFFIX.sub("", _BRACKETS.sub(" ", title))) or normalize(title) or title
+
+
+def recording_key(title: str, artists: str) -> str:
+    """Return the key by which recordings are compared: of the title and the first of the artists, separated by `;`."""
+    return f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}"
 
 
 def read_tracks(source: Table) -> Tracks:
@@ -158,8 +169,7 @@ def recordings(frame: pl.DataFrame, audio: NDArray[Any]) -> NDArray[np.int32]:
     Rows are connected by key or by audio; a recording is a connected component. Shape (n,).
     """
     count = frame.height
-    names = zip(frame["track_name"], frame["artists"], strict=True)
-    keys = [f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}" for title, artists in names]
+    keys = [recording_key(*each) for each in zip(frame["track_name"], frame["artists"], strict=True)]
     key_codes = np.unique(keys, return_inverse=True)[1]
     sound = np.ascontiguousarray(audio[:, : len(features.AUDIO)])
     audio_codes = np.unique(

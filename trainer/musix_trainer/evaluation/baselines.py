@@ -40,12 +40,18 @@ def item_knn(plays: csr_matrix, seed: int, neighbours: int = 100) -> Scorer:
 
 def ease(plays: csr_matrix, seed: int, penalty: float = 200.0) -> Scorer:
     """Score by an embarrassingly shallow autoencoder, solved in closed form (Steck 2019)."""
+    weights = ease_weights(plays, penalty)
+    return lambda listeners: np.asarray(plays[listeners] @ weights, np.float32)
+
+
+def ease_weights(plays: csr_matrix, penalty: float) -> Floats:
+    """Return EASE's weights from each track of a history to each other track. Shape (tracks, tracks)."""
     gram = (plays.T @ plays).toarray().astype(np.float32)
     gram[np.diag_indices(len(gram))] += penalty
     precision = inv(gram, overwrite_a=True, check_finite=False)
     weights = precision / -np.diag(precision)
     np.fill_diagonal(weights, 0)
-    return lambda listeners: np.asarray(plays[listeners] @ weights, np.float32)
+    return np.asarray(weights)
 
 
 def ials(

@@ -16,7 +16,7 @@ from musix_runtime.atomic import check_writable, write_file
 from musix_runtime.errors import InputError
 from musix_trainer import progress, recipe
 from musix_trainer.evaluation.benchmark import Benchmark
-from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood
+from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood, playlists
 from musix_trainer.run import EVALUATION, Run, deterministic
 
 VERSION = 5  # of the protocols; results of another version are measured again
@@ -31,18 +31,26 @@ GROUPS: dict[str, Measure] = {
     "mood": mood.measure,
     "collab": collab.measure,
     "hybrid": hybrid.measure,
+    "playlists": playlists.measure,
 }
+ON_REQUEST = {"playlists"}  # groups that train the recommender several times, and are measured only when named
 
 
 def evaluate(path: Path, protocols: tuple[str, ...], seeds: int) -> dict[str, Any]:
-    """Measure the run in `path` by these protocols (all for an empty tuple), and return part: protocol: metric.
+    """Measure the run in `path` by these protocols, and return part: protocol: metric.
+
+    An empty tuple means all protocols but those `ON_REQUEST`.
 
     Raises InputError for an unknown run or protocol, EvaluationError when a metric cannot be measured.
     """
     run = load(path)
     context = EvaluationContext(run, seeds)
     groups = [name for name in GROUPS if not isinstance(run, Benchmark) or name == "collab"]
-    chosen = [name for name in groups if not protocols or any(_overlaps(name, each) for each in protocols)]
+    chosen = [
+        name
+        for name in groups
+        if any(_overlaps(name, each) for each in protocols) or (not protocols and name not in ON_REQUEST)
+    ]
     unknown = [each for each in protocols if not any(_overlaps(name, each) for name in groups)]
     if unknown:
         raise InputError(f"--protocol: expected one of {', '.join(groups)}, found {', '.join(unknown)}")

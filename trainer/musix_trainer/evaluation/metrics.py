@@ -12,6 +12,7 @@ from musix_runtime.models.arrays import Floats, Rows
 
 Truth = NDArray[np.bool_]
 USER_BATCH = 256  # users scored at a time
+FEW_RANKS = 32  # items whose ranks are found faster by counting than by sorting
 
 
 def macro_f1(confidence: Floats, truth: Truth) -> float:
@@ -61,7 +62,7 @@ def full_ranks(scores: Floats, history: csr_matrix, relevant: csr_matrix) -> lis
     """
     ranks = []
     for i in range(len(scores)):
-        own, values = relevant[i].indices, scores[i].astype(np.float64)
+        own, values = relevant[i].indices, scores[i]
         unseen = np.ones(len(values), bool)
         unseen[history[i].indices] = False
         ranks.append(_rank_positions(values[own], values[unseen]))
@@ -75,10 +76,14 @@ def sampled_ranks(positive: Floats, negatives: Floats) -> NDArray[np.float64]:
     return np.asarray(1 + above + equal / 2, np.float64)
 
 
-def _rank_positions(own: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    ordered = np.sort(others)
-    above = len(ordered) - np.searchsorted(ordered, own, "right")
-    equal = len(ordered) - above - np.searchsorted(ordered, own, "left")
+def _rank_positions(own: Floats, others: Floats) -> NDArray[np.float64]:
+    if len(own) < FEW_RANKS:
+        above = np.array([np.count_nonzero(others > value) for value in own])
+        equal = np.array([np.count_nonzero(others == value) for value in own])
+    else:
+        ordered = np.sort(others)
+        above = len(ordered) - np.searchsorted(ordered, own, "right")
+        equal = len(ordered) - above - np.searchsorted(ordered, own, "left")
     return np.asarray(1 + above + (equal - 1) / 2, np.float64)  # the item itself is one of the equal ones
 
 
@@ -96,6 +101,11 @@ def ndcg(ranks: list[NDArray[np.float64]], k: int) -> NDArray[np.float64]:
 def recall(ranks: list[NDArray[np.float64]], k: int) -> NDArray[np.float64]:
     """Return the share of each listener's relevant tracks that are among the first `k`."""
     return np.array([(each <= k).mean() for each in ranks])
+
+
+def r_precision(ranks: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the share of each listener's n relevant tracks that are among the first n."""
+    return np.array([(each <= len(each)).mean() for each in ranks])
 
 
 def precision(ranks: list[NDArray[np.float64]], k: int) -> NDArray[np.float64]:

@@ -78,7 +78,7 @@ def _search(name: str, objective: Objective, trials: int, storage: JournalStorag
 
 
 def _collab_objectives(catalogue: Tracks | None, interactions: Interactions, settings: Recipe) -> dict[str, Objective]:
-    artists = catalogue.primary_artists() if catalogue else []
+    artists, numbers = (catalogue.primary_artists(), catalogue.artist_numbers) if catalogue else ([], None)
     parts = split.split_interactions(interactions, artists, settings.split, settings.seed)
     train, validation = (interactions.select(parts == part) for part in (split.TRAIN, split.VALIDATION))
     history, relevant, columns = interaction_matrices(train, validation)
@@ -93,7 +93,7 @@ def _collab_objectives(catalogue: Tracks | None, interactions: Interactions, set
 
     def lightfm(trial: Trial) -> float:
         values = msgspec.structs.replace(settings.collab, **_collab_values(trial))
-        return mean_ndcg(lightfm_scorer(collab.train(train, values, settings.seed), train, columns))
+        return mean_ndcg(lightfm_scorer(collab.train(train, values, settings.seed, numbers), train, columns))
 
     def baseline(name: str, values: Callable[[Trial], dict[str, Any]]) -> Objective:
         return lambda trial: mean_ndcg(BASELINES[name](history, settings.seed, **values(trial)))

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from lightfm import LightFM
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse import coo_matrix, csr_matrix, diags, hstack, identity
 from sklearn.utils.extmath import randomized_svd
 
-from musix_runtime.models.arrays import Floats, Keys
-from musix_runtime.models.collab import RANGE_DAYS, Collab
+from musix_runtime.models.arrays import Floats, Keys, Rows
+from musix_runtime.models.collab import RANGE_DAYS, Collab, damped_mean
 from musix_runtime.models.index import Index
 from musix_trainer import array_store, progress, recipe
 from musix_trainer.data.interactions import Interactions
@@ -22,7 +22,8 @@ from musix_trainer.quality import RANKING, keys
 
 DAY = 86_400  # seconds
 N_POWER_ITERATIONS = 10  # of the randomised SVD; recommendations are then as good as with an exact one
-SHORT_HISTORIES = (1, 3, 10)  # sizes for which fold-in is fitted and measured, besides the whole history
+SHORT_HISTORIES = (1, 3, 10)  # sizes for which fold-in is measured
+FOLD_IN_SIZES = (*SHORT_HISTORIES, 20)  # for which it is fitted, besides the whole history
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,12 @@ class CollabModel:
         return cls(**array_store.load(path))
 
 
-def train(data: Interactions, settings: recipe.Collab, seed: int) -> CollabModel:
-    """Train on every entry of `data`; listeners and recordings without entries have no factors."""
+def train(data: Interactions, settings: recipe.Collab, seed: int, artists: Rows | None = None) -> CollabModel:
+    """Train on every entry of `data`; listeners and recordings without entries have no factors.
+
+    With `settings.artist_features`, the factors of a recording are the sum of its own and those of its artist, by the
+    number of each row's artist, `artists`.
+    """
     listeners, listener = np.unique(data.listener, return_inverse=True)
     rows, position = np.unique(data.row, return_inverse=True)
     model = LightFM(
@@ -94,10 +99,13 @@ def train(data: Interactions, settings: recipe.Collab, seed: int) -> CollabModel
         random_state=seed,
     )
     pairs = coo_matrix((np.ones(len(data), np.int32), (listener, position)))
+    features = _artist_features(artists[rows]) if settings.artist_features and artists is not None else None
     for _ in progress.steps("collab: LightFM epochs", settings.epochs):
-        model.fit_partial(pairs, epochs=1, num_threads=1)
+        model.fit_partial(pairs, item_features=features, epochs=1, num_threads=1)
     listener_factors = np.column_stack([model.user_embeddings, model.user_biases])
     track_factors = np.column_stack([model.item_embeddings, model.item_biases])
+    if features is not None:
+        track_factors = np.asarray(features @ track_factors, np.float32)
     offsets, history, recent = _histories(data, listener, len(listeners))
     positions = np.searchsorted(rows, history)
     return CollabModel(
@@ -106,12 +114,20 @@ def train(data: Interactions, settings: recipe.Collab, seed: int) -> CollabModel
         rows=rows.astype(np.int32),
         track_factors=track_factors,
         track_mean=track_factors.mean(axis=0),
-        tastes=fit_cooccurrence_embeddings(pairs.tocsr(), settings.taste_width, settings.taste_damping, seed),
+        tastes=fit_tastes(pairs.tocsr(), settings, seed),
         fold_in=fit_fold_in(track_factors, listener_factors, positions, offsets, settings.fold_in_ridge, seed),
         history_offsets=offsets,
         history_rows=history.astype(np.int32),
         history_recent=recent,
     )
+
+
+def _artist_features(artists: Rows) -> csr_matrix:
+    """Return item features of LightFM: each recording has one of its own, and that of its artist."""
+    names, codes = np.unique(artists, return_inverse=True)
+    shape = (len(artists), len(names))
+    own = csr_matrix((np.ones(len(artists), np.float32), (np.arange(len(artists)), codes)), shape)
+    return hstack([identity(len(artists), dtype=np.float32), own]).tocsr()
 
 
 def _histories(
@@ -124,6 +140,26 @@ def _histories(
     newest = data.last.max()
     recent = [np.bincount(owner, weights=last >= newest - days * DAY, minlength=count) for days in RANGE_DAYS.values()]
     return offsets, data.row[order], np.stack(recent, axis=1).astype(np.int32)
+
+
+def fit_tastes(pairs: csr_matrix, settings: recipe.Collab, seed: int) -> Floats:
+    """Return the co-occurrence embeddings of the tracks, of the kind that the recipe names. Shape (tracks, width)."""
+    if settings.taste_ridge:
+        return fit_autoencoder(pairs, settings.taste_width, settings.taste_ridge, settings.taste_scale, seed)
+    return fit_cooccurrence_embeddings(pairs, settings.taste_width, settings.taste_damping, seed)
+
+
+def fit_autoencoder(pairs: csr_matrix, width: int, ridge: float, scale: float, seed: int) -> Floats:
+    """Return embeddings whose products are the weights of a linear autoencoder, times `scale`. Shape (tracks, width).
+
+    The weights from the tracks of a history to all tracks minimise the squared error over the matrix (listeners,
+    tracks) with an L2 penalty `ridge`: EASE (Steck 2019) without its zero diagonal, which does not matter as tracks of
+    the history are not recommended. With the right singular vectors V and values s of the matrix, they are
+    V s^2 / (s^2 + ridge) V'.
+    """
+    _, values, vectors = randomized_svd(pairs, width, n_iter=N_POWER_ITERATIONS, random_state=seed)
+    shares = values**2 / (values**2 + ridge)
+    return np.ascontiguousarray((vectors * np.sqrt(scale * shares)[:, None]).T, np.float32)
 
 
 def fit_cooccurrence_embeddings(pairs: csr_matrix, width: int, damping: float, seed: int) -> Floats:
@@ -144,7 +180,7 @@ def fit_cooccurrence_embeddings(pairs: csr_matrix, width: int, damping: float, s
 def fit_fold_in(
     tracks: Floats, listeners: Floats, positions: NDArray[Any], offsets: NDArray[np.int64], ridge: float, seed: int
 ) -> Floats:
-    """Fit a ridge regression from the mean track factors of a history, and a 1, to the listener's factors.
+    """Fit a ridge regression from the damped mean of a history's track factors to the listener's factors.
 
     The examples of each listener are its whole history and random short ones. Shape (width + 1, width).
     """
@@ -152,9 +188,9 @@ def fit_fold_in(
     means, targets = [], []
     for i, factors in enumerate(listeners):
         history = positions[offsets[i] : offsets[i + 1]]
-        for size in (len(history), *SHORT_HISTORIES):
+        for size in (len(history), *FOLD_IN_SIZES):
             sample = rng.choice(history, min(size, len(history)), replace=False)
-            means.append(np.append(tracks[sample].mean(axis=0), 1))
+            means.append(damped_mean(tracks[sample]))
             targets.append(factors)
     x, y = np.array(means, np.float64), np.array(targets, np.float64)
     penalty = ridge * np.diag(np.append(np.ones(x.shape[1] - 1), 0))
@@ -210,7 +246,8 @@ def _rank(
 
 
 def _train_part(training: Training) -> tuple[CollabModel, dict[str, Any]]:
-    model = train(training.train, training.recipe.collab, training.recipe.seed)
+    artists = training.catalogue.artist_numbers
+    model = train(training.train, training.recipe.collab, training.recipe.seed, artists)
     return model, {"collab": measure(model, training.test)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.models.arrays import Floats
+from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import INPUT_NAMES
 from musix_trainer import array_store, recipe
 from musix_trainer.data.interactions import Interactions
@@ -42,21 +42,35 @@ def train(catalogue: Tracks, moods: Floats, data: Interactions, settings: recipe
     Freshness halves with each half-life before the newest release, and is 0 for an unknown date. Popularity is the
     logarithm of the number of listeners, relative to the largest.
     """
+    popularity, popular = popularity_arrays(catalogue, data, settings)
     released = catalogue.frame["release_date"].to_numpy().astype(np.float64)
     age = (np.nanmax(released) - released) / DAY if np.isfinite(released).any() else released
-    listeners = np.bincount(data.row, minlength=len(catalogue))
-    table_popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
-    order = np.lexsort((np.arange(len(catalogue)), -table_popularity, -listeners))
-    _, firsts = np.unique(np.array(catalogue.primary_artists())[order], return_index=True)
-    popular = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])[: settings.popular]
     bits = (catalogue.families.astype(np.uint32) << np.arange(len(catalogue.labels), dtype=np.uint32)).sum(axis=1)
     return ItemStats(
         families=bits.astype(np.uint32),
         moods=moods.argmax(axis=1).astype(np.uint8),
         freshness=np.nan_to_num(0.5 ** (age / settings.freshness_half_life)).astype(np.float32),
-        popularity=(np.log1p(listeners) / np.log1p(listeners.max())).astype(np.float32),
-        popular=popular.astype(np.int32),
+        popularity=popularity,
+        popular=popular,
     )
+
+
+def popularity_arrays(
+    catalogue: Tracks, data: Interactions, settings: recipe.CatalogSection
+) -> tuple[Floats, NDArray[np.int32]]:
+    """Return `popularity` and `popular` by these interactions."""
+    listeners = np.bincount(data.row, minlength=len(catalogue))
+    order = popularity_order(catalogue, listeners)
+    _, firsts = np.unique(catalogue.artist_numbers[order], return_index=True)
+    popular = np.concatenate([order[np.sort(firsts)], np.delete(order, firsts)])[: settings.popular]
+    popularity = np.log1p(listeners) / np.log1p(listeners.max())
+    return popularity.astype(np.float32), popular.astype(np.int32)
+
+
+def popularity_order(catalogue: Tracks, listeners: NDArray[np.int64]) -> Rows:
+    """Return the rows by their number of `listeners` (n,), then by the popularity in the table, most popular first."""
+    table_popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
+    return np.lexsort((np.arange(len(catalogue)), -table_popularity, -listeners))
 
 
 def _train_part(training: Training) -> tuple[ItemStats, dict[str, Any]]:

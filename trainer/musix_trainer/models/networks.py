@@ -55,14 +55,21 @@ def fit(
     seed: int,
     part: str,
 ) -> int:
-    """Train `network` in place, restore its best epoch, set eval mode, and return that epoch, counted from 1.
+    """Train `network` in place, restore its best epoch, set eval mode, and return that epoch, counted from 1; 0 when
+    no epoch was better than the start.
 
     `train` and `validation` are the network's inputs and, last, the target; each has a row for each example. The losses
     of each epoch are recorded as curves of `part`.
     """
+
+    def validated() -> float:
+        network.eval()
+        with torch.no_grad():
+            return float(loss(network(*validation[:-1]), validation[-1]))
+
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    best, best_epoch, best_state = float("inf"), 0, copy.deepcopy(network.state_dict())
+    best, best_epoch, best_state = validated(), 0, copy.deepcopy(network.state_dict())
     for epoch in progress.steps(f"{part}: epochs", epochs):
         network.train()
         total, order = 0.0, torch.randperm(len(train[0]), generator=generator)
@@ -75,9 +82,7 @@ def fit(
             batch_loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += float(batch_loss.detach()) * len(rows)
-        network.eval()
-        with torch.no_grad():
-            validation_loss = float(loss(network(*validation[:-1]), validation[-1]))
+        validation_loss = validated()
         curves.record(part, epoch + 1, train_loss=total / len(order), validation_loss=validation_loss)
         if validation_loss < best:
             best, best_epoch, best_state = validation_loss, epoch + 1, copy.deepcopy(network.state_dict())

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from musix_trainer.models import collab, content, genre, item_stats, mood, ranker
+from musix_trainer.models import artists, collab, content, genre, item_stats, mood, ranker
 from musix_trainer.part import Part
 
 PARTS: tuple[Part[Any], ...] = (
     genre.PART,
     mood.PART,
+    artists.PART,
     collab.PART,
     content.PART,
     item_stats.PART,

@@ -79,13 +79,14 @@ def lightfm_scorer(model: CollabModel, train: Interactions, columns: NDArray[np.
 def _evaluate_seed(context: EvaluationContext, seed: int, collectors: dict[str, MetricCollector]) -> None:
     """Add the metrics of one split."""
     settings, interactions = context.run.recipe_file.recipe, context.run.interactions
-    artists = context.run.catalogue.primary_artists() if isinstance(context.run, Run) else []
+    catalogue = context.run.catalogue if isinstance(context.run, Run) else None
+    artists, numbers = (catalogue.primary_artists(), catalogue.artist_numbers) if catalogue else ([], None)
     parts = split.split_interactions(interactions, artists, settings.split, seed)
     train, test = interactions.select(parts != split.TEST), interactions.select(parts == split.TEST)
     leakage.check_held_out(train, test)
     history, relevant, columns = interaction_matrices(train, test)
     listeners = np.flatnonzero(np.diff(relevant.indptr))
-    model = collab.train(train, settings.collab, seed)
+    model = collab.train(train, settings.collab, seed, numbers)
     scorers: dict[str, Scorer] = {OURS: lightfm_scorer(model, train, columns)}
     for name, fit in BASELINES.items():
         progress.say(f"collab: {name}")

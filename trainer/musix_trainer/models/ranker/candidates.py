@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from musix_runtime.models.arrays import Floats, Rows
+from musix_runtime.models.arrays import ABSENT, Floats, Rows
 from musix_runtime.models.candidate_features import CandidateFeatures, prefilter_by_blend
-from musix_runtime.models.ranker import COMPONENTS
+from musix_runtime.models.ranker import COMPONENTS, Ranker
 from musix_runtime.models.retrieval import Candidates, Retriever, User
 from musix_trainer.models.collab import CollabModel
 
@@ -15,10 +15,24 @@ def known_user(retriever: Retriever, collab: CollabModel, number: int) -> tuple[
     return User(collab.listener_factors[number], history, history), retriever.content.profile(history)
 
 
+def new_user(retriever: Retriever, history: Rows) -> tuple[User, Floats]:
+    """Return a listener without factors, folded in from its history, and its content query (28,)."""
+    return User(retriever.collab.fold_in(history), history, history), retriever.content.profile(history)
+
+
+def recommend(retriever: Retriever, ranker: Ranker, user: User, query: Floats | None, limit: int) -> Rows:
+    """Return the list of `limit` tracks that the runtime recommends, best first."""
+    rows = retrieve_candidates(retriever, user, query, limit)
+    features = compute_features(retriever, user, query, rows, limit)
+    picks, _ = ranker.select(features, serving_context(user)[None], np.array([limit]))
+    return np.asarray(features.rows[0, picks[0]])
+
+
 def retrieve_candidates(retriever: Retriever, user: User, content: Floats | None, limit: int) -> Rows:
     """Return the candidates for a list of `limit` tracks: outside of the user's history, near to a content vector
     (28,)."""
-    candidates = retriever.retrieve(retriever.query(user, content, user.history, limit))
+    excluded = user.history if user.current == ABSENT else np.append(user.history, user.current)
+    candidates = retriever.retrieve(retriever.query(user, content, excluded, limit))
     return candidates.rows[candidates.valid]
 
 

@@ -1,7 +1,7 @@
 """Training examples of the ranker: impressions with the components that the retriever computes for them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,13 @@ from musix_trainer import progress, recipe
 from musix_trainer.data.impressions import Impressions
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.models.collab import CollabModel, relevant_rows
-from musix_trainer.models.ranker.candidates import compute_features, known_user, retrieve_candidates
+from musix_trainer.models.ranker.candidates import compute_features, known_user, new_user, retrieve_candidates
 
 LIST_SIZE = 10  # impressions of one list, whose tracks determine each other's diversity
+N_HISTORIES = 3  # random parts of each new listener's history
+CURRENT_TRACK_SHARE = 0.3  # of new listeners, who are also seen with a current track
+COLD_START_SHARE = 0.2  # of new listeners, who are also seen without their history
+Piece = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]  # a list: listener (n,), inputs (n, 7), positive (n,)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def examples_from_impressions(
         for user, query in _user_contexts(retriever, collab, number, rng):
             pieces.append(_list_examples(retriever, user, query, number, rows, positive, hours))
             hours = np.full(len(rows), np.nan, np.float32)  # the cold-start request does not tell the hour
-    return _concatenate(pieces)
+    return concatenate(pieces)
 
 
 def derive_examples(
@@ -62,7 +66,27 @@ def derive_examples(
             if len(order):
                 hours = np.full(len(order), np.nan, np.float32)
                 pieces.append(_list_examples(retriever, user, query, number, rows[order], positive[order], hours))
-    return _concatenate(pieces)
+    return concatenate(pieces)
+
+
+def continue_histories(
+    retriever: Retriever, data: Interactions, folded: NDArray[np.int64], seed: int
+) -> Iterator[Piece]:
+    """Yield simulated impressions of new listeners: all candidates for a random part of the history, positive those in
+    its rest. `folded` are the numbers of the listeners in `data`, to whom the retriever's models were not fitted."""
+    rng = np.random.default_rng(seed)
+    for number in folded.tolist():
+        rows = data.row[data.listener == number]
+        for _ in range(N_HISTORIES if len(rows) > 1 else 0):
+            rows = rng.permutation(rows)
+            size = int(np.exp(rng.uniform(0, np.log(len(rows)))))
+            history, rest = rows[:size], rows[size:]
+            for user, query in _new_user_contexts(retriever, history, int(rest[0]), rng):
+                shown = rng.permutation(retrieve_candidates(retriever, user, query, retriever.serving.candidates))
+                shown = shown[shown != user.current]
+                hours = np.full(len(shown), np.nan, np.float32)
+                positive = np.isin(shown, rest)
+                yield _list_examples(retriever, user, query, number, shown, positive, hours)
 
 
 def split_inputs(inputs: Floats) -> tuple[Floats, Floats]:
@@ -79,16 +103,31 @@ def _user_contexts(
     The network thus learns to rank when components are missing.
     """
     user, profile = known_user(retriever, collab, number)
-    current_track = retriever.content.vectors(rng.choice(user.history, 1))[0]
+    current = int(rng.choice(user.history))
+    playing, anonymous = replace(user, current=current), replace(ANONYMOUS, current=current)
     recent = user.history[: rng.integers(1, 11)]
     folded_in = User(retriever.collab.fold_in(recent), recent, recent)
     cold_starts = [
-        (user, current_track),
+        (playing, retriever.content_query(playing)),
         (folded_in, retriever.content.profile(recent)),
-        (ANONYMOUS, current_track),
+        (anonymous, retriever.content_query(anonymous)),
         (ANONYMOUS, None),
     ]
     return [(user, profile), cold_starts[rng.integers(len(cold_starts))]]
+
+
+def _new_user_contexts(
+    retriever: Retriever, history: Rows, current: int, rng: np.random.Generator
+) -> list[tuple[User, Floats | None]]:
+    """Return a listener with this history as a new user, and, now and then, with the current track as well, or without
+    its history."""
+    user, _ = new_user(retriever, history)
+    users = [user]
+    if rng.random() < CURRENT_TRACK_SHARE:
+        users.append(replace(user, current=current))
+    if rng.random() < COLD_START_SHARE:
+        users.append(replace(ANONYMOUS, current=current) if rng.random() < 0.5 else ANONYMOUS)
+    return [(each, retriever.content_query(each)) for each in users]
 
 
 def _list_examples(
@@ -99,7 +138,7 @@ def _list_examples(
     rows: Rows,
     positive: NDArray[np.bool_],
     hours: NDArray[np.float32],
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+) -> Piece:
     """Return one listener's examples: number (n,), components with context (n, 7), positive (n,).
 
     The rows are cut into lists of `LIST_SIZE`; the diversity of a track is that to the tracks above it in its list.
@@ -124,7 +163,8 @@ def _group_by_listener(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArra
             yield number, entries
 
 
-def _concatenate(pieces: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]) -> TrainingExamples:
+def concatenate(pieces: list[Piece]) -> TrainingExamples:
+    """Return the examples of all lists."""
     if not pieces:
         empty = np.empty(0, np.int64)
         return TrainingExamples(empty, empty, np.empty((0, len(COMPONENTS) + 2), np.float32), np.empty(0, bool))

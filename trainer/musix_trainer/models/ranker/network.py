@@ -28,6 +28,24 @@ class RankerNetwork(nn.Module):
     def __init__(self, hidden: tuple[int, int]) -> None:
         super().__init__()
         self.layers = networks.perceptron(len(COMPONENTS) + 3, hidden, 1)
+        self.register_buffer("blend", torch.zeros(len(COMPONENTS)))
+
+    def start_at(self, weights: Floats, bias: float) -> None:
+        """Set the network to the linear function `weights` (5,) @ components + bias, and remember it as `blend`.
+
+        Components and weights are not negative, so one unit of each hidden layer passes the sum through its ReLU. The
+        other units stay as they are, without an effect on the output until the training gives them one.
+        """
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        with torch.no_grad():
+            cast(Tensor, self.blend).copy_(torch.from_numpy(weights))
+            for layer in linear[:-1]:
+                layer.weight[0], layer.bias[0] = 0, 0
+            linear[0].weight[0, : len(COMPONENTS)] = torch.from_numpy(weights)
+            for layer in linear[1:-1]:
+                layer.weight[0, 0] = 1
+            linear[-1].weight[:], linear[-1].bias[:] = 0, bias
+            linear[-1].weight[0, 0] = 1
 
     def forward(self, components: Tensor, context: Tensor) -> Tensor:
         return self.rows(components, context).reshape(*components.shape[:-1], 1)
@@ -70,6 +88,16 @@ class RankerModel:
         components, context = (torch.from_numpy(np.ascontiguousarray(feed[name])) for name in ("components", "context"))
         with torch.no_grad():
             return [np.asarray(torch.sigmoid(self.network.rows(components, context)).numpy())]
+
+    @property
+    def blend(self) -> dict[str, float]:
+        """The weights of the linear function that the training began at, as shares of their sum, by component."""
+        weights = cast(Tensor, self.network.blend).double().numpy()
+        return dict(zip(COMPONENTS, (weights / max(weights.sum(), 1e-12)).round(6).tolist(), strict=True))
+
+    def serving_blend(self, settings: recipe.Ranker) -> dict[str, float]:
+        """Return the weights by which the runtime chooses the candidates that the network scores."""
+        return settings.blend if isinstance(settings.blend, dict) else self.blend
 
     def runtime(self) -> Ranker:
         """Return the runtime's ranker, with PyTorch in place of ONNX Runtime."""

@@ -23,7 +23,7 @@ from musix_trainer.quality import RANKING, keys
 RECOMMENDERS = ("hybrid", "collab_alone", "content_alone", "popularity_alone")
 QUALITY_KEYS = (
     keys("ranker", ("impressions", "positives", "best_epoch"))
-    | keys("ranker.validation_auc", ("network", "blend", *COMPONENTS))
+    | keys("ranker.validation_auc", ("network", "linear", "blend", *COMPONENTS))
     | keys("hybrid", "users")
     | keys("hybrid", RECOMMENDERS, RANKING)
 )

@@ -25,6 +25,7 @@ from musix_trainer.models.ranker.examples import (
     examples_from_impressions,
     split_inputs,
 )
+from musix_trainer.models.ranker.linear import fit_linear
 from musix_trainer.models.ranker.network import RankerModel, RankerNetwork
 
 MIN_USERS = 20  # listeners, so that training and validation both have some
@@ -46,16 +47,27 @@ def train(
         examples = examples_from_impressions(retriever, collab, impressions, held_out.names, seed)
     else:
         examples = derive_examples(retriever, collab, held_out, settings, seed)
+    model, card = fit(examples, settings, seed)
+    return model, {"impressions_source": "table" if impressions else "derived"} | card
+
+
+def fit(examples: TrainingExamples, settings: recipe.Ranker, seed: int) -> tuple[RankerModel, dict[str, Any]]:
+    """Fit a linear function of the components to the examples, and then the network, which begins at it.
+
+    Raises TableError when there are too few listeners, or impressions of one kind only.
+    """
     listeners, number = np.unique(examples.listener, return_inverse=True)
     _check_examples(examples, len(listeners))
     parts = split.assign(len(listeners), settings.validation, 0, seed)[number]
     validation = parts == split.VALIDATION
     torch.manual_seed(seed)
     network = RankerNetwork(settings.hidden)
+    learned = _lists(examples, parts == split.TRAIN)
+    network.start_at(*fit_linear(_loss, learned[0], learned[2]))
     best_epoch = networks.fit(
         network,
         _loss,
-        _lists(examples, parts == split.TRAIN),
+        learned,
         _lists(examples, validation),
         learning_rate=settings.learning_rate,
         batch=settings.batch,
@@ -68,7 +80,6 @@ def train(
         _zero_clock_weights(network)
     model = RankerModel(network)
     card: dict[str, Any] = {
-        "impressions_source": "table" if impressions else "derived",
         "impressions": len(examples.positive),
         "positives": int(examples.positive.sum()),
         "best_epoch": best_epoch,
@@ -123,9 +134,10 @@ def _check_examples(examples: TrainingExamples, listeners: int) -> None:
 
 
 def _aucs(model: RankerModel, inputs: Floats, positive: NDArray[np.bool_], settings: recipe.Ranker) -> dict[str, float]:
-    """Return the AUC of the network, the blend and each component."""
+    """Return the AUC of the network, the linear function that it began at, the blend and each component."""
     components, context = split_inputs(inputs)
-    blend = components @ np.array([settings.blend[name] for name in COMPONENTS])
     (scores,) = model.run(None, {"components": components[:, None], "context": context})
-    by_scorer = {"network": scores[:, 0], "blend": blend} | dict(zip(COMPONENTS, components.T, strict=True))
+    by_scorer = {"network": scores[:, 0]} | dict(zip(COMPONENTS, components.T, strict=True))
+    for name, blend in (("linear", model.blend), ("blend", model.serving_blend(settings))):
+        by_scorer[name] = components @ np.array([blend[each] for each in COMPONENTS])
     return {name: float(roc_auc_score(positive, values)) for name, values in by_scorer.items()}

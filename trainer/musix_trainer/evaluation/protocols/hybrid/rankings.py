@@ -24,7 +24,8 @@ Scorer = Callable[[Floats, Floats], NDArray[Any]]  # components, context -> scor
 def make_rankings(run: Run, validation: Interactions, seed: int) -> dict[str, Ranking]:
     """Return every ranking by name, the hybrid's own first."""
     ranker = run.ranker.runtime()
-    blend = np.array([run.recipe.ranker.blend[name] for name in COMPONENTS])
+    serving_blend = run.retriever().serving.blend
+    blend = np.array([serving_blend[name] for name in COMPONENTS])
     return {
         OURS: partial(_select, ranker),
         **{f"{name}_alone": _by(partial(_column, i)) for i, name in enumerate(COMPONENTS) if i != DIVERSITY},

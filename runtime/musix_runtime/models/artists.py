@@ -1,0 +1,141 @@
+"""Artists: the primary artist of each track, its most popular tracks, and the artists that are heard together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musix_runtime.bundle.manifest import MAX_ROWS
+from musix_runtime.bundle.part import Array, Part
+from musix_runtime.bundle.part_files import PartFiles
+from musix_runtime.bundle.validation import Checks
+from musix_runtime.models.arrays import Floats, RaggedRows, Rows, gather
+
+SIMILAR_WEIGHT = 0.3  # of preference, for an artist like those in the profile
+MAX_TRACKS = 60  # of one artist that are candidates
+
+
+@dataclass(frozen=True, slots=True)
+class ArtistAffinities:
+    """The affinities of the users of a batch to artists, for the pairs of user and artist that have any.
+
+    `keys` (m,), ascending: number of the request times the number of artists, plus the artist. `heard` (m,): tracks of
+    the artist in the profile. `own` (m,): root of their share of the profile; `similar` (m,): similarity of the artist
+    to those in the profile, weighted by their shares. Both are in 0..1.
+    """
+
+    keys: Rows
+    heard: Rows
+    own: Floats
+    similar: Floats
+
+
+@dataclass(frozen=True)
+class Artists:
+    """The artists of the catalogue, numbered from 0.
+
+    `track_artists` (tracks,) has the primary artist of each row, and `ranks` (tracks,) the rank of the row among the
+    artist's tracks, 0 for the most popular one. `rows[offsets[i]:offsets[i + 1]]` are the tracks of artist i in this
+    order. `similar` (artists, n) has the artists that each is heard together with, and `similarities` their weights.
+    """
+
+    track_artists: NDArray[np.int32]
+    ranks: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    similar: NDArray[np.int32]
+    similarities: Floats
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def affinities(self, profiles: RaggedRows) -> ArtistAffinities:
+        """Return the affinities of users to the artists of their profiles, and to artists like these."""
+        requests = np.arange(len(profiles.sizes)).repeat(profiles.sizes)
+        own_keys, heard = np.unique(
+            requests * len(self) + gather(self.track_artists, profiles.values), return_counts=True
+        )
+        requests, artists = own_keys // len(self), own_keys % len(self)
+        shares = heard / profiles.sizes[requests]
+        similar_keys = (requests * len(self))[:, None] + gather(self.similar, artists)
+        similar_shares = shares[:, None] * gather(self.similarities, artists)
+        keys, positions = np.unique(np.concatenate([own_keys, similar_keys.ravel()]), return_inverse=True)
+        own, other = positions[: len(own_keys)], positions[len(own_keys) :]
+        similar = np.bincount(other, similar_shares.ravel(), len(keys))
+        counts = np.zeros((2, len(keys)))
+        counts[:, own] = heard, np.sqrt(shares)
+        return ArtistAffinities(
+            keys, counts[0].astype(np.int64), counts[1].astype(np.float32), np.minimum(similar, 1).astype(np.float32)
+        )
+
+    def preferences(self, affinities: ArtistAffinities, rows: Rows) -> Floats:
+        """Return the preference of each user for the tracks in `rows` (batch, n), in 0..1. Shape (batch, n).
+
+        It is 1 - (1 - own)(1 - 0.3 similar), both divided by the root of 1 + the track's rank.
+        """
+        if not len(affinities.keys):
+            return np.zeros(rows.shape, np.float32)
+        keys = np.arange(len(rows))[:, None] * len(self) + gather(self.track_artists, rows)
+        positions = np.minimum(affinities.keys.searchsorted(keys.ravel()), len(affinities.keys) - 1).reshape(keys.shape)
+        decay = 1 / np.sqrt(1 + gather(self.ranks, rows).astype(np.float32))
+        decay[affinities.keys[positions] != keys] = 0
+        return _combined(affinities.own[positions] * decay, affinities.similar[positions] * decay)
+
+    def candidates(self, affinities: ArtistAffinities, counts: Rows) -> Rows:
+        """Return about `counts` (batch,) rows for each request, of the artists in proportion to their preference.
+
+        Each artist's tracks come from the most popular one on, at most `MAX_TRACKS` beside as many as were heard. The
+        rows are padded with the number of tracks. Shape (batch, n).
+        """
+        requests, artists = affinities.keys // len(self), affinities.keys % len(self)
+        weights = _combined(affinities.own, affinities.similar).astype(np.float64)
+        totals = np.bincount(requests, weights, len(counts))[requests]
+        sizes = np.rint(counts[requests] * weights / np.maximum(totals, 1e-12)).astype(np.int64)
+        sizes = np.minimum(sizes, MAX_TRACKS) + np.where(sizes > 0, np.minimum(affinities.heard, MAX_TRACKS), 0)
+        starts = gather(self.offsets, artists)
+        sizes = np.minimum(sizes, gather(self.offsets, artists + 1) - starts)
+        before = sizes.cumsum() - sizes
+        flat = np.arange(sizes.sum())
+        rows = gather(self.rows, flat + (starts - before).repeat(sizes))
+        per_request = np.bincount(requests, sizes, len(counts)).astype(np.int64)
+        columns = flat - (per_request.cumsum() - per_request).repeat(per_request)
+        out = np.full((len(counts), int(per_request.max(initial=0))), len(self.track_artists))
+        out[requests.repeat(sizes), columns] = rows
+        return out
+
+
+def _combined(own: Floats, similar: Floats) -> Floats:
+    return 1 - (1 - own) * (1 - np.float32(SIMILAR_WEIGHT) * similar)
+
+
+def _load(files: PartFiles) -> Artists:
+    names = ("track_artists", "ranks", "offsets", "rows", "similar", "similarities")
+    return Artists(*(files.array(name) for name in names))
+
+
+def _validate(checks: Checks) -> None:
+    checks.rows("track_artists", "primary_artists")
+    checks.rows("rows", "tracks")
+    checks.rows("similar", "primary_artists")
+    checks.within("similarities", 0, 1)
+    checks.offsets("offsets", checks.manifest.size("tracks"))
+    artists, ranks, offsets, rows = (checks.array(name) for name in ("track_artists", "ranks", "offsets", "rows"))
+    places = offsets[artists] + ranks
+    if (ranks < 0).any() or (places >= offsets[artists + 1]).any() or (rows[places] != np.arange(len(rows))).any():
+        raise checks.error("ranks", "the place of each track among those of its artist", "another place")
+
+
+PART = Part(
+    name="artists",
+    load=_load,
+    validate=_validate,
+    arrays={
+        "track_artists.npy": Array("<i4", ("tracks",)),
+        "ranks.npy": Array("<i4", ("tracks",)),
+        "offsets.npy": Array("<i8", ("primary_artists+1",)),
+        "rows.npy": Array("<i4", ("tracks",)),
+        "similar.npy": Array("<i4", ("primary_artists", "similar_artists")),
+        "similarities.npy": Array("<f4", ("primary_artists", "similar_artists")),
+    },
+    counts={"primary_artists": range(1, MAX_ROWS), "similar_artists": range(1, 65)},
+)

@@ -1,0 +1,95 @@
+"""Import of playlists into the standard tables: a playlist is a listener, with one play of each of its tracks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from musix_runtime.atomic import new_folder
+from musix_runtime.errors import OutputError, TableError
+from musix_runtime.models.catalog import strip_uri
+from musix_trainer.data import tables
+from musix_trainer.data.tables import Column, Table, check
+from musix_trainer.data.tracks import read_tracks, recording_key
+
+DERIVATION = (
+    "a playlist is a listener with one play of each of its tracks; tracks are joined to the catalogue by id, else by"
+    " normalised title and primary artist"
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table of playlists, one row for each playlist and track."""
+
+    playlist: str = "playlist_id"
+    track: str = "track_id"
+    title: str = "track_name"
+    artist: str = "track_artist"
+
+    @property
+    def schema(self) -> list[Column]:
+        """The columns that are read."""
+        optional = (Column(name, "text", optional=True) for name in (self.track, self.title, self.artist))
+        return [Column(self.playlist, "text"), *optional]
+
+
+def import_playlists(file: Path, tracks: Path, out: Path, columns: Columns) -> dict[str, int | str]:
+    """Write `out`/tracks.parquet and `out`/listening.parquet, and return how many rows were joined, and how.
+
+    `file` is the table of playlists, with the id of each track, or its title and artist, or both. `tracks` is the
+    tracks table. Raises TableError for wrong tables and when no track is joined, OutputError when `out` exists and is
+    not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out}: expected a new name or an empty folder, found an existing one")
+    playlists, source = tables.read(file), tables.read(tracks)
+    table = source.frame
+    listening, notes = _join(playlists, source, columns)
+    with new_folder(out, replace=out.exists()) as folder:
+        tables.write(folder / "tracks.parquet", table)
+        tables.write(folder / "listening.parquet", listening, {"derivation": DERIVATION})
+    return notes
+
+
+def _join(playlists: Table, tracks: Table, columns: Columns) -> tuple[pl.DataFrame, dict[str, int | str]]:
+    check(playlists, columns.schema, columns.playlist)
+    present = playlists.frame.columns
+    if columns.track not in present and not {columns.title, columns.artist} <= set(present):
+        raise TableError(
+            f"{playlists.name}: expected a column {columns.track}, or {columns.title} and {columns.artist}, found only"
+            f" {', '.join(present)}"
+        )
+    track_id = pl.col(columns.track) if columns.track in present else pl.lit(None, pl.String)
+    rows = playlists.frame.select(
+        user_id=columns.playlist,
+        id=track_id.map_elements(strip_uri, return_dtype=pl.String),
+        key=_keys(playlists.frame, columns.title, columns.artist),
+    )
+    read_tracks(tracks)  # which checks the table, and drops what is not in the catalogue
+    ids = tracks.frame.select("track_id").unique()
+    best = tracks.frame.sort(["popularity", "track_id"], descending=[True, False])
+    by_key = best.select(by_key="track_id", key=_keys(best, "track_name", "artists")).unique("key", keep="first")
+    joined = rows.join(ids.with_columns(by_id="track_id"), left_on="id", right_on="track_id", how="left")
+    joined = joined.join(by_key, on="key", how="left").with_columns(track_id=pl.coalesce("by_id", "by_key"))
+    listening = joined.filter(pl.col("track_id").is_not_null()).select("user_id", "track_id").unique()
+    if not listening.height:
+        raise TableError(f"{playlists.name}: expected tracks of {tracks.name}, found none by id or by title and artist")
+    n_by_id, n_joined = (joined.height - joined[name].null_count() for name in ("by_id", "track_id"))
+    return listening.with_columns(plays=pl.lit(1.0)).sort("user_id", "track_id"), {
+        "rows": playlists.rows,
+        "joined by id": n_by_id,
+        "joined by title and artist": n_joined - n_by_id,
+        "playlists": rows["user_id"].n_unique(),
+        "playlists with tracks of the catalogue": listening["user_id"].n_unique(),
+        "pairs of playlist and track": listening.height,
+        "derivation": DERIVATION,
+    }
+
+
+def _keys(frame: pl.DataFrame, title: str, artist: str) -> pl.Series:
+    """Return the key of each row's recording, null where title or artist is missing."""
+    if not {title, artist} <= set(frame.columns):
+        return pl.Series([None] * frame.height, dtype=pl.String)
+    names = zip(frame[title], frame[artist], strict=True)
+    return pl.Series([recording_key(*each) if None not in each else None for each in names], dtype=pl.String)
