@@ -118,10 +118,13 @@ class Recommender:
         vectors = self._vectors(rows)
         components = self._components(factors, scores, query, taste, current, artists, rows, vectors)
         size = max(self.tracks["pool"], question.limit)
-        short = np.sort(np.argsort(-(components @ self.blend).round(6), kind="stable")[:size])
+        names = self.tracks["artists"]["track_artists"][rows]
+        most = 10 if sum(1 for _, _, heard in artists.values() if heard) == 1 else 3
+        order = np.argsort(-(components @ self.blend).round(6), kind="stable")
+        short = np.sort(_limited(order, names, most * math.ceil(size / 10))[:size])
         hour = math.nan if question.context.hour is None else question.context.hour
         context = np.array([len(heard), hour], np.float32)
-        picks, components = self._choose(components[short], vectors[short], context, question.limit)
+        picks, components = self._choose(components[short], vectors[short], names[short], most, context, question.limit)
         source = _source(kind, factors is not None, query is not None)
         result = self._explained(rows[short][picks], components, context, source)
         return {"recommendations": result, "source": source, "generatedAt": _now()}
@@ -294,20 +297,27 @@ class Recommender:
 
         return total(taste) if current is None else 0.7 * total(taste) + 0.3 * total(np.array([current]))
 
-    def _choose(self, components: Floats, vectors: Floats, context: Floats, limit: int) -> tuple[Rows, Floats]:
-        """Select candidates greedily: the best one given the selected ones."""
+    def _choose(
+        self, components: Floats, vectors: Floats, artists: Rows, most: int, context: Floats, limit: int
+    ) -> tuple[Rows, Floats]:
+        """Select candidates greedily: the best one given the selected ones, `most` of one artist in each ten."""
         left = np.arange(len(components))
         whole = np.rint(vectors * FINE)
         diversity = np.rint((1 - whole @ whole.T / FINE**2) * STEPS).clip(0, STEPS) / STEPS
-        picks, scores = [], []
-        for _ in range(min(limit, len(components))):
-            result = self.models.score(components[left], context).round(6)
+        picks, scores, taken = [], [], Counter[int]()
+        for i in range(10 * math.ceil(limit / 10)):
+            free = [taken[artist] < most * (i // 10 + 1) for artist in artists[left].tolist()]
+            if not any(free):
+                break
+            result = np.where(free, self.models.score(components[left], context).round(6), -1)
             best = int(result.argmax())
+            taken[int(artists[left[best]])] += 1
             picks.append(left[best])
             scores.append(result[best])
             left = np.delete(left, best)
             components[left, 4] = np.minimum(components[left, 4], diversity[picks[-1], left])
-        order = np.array(picks, np.int64)[np.lexsort((picks, -np.array(scores)))]
+        pages = np.arange(len(picks)) // 10
+        order = np.array(picks, np.int64)[np.lexsort((picks, -np.array(scores), pages))][:limit]
         return order, components[order]
 
     def _explained(self, rows: Rows, components: Floats, context: Floats, source: str) -> list[dict[str, Any]]:
@@ -329,6 +339,17 @@ class Recommender:
             }
             for row, score, value in zip(rows.tolist(), scores, values, strict=True)
         ]
+
+
+def _limited(order: Rows, artists: Rows, most: int) -> Rows:
+    """Return the positions in `order` without those of an artist after its first `most`."""
+    taken = Counter[int]()
+    kept = []
+    for position in order.tolist():
+        taken[int(artists[position])] += 1
+        if taken[int(artists[position])] <= most:
+            kept.append(position)
+    return np.array(kept, np.int64)
 
 
 def _unit(vector: Floats) -> Floats:

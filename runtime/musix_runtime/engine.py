@@ -14,7 +14,7 @@ from musix_runtime import golden
 from musix_runtime.bundle.part import Part
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, refusing
-from musix_runtime.models import artists, catalog, collab, content, explanation, genre, mood, ranker
+from musix_runtime.models import artists, because, catalog, collab, content, explanation, genre, mood, ranker
 from musix_runtime.models.arrays import ABSENT, Floats, Rows, Scores, gather
 from musix_runtime.models.candidate_features import prefilter_by_blend
 from musix_runtime.models.catalog import Catalog
@@ -27,6 +27,7 @@ from musix_runtime.models.ranker import COMPONENTS, MICRO, Ranker
 from musix_runtime.models.resolve import resolve
 from musix_runtime.models.retrieval import Retriever
 from musix_runtime.schemas import (
+    Cause,
     ClassifyRequest,
     ClassifyResponse,
     GenreConfidence,
@@ -172,19 +173,20 @@ class Engine:
         features = self.retriever.features(query, candidates)
         features = prefilter_by_blend(features, self._blend, np.maximum(serving.pool, query.limits))
         mark_all(stages, "features")
-        places, components = self.ranker.select(features, context, query.limits)
+        places, components, counts = self.ranker.select(features, context, query.limits)
         mark_all(stages, "ranker")
         base, values = self.ranker.explain(components, context)
         mark_all(stages, "explain")
         rows = features.rows.take(places)
-        counts = np.minimum(query.limits, features.valid.sum(axis=1))
+        causes = because.causes(self.retriever, query.profile_items, resolved.current, rows, values)
         chosen = np.arange(rows.shape[1]) < counts[:, None]
         popular = np.repeat([source == "popular" for source in resolved.sources], counts)
-        tracks = iter(self._recommendations(rows[chosen], base[chosen], values[chosen], popular.tolist()))
+        reasons = self._causes(causes.rows[chosen], causes.shares[chosen])
+        tracks = iter(self._recommendations(rows[chosen], base[chosen], values[chosen], reasons, popular.tolist()))
         timestamp = _now()
         answers = [
-            RecommendResponse(list(islice(tracks, count)), source, timestamp)
-            for count, source in zip(counts.tolist(), resolved.sources, strict=True)
+            RecommendResponse(list(islice(tracks, count)), source, unknown, timestamp)
+            for count, source, unknown in zip(counts.tolist(), resolved.sources, resolved.unknown_ids, strict=True)
         ]
         mark_all(stages, "hydrate")
         return answers
@@ -255,26 +257,39 @@ class Engine:
             for genres, share, probabilities, primary in zip(*columns, strict=True)
         ]
 
-    def _recommendations(self, rows: Rows, base: Scores, values: Scores, popular: list[bool]) -> list[Recommendation]:
-        """Tracks as they are answered: of rows (n,) with base (n,) and values (n, 5), and whether each was proposed as
-        popular."""
+    def _causes(self, rows: Rows, shares: Floats) -> list[list[Cause]]:
+        """Return the causes of each recommendation, from their rows and shares (n, m)."""
+        heard = np.unique(rows[rows != ABSENT])
+        labels: dict[int, tuple[str, str, str]] = dict(zip(heard.tolist(), self.catalog.labels(heard), strict=True))
+        digits = _rounded(shares).tolist()
+        return [
+            [Cause(*labels[row], share) for row, share in zip(named, parts, strict=True) if row != ABSENT]
+            for named, parts in zip(rows.tolist(), digits, strict=True)
+        ]
+
+    def _recommendations(
+        self, rows: Rows, base: Scores, values: Scores, causes: list[list[Cause]], popular: list[bool]
+    ) -> list[Recommendation]:
+        """Tracks as they are answered: of rows (n,) with base (n,), values (n, 5) and causes, and whether each was
+        proposed as popular."""
         scores = np.rint((base + values.sum(axis=1)) * MICRO) / MICRO
         percents = explanation.percentages(values)
         order = (-percents).argsort(axis=1, kind="stable")
         writers = [POPULAR_REASONS if each else REASONS for each in popular]
         columns = scores, percents, order, np.column_stack([base, values])
         families, moods = gather(self.catalog.families, rows), gather(self.catalog.moods, rows)
-        lists = zip(*(each.tolist() for each in (*columns, families, moods)), writers, strict=True)
+        lists = zip(*(each.tolist() for each in (*columns, families, moods)), causes, writers, strict=True)
         return [
             Recommendation(
                 *label,
                 score,
                 writer.reason(shares, ranked),
                 dict(zip(CONTRIBUTIONS, numbers, strict=True)),
+                named,
                 self._genres(bits),
                 MOODS[mood],
             )
-            for label, (score, shares, ranked, numbers, bits, mood, writer) in zip(
+            for label, (score, shares, ranked, numbers, bits, mood, named, writer) in zip(
                 self.catalog.labels(rows), lists, strict=True
             )
         ]

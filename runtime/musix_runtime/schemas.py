@@ -73,6 +73,8 @@ class RecommendRequest(Request, frozen=True):
     time_range: TimeRange = "medium_term"
     history: Annotated[list[_Text], Meta(max_length=LIST_LIMIT)] | None = None
     context: Context = field(default_factory=Context)
+    max_per_artist: Annotated[int, Meta(ge=1, le=100)] | None = None  # in each ten tracks
+    include_heard: bool = False
 
 
 class SimilarRequest(Request, frozen=True):
@@ -108,8 +110,18 @@ class ClassifyResponse(Response, frozen=True):
     timestamp: str
 
 
+class Cause(Response, frozen=True):
+    """A heard track, or the current one, that speaks for a recommendation, and its share in what speaks for it."""
+
+    id: str
+    name: str
+    artist: str
+    share: float
+
+
 class Recommendation(Response, frozen=True):
-    """A track, its score in 0..1 and the reason. `contributions`, which include their `base`, sum to the score."""
+    """A track, its score in 0..1 and the reason. `contributions`, which include their `base`, sum to the score.
+    `because` has the heard tracks that speak most for it."""
 
     id: str
     name: str
@@ -117,15 +129,18 @@ class Recommendation(Response, frozen=True):
     score: float
     reason: str
     contributions: dict[str, float]
+    because: list[Cause]
     genre: list[str]
     mood: str
 
 
 class RecommendResponse(Response, frozen=True):
-    """Tracks, best first. `source`: hybrid, collab, history, content or popular."""
+    """Tracks, best first. `source`: hybrid, collab, history, content or popular. `unknown_ids` are the ids of the
+    current track and the history that are not in the catalogue."""
 
     recommendations: list[Recommendation]
     source: str
+    unknown_ids: list[str]
     generated_at: str
 
 

@@ -49,6 +49,10 @@ class Artists:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def of(self, rows: Rows) -> Rows:
+        """Return the primary artist of each row. Same shape."""
+        return gather(self.track_artists, rows).astype(np.int64)
+
     def affinities(self, profiles: RaggedRows) -> ArtistAffinities:
         """Return the affinities of users to the artists of their profiles, and to artists like these."""
         requests = np.arange(len(profiles.sizes)).repeat(profiles.sizes)
@@ -80,6 +84,15 @@ class Artists:
         decay = 1 / np.sqrt(1 + gather(self.ranks, rows).astype(np.float32))
         decay[affinities.keys[positions] != keys] = 0
         return _combined(affinities.own[positions] * decay, affinities.similar[positions] * decay)
+
+    def kinship(self, heard: Rows, rows: Rows) -> Floats:
+        """Return how much the artist of each heard track (batch, m) speaks for that of each of the `rows` (batch, n): 1
+        for the same one, or else `SIMILAR_WEIGHT` of their similarity. Shape (batch, n, m)."""
+        before, after = self.of(heard)[:, None], self.of(rows)[:, :, None]
+        kinship = (before == after).astype(np.float32)
+        like, weights = gather(self.similar, before[:, 0]), gather(self.similarities, before[:, 0])
+        alike = (after[..., None] == like[:, None]) * weights[:, None]
+        return np.maximum(kinship, np.float32(SIMILAR_WEIGHT) * alike.max(axis=3, initial=0))
 
     def candidates(self, affinities: ArtistAffinities, counts: Rows) -> Rows:
         """Return about `counts` (batch,) rows for each request, of the artists in proportion to their preference.

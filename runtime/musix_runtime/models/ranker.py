@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
 DIVERSITY = COMPONENTS.index("diversity")
-MICRO = 1_000_000  # scores are rounded to millionths, as their last bits depend on host and batch size
+MICRO = selection.MAX_SCORE  # scores are rounded to millionths, as their last bits depend on host and batch size
 _LEVELS = np.arange(LEVELS + 1, dtype=np.float32) / np.float32(LEVELS)
 
 
@@ -43,21 +43,23 @@ class Ranker:
         scores = probabilities(self.session, "score", inputs, components.shape[0] * components.shape[1], 1)
         return np.rint(scores.astype(np.float64) * MICRO).reshape(components.shape[:2])
 
-    def select(self, features: "CandidateFeatures", context: Floats, limits: Rows) -> tuple[Rows, Floats]:
+    def select(self, features: "CandidateFeatures", context: Floats, limits: Rows) -> tuple[Rows, Floats, Rows]:
         """Select up to `limits` (batch,) candidates of each request greedily: the best one given the selected ones.
 
-        Returns their positions in the concatenated candidates of the batch (batch, m), and their components at the time
-        of the selection (batch, m, 5).
+        Returns their positions in the concatenated candidates of the batch (batch, m), their components at the time of
+        the selection (batch, m, 5), and the lengths of the lists (batch,).
         """
         batch, n, _ = features.components.shape
         grid = np.repeat(features.components[:, :, None], LEVELS + 1, axis=2)
         grid[..., DIVERSITY] = _LEVELS
         scores = self._scores_in_millionths(grid.reshape(batch, -1, len(COMPONENTS)), context).reshape(batch, n, -1)
         diversity = selection.pairwise_diversity(features.vectors)
-        positions, levels = selection.select_diverse(scores, diversity, features.valid, limits)
+        positions, levels, lengths = selection.select_diverse(
+            scores, diversity, features.valid, limits, features.artists, features.max_per_artist
+        )
         components = features.components.reshape(-1, len(COMPONENTS)).take(positions, axis=0)
         components[..., DIVERSITY] = _LEVELS.take(levels)
-        return positions, components
+        return positions, components, lengths
 
     def explain(self, components: Floats, context: Floats) -> tuple[Scores, Scores]:
         """Return the base scores (batch, n) and the Shapley values (batch, n, 5), which sum to the scores exactly.

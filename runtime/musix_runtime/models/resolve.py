@@ -16,20 +16,25 @@ MAX_LOOKUPS = 100  # excluded ids that are looked up; longer lists are compared 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The query of the retriever, the context of the ranker (batch, 2), and the source of each response."""
+    """The query of the retriever, the rows of the current tracks (batch,), ABSENT for none, the context of the ranker
+    (batch, 2), the source of each response, and the ids of each request that are not in the catalogue."""
 
     query: RetrievalQuery
+    current: Rows
     context: Floats
     sources: list[str]
+    unknown_ids: list[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """Rows of the tracks in a request: the current one, its history, and the excluded ones."""
+    """Rows of the tracks in a request: the current one, its history, and the excluded ones; and the unknown ids of the
+    first two."""
 
     current: int
     history: Rows
     excluded: Rows
+    unknown: list[str]
 
 
 def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: Retriever) -> Resolved:
@@ -37,7 +42,7 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
 
     A known user has factors; those of an unknown user are folded in from the history of the request. The profile of the
     history and the current track are the content query; there is none for a current track that is unknown. Excluded
-    tracks, the current track and those of any history are never candidates.
+    tracks and the current track are never candidates, nor those of any history unless `include_heard` is set.
     """
     collab = retriever.collab
     users = [collab.listeners.find_one(request.user_id) for request in requests]
@@ -49,8 +54,8 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
     ]
     profile_items = RaggedRows.of(recent)
     excluded = [
-        np.concatenate([rows, [ids.current], ids.excluded, ids.history]) if _has_tracks(ids) else rows
-        for rows, ids in zip(histories, request_rows, strict=True)
+        np.concatenate([*(() if request.include_heard else (rows, ids.history)), [ids.current], ids.excluded])
+        for request, rows, ids in zip(requests, histories, request_rows, strict=True)
     ]
     factors, has_factors = _factors(retriever, users, request_rows)
     current = np.array([ids.current for ids in request_rows])
@@ -59,6 +64,7 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
     vectors[~has_content] = 0
     hours = [np.nan if request.context.hour is None else request.context.hour for request in requests]
     context = np.array([list(map(len, histories)), hours], np.float32).T
+    affinities = retriever.artist_affinities(profile_items, current)
     query = RetrievalQuery(
         limits=np.array([request.limit for request in requests]),
         factors=factors,
@@ -66,8 +72,9 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
         content=vectors,
         has_content=has_content,
         profile_items=profile_items,
-        artists=retriever.artist_affinities(profile_items, current),
+        artists=affinities,
         taste=retriever.taste(profile_items, current),
+        max_per_artist=retriever.max_per_artist([request.max_per_artist for request in requests], affinities),
         excluded=RaggedRows.of(excluded),
         excluded_ids={
             i: _excluded_ids(request.exclude_ids, catalog)
@@ -76,16 +83,13 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
         },
     )
     sources = list(map(_source, users, has_factors.tolist(), has_content.tolist()))
-    return Resolved(query, np.ascontiguousarray(context), sources)
+    unknown = [ids.unknown for ids in request_rows]
+    return Resolved(query, current, np.ascontiguousarray(context), sources, unknown)
 
 
 def _excluded_ids(track_ids: Sequence[str], catalog: Catalog) -> ExcludedIds:
     ids = {strip_uri(track_id) for track_id in track_ids}
     return ExcludedIds(len(ids), lambda rows: catalog.has_any_id(rows, ids))
-
-
-def _has_tracks(ids: _Ids) -> bool:
-    return ids.current != ABSENT or len(ids.history) > 0 or len(ids.excluded) > 0
 
 
 def _request_rows(requests: Sequence[RecommendRequest], catalog: Catalog) -> list[_Ids]:
@@ -104,7 +108,9 @@ def _request_rows(requests: Sequence[RecommendRequest], catalog: Catalog) -> lis
     results = []
     for start, middle, stop in bounds:
         history = rows[start + 1 : middle]
-        results.append(_Ids(int(rows[start]), history[history != ABSENT], rows[middle:stop]))
+        absent = (rows[start:middle] == ABSENT).nonzero()[0].tolist()
+        unknown = [track_ids[start + i] for i in absent if track_ids[start + i]]
+        results.append(_Ids(int(rows[start]), history[history != ABSENT], rows[middle:stop], unknown))
     return results
 
 

@@ -1,6 +1,6 @@
 """Candidate retrieval: the tracks that may be recommended to each user of a batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,9 +15,11 @@ from musix_runtime.models.candidate_features import CandidateFeatures
 from musix_runtime.models.collab import Collab
 from musix_runtime.models.content import Content
 from musix_runtime.models.index import Index
+from musix_runtime.models.selection import PAGE
 
 CURRENT_PLAYS = 5  # tracks of its artist that the current track counts as
 CURRENT_TASTE = np.float32(0.3)  # share of the current track in co-listening
+MAX_PER_ARTIST = 3  # tracks of one artist on a page, by default
 MAX_OVERFETCH = 256  # additional tracks to search for, as some are excluded; more only if too few remain
 OVERFETCH_GROWTH = 4
 SIEVE = (1 << 14) - 1  # last bits of a key, which rule out an exclusion for most candidates
@@ -52,7 +54,8 @@ class ExcludedIds:
 class RetrievalQuery:
     """The queries of a batch: `limits` (batch,), the numbers of tracks; factors (batch, 51) and content vectors
     (batch, 28), zeros if there are none; the profiles; the affinities to artists and the `taste` (batch, taste_width),
-    by profile and current track; and the excluded rows. `excluded_ids` has the requests with many excluded ids, by
+    by profile and current track; how many tracks of one artist a page of each list may have (batch,); and the excluded
+    rows. `excluded_ids` has the requests with many excluded ids, by
     position.
 
     The last factor is 1: see `Collab.queries`.
@@ -66,6 +69,7 @@ class RetrievalQuery:
     profile_items: RaggedRows
     artists: ArtistAffinities
     taste: Floats
+    max_per_artist: Rows
     excluded: RaggedRows
     excluded_ids: Mapping[int, ExcludedIds] = field(default_factory=dict)
 
@@ -135,6 +139,7 @@ class Retriever:
     def query(self, user: User, content: Floats | None, excluded: Rows, limit: int) -> RetrievalQuery:
         """Return a batch of one query: for a user, and a content vector (28,) if there is one."""
         profile_items, current = RaggedRows.of([user.profile_items]), np.array([user.current])
+        affinities = self.artist_affinities(profile_items, current)
         factors = np.zeros((1, len(self.collab.track_mean)), np.float32)
         if user.factors is not None:
             factors = self.collab.queries(user.factors[None])
@@ -145,8 +150,9 @@ class Retriever:
             content=np.zeros((1, self.content.width), np.float32) if content is None else content[None],
             has_content=np.array([content is not None]),
             profile_items=profile_items,
-            artists=self.artist_affinities(profile_items, current),
+            artists=affinities,
             taste=self.taste(profile_items, current),
+            max_per_artist=self.max_per_artist([None], affinities),
             excluded=RaggedRows.of([excluded]),
         )
 
@@ -167,6 +173,15 @@ class Retriever:
     def artist_affinities(self, profile_items: RaggedRows, current: Rows) -> ArtistAffinities:
         """Return the affinities to artists. The current track counts as `CURRENT_PLAYS` tracks of the profile."""
         return self.artists.affinities(profile_items.with_rows(current, CURRENT_PLAYS))
+
+    def max_per_artist(self, requested: Sequence[int | None], affinities: ArtistAffinities) -> Rows:
+        """Return how many tracks of one artist a page of each list may have. Shape (batch,).
+
+        By default `MAX_PER_ARTIST`, or any number for a profile of one artist.
+        """
+        artists = np.bincount(affinities.keys[affinities.heard > 0] // len(self.artists), minlength=len(requested))
+        defaults = np.where(artists == 1, PAGE, MAX_PER_ARTIST).tolist()
+        return np.array([default if each is None else each for each, default in zip(requested, defaults, strict=True)])
 
     def taste(self, profile_items: RaggedRows, current: Rows) -> Floats:
         """Return the co-occurrence embedding of each request's profile, with a share of the current track."""

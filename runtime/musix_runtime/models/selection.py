@@ -1,4 +1,4 @@
-"""Selection of a list, track by track, by score and diversity (maximal marginal relevance)."""
+"""Selection of a list, track by track, by score, diversity (maximal marginal relevance) and artist."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,6 +7,8 @@ from musix_runtime.models.arrays import Floats, Rows, Scores
 
 LEVELS = 10  # diversity is rounded to tenths, so that a candidate has 11 possible scores
 VECTOR_STEPS = np.float32(2048)  # to which content vectors are rounded for diversity: products of such are exact
+MAX_SCORE = 1_000_000
+PAGE = 10  # tracks of a list: the first page of a longer list is the same
 _COLUMNS = LEVELS + 2  # of a candidate's table: -1 for one that was chosen, then its scores at each diversity
 
 
@@ -21,34 +23,47 @@ def pairwise_diversity(vectors: Floats) -> NDArray[np.uint8]:
 
 
 def select_diverse(
-    scores: Scores, diversity: NDArray[np.uint8], valid: NDArray[np.bool_], limits: Rows
-) -> tuple[Rows, Rows]:
+    scores: Scores,
+    diversity: NDArray[np.uint8],
+    valid: NDArray[np.bool_],
+    limits: Rows,
+    artists: Rows,
+    max_per_artist: Rows,
+) -> tuple[Rows, Rows, Rows]:
     """Choose up to `limits` (batch,) candidates of each request, one at a time, each the best beside those before it.
 
-    `scores` (batch, n, 11) at each diversity, whole numbers, not below 0; `diversity` (batch, n, n) in tenths; equal
-    ones go to the first. A candidate's diversity is that beside the chosen one most like it. Gives places among all
-    candidates of the batch, end to end, in the order of their scores when they were chosen, and their diversities, both
-    (batch, most); what is beyond a request's limit, or its candidates, is no choice.
+    `scores` (batch, n, 11) at each diversity, whole numbers, not below 0; `diversity` (batch, n, n) in tenths; of equal
+    ones the first is chosen. A candidate's diversity is that beside the chosen one most like it. Each page of ten has
+    at most `max_per_artist` (batch,) more tracks of one of the `artists` (batch, n), so a list is shorter if there are
+    too few artists.
+
+    Returns positions in the concatenated candidates of the batch and their diversities, both (batch, m), pages in the
+    order of choice, and tracks of a page by the scores that they had then; and the lengths of the lists (batch,).
     """
     batch, n = valid.shape
     table = np.full((batch * n, _COLUMNS), -1, np.float32)
     table[:, 1:] = scores.reshape(batch * n, -1)
-    if not valid.all():
-        table[~valid.ravel()] = -1
-        limits = np.minimum(limits, valid.sum(axis=1))
+    table[~valid.ravel()] = -1
     scores = table.ravel()
     first = np.arange(0, batch * n, n)
     gone = (np.arange(batch * n, dtype=np.int32) * np.int32(_COLUMNS)).reshape(batch, n)  # where a candidate's -1 is
     beside = (diversity + gone[:, None] + np.int32(1)).reshape(batch * n, n)
     beside.ravel()[np.arange(batch * n) * n + np.arange(batch * n) % n] = gone.ravel()
     now = gone + np.int32(_COLUMNS - 1)  # where each one's present score is
-    picks = np.empty((max(int(limits.max()), 1), batch), np.int64)
-    chosen = np.empty(picks.shape, np.int32)
+    taken = np.zeros((batch, n), np.int32)  # chosen tracks of the candidate's artist
+    picks = np.empty((-(-max(int(limits.max()), 1) // PAGE) * PAGE, batch), np.int64)
+    chosen, found = np.empty(picks.shape, np.int32), np.empty(picks.shape, np.bool_)
     for i, pick in enumerate(picks):
-        np.add(scores.take(now).argmax(axis=1), first, out=pick)
+        available = scores.take(now)
+        available[taken >= (max_per_artist * (i // PAGE + 1))[:, None]] = -1
+        np.add(available.argmax(axis=1), first, out=pick)
+        np.greater_equal(available.take(pick), 0, out=found[i])
         now.take(pick, out=chosen[i], mode="clip")
         np.minimum(now, beside.take(pick, axis=0), out=now)
-    picked = scores.take(chosen).astype(np.float64)
-    picked[np.arange(len(picks))[:, None] >= limits] = -np.inf
-    order = np.argsort(picks - picked * (batch * n), axis=0) * batch + np.arange(batch)
-    return picks.take(order).T, (chosen % _COLUMNS - 1).take(order).T
+        taken += artists == artists.take(pick)[:, None]
+    found = np.logical_and.accumulate(found, axis=0)
+    picked = np.where(found, scores.take(chosen).astype(np.float64), -np.inf)
+    pages = (np.arange(len(picks)) // PAGE)[:, None] * (2 * MAX_SCORE * batch * n)
+    order = np.argsort(pages + picks - picked * (batch * n), axis=0) * batch + np.arange(batch)
+    lengths = np.minimum(limits, found.sum(axis=0))
+    return picks.take(order).T, (chosen % _COLUMNS - 1).take(order).T, lengths

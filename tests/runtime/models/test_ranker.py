@@ -23,7 +23,8 @@ class Formula:
 
 def features(components: np.ndarray, vectors: np.ndarray) -> CandidateFeatures:
     rows = np.broadcast_to(np.arange(components.shape[1]), components.shape[:2])
-    return CandidateFeatures(rows, np.ones(rows.shape, bool), vectors, components)
+    valid, unlimited = np.ones(rows.shape, bool), np.full(len(rows), rows.shape[1])
+    return CandidateFeatures(rows, valid, vectors, components, rows, unlimited)
 
 
 def test_context_of_a_request_applies_to_its_candidates() -> None:

@@ -11,6 +11,7 @@ from musix_runtime.models.candidate_features import CandidateFeatures, prefilter
 from musix_runtime.models.index import Index
 from musix_runtime.models.ranker import COMPONENTS
 from musix_runtime.models.retrieval import ANONYMOUS, Candidates, ExclusionFilter, Retriever, User
+from musix_runtime.models.selection import PAGE
 
 NONE: Rows = np.empty(0, np.int64)
 
@@ -173,10 +174,14 @@ def test_prefilter_keeps_the_best_by_blend_in_order() -> None:
         valid, rows = rng.random((3, n)) < 0.8, rng.integers(0, 999, (3, n))
         vectors = rng.random((3, n, 28), np.float32)
         sizes = rng.integers(1, 12, 3)
-        result = prefilter_by_blend(CandidateFeatures(rows, valid, vectors, components), weights, sizes)
+        artists, most = rng.integers(0, 4, (3, n)), rng.integers(1, 4, 3)
+        features = CandidateFeatures(rows, valid, vectors, components, artists, most)
+        result = prefilter_by_blend(features, weights, sizes)
         for i in range(3):
             blend = components[i] @ weights
             order = sorted(np.flatnonzero(valid[i]).tolist(), key=lambda j: (-blend[j], j))
+            allowed = most[i] * -(-sizes[i] // PAGE)
+            order = [j for k, j in enumerate(order) if sum(artists[i, order[:k]] == artists[i, j]) < allowed]
             kept = sorted(order[: sizes[i]])
             assert result.rows[i, result.valid[i]].tolist() == rows[i, kept].tolist()
             np.testing.assert_array_equal(result.vectors[i, result.valid[i]], vectors[i, kept])

@@ -24,8 +24,8 @@ def recommend(retriever: Retriever, ranker: Ranker, user: User, query: Floats | 
     """Return the list of `limit` tracks that the runtime recommends, best first."""
     rows = retrieve_candidates(retriever, user, query, limit)
     features = compute_features(retriever, user, query, rows, limit)
-    picks, _ = ranker.select(features, serving_context(user)[None], np.array([limit]))
-    return np.asarray(features.rows[0, picks[0]])
+    picks, _, lengths = ranker.select(features, serving_context(user)[None], np.array([limit]))
+    return np.asarray(features.rows[0, picks[0, : lengths[0]]])
 
 
 def retrieve_candidates(retriever: Retriever, user: User, content: Floats | None, limit: int) -> Rows:

@@ -38,7 +38,8 @@ def recommend(
     rows = retrieve_candidates(retriever, user, query, limit)
     features = compute_features(retriever, user, query, rows, limit)
     context, ranker = serving_context(user)[None], model.runtime()
-    picks, components = ranker.select(features, context, np.array([limit]))
+    picks, components, lengths = ranker.select(features, context, np.array([limit]))
+    picks, components = picks[:, : lengths[0]], components[:, : lengths[0]]
     _, contributions = ranker.explain(components, context)
     return features.rows[0, picks[0]], dict(zip(COMPONENTS, contributions[0].T, strict=True))
 
@@ -56,8 +57,8 @@ def measure(
         rows = retrieve_candidates(retriever, user, query, limit)
         (components,) = compute_features(retriever, user, query, rows).components
         scored = compute_features(retriever, user, query, rows, limit)
-        picks, _ = ranker.select(scored, serving_context(user)[None], np.array([limit]))
-        lists["hybrid"].append(scored.rows[0, picks[0]])
+        picks, _, lengths = ranker.select(scored, serving_context(user)[None], np.array([limit]))
+        lists["hybrid"].append(scored.rows[0, picks[0, : lengths[0]]])
         for name, component in (("collab_alone", "collab"), ("content_alone", "content")):
             order = np.argsort(-components[:, COMPONENTS.index(component)], kind="stable")
             lists[name].append(rows[order[:limit]])

@@ -55,8 +55,10 @@ def _without(ranker: Ranker, column: int) -> Ranking:
 def _select(ranker: Ranker, components: Floats, vectors: Floats, context: Floats) -> NDArray[Any]:
     """Return the positions of the list that the runtime's ranker selects."""
     rows = np.arange(len(components))[None]
-    features = CandidateFeatures(rows, np.ones(rows.shape, bool), vectors[None], components[None])
-    return ranker.select(features, context[None], np.array([K]))[0][0]
+    valid, unlimited = np.ones(rows.shape, bool), np.array([K])
+    features = CandidateFeatures(rows, valid, vectors[None], components[None], rows, unlimited)
+    picks, _, lengths = ranker.select(features, context[None], np.array([K]))
+    return picks[0, : lengths[0]]
 
 
 def _column(column: int, components: Floats, context: Floats) -> NDArray[Any]:
