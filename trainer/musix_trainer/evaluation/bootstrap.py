@@ -5,6 +5,7 @@ A cluster is a listener or an artist, whose rows are not independent of each oth
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,7 @@ def _interval(value: float, resampled: Sums) -> dict[str, float]:
     return {"value": value, "low": float(low), "high": float(high)}
 
 
+@lru_cache(maxsize=1)
 def _weights(clusters: int) -> Sums:
     """Return how often each cluster is in each resample; depends on the number of clusters only."""
     rng = np.random.default_rng(SEED)

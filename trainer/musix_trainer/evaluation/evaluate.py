@@ -19,7 +19,7 @@ from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood
 from musix_trainer.run import EVALUATION, Run, deterministic
 
-VERSION = 4  # of the protocols; results of another version are measured again
+VERSION = 5  # of the protocols; results of another version are measured again
 
 Measure = Callable[[EvaluationContext], dict[str, Results]]
 # Protocols that are measured together and stored in one file, by the prefix of their names, PART/PROTOCOL.

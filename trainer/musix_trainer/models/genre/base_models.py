@@ -8,17 +8,19 @@ from xgboost import XGBClassifier
 
 from musix_runtime.models.arrays import Floats, Keys
 from musix_trainer import progress, recipe
+from musix_trainer.models.genre.evidence import evidence_kind, mask
 from musix_trainer.models.genre.examples import Examples
 from musix_trainer.models.genre.features import (
     Preprocessing,
     artist_features,
     base_margin,
     bin_features,
-    evidence_kind,
+    sound_features,
     tree_features,
 )
 
 NO_TITLE_SHARE = 0.2  # share without a title of the tracks that XGBoost sees again with unknown artists
+NO_INPUTS_SHARE = 0.03  # share without any inputs of all rows of XGBoost
 
 
 def classifier(settings: recipe.Genre, seed: int, **options: float) -> XGBClassifier:
@@ -59,6 +61,16 @@ def fit_lightfm(preprocessing: Preprocessing, train: Examples, settings: recipe.
     return model
 
 
+def fit_sound(preprocessing: Preprocessing, train: Examples, settings: recipe.Genre, seed: int) -> XGBClassifier:
+    """Train XGBoost on the inputs alone; the share `sound_masked` of the tracks lacks popularity."""
+    inputs = mask(train.inputs, settings.sound_masked, 0, np.random.default_rng(seed))
+    features = sound_features(inputs, preprocessing.low, preprocessing.high)
+    weight = 1 / train.truth.sum(axis=1)
+    examples, families = np.nonzero(train.truth)
+    booster = classifier(settings, seed, max_bin=settings.max_bin, base_score=0.5)
+    return booster.fit(features[examples], families, sample_weight=weight[examples])
+
+
 def fit_xgboost(
     preprocessing: Preprocessing,
     train: Examples,
@@ -72,21 +84,24 @@ def fit_xgboost(
 
     Each track is seen with its leave-one-out `prior` (n, families), and with its title where none of its artists is
     `known` (n,). The share `stranger` of the tracks is seen again as of unknown artists, weighted by `train.weight`:
-    with the out-of-fold logits of names and titles, `unseen_logits`, some without a title. A track with several
-    families is a row for each, which share its weight.
+    with the out-of-fold logits of names and titles, `unseen_logits`, some without a title. The share `nameless` is seen
+    once more without artists, with its title. Of all these rows some lack inputs. A track with several families is a
+    row for each, which share its weight.
     """
     name_logits, title_logits = unseen_logits
     count, rng = len(train.inputs), np.random.default_rng(seed)
     again = np.flatnonzero(rng.random(count) < settings.stranger)
-    untitled = rng.random(len(again)) < NO_TITLE_SHARE
-    rows = np.concatenate([np.arange(count), again])
-    titles = np.vstack([np.where(known[:, None], 0, title_logits), np.where(untitled[:, None], 0, title_logits[again])])
-    priors = np.vstack([prior, name_logits[again]])
-    kind = evidence_kind(np.concatenate([known, np.zeros(len(again), bool)]), titles)
-    features = tree_features(train.inputs[rows], preprocessing.low, preprocessing.high, priors, titles, kind)
+    nameless = np.flatnonzero(rng.random(count) < settings.nameless)
+    rows = np.concatenate([np.arange(count), again, nameless])
+    untitled = np.concatenate([known, rng.random(len(again)) < NO_TITLE_SHARE, np.zeros(len(nameless), bool)])
+    titles = np.where(untitled[:, None], 0, title_logits[rows])
+    priors = np.vstack([prior, name_logits[again], np.zeros((len(nameless), prior.shape[1]))]).astype(np.float32)
+    kind = evidence_kind(np.concatenate([known, np.zeros(len(rows) - count, bool)]), titles)
+    inputs = mask(train.inputs[rows], settings.masked, NO_INPUTS_SHARE, rng)
+    features = tree_features(inputs, preprocessing.low, preprocessing.high, priors, titles, kind)
     margin = base_margin(priors, titles, kind)
     again_weight = train.weight[again] / train.weight[again].mean() if len(again) else []
-    weight = np.concatenate([np.ones(count), again_weight]) / train.truth[rows].sum(axis=1)
+    weight = np.concatenate([np.ones(count), again_weight, np.ones(len(nameless))]) / train.truth[rows].sum(axis=1)
     examples, families = np.nonzero(train.truth[rows])
     # the same base score for all families, so that only the base margins differ
     booster = classifier(settings, seed, max_bin=settings.max_bin, base_score=0.5)
