@@ -71,15 +71,16 @@ class ClusteredMetric:
 def estimate(metric: ClusteredMetric, baselines: Mapping[str, ClusteredMetric]) -> dict[str, Any]:
     """Return the metric with its 95 % interval, the baselines, and the differences to them with theirs.
 
-    All use the same resamples.
+    All use the same resamples, of the clusters that have rows.
     """
-    weights = _weights(len(metric.sums))
-    resampled = metric.value(weights @ metric.sums)
+    present = metric.sums.any(axis=1)
+    weights = _weights(int(present.sum()))
+    resampled = metric.value(weights @ metric.sums[present])
     result: dict[str, Any] = {**_interval(_total(metric), resampled), "baselines": {}, "better_by": {}}
     for name, each in baselines.items():
         result["baselines"][name] = _total(each)
         if len(each.sums) == len(metric.sums):
-            difference = resampled - each.value(weights @ each.sums)
+            difference = resampled - each.value(weights @ each.sums[present])
             result["better_by"][name] = _interval(_total(metric) - _total(each), difference)
     return result
 

@@ -162,7 +162,7 @@ class Baselines:
         taught = self._features(cell, train.inputs, self.prepared.prior, self.prepared.unseen_logits[1])
         asked = self._features(cell, inputs, self.model.prior_scores(artists), self.model.title_scores(titles))
         trees = classifier(self.settings, self.seed, max_bin=self.settings.max_bin)
-        logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+        logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=100, tol=1e-3))
         trees.fit(taught[rows], labels, sample_weight=weight)
         logistic.fit(taught[rows], labels, logisticregression__sample_weight=weight)
         predictions = {"xgboost": trees.predict_proba(asked), "logistic_regression": logistic.predict_proba(asked)}

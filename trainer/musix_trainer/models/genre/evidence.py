@@ -75,13 +75,13 @@ def hide(inputs: Floats, level: int) -> Floats:
 def mask(inputs: Floats, share: float, none: float, rng: np.random.Generator) -> Floats:
     """Return a copy of inputs (n, 15) in which some are missing, as in requests.
 
-    The `share` of the rows lacks popularity; three of four of these lack explicit too, and two of four also the
+    The `share` of the rows lacks popularity; four of five of these lack explicit too, and three of five also the
     duration. The share `none` of all rows lacks all inputs.
     """
     masked, drawn = inputs.copy(), rng.random(len(inputs))
     masked[drawn < share, POPULARITY] = np.nan
-    masked[drawn < share * 3 / 4, -1] = np.nan
-    masked[drawn < share / 2, DURATION] = np.nan
+    masked[drawn < share * 4 / 5, -1] = np.nan
+    masked[drawn < share * 3 / 5, DURATION] = np.nan
     masked[drawn > 1 - none] = np.nan
     return masked
 
