@@ -76,8 +76,8 @@ class Split(Section, frozen=True):
 
 
 class Genre(Section, frozen=True):
-    """The genre ensemble: LightFM over artists and binned inputs, XGBoost over inputs, artist prior and n-grams, and a
-    second XGBoost over the inputs alone."""
+    """The genre ensemble: LightFM over artists and binned inputs, XGBoost over inputs, artist prior and n-grams, and
+    three further XGBoost models that read no artist: over inputs and title, over inputs, and over audio features."""
 
     no_components: Positive = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
@@ -86,9 +86,7 @@ class Genre(Section, frozen=True):
     epochs: Positive = 10
     artist_mask: UnitInterval = 0.2  # share of training tracks that LightFM sees again without their artists
     stranger: UnitInterval = 0.4  # share of training tracks that XGBoost sees again as of unknown artists
-    nameless: UnitInterval = 0.4  # share of training tracks that XGBoost sees again without artists
     masked: UnitInterval = 0.2  # share of its rows that XGBoost sees without popularity
-    sound_masked: UnitInterval = 0.5  # share of training tracks that the sound model sees without popularity
     bins: Positive = 20  # quantile bins of each input
     bin_weight: PositiveFloat = (
         0.01  # of a bin in LightFM; artists have 1. Larger weights hide the artist; XGBoost models the sound

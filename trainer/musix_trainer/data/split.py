@@ -22,21 +22,15 @@ def assign(count: int, validation: float, test: float, seed: int) -> NDArray[np.
 def assign_by_artist(artists: list[list[str]], validation: float, test: float, seed: int) -> NDArray[np.int8]:
     """Return the part of each track, split by primary artist; `artists` are the keys of its artists, primary first.
 
-    No credited artist of a test track occurs in another part, and none of a validation track in training: TRAIN and
-    VALIDATION tracks that would share an artist with TEST are UNUSED, as are VALIDATION tracks that would share one
-    with what is left of TRAIN. Shape (len(artists),).
+    No credited artist of a test track occurs in another part: TRAIN and VALIDATION tracks that would share one with
+    TEST are UNUSED. Shape (len(artists),).
     """
     primary = np.unique([each[0] for each in artists], return_inverse=True)[1]
     parts = assign(int(primary.max()) + 1, validation, test, seed)[primary]
-    parts[_credits(artists, parts == TEST) & (parts != TEST)] = UNUSED
-    parts[_credits(artists, parts == TRAIN) & (parts == VALIDATION)] = UNUSED
+    held_out = {key for each, part in zip(artists, parts.tolist(), strict=True) if part == TEST for key in each}
+    shared = np.array([not held_out.isdisjoint(each) for each in artists], bool)
+    parts[shared & (parts != TEST)] = UNUSED
     return parts
-
-
-def _credits(artists: list[list[str]], selected: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return whether each track shares an artist with the `selected` ones (n,). Shape (n,)."""
-    keys = {key for each, chosen in zip(artists, selected.tolist(), strict=True) if chosen for key in each}
-    return np.array([not keys.isdisjoint(each) for each in artists], bool)
 
 
 def split_interactions(data: Interactions, artists: list[str], split: Split, seed: int) -> NDArray[np.int8]:

@@ -90,8 +90,9 @@ def _total(metric: ClusteredMetric) -> float:
 
 
 def _interval(value: float, resampled: Sums) -> dict[str, float]:
+    """Return the percentile interval, widened to the value: resamples of a calibration error lie above it."""
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}
+    return {"value": value, "low": min(value, float(low)), "high": max(value, float(high))}
 
 
 @lru_cache(maxsize=1)

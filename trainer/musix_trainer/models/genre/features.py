@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
 from musix_runtime.models.arrays import ABSENT, Floats, Keys
-from musix_runtime.models.features import INPUT_NAMES
+from musix_runtime.models.features import AUDIO, INPUT_NAMES
 from musix_runtime.models.genre import artist_key
 from musix_trainer import recipe
 from musix_trainer.models.genre import ngrams
@@ -17,6 +17,7 @@ CLIPPED = ("loudness", "tempo", "duration_ms")  # inputs without a natural bound
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
 PRIOR_MARGIN = (0.5, 1.0, 0.5)  # weight of the artist prior in XGBoost's base margin, for each `EvidenceKind`
+AUDIO_COLUMNS = [*range(len(AUDIO)), len(INPUT_NAMES), len(INPUT_NAMES) + 1]  # of `sound_features`, without the extras
 TITLE_MARGIN = 0.5  # weight of the title logits in it
 
 
@@ -64,6 +65,16 @@ def tree_features(
     """Return XGBoost's features: those of the inputs (n, 15), artist prior and title logits (n, families), and evidence
     kind (n,). Shape (n, 18 + 2 families)."""
     return np.column_stack([sound_features(inputs, low, high), prior, title_logits, kind]).astype(np.float32)
+
+
+def title_features(sound: Floats, title_logits: Floats) -> Floats:
+    """Return the features of the model that reads titles. Shape (n, 17 + families)."""
+    return np.hstack([sound, title_logits]).astype(np.float32)
+
+
+def audio_features(sound: Floats) -> Floats:
+    """Return the features of the model that hears the 12 audio features alone. Shape (n, 14)."""
+    return np.ascontiguousarray(sound[:, AUDIO_COLUMNS])
 
 
 def sound_features(inputs: Floats, low: Floats, high: Floats) -> Floats:

@@ -17,7 +17,7 @@ from musix_trainer.models.genre.calibration import FLOOR, Scores, combine
 from musix_trainer.models.genre.evidence import calibration_number, evidence_kind, graph_case
 from musix_trainer.models.lightfm import lightfm
 
-BOOSTERS = ("booster", "sound")  # fields that XGBoost writes
+BOOSTERS = ("booster", "titles", "sound", "audio")  # fields that XGBoost writes
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class GenreModel:
     """
 
     booster: XGBClassifier
+    titles: XGBClassifier  # of the inputs and the title
     sound: XGBClassifier  # of the inputs alone
+    audio: XGBClassifier  # of the 12 audio features alone
     artists: NDArray[np.bytes_]
     item_factors: Floats
     item_biases: Floats
@@ -43,7 +45,7 @@ class GenreModel:
     high: Floats
     edges: Floats
     bin_weight: NDArray[np.float32]  # (), of a bin in LightFM's features; an artist has 1
-    weights: Floats  # (15, 3): calibrations by `BASE_MODELS`
+    weights: Floats  # (15, 5): calibrations by `BASE_MODELS`
     biases: Floats  # (15, families)
     platt: Floats  # (15, 2): slope, intercept
     grams: NDArray[np.bytes_]  # character n-grams of names and titles
@@ -78,7 +80,7 @@ class GenreModel:
         prior, title_logits = self.prior_scores(artists), self.title_scores(titles_read)
         kind = evidence_kind(known, title_logits)
         tree_scores = self.tree_scores(inputs, prior, title_logits, kind)
-        scores = self.artist_scores(item_features), tree_scores, self.sound_scores(inputs)
+        scores = self.artist_scores(item_features), tree_scores, *self.nameless_scores(inputs, title_logits)
         return scores, calibration_number(kind, prior, inputs)
 
     def combine(self, scores: Scores, calibration: NDArray[np.int64]) -> Floats:
@@ -91,10 +93,15 @@ class GenreModel:
         margin = features.base_margin(prior, title_logits, kind)
         return np.log(np.maximum(self.booster.predict_proba(seen, base_margin=margin), FLOOR))
 
-    def sound_scores(self, inputs: Floats) -> Floats:
-        """Return the log probabilities of the sound model. Shape (n, families)."""
-        probabilities = self.sound.predict_proba(features.sound_features(inputs, self.low, self.high))
-        return np.log(np.maximum(probabilities, FLOOR))
+    def nameless_scores(self, inputs: Floats, title_logits: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the log probabilities of the models that read no artist, in the order of `BASE_MODELS`. Shapes
+        (n, families)."""
+        sound = features.sound_features(inputs, self.low, self.high)
+        margin = (features.TITLE_MARGIN * title_logits).astype(np.float32)
+        titles = self.titles.predict_proba(features.title_features(sound, title_logits), base_margin=margin)
+        others = self.sound.predict_proba(sound), self.audio.predict_proba(features.audio_features(sound))
+        title_scores, sound_scores, audio_scores = (np.log(np.maximum(each, FLOOR)) for each in (titles, *others))
+        return title_scores, sound_scores, audio_scores
 
     def prior_scores(self, artists: Sequence[Sequence[str]]) -> Floats:
         """Return the prior of each track's first known artist; without any, the logits of the names; without names, 0.

@@ -12,7 +12,7 @@ from musix_trainer.data import split
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.models.genre import evidence, ngrams, quality
 from musix_trainer.models.genre.artist_prior import find_credits, fit_prior, leave_one_out_prior
-from musix_trainer.models.genre.base_models import fit_lightfm, fit_sound, fit_xgboost
+from musix_trainer.models.genre.base_models import fit_lightfm, fit_nameless, fit_xgboost
 from musix_trainer.models.genre.calibration import BASE_MODELS, Calibration, Scores, fit_calibration
 from musix_trainer.models.genre.evidence import EvidenceKind, evidence_kind
 from musix_trainer.models.genre.examples import Examples, split_examples
@@ -89,7 +89,7 @@ def fit_prepared(prepared: Prepared, settings: recipe.Genre, seed: int) -> Genre
         booster=fit_xgboost(
             preprocessing, train, prepared.prior, prepared.known, prepared.unseen_logits, settings, seed
         ),
-        sound=fit_sound(preprocessing, train, settings, seed),
+        **fit_nameless(preprocessing, train, prepared.unseen_logits[1], settings, seed),
         item_factors=lightfm.item_embeddings,
         item_biases=lightfm.item_biases,
         family_factors=lightfm.user_embeddings,
@@ -136,7 +136,7 @@ def _validation_evidence(
 ) -> list[tuple[Scores, Floats]]:
     """Return the scores and the weights (n, families) of the validation tracks for each kind of names."""
     count, artists = len(inputs), validation.artists
-    hidden, sound = model.artist_scores(model.item_features(inputs, [[]] * count)[0]), model.sound_scores(inputs)
+    hidden = model.artist_scores(model.item_features(inputs, [[]] * count)[0])
     item_features, known = model.item_features(inputs, artists)
     names, titles = ngrams.text_features(Keys(model.grams), artists, validation.titles)
     nothing, labels = np.zeros(validation.truth.shape, np.float32), validation.labels
@@ -144,7 +144,7 @@ def _validation_evidence(
 
     def scores(prior: Floats, title: Floats) -> Scores:
         kind = evidence_kind(np.zeros(count, bool), title)
-        return hidden, model.tree_scores(inputs, prior, title, kind), sound
+        return hidden, model.tree_scores(inputs, prior, title, kind), *model.nameless_scores(inputs, title)
 
     name_logits, title_logits = names @ gram_weights_of_others, titles @ gram_weights_of_others
     unknown = scores(name_logits, nothing), unknown_labels
@@ -153,7 +153,8 @@ def _validation_evidence(
     else:
         kind = np.full(count, EvidenceKind.KNOWN)
         tree_scores = model.tree_scores(inputs, model.prior_scores(artists), nothing, kind)
-        known_artist = (model.artist_scores(item_features), tree_scores, sound), labels * known[:, None]
+        nameless = model.nameless_scores(inputs, nothing)
+        known_artist = (model.artist_scores(item_features), tree_scores, *nameless), labels * known[:, None]
     by_names = {
         evidence.NO_NAMES: (scores(nothing, nothing), labels),
         evidence.KNOWN_ARTIST: known_artist,
