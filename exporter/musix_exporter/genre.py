@@ -18,11 +18,21 @@ from musix_exporter.bundle_writer import PartWriter
 from musix_exporter.part import ParityInputs, Part, max_abs_error
 from musix_runtime.bundle.tree_check import MAX_NUMBER
 from musix_runtime.models import genre
+from musix_trainer.models.genre import evidence
 from musix_trainer.models.genre.calibration import FLOOR
-from musix_trainer.models.genre.features import ENERGY, LOUDNESS, PRIOR_MARGIN, TEMPO, TITLE_MARGIN, VALENCE
-from musix_trainer.models.genre.model import GenreModel
+from musix_trainer.models.genre.features import (
+    AUDIO_COLUMNS,
+    ENERGY,
+    LOUDNESS,
+    PRIOR_MARGIN,
+    TEMPO,
+    TITLE_MARGIN,
+    VALENCE,
+)
+from musix_trainer.models.genre.model import BOOSTERS, GenreModel
 from musix_trainer.run import Run
 
+TINY = np.finfo(np.float32).tiny  # the least size of a prior that is not zero
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
 
 TEXT = """
@@ -43,13 +53,29 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] tit
   scale = Add(one, quietness)
   tempo_loudness = Div(tempo, scale)
   number = Cast<to = 7>(case)
-  row = Squeeze(number, axis_1)
+  kind = Squeeze(number, axis_1)
   name_score = Gather<axis = 1>(artist, name_columns)
-  lean = Gather<axis = 0>(leans, row)
+  lean = Gather<axis = 0>(leans, kind)
   lean_on_name = Mul(name_score, lean)
   lean_on_title = Mul(title, title_lean)
-  evidence = Concat<axis = 1>(clipped, energy_valence, tempo_loudness, name_score, title, case)
+  sound = Concat<axis = 1>(clipped, energy_valence, tempo_loudness)
+  evidence = Concat<axis = 1>(sound, name_score, title, case)
   margin = ai.onnx.ml.TreeEnsembleRegressor(evidence)
+  title_evidence = Concat<axis = 1>(sound, title)
+  title_margin = ai.onnx.ml.TreeEnsembleRegressor(title_evidence)
+  title_leaned = Add(title_margin, lean_on_title)
+  title_probability = Softmax<axis = 1>(title_leaned)
+  title_positive = Max(title_probability, floor)
+  title_score = Log(title_positive)
+  sound_margin = ai.onnx.ml.TreeEnsembleRegressor(sound)
+  sound_probability = Softmax<axis = 1>(sound_margin)
+  sound_positive = Max(sound_probability, floor)
+  sound_score = Log(sound_positive)
+  audio = Gather<axis = 1>(sound, audio_columns)
+  audio_margin = ai.onnx.ml.TreeEnsembleRegressor(audio)
+  audio_probability = Softmax<axis = 1>(audio_margin)
+  audio_positive = Max(audio_probability, floor)
+  audio_score = Log(audio_positive)
   leaned = Sum(margin, lean_on_name, lean_on_title)
   probability = Softmax<axis = 1>(leaned)
   positive = Max(probability, floor)
@@ -71,12 +97,27 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] tit
   product = MatMul(track, family_factors)
   artist_score = Add(product, family_biases)
 
+  name_size = Abs(name_score)
+  name_sum = ReduceSum<keepdims = 0>(name_size, axis_1)
+  has_name = GreaterOrEqual(name_sum, tiny)
+  named = Cast<to = 7>(has_name)
+  twice_kind = Add(kind, kind)
+  names_row = Add(twice_kind, named)
+  names = Gather<axis = 0>(names_of, names_row)
+  absent = Cast<to = 7>(missing)
+  levels = Gather<axis = 1>(absent, level_columns)
+  level = ReduceSum<keepdims = 0>(levels, axis_1)
+  level_row = Mul(level, n_names)
+  row = Add(level_row, names)
   weight = Gather<axis = 0>(weights, row)
-  artist_weight, tree_weight = Split<axis = 1>(weight)
+  artist_weight, tree_weight, title_weight, sound_weight, audio_weight = Split<axis = 1>(weight)
   bias = Gather<axis = 0>(biases, row)
   weighted_artist = Mul(artist_score, artist_weight)
   weighted_tree = Mul(tree_score, tree_weight)
-  logits = Sum(weighted_artist, weighted_tree, bias)
+  weighted_title = Mul(title_score, title_weight)
+  weighted_sound = Mul(sound_score, sound_weight)
+  weighted_audio = Mul(audio_score, audio_weight)
+  logits = Sum(weighted_artist, weighted_tree, weighted_title, weighted_sound, weighted_audio, bias)
   probabilities = Softmax<axis = 1>(logits)
   at_least = Max(probabilities, floor)
   kept = Min(at_least, ceiling)
@@ -126,6 +167,11 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
         "axis_1": np.array([1]),
         "axis_2": np.array([2]),
         "one": np.float32(1),
+        "audio_columns": np.array(AUDIO_COLUMNS),
+        "tiny": np.float32(TINY),
+        "names_of": evidence.NAMES_OF.ravel(),
+        "n_names": np.int64(len(evidence.NAMES)),
+        "level_columns": np.array([evidence.POPULARITY, evidence.ENERGY]),
         "floor": np.float32(FLOOR),
         "ceiling": np.float32(1 - FLOOR),
         "leans": np.array(PRIOR_MARGIN, np.float32)[:, None],
@@ -146,8 +192,9 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
     for name, size in sizes.items():
         text = text.replace(name, str(size))
     graph = onnx_graphs.from_text(text, constants)
-    (place,) = (node for node in graph.graph.node if node.op_type == "TreeEnsembleRegressor")
-    place.attribute.extend(_trees(model.booster))
+    places = (node for node in graph.graph.node if node.op_type == "TreeEnsembleRegressor")
+    for place, name in zip(places, BOOSTERS, strict=True):
+        place.attribute.extend(_trees(getattr(model, name)))
     return graph
 
 

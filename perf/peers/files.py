@@ -11,11 +11,12 @@ import torch
 
 from musix_runtime.models.features import AUDIO_NAMES, INPUT_NAMES
 from musix_runtime.models.mood import MOODS
+from musix_trainer.models.genre.model import BOOSTERS
 from musix_trainer.run import Run
 
 NAMES = "names.pickle"  # dicts and lists, which pickle reads ten times as fast as joblib
 TRACKS, LISTENERS, ARTISTS, GENRE = "tracks.joblib", "listeners.joblib", "artists.joblib", "genre.joblib"
-BOOSTER, MOOD, RANKER, CONTENT = "booster.ubj", "mood.pt", "ranker.pt", "content.faiss"
+MOOD, RANKER, CONTENT = "mood.pt", "ranker.pt", "content.faiss"
 
 
 def write(run: Run, folder: Path) -> None:
@@ -28,11 +29,12 @@ def write(run: Run, folder: Path) -> None:
     factors = np.column_stack([run.genre.item_factors, run.genre.item_biases])
     said = np.vstack([np.zeros_like(run.genre.artist_prior[:1]), run.genre.artist_prior])
     joblib.dump(np.column_stack([factors[: artists + 1], said]), folder / ARTISTS)
-    left_out = ("booster", "artists", "artist_prior", "grams", "gram_weights")
+    left_out = (*BOOSTERS, "artists", "artist_prior", "grams", "gram_weights", "held_out")
     arrays = {name: value for name, value in vars(run.genre).items() if name not in left_out}
     arrays |= {"item_factors": None, "item_biases": None, "bin_factors": factors[artists + 1 :]}
     joblib.dump(arrays, folder / GENRE)
-    run.genre.booster.save_model(folder / BOOSTER)
+    for name in BOOSTERS:
+        getattr(run.genre, name).save_model(folder / f"{name}.ubj")
     mood = run.mood.network
     torch.save(
         {"layers": mood.layers, **{name: getattr(mood, name) for name in ("median", "mean", "scale", "focus_limit")}},

@@ -18,25 +18,28 @@ from perf.peers import arguments, schema
 from perf.peers.recommender import Floats, Recommender, UnknownTrackError
 
 FLOOR = 1e-6
+NAMELESS = ("titles", "sound", "audio")  # models that read no artist
+POPULARITY, N_NAMES = 12, 5  # column of the inputs; kinds of names, each with its own calibration
 
 
 class NativeModels:
     """The models, run by the libraries that trained them."""
 
     def __init__(self, folder: Path) -> None:
-        self.booster = XGBClassifier()
-        self.booster.load_model(folder / "booster.ubj")
+        self.boosters = {name: XGBClassifier() for name in ("booster", "titles", "sound", "audio")}
+        for name, booster in self.boosters.items():
+            booster.load_model(folder / f"{name}.ubj")
         self.ensemble: dict[str, Any] = joblib.load(folder / "genre.joblib")
         self.mood_network: dict[str, Any] = torch.load(folder / "mood.pt", weights_only=False)
         self.ranker_network = torch.load(folder / "ranker.pt", weights_only=False).eval()
 
     def genre(self, inputs: Floats, artist: Floats, case: Floats) -> Floats:
-        """Return the calibrated average of LightFM's and XGBoost's scores."""
+        """Return the calibrated average of LightFM's and XGBoost's scores, calibrated by names and popularity."""
         of = self.ensemble
-        row = case[:, 0].astype(int)
+        row = case[:, 0].astype(int) + N_NAMES * np.isnan(inputs[:, POPULARITY])
         weights, biases, platt = of["weights"][row], of["biases"][row], of["platt"][row]
         factors, said = np.split(artist, [artist.shape[1] - of["family_biases"].size], axis=1)
-        scores = (self._lightfm(inputs, factors), self._xgboost(inputs, said, case))
+        scores = (self._lightfm(inputs, factors), *self._xgboost(inputs, said, case))
         logits = sum(weights[:, [i]] * each for i, each in enumerate(scores)) + biases
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         share = np.clip(powers / powers.sum(axis=1, keepdims=True), FLOOR, 1 - FLOOR)
@@ -51,13 +54,20 @@ class NativeModels:
         track = artist + of["bin_weight"] * binned.sum(axis=1)
         return np.asarray(track[:, :-1] @ of["family_factors"].T + track[:, -1:] + of["family_biases"], np.float32)
 
-    def _xgboost(self, inputs: Floats, said: Floats, case: Floats) -> Floats:
+    def _xgboost(self, inputs: Floats, said: Floats, case: Floats) -> list[Floats]:
         clipped = np.clip(inputs, self.ensemble["low"], self.ensemble["high"])
         energy, loudness, valence, tempo = (clipped[:, i] for i in (1, 3, 9, 10))
         mix = energy * valence, tempo / (1 + np.abs(loudness))
-        evidence = np.column_stack([clipped, *mix, said, np.zeros_like(said), case])  # without titles
+        sound = np.column_stack([clipped, *mix])
+        evidence = np.column_stack([sound, said, np.zeros_like(said), case])  # without titles
         lean = np.where(case == 1, 1, 0.5).astype(np.float32) * said
-        return np.log(np.maximum(self.booster.predict_proba(evidence, base_margin=lean), FLOOR))
+        titled = np.hstack([sound, np.zeros_like(said)])
+        audio = sound[:, [*range(12), 15, 16]]
+        shares = [self.boosters["booster"].predict_proba(evidence, base_margin=lean)]
+        shares += [
+            self.boosters[name].predict_proba(each) for name, each in zip(NAMELESS, (titled, sound, audio), strict=True)
+        ]
+        return [np.log(np.maximum(each, FLOOR)) for each in shares]
 
     def mood(self, audio: Floats) -> Floats:
         """Return the output of the mood network."""

@@ -144,9 +144,9 @@ class Engine:
             return []
         _check_texts(requests, paths)
         inputs, artists, titles = self._inputs(requests, paths)
-        confidences = self.genre.confidence(inputs, artists, titles)
+        confidences, evidence = self.genre.predict(inputs, artists, titles)
         moods = self.mood.probabilities(np.ascontiguousarray(inputs[:, : len(AUDIO_NAMES)]))
-        return self._classifications(confidences, moods)
+        return self._classifications(confidences, moods, evidence)
 
     def recommend(self, request: RecommendRequest, stages: StageTimer | None = None) -> RecommendResponse:
         """Up to `limit` tracks for a listener, best first, with reasons. With `stages`, notes how the time divides.
@@ -243,7 +243,7 @@ class Engine:
                 titles.append("" if row == ABSENT else self.catalog.names[row])
         return inputs, artists, titles
 
-    def _classifications(self, confidences: Floats, moods: Floats) -> list[ClassifyResponse]:
+    def _classifications(self, confidences: Floats, moods: Floats, evidence: list[list[str]]) -> list[ClassifyResponse]:
         shares, chances = _rounded(confidences), _rounded(moods)
         best = np.argsort(-shares, axis=1, kind="stable")[:, :TOP_GENRES]
         families, timestamp = self.bundle.manifest.families, _now()
@@ -253,8 +253,9 @@ class Engine:
                 [GenreConfidence(families[i], share[i]) for i in genres],
                 MoodPrediction(MOODS[primary], dict(zip(MOODS, probabilities, strict=True))),
                 timestamp,
+                known,
             )
-            for genres, share, probabilities, primary in zip(*columns, strict=True)
+            for genres, share, probabilities, primary, known in zip(*columns, evidence, strict=True)
         ]
 
     def _causes(self, rows: Rows, shares: Floats) -> list[list[Cause]]:

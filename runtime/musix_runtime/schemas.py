@@ -103,11 +103,16 @@ class MoodPrediction(Response, frozen=True):
 
 
 class ClassifyResponse(Response, frozen=True):
-    """The five most probable genres, best first, and the mood."""
+    """The five most probable genres, best first, and the mood.
+
+    `evidence` is what the genres are based on: artist (one that the model knows), title (read where no artist is
+    known), audio, popularity, duration, explicit.
+    """
 
     genres: list[GenreConfidence]
     mood: MoodPrediction
     timestamp: str
+    evidence: list[str] = field(default_factory=list)
 
 
 class Cause(Response, frozen=True):

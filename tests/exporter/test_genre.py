@@ -8,6 +8,7 @@ from xgboost import XGBClassifier
 
 from musix_exporter import genre
 from musix_runtime import Engine
+from musix_trainer.models.genre.evidence import CALIBRATIONS
 from musix_trainer.run import Run
 
 
@@ -41,11 +42,14 @@ def test_graph_equals_the_native_model_with_missing_values(demo_run: Run, engine
     rng, catalogue = np.random.default_rng(0), demo_run.catalogue
     inputs = catalogue.inputs[:200].copy()
     inputs[rng.random(inputs.shape) < 0.2] = np.nan
-    inputs[0] = np.nan
+    inputs[:20] = np.nan
+    inputs[20:60, 12:] = np.nan
     known, titles = catalogue.texts(np.arange(200))
     names = [[["Nobody At All"], item, [*item, "Nobody"], [], ["!!!"]][row % 5] for row, item in enumerate(known)]
     titles = ["" if row % 3 == 0 else title for row, title in enumerate(titles)]
-    _, case = demo_run.genre.scores(inputs, names, titles)
-    assert set(case.tolist()) == {0, 1, 2}
-    expected = demo_run.genre.confidence(inputs, names, titles)
-    np.testing.assert_allclose(engine.genre.confidence(inputs, names, titles), expected, atol=1e-5)
+    _, calibration = demo_run.genre.scores(inputs, names, titles)
+    assert set(calibration.tolist()) == set(range(CALIBRATIONS))
+    expected, evidence = demo_run.genre.predict(inputs, names, titles)
+    found, found_evidence = engine.genre.predict(inputs, names, titles)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found_evidence == evidence

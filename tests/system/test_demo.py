@@ -47,7 +47,7 @@ def test_build_serve_and_query(tmp_path: Path, demo_bundle: Path) -> None:
 
 
 def test_recommendations_match_planted_tastes(engine: Engine, world: World) -> None:
-    """Favourites are 3 of 16 families, 19 % by chance; most recommendations are from them."""
+    """Favourites are 3 of 17 families, 18 % by chance; most recommendations are from them."""
     shares = []
     for listener in range(0, 600, 6):
         answer = engine.recommend(RecommendRequest(user_id=user_id(listener)))

@@ -1,7 +1,7 @@
 """Declarations of the parts of a training run. A part declares its training and its loader once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -43,6 +43,17 @@ class Training:
     def audio(self) -> Floats:
         """Return the audio features of the catalogue. Shape (tracks, 12)."""
         return np.ascontiguousarray(self.catalogue.inputs[:, : len(AUDIO)])
+
+    @cached_property
+    def classified(self) -> Tracks:
+        """Return the catalogue, in which each recording without a family is of the genre model's most probable one."""
+        rows = np.flatnonzero(~self.catalogue.families.any(axis=1))
+        if not len(rows):
+            return self.catalogue
+        confidence = self.models["genre"].confidence(self.catalogue.inputs[rows], *self.catalogue.texts(rows))
+        families = self.catalogue.families.copy()
+        families[rows, confidence.argmax(axis=1)] = True
+        return replace(self.catalogue, families=families)
 
 
 @dataclass(frozen=True)

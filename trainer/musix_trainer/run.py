@@ -22,7 +22,9 @@ from musix_runtime.errors import InputError, RecipeError
 from musix_runtime.models.retrieval import Retriever
 from musix_trainer import curves, progress, quality, recipe
 from musix_trainer.curves import Point
+from musix_trainer.data import families as genre_families
 from musix_trainer.data import split, synthetic, tables
+from musix_trainer.data.families import Families
 from musix_trainer.data.impressions import Impressions, read_impressions
 from musix_trainer.data.interactions import Interactions, read_interactions
 from musix_trainer.data.moods import Moods, read_moods
@@ -197,13 +199,13 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
     """
     check_gates(recipe_file, parts)
     settings = recipe_file.recipe
-    sources = _sources(settings, data)
+    sources, families = _sources(settings, data), _families(settings, data)
     if settings.mood.teacher == "perceived" and "moods" not in sources:
         raise InputError(
             f"{recipe_file.path}: mood.teacher: expected a table {settings.tables.moods} of perceived moods in the data"
             " folder, found none; `musix import moods` makes one"
         )
-    tracks = read_tracks(sources["tracks"])
+    tracks = read_tracks(sources["tracks"], families)
     interactions = read_interactions(sources["listening"], tracks)
     impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
     moods = read_moods(sources["moods"], tracks) if "moods" in sources else None
@@ -216,7 +218,8 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
         models, card = _train_parts(settings, tracks, interactions, impressions, moods, parts)
     for curve in curves.curves(points):
         progress.say(curves.summary(curve))
-    return Run(recipe_file, tracks, interactions, models, card, provenance(recipe_file, sources), points, moods)
+    origin = provenance(recipe_file, sources, families)
+    return Run(recipe_file, tracks, interactions, models, card, origin, points, moods)
 
 
 def quality_keys(parts: Sequence[Part[Any]] = PARTS) -> frozenset[str]:
@@ -244,7 +247,7 @@ def check_gates(recipe_file: RecipeFile, parts: Sequence[Part[Any]] = PARTS) -> 
 def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Interactions]:
     """Return the recipe's catalogue and interactions, read and checked."""
     sources = _sources(recipe_file.recipe, data)
-    tracks = read_tracks(sources["tracks"])
+    tracks = read_tracks(sources["tracks"], _families(recipe_file.recipe, data))
     return tracks, read_interactions(sources["listening"], tracks)
 
 
@@ -293,6 +296,13 @@ def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
     return {name: tables.read(data / file) for name, file in files.items() if file}
 
 
+def _families(settings: Recipe, data: Path | None) -> Families | None:
+    """Return the recipe's own genre families, None for the shipped ones."""
+    if settings.source != "tables" or data is None or settings.tables.families is None:
+        return None
+    return genre_families.read(data / settings.tables.families)
+
+
 def _format_note(note: int | str) -> str:
     return f"{note:,}" if isinstance(note, int) else note
 
@@ -311,14 +321,13 @@ def deterministic() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def provenance(recipe_file: RecipeFile, sources: dict[str, Table]) -> Provenance:
-    """Return what a run was made from: recipe, sources, package versions and commit."""
+def provenance(recipe_file: RecipeFile, sources: dict[str, Table], families: Families | None = None) -> Provenance:
+    """Return what a run was made from: recipe, sources, its own genre families, package versions and commit."""
     return Provenance(
         recipe_sha256=recipe_file.sha256,
         recipe=recipe_file.text.decode(),
-        sources={
-            name: SourceInfo(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()
-        },
+        sources={name: SourceInfo(each.sha256, each.rows, each.simulated, each.notes) for name, each in sources.items()}
+        | ({"families": families.source()} if families else {}),
         packages={name: version(name) for name in ("musix-edge", *PACKAGES)} | {"python": platform.python_version()},
         git_commit=_git_commit(recipe_file),
     )

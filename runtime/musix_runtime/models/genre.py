@@ -16,7 +16,7 @@ from musix_runtime.bundle.part import Array, Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
-from musix_runtime.models.features import INPUTS, probes
+from musix_runtime.models.features import INPUT_NAMES, INPUTS, probes
 from musix_runtime.models.inference import probabilities
 from musix_runtime.schemas import ClassifyResponse
 
@@ -26,6 +26,8 @@ MAX_BATCH_TEXT = 200_000  # characters of all tracks of a batch
 MAX_LENGTH_BUCKET, MAX_WORDS = 12, 9  # style tokens count lengths (in units of 4 characters) and words up to these
 STYLE_PREFIX = "^"  # of a style token: no n-gram has it
 TITLE_PREFIX = "#"  # of an n-gram of a title: the same letters have another weight in an artist's name
+KNOWN_CASE, TITLED_CASE = 1, 2  # of the graph's input `case`: a known artist; none, but a title
+OPTIONAL_EVIDENCE = {"popularity": "popularity", "duration": "duration_ms", "explicit": "explicit"}  # inputs, by name
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _PUNCTUATION = re.compile(r"[^\w]+|_+")
 
@@ -127,8 +129,16 @@ class Genre:
 
         `inputs` (n, 15) has NaN for missing values. A missing title is empty.
         """
-        feeds = {"features": inputs, **self.text_inputs(artists, titles)}
-        return probabilities(self.session, "confidence", feeds, len(inputs), self.gram_weights.shape[1])
+        return self.predict(inputs, artists, titles)[0]
+
+    def predict(
+        self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]
+    ) -> tuple[Floats, list[list[str]]]:
+        """Return the confidence of each family, shape (n, families), and the evidence that each is based on."""
+        texts = self.text_inputs(artists, titles)
+        feeds = {"features": inputs, **texts}
+        confidence = probabilities(self.session, "confidence", feeds, len(inputs), self.gram_weights.shape[1])
+        return confidence, evidence(inputs, texts["case"][:, 0])
 
     def text_inputs(self, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> dict[str, Floats]:
         """Return the inputs of the graph that depend on artists and titles.
@@ -144,7 +154,7 @@ class Genre:
         count = np.bincount(owners, minlength=len(artists))[:, None]
         total = np.zeros((len(artists), self.factors.shape[1]), np.float32)
         np.add.at(total, owners, self.factors[positions + 1])
-        case = (count > 0).astype(np.float32)
+        case = KNOWN_CASE * (count > 0).astype(np.float32)
         mean = np.where(count > 0, total / np.maximum(count, 1), self.factors[0]).astype(np.float32)
         prior = mean[:, -self.gram_weights.shape[1] :]
         tracks, first = np.unique(owners, return_index=True)
@@ -155,8 +165,17 @@ class Genre:
                 prior[row] = ngram_logits(self.grams, self.gram_weights, [artist_ngrams(name) for name in artists[row]])
             if titles[row]:
                 title[row] = ngram_logits(self.grams, self.gram_weights, [title_ngrams(titles[row])])
-                case[row] = 2 * title[row].any()
+                case[row] = TITLED_CASE * title[row].any()
         return {"artist": mean, "title": title, "case": case}
+
+
+def evidence(inputs: Floats, case: Floats) -> list[list[str]]:
+    """Return what each track's confidence is based on: known artists or the title, by `case` (n,), and the inputs
+    (n, 15) that are not missing."""
+    columns = {"artist": case == KNOWN_CASE, "title": case == TITLED_CASE, "audio": ~np.isnan(inputs[:, 0])}
+    columns |= {name: ~np.isnan(inputs[:, INPUT_NAMES.index(column)]) for name, column in OPTIONAL_EVIDENCE.items()}
+    rows = np.column_stack(list(columns.values())).tolist()
+    return [[name for name, present in zip(columns, row, strict=True) if present] for row in rows]
 
 
 def confidence_error(expected: ClassifyResponse, found: ClassifyResponse, tolerance: float = 0) -> float:

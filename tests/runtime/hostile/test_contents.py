@@ -30,7 +30,7 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
         ("catalog/popular.npy", put(0, -1), "catalog/popular: expected values in 0..2999"),
         ("collab/history_rows.npy", put(5, 10**6), "collab/history_rows: expected values in 0..2999"),
         ("catalog/moods.npy", put(0, 5), "catalog/moods: expected values in 0..4"),
-        ("catalog/families.npy", put(0, 2**16), "catalog/families: expected values in 0..65535"),
+        ("catalog/families.npy", put(0, 2**17), "catalog/families: expected values in 0..131071"),
         ("catalog/freshness.npy", put(3, np.nan), "catalog/freshness: expected values in 0..1, found nan"),
         ("catalog/popularity.npy", put(3, 1.5), "catalog/popularity: expected values in 0..1"),
         ("catalog/inputs.npy", put(3, np.inf), "catalog/inputs: expected loudness in -70..10"),

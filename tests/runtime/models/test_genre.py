@@ -57,7 +57,7 @@ def test_artist_changes_the_genre_confidence(engine: Engine) -> None:
         inputs[0, :12] = list(FEATURES.values())
         return engine.genre.confidence(inputs, [[artist]], [""])[0]
 
-    for family in range(16):
+    for family in range(17):
         assert confidence(f"Simulated Artist {family:04d}")[family] > confidence("Nobody")[family]
 
 
@@ -129,6 +129,23 @@ def test_texts_of_a_batch_have_a_total_limit(engine: Engine) -> None:
     request = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), name="a" * 1000)
     with pytest.raises(RequestError, match=rf"^\$: expected at most {MAX_BATCH_TEXT:,} characters in all artists and"):
         engine.classify_batch([request] * 201)
+
+
+def test_answer_names_the_evidence_that_it_is_based_on(engine: Engine) -> None:
+    known, title = ["Simulated Artist 0001"], "Simulated Song 01325"
+    sound = AudioFeatures(**FEATURES)
+    requests = {
+        ("artist", "audio", "popularity", "duration", "explicit"): ClassifyRequest(track_id="simulated0000000000001"),
+        ("artist", "audio"): ClassifyRequest(audio_features=sound, artists=known, name=title),
+        ("title", "audio", "popularity"): ClassifyRequest(
+            audio_features=sound, artists=["Nobody At All"], name=title, popularity=3
+        ),
+        ("audio", "duration"): ClassifyRequest(audio_features=AudioFeatures(**FEATURES, duration_ms=60_000)),
+        ("audio", "explicit"): ClassifyRequest(audio_features=sound, artists=["Nobody At All"], explicit=False),
+    }
+    answers = engine.classify_batch(list(requests.values()))
+    assert [tuple(answer.evidence) for answer in answers] == list(requests)
+    assert engine.classify(requests["artist", "audio"]).evidence == ["artist", "audio"]
 
 
 def test_duration_in_audio_features_is_used(engine: Engine) -> None:

@@ -5,10 +5,12 @@ import polars as pl
 import pytest
 
 from musix_runtime.errors import EvaluationError, LeakError
+from musix_runtime.models.features import INPUT_NAMES
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import leakage
 from musix_trainer.run import Run
 
+DURATION = INPUT_NAMES.index("duration_ms")
 INTERACTIONS = Interactions(
     ["a", "b"], np.array([0, 0, 1, 1]), np.array([1, 2, 2, 3]), np.ones(4), np.zeros(4, np.int64)
 )
@@ -23,8 +25,10 @@ def test_recording_in_both_parts_under_another_id_is_reported(demo_run: Run) -> 
     artists = catalogue.frame["artists"].to_list()
     titles[150], artists[150] = f"{titles[3].upper()} (Remastered)", artists[3]
     frame = catalogue.frame.with_columns(track_name=pl.Series(titles), artists=pl.Series(artists))
+    inputs = catalogue.inputs.copy()
+    inputs[150, DURATION] = inputs[3, DURATION] + 2_900
     with pytest.raises(LeakError, match="found 1 of 100 test rows whose recording is in training, such as"):
-        leakage.check_recordings(replace(catalogue, frame=frame), train, test)
+        leakage.check_recordings(replace(catalogue, frame=frame, inputs=inputs), train, test)
     inputs = catalogue.inputs.copy()
     inputs[160, :12] = inputs[5, :12]
     with pytest.raises(LeakError, match="expected no recording in both training and test, found 1 of 100"):
@@ -32,9 +36,12 @@ def test_recording_in_both_parts_under_another_id_is_reported(demo_run: Run) -> 
 
 
 def test_artist_in_both_parts_is_reported() -> None:
-    leakage.check_artists(["x", "y", "x", "z"], np.array([0, 2]), np.array([1, 3]))
-    with pytest.raises(LeakError, match="found 1 of 2 test rows whose artist is in training, such as 'x'"):
-        leakage.check_artists(["x", "y", "x", "z"], np.array([0, 1]), np.array([2, 3]))
+    artists = [["x"], ["y"], ["x", "v"], ["z", "w"]]
+    leakage.check_artists(artists, np.array([0, 2]), np.array([1, 3]))
+    with pytest.raises(LeakError, match="found 1 credits of 2 test rows whose artist is in training, such as 'x'"):
+        leakage.check_artists(artists, np.array([0, 1]), np.array([2, 3]))
+    with pytest.raises(LeakError, match="such as 'v'"):
+        leakage.check_artists([["a", "v"], ["v"]], np.array([0]), np.array([1]))
 
 
 def test_pair_in_both_parts_is_reported() -> None:

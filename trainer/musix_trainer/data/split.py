@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.recipe import Split
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
+TRAIN, VALIDATION, TEST, UNUSED = 0, 1, 2, 3
 
 
 def assign(count: int, validation: float, test: float, seed: int) -> NDArray[np.int8]:
@@ -16,6 +16,20 @@ def assign(count: int, validation: float, test: float, seed: int) -> NDArray[np.
     first, second = round(count * validation), round(count * test)
     parts[order[:first]] = VALIDATION
     parts[order[first : first + second]] = TEST
+    return parts
+
+
+def assign_by_artist(artists: list[list[str]], validation: float, test: float, seed: int) -> NDArray[np.int8]:
+    """Return the part of each track, split by primary artist; `artists` are the keys of its artists, primary first.
+
+    No credited artist of a test track occurs in another part: TRAIN and VALIDATION tracks that would share one with
+    TEST are UNUSED. Shape (len(artists),).
+    """
+    primary = np.unique([each[0] for each in artists], return_inverse=True)[1]
+    parts = assign(int(primary.max()) + 1, validation, test, seed)[primary]
+    held_out = {key for each, part in zip(artists, parts.tolist(), strict=True) if part == TEST for key in each}
+    shared = np.array([not held_out.isdisjoint(each) for each in artists], bool)
+    parts[shared & (parts != TEST)] = UNUSED
     return parts
 
 

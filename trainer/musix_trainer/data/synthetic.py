@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from musix_trainer.data import families as genre_families
 from musix_trainer.data.tables import Table
-from musix_trainer.data.tracks import families
 from musix_trainer.recipe import Synthetic
 
+FAMILIES = genre_families.read().labels
 FAVOURITES = 3
 LOYALTY = 0.9  # share of plays that are of favourite families
 STRAY = 0.1  # share of an artist's tracks whose family is random
@@ -61,7 +62,7 @@ def generate(settings: Synthetic, seed: int) -> World:
     rng = np.random.default_rng(seed)
     tracks, family, released = _tracks(settings.tracks, rng)
     fresh = 0.5 ** ((NEWEST - released) / (2 * 365 * DAY))
-    favourite = np.zeros((settings.listeners, len(families())), bool)
+    favourite = np.zeros((settings.listeners, len(FAMILIES)), bool)
     for row in favourite:
         row[rng.choice(len(row), FAVOURITES, replace=False)] = True
     popularity = tracks["popularity"].to_numpy()[: settings.tracks] / 100
@@ -81,7 +82,7 @@ def user_id(number: int) -> str:
 
 
 def _tracks(count: int, rng: np.random.Generator) -> tuple[pl.DataFrame, NDArray[np.int64], NDArray[np.int64]]:
-    labels = list(families().values())
+    labels = list(FAMILIES.values())
     artists = max(count // 10, len(labels))
     artist_family = np.arange(artists) % len(labels)
     artist_fame = rng.beta(2, 3, artists)

@@ -5,6 +5,7 @@ A cluster is a listener or an artist, whose rows are not independent of each oth
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,16 @@ class ClusteredMetric:
 def estimate(metric: ClusteredMetric, baselines: Mapping[str, ClusteredMetric]) -> dict[str, Any]:
     """Return the metric with its 95 % interval, the baselines, and the differences to them with theirs.
 
-    All use the same resamples.
+    All use the same resamples, of the clusters that have rows.
     """
-    weights = _weights(len(metric.sums))
-    resampled = metric.value(weights @ metric.sums)
+    present = metric.sums.any(axis=1)
+    weights = _weights(int(present.sum()))
+    resampled = metric.value(weights @ metric.sums[present])
     result: dict[str, Any] = {**_interval(_total(metric), resampled), "baselines": {}, "better_by": {}}
     for name, each in baselines.items():
         result["baselines"][name] = _total(each)
         if len(each.sums) == len(metric.sums):
-            difference = resampled - each.value(weights @ each.sums)
+            difference = resampled - each.value(weights @ each.sums[present])
             result["better_by"][name] = _interval(_total(metric) - _total(each), difference)
     return result
 
@@ -88,10 +90,12 @@ def _total(metric: ClusteredMetric) -> float:
 
 
 def _interval(value: float, resampled: Sums) -> dict[str, float]:
+    """Return the percentile interval, widened to the value: resamples of a calibration error lie above it."""
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}
+    return {"value": value, "low": min(value, float(low)), "high": max(value, float(high))}
 
 
+@lru_cache(maxsize=1)
 def _weights(clusters: int) -> Sums:
     """Return how often each cluster is in each resample; depends on the number of clusters only."""
     rng = np.random.default_rng(SEED)

@@ -56,6 +56,7 @@ def violins(
     catalogue: Tracks, names: tuple[str, ...] = ("energy", "valence", "danceability", "acousticness")
 ) -> Figure:
     """Plot distributions of audio features by family; a recording of several families counts in the first of them."""
+    catalogue = catalogue.with_family()
     rows = _sample(len(catalogue))
     families = np.array(catalogue.labels)[catalogue.families[rows].argmax(axis=1)]
     figure, panels = plt.subplots(len(names), 1, figsize=(12, 2.6 * len(names)), sharex=True, layout="constrained")

@@ -140,6 +140,7 @@ def _bpr_values(trial: Trial) -> dict[str, Any]:
 def _genre_objective(catalogue: Tracks, settings: Recipe) -> Objective:
     """Return the objective of genre: mean macro-F1 over five folds of the recordings outside of the test part."""
     own = settings.genre
+    catalogue = catalogue.with_family()
     usable = np.flatnonzero(split.assign(len(catalogue), own.validation, own.test, settings.seed) != split.TEST)
     folds = np.random.default_rng(settings.seed).permutation(len(usable)) % FOLDS
 

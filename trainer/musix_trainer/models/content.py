@@ -101,7 +101,7 @@ def _shared(families: NDArray[np.bool_], queries: NDArray[Any], others: NDArray[
 
 def _train_part(training: Training) -> tuple[ContentModel, dict[str, Any]]:
     moods = training.models["mood"].probabilities(training.audio)
-    model, card = train(training.catalogue, moods, training.recipe.content)
+    model, card = train(training.classified, moods, training.recipe.content)
     return model, {"content": card}
 
 

@@ -75,7 +75,7 @@ def popularity_order(catalogue: Tracks, listeners: NDArray[np.int64]) -> Rows:
 
 def _train_part(training: Training) -> tuple[ItemStats, dict[str, Any]]:
     moods = training.models["mood"].probabilities(training.audio)
-    return train(training.catalogue, moods, training.train, training.recipe.catalog), {}
+    return train(training.classified, moods, training.train, training.recipe.catalog), {}
 
 
 PART = Part("catalog", _train_part, lambda path, recipe: ItemStats.load(path))

@@ -3,7 +3,8 @@
 A choice is right if it is among the recording's labels. Intervals are over primary artists.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,54 +15,64 @@ from sklearn.preprocessing import StandardScaler
 
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import AUDIO
+from musix_runtime.models.genre import artist_key
 from musix_trainer import progress, recipe
 from musix_trainer.data import split
+from musix_trainer.data.tracks import Tracks
 from musix_trainer.evaluation import leakage, metrics
 from musix_trainer.evaluation.bootstrap import ClusteredMetric
 from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
 from musix_trainer.models.genre.base_models import classifier
 from musix_trainer.models.genre.calibration import BASE_MODELS
-from musix_trainer.models.genre.features import EvidenceKind
+from musix_trainer.models.genre.evidence import ALL_INPUTS, CELLS, NO_POPULARITY, Cell, has_known_artist
 from musix_trainer.models.genre.model import GenreModel
 from musix_trainer.models.genre.quality import artist_lookup
-from musix_trainer.models.genre.training import fit
-from musix_trainer.run import Run
+from musix_trainer.models.genre.training import Prepared, fit, fit_prepared, prepare
 
 FOLDS = 5
 OURS = "ensemble"
 HITS = (1, 3, 5)
+CELL_HITS = (1, 5)
+ALL_INPUTS_CELL = "all_inputs"
+CALIBRATED = (OURS, "xgboost", "logistic_regression", "artist_lookup_xgboost", "class_prior")  # whose scores are shares
+TrackInputs = tuple[Floats, Sequence[Sequence[str]], Sequence[str]]  # inputs (n, 15), artists and titles
 Predictions = dict[str, Floats]  # confidence (n, families) by model
 
 
 def known_artists(context: EvaluationContext) -> dict[str, Results]:
-    """Measure a random split of recordings, with the recipe's shares: most artists of the test part are in training."""
-    run, collector = context.full_run, MetricCollector()
-    settings = run.recipe.genre
+    """Measure a random split of recordings, with the recipe's shares: most artists of the test part are in training.
+
+    Every kind of evidence of `CELLS` is measured. The model is fitted again without the test part.
+    """
+    catalogue, settings = context.full_run.catalogue.with_family(), context.full_run.recipe.genre
+    collector = MetricCollector()
     for number in range(context.seeds):
         seed = context.seed(number)
-        parts = split.assign(len(run.catalogue), settings.validation, settings.test, seed)
-        model = fit(run.catalogue, parts, settings, seed) if number else run.genre
-        _measure(run, model, parts, seed, collector)
+        parts = split.assign(len(catalogue), settings.validation, settings.test, seed)
+        _measure(catalogue, parts, settings, seed, collector)
     return {"genre/known_artists": collector.results()}
 
 
 def unseen_artists(context: EvaluationContext) -> dict[str, Results]:
-    """Measure a random split of primary artists, with the recipe's shares: no test artist is in training."""
-    run, collector = context.full_run, MetricCollector()
-    settings, artists = run.recipe.genre, run.catalogue.primary_artists()
-    codes = np.unique(artists, return_inverse=True)[1]
+    """Measure a random split of artists, with the recipe's shares: no credited artist of a test track is in training.
+
+    Every kind of evidence of `CELLS` is measured.
+    """
+    catalogue, settings = context.full_run.catalogue.with_family(), context.full_run.recipe.genre
+    artists, collector = catalogue.artist_keys(), MetricCollector()
     for number in range(context.seeds):
         seed = context.seed(number)
-        parts = split.assign(int(codes.max()) + 1, settings.validation, settings.test, seed)[codes]
-        leakage.check_artists(artists, np.flatnonzero(parts != split.TEST), np.flatnonzero(parts == split.TEST))
-        _measure(run, fit(run.catalogue, parts, settings, seed), parts, seed, collector)
+        parts = split.assign_by_artist(artists, settings.validation, settings.test, seed)
+        seen, test = np.isin(parts, (split.TRAIN, split.VALIDATION)), parts == split.TEST
+        leakage.check_artists(artists, np.flatnonzero(seen), np.flatnonzero(test))
+        _measure(catalogue, parts, settings, seed, collector)
     return {"genre/unseen_artists": collector.results()}
 
 
 def five_fold(context: EvaluationContext) -> dict[str, Results]:
-    """Measure by five-fold cross-validation, in which each recording is tested once."""
+    """Measure by five-fold cross-validation, in which each recording is tested once, with all inputs."""
     run, collector = context.full_run, MetricCollector()
-    catalogue, settings = run.catalogue, run.recipe.genre
+    catalogue, settings = run.catalogue.with_family(), run.recipe.genre
     folds = np.random.default_rng(context.seed(0)).permutation(len(catalogue)) % FOLDS
     clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1]
     lookups = np.empty(catalogue.families.shape, np.float32)
@@ -80,56 +91,107 @@ def five_fold(context: EvaluationContext) -> dict[str, Results]:
     return {"genre/five_fold": collector.results()}
 
 
-def _measure(run: Run, model: GenreModel, parts: NDArray[np.int8], seed: int, collector: MetricCollector) -> None:
-    """Add the metrics of one split, of all test rows and of those with known and unknown artists."""
-    catalogue = run.catalogue
-    train, seen, test = (
-        np.flatnonzero(mask) for mask in (parts == split.TRAIN, parts != split.TEST, parts == split.TEST)
-    )
+def _measure(
+    catalogue: Tracks, parts: NDArray[np.int8], settings: recipe.Genre, seed: int, collector: MetricCollector
+) -> None:
+    """Add the metrics of one split: of all inputs, also by known and unknown artists, and of each kind of evidence."""
+    seen, test = np.flatnonzero(np.isin(parts, (split.TRAIN, split.VALIDATION))), np.flatnonzero(parts == split.TEST)
     leakage.check_recordings(catalogue, seen, test)
-    truth = catalogue.families[test]
-    base_scores, kind = model.scores(catalogue.inputs[test], *catalogue.texts(test))
-    scores, known = dict(zip(BASE_MODELS, base_scores, strict=True)), kind == EvidenceKind.KNOWN
+    prepared = prepare(catalogue, parts, settings, seed)
+    model = fit_prepared(prepared, settings, seed)
+    baselines = Baselines(prepared, model, settings, seed)
+    train = np.flatnonzero(parts == split.TRAIN)
+    lookup = artist_lookup(catalogue.primary_artists(), catalogue.families, train, test)
+    truth, tracks = catalogue.families[test], (catalogue.inputs[test], *catalogue.texts(test))
+    clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1][test]
+    for name, cell in CELLS.items():
+        progress.say(f"genre: {name}")
+        predictions = baselines.predict(cell, tracks, lookup if cell.artists else None)
+        if name != ALL_INPUTS_CELL:
+            own = model.confidence(*cell.restrict(*tracks))
+            _add_cell(collector, name, {OURS: own, **predictions}, truth, clusters)
+            continue
+        own, ablations, known = _ablations(model, tracks)
+        predictions = {OURS: own, "artist_lookup": lookup, **ablations, **predictions}
+        _add_metrics(collector, predictions, truth, clusters)
+        for label, mask in (("known_artists", known), ("unknown_artists", ~known)):
+            if mask.any() and not mask.all():
+                by_model = {
+                    each: _macro_f1(scores[mask], truth[mask], clusters[mask]) for each, scores in predictions.items()
+                }
+                collector.add(f"macro_f1_{label}", by_model)
+
+
+def _ablations(model: GenreModel, tracks: TrackInputs) -> tuple[Floats, Predictions, NDArray[np.bool_]]:
+    """Return the confidence, that of each base model alone and without each, and whether an artist is known."""
+    base_scores, calibration = model.scores(*tracks)
+    scores = dict(zip(BASE_MODELS, base_scores, strict=True))
 
     def combine(*names: str) -> Floats:
         selected = [each if name in names else np.zeros_like(each) for name, each in scores.items()]
-        return model.combine(selected, kind)
+        return model.combine(selected, calibration)
 
-    predictions = {
-        OURS: combine(*scores),
-        "artist_lookup": artist_lookup(catalogue.primary_artists(), catalogue.families, train, test),
+    ablations = {
         **{f"{name}_alone": each for name, each in scores.items()},  # the raw scores, without the fitted biases
         **{f"without_{name}": combine(*(each for each in scores if each != name)) for name in scores},
-        **_baselines(catalogue.inputs, catalogue.families, train, test, run.recipe.genre, seed),
     }
-    clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1][test]
-    _add_metrics(collector, predictions, truth, clusters)
-    for label, mask in (("known_artists", known), ("unknown_artists", ~known)):
-        if mask.any() and not mask.all():
-            by_model = {name: _macro_f1(each[mask], truth[mask], clusters[mask]) for name, each in predictions.items()}
-            collector.add(f"macro_f1_{label}", by_model)
+    return combine(*scores), ablations, has_known_artist(calibration)
 
 
-def _baselines(
-    inputs: Floats, families: metrics.Truth, train: Rows, test: Rows, settings: recipe.Genre, seed: int
-) -> Predictions:
-    """Return the predictions of baselines that see no artist.
+@dataclass(frozen=True)
+class Baselines:
+    """Models that are taught the same tracks and the same evidence: inputs, genres of the artist, letters of the title.
 
-    They are logistic regression over all inputs, XGBoost over the 12 audio features, and the share of each family.
+    The genres of an artist are those of its other tracks; of an unknown artist, what its letters say.
     """
-    rows, labels = np.nonzero(families[train])
-    weight = 1 / families[train].sum(axis=1)[rows]
-    progress.say("genre: logistic regression, XGBoost over audio alone")
-    logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
-    logistic.fit(inputs[train][rows], labels, logisticregression__sample_weight=weight)
-    audio = np.ascontiguousarray(inputs[:, : len(AUDIO)])
-    trees = classifier(settings, seed)
-    trees.fit(audio[train][rows], labels, sample_weight=weight)
-    return {
-        "logistic_regression": logistic.predict_proba(inputs[test]),
-        "audio_only_xgboost": trees.predict_proba(audio[test]),
-        "class_prior": np.tile(families[train].mean(axis=0), (len(test), 1)),
-    }
+
+    prepared: Prepared
+    model: GenreModel
+    settings: recipe.Genre
+    seed: int
+
+    def predict(self, cell: Cell, tracks: TrackInputs, lookup: Floats | None) -> Predictions:
+        """Return the predictions for tracks, of which the models are taught what the cell holds.
+
+        With a look-up (n, families), a track whose artist has none gets the prediction of XGBoost.
+        """
+        train = self.prepared.train
+        rows, labels = np.nonzero(train.truth)
+        weight = 1 / train.truth.sum(axis=1)[rows]
+        inputs, artists, titles = tracks
+        taught = self._features(cell, train.inputs, self.prepared.prior, self.prepared.unseen_logits[1])
+        asked = self._features(cell, inputs, self.model.prior_scores(artists), self.model.title_scores(titles))
+        trees = classifier(self.settings, self.seed, max_bin=self.settings.max_bin)
+        logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=100, tol=1e-3))
+        trees.fit(taught[rows], labels, sample_weight=weight)
+        logistic.fit(taught[rows], labels, logisticregression__sample_weight=weight)
+        predictions = {"xgboost": trees.predict_proba(asked), "logistic_regression": logistic.predict_proba(asked)}
+        if lookup is not None:
+            shares = lookup / np.maximum(lookup.sum(axis=1, keepdims=True), 1)
+            known = self._knows(artists)
+            predictions["artist_lookup_xgboost"] = np.where(known[:, None], shares, predictions["xgboost"])
+        predictions["class_prior"] = np.tile(train.labels.mean(axis=0), (len(inputs), 1))
+        return predictions
+
+    def _features(self, cell: Cell, inputs: Floats, prior: Floats, title: Floats) -> Floats:
+        columns = ({ALL_INPUTS: inputs, NO_POPULARITY: inputs[:, : len(AUDIO)]}.get(cell.inputs), prior, title)
+        used = (True, cell.artists, cell.title)
+        return np.hstack([each for each, used in zip(columns, used, strict=True) if used and each is not None])
+
+    def _knows(self, artists: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+        """Return whether the primary artist of each track is one of training's. Shape (n,)."""
+        known = set(self.prepared.train.primary_artists)
+        return np.array([(artist_key(names[0]) or names[0]) in known for names in artists])
+
+
+def _add_cell(
+    collector: MetricCollector, cell: str, predictions: Predictions, truth: metrics.Truth, clusters: Rows
+) -> None:
+    collector.add(f"macro_f1_{cell}", _map(predictions, lambda c: _macro_f1(c, truth, clusters)))
+    for k in CELL_HITS:
+        hits = {name: np.asarray(_top(each, truth, k).any(axis=1)) for name, each in predictions.items()}
+        collector.add(f"hit_at_{k}_{cell}", {name: ClusteredMetric.mean(each, clusters) for name, each in hits.items()})
+    collector.add(f"ece_{cell}", _map(predictions, lambda c: _calibration(c, truth, clusters)))
 
 
 def _add_metrics(collector: MetricCollector, predictions: Predictions, truth: metrics.Truth, clusters: Rows) -> None:
@@ -141,7 +203,8 @@ def _add_metrics(collector: MetricCollector, predictions: Predictions, truth: me
         "precision_at_5", _map(predictions, lambda c: ClusteredMetric.mean(_top(c, truth, 5).mean(axis=1), clusters))
     )
     collector.add("lrap", _map(predictions, lambda c: ClusteredMetric.mean(_label_ranking(c, truth), clusters)))
-    collector.add("ece", _map({OURS: predictions[OURS]}, lambda c: _calibration(c, truth, clusters)))
+    calibrated = {name: each for name, each in predictions.items() if name in CALIBRATED}
+    collector.add("ece", _map(calibrated, lambda c: _calibration(c, truth, clusters)))
 
 
 def _map(predictions: Predictions, metric: Callable[[Floats], ClusteredMetric]) -> dict[str, ClusteredMetric]:

@@ -1,8 +1,9 @@
-"""The genre part: the calibrated average of LightFM, and of XGBoost on top of the genres of known artists or, where no
-artist is known, of the letters of names and titles.
+"""The genre part: the calibrated average of LightFM, of XGBoost on top of the genres of known artists or, where no
+artist is known, of the letters of names and titles, and of three XGBoost models that read no artist.
 
-`features` prepares the inputs, `artist_prior` and `ngrams` read artists and texts, `base_models` fits LightFM and
-XGBoost, `calibration` averages them, `model` is the trained ensemble, `training` fits it, `quality` measures it.
+`evidence` declares what a request can lack, `features` prepares the inputs, `artist_prior` and `ngrams` read artists
+and texts, `base_models` fits LightFM and XGBoost, `calibration` averages them, `model` is the trained ensemble,
+`training` fits it, `quality` measures it.
 """
 
 from typing import Any

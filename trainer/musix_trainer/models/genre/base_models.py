@@ -8,17 +8,22 @@ from xgboost import XGBClassifier
 
 from musix_runtime.models.arrays import Floats, Keys
 from musix_trainer import progress, recipe
+from musix_trainer.models.genre.evidence import evidence_kind, mask
 from musix_trainer.models.genre.examples import Examples
 from musix_trainer.models.genre.features import (
+    TITLE_MARGIN,
     Preprocessing,
     artist_features,
+    audio_features,
     base_margin,
     bin_features,
-    evidence_kind,
+    sound_features,
+    title_features,
     tree_features,
 )
 
 NO_TITLE_SHARE = 0.2  # share without a title of the tracks that XGBoost sees again with unknown artists
+NO_INPUTS_SHARE = 0.05  # share without any inputs of all rows of XGBoost
 
 
 def classifier(settings: recipe.Genre, seed: int, **options: float) -> XGBClassifier:
@@ -59,6 +64,30 @@ def fit_lightfm(preprocessing: Preprocessing, train: Examples, settings: recipe.
     return model
 
 
+def fit_nameless(
+    preprocessing: Preprocessing, train: Examples, title_logits: Floats, settings: recipe.Genre, seed: int
+) -> dict[str, XGBClassifier]:
+    """Train the models that read no artist: XGBoost over all inputs and the title logits (n, families), over all
+    inputs, and over the 12 audio features. The first two see some tracks without popularity."""
+    inputs = mask(train.inputs, settings.masked, 0, np.random.default_rng(seed))
+    sound = sound_features(inputs, preprocessing.low, preprocessing.high)
+    silent = mask(train.inputs, settings.masked, NO_INPUTS_SHARE, np.random.default_rng(seed))
+    titles = title_features(sound_features(silent, preprocessing.low, preprocessing.high), title_logits)
+    weight = 1 / train.truth.sum(axis=1)
+    examples, families = np.nonzero(train.truth)
+
+    def fitted(features: Floats, margin: Floats | None = None) -> XGBClassifier:
+        booster = classifier(settings, seed, max_bin=settings.max_bin, base_score=0.5)
+        margin = None if margin is None else margin[examples]
+        return booster.fit(features[examples], families, sample_weight=weight[examples], base_margin=margin)
+
+    return {
+        "titles": fitted(titles, (TITLE_MARGIN * title_logits).astype(np.float32)),
+        "sound": fitted(sound),
+        "audio": fitted(audio_features(sound)),
+    }
+
+
 def fit_xgboost(
     preprocessing: Preprocessing,
     train: Examples,
@@ -72,18 +101,19 @@ def fit_xgboost(
 
     Each track is seen with its leave-one-out `prior` (n, families), and with its title where none of its artists is
     `known` (n,). The share `stranger` of the tracks is seen again as of unknown artists, weighted by `train.weight`:
-    with the out-of-fold logits of names and titles, `unseen_logits`, some without a title. A track with several
-    families is a row for each, which share its weight.
+    with the out-of-fold logits of names and titles, `unseen_logits`, some without a title. Of all these rows some lack
+    inputs. A track with several families is a row for each, which share its weight.
     """
     name_logits, title_logits = unseen_logits
     count, rng = len(train.inputs), np.random.default_rng(seed)
     again = np.flatnonzero(rng.random(count) < settings.stranger)
-    untitled = rng.random(len(again)) < NO_TITLE_SHARE
     rows = np.concatenate([np.arange(count), again])
-    titles = np.vstack([np.where(known[:, None], 0, title_logits), np.where(untitled[:, None], 0, title_logits[again])])
+    untitled = np.concatenate([known, rng.random(len(again)) < NO_TITLE_SHARE])
+    titles = np.where(untitled[:, None], 0, title_logits[rows])
     priors = np.vstack([prior, name_logits[again]])
     kind = evidence_kind(np.concatenate([known, np.zeros(len(again), bool)]), titles)
-    features = tree_features(train.inputs[rows], preprocessing.low, preprocessing.high, priors, titles, kind)
+    inputs = mask(train.inputs[rows], settings.masked, NO_INPUTS_SHARE, rng)
+    features = tree_features(inputs, preprocessing.low, preprocessing.high, priors, titles, kind)
     margin = base_margin(priors, titles, kind)
     again_weight = train.weight[again] / train.weight[again].mean() if len(again) else []
     weight = np.concatenate([np.ones(count), again_weight]) / train.truth[rows].sum(axis=1)

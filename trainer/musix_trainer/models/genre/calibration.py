@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from musix_runtime.models.arrays import Floats
 from musix_trainer.evaluation import metrics
 
-BASE_MODELS = ("lightfm", "xgboost")
-INITIAL_WEIGHTS = (0.1, 0.9)  # of the base models, where the optimiser starts
+BASE_MODELS = ("lightfm", "xgboost", "titles", "sound", "audio")
+INITIAL_WEIGHTS = (0.1, 0.3, 0.2, 0.2, 0.2)  # of the base models, where the optimiser starts
 RIDGE = 1e-4  # keeps the biases of families near 0 that validation holds few tracks of
 FLOOR = 1e-6  # least distance of a probability from 0 and 1
 Scores = Sequence[Floats]  # of the base models, each (n, families)

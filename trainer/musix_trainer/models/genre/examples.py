@@ -45,7 +45,7 @@ class Examples:
 def split_examples(catalogue: Tracks, parts: NDArray[np.int8]) -> tuple[Examples, Examples]:
     """Return the examples that `parts` (n,) assigns to TRAIN and to VALIDATION."""
     primary = catalogue.primary_artists()
-    weight = artist_weight(primary, parts != split.TEST)
+    weight = artist_weight(primary, np.isin(parts, (split.TRAIN, split.VALIDATION)))
 
     def examples(part: int) -> Examples:
         rows = np.flatnonzero(parts == part)

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
 from musix_runtime.models.arrays import ABSENT, Floats, Keys
-from musix_runtime.models.features import INPUT_NAMES
+from musix_runtime.models.features import AUDIO, INPUT_NAMES
 from musix_runtime.models.genre import artist_key
 from musix_trainer import recipe
 from musix_trainer.models.genre import ngrams
@@ -18,15 +17,8 @@ CLIPPED = ("loudness", "tempo", "duration_ms")  # inputs without a natural bound
 ENERGY, VALENCE = INPUT_NAMES.index("energy"), INPUT_NAMES.index("valence")
 TEMPO, LOUDNESS = INPUT_NAMES.index("tempo"), INPUT_NAMES.index("loudness")
 PRIOR_MARGIN = (0.5, 1.0, 0.5)  # weight of the artist prior in XGBoost's base margin, for each `EvidenceKind`
+AUDIO_COLUMNS = [*range(len(AUDIO)), len(INPUT_NAMES), len(INPUT_NAMES) + 1]  # of `sound_features`, without the extras
 TITLE_MARGIN = 0.5  # weight of the title logits in it
-
-
-class EvidenceKind(IntEnum):
-    """What is known of a track besides its audio features. Each kind has its own calibration."""
-
-    UNKNOWN = 0  # no known artist, and a title without known n-grams
-    KNOWN = 1  # at least one known artist; the title is not read
-    TITLED = 2  # no known artist, but a title with known n-grams
 
 
 @dataclass(frozen=True)
@@ -62,13 +54,6 @@ def fit_preprocessing(
     )
 
 
-def evidence_kind(known: NDArray[np.bool_], title_logits: Floats) -> NDArray[np.int64]:
-    """Return the `EvidenceKind` of each track from whether an artist is `known` (n,) and the title logits
-    (n, families), 0 where a title has no known n-gram. Shape (n,)."""
-    titled = np.where(title_logits.any(axis=1), EvidenceKind.TITLED, EvidenceKind.UNKNOWN)
-    return np.where(known, EvidenceKind.KNOWN, titled)
-
-
 def base_margin(prior: Floats, title_logits: Floats, kind: NDArray[np.int64]) -> Floats:
     """Return the margins that XGBoost's trees are added to. Shape (n, families)."""
     return np.asarray(np.array(PRIOR_MARGIN)[kind][:, None] * prior + TITLE_MARGIN * title_logits, np.float32)
@@ -77,12 +62,27 @@ def base_margin(prior: Floats, title_logits: Floats, kind: NDArray[np.int64]) ->
 def tree_features(
     inputs: Floats, low: Floats, high: Floats, prior: Floats, title_logits: Floats, kind: NDArray[np.int64]
 ) -> Floats:
-    """Return XGBoost's features: inputs (n, 15) clipped to `low` and `high`, energy * valence,
-    tempo / (1 + |loudness|), artist prior and title logits (n, families), evidence kind (n,).
-    Shape (n, 18 + 2 families)."""
+    """Return XGBoost's features: those of the inputs (n, 15), artist prior and title logits (n, families), and evidence
+    kind (n,). Shape (n, 18 + 2 families)."""
+    return np.column_stack([sound_features(inputs, low, high), prior, title_logits, kind]).astype(np.float32)
+
+
+def title_features(sound: Floats, title_logits: Floats) -> Floats:
+    """Return the features of the model that reads titles. Shape (n, 17 + families)."""
+    return np.hstack([sound, title_logits]).astype(np.float32)
+
+
+def audio_features(sound: Floats) -> Floats:
+    """Return the features of the model that hears the 12 audio features alone. Shape (n, 14)."""
+    return np.ascontiguousarray(sound[:, AUDIO_COLUMNS])
+
+
+def sound_features(inputs: Floats, low: Floats, high: Floats) -> Floats:
+    """Return the features of inputs (n, 15): clipped to `low` and `high`, energy * valence, tempo / (1 + |loudness|).
+    Shape (n, 17)."""
     clipped = np.clip(inputs, low, high)
     products = clipped[:, ENERGY] * clipped[:, VALENCE], clipped[:, TEMPO] / (1 + np.abs(clipped[:, LOUDNESS]))
-    return np.column_stack([clipped, *products, prior, title_logits, kind]).astype(np.float32)
+    return np.column_stack([clipped, *products]).astype(np.float32)
 
 
 def lightfm_features(

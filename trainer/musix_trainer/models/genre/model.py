@@ -1,7 +1,7 @@
 """The trained genre ensemble, and the folder of a run that keeps it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,14 @@ from scipy.sparse import csr_matrix
 from xgboost import XGBClassifier
 
 from musix_runtime.models.arrays import ABSENT, Floats, Keys
-from musix_runtime.models.genre import artist_key, artist_ngrams, ngram_logits, title_ngrams
+from musix_runtime.models.genre import artist_key, artist_ngrams, evidence, ngram_logits, title_ngrams
 from musix_trainer import array_store
 from musix_trainer.models.genre import features
 from musix_trainer.models.genre.calibration import FLOOR, Scores, combine
+from musix_trainer.models.genre.evidence import calibration_number, evidence_kind, graph_case
 from musix_trainer.models.lightfm import lightfm
+
+BOOSTERS = ("booster", "titles", "sound", "audio")  # fields that XGBoost writes
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,16 @@ class GenreModel:
 
     In LightFM families are the users and tracks the items. Rows of `item_factors`: the unknown artist, the artists in
     the order of their keys, then the bins of each input. `low` and `high` (15,) clip the inputs; `edges` (15, bins-1)
-    are the bin edges, padded with infinity. The calibration has a row for each `EvidenceKind`: probabilities = softmax
-    of the weighted sum of the base models' scores (log probabilities in XGBoost's case) and the bias of the family.
-    They share one track among families; the confidence that a family is among a track's labels is
+    are the bin edges, padded with infinity. The calibration has a row for each kind of evidence:
+    probabilities = softmax of the weighted sum of the base models' scores (log probabilities in XGBoost's case) and
+    the bias of the family. They share one track among families; the confidence that a family is among its labels is
     sigmoid(slope * log-odds + intercept) of them (Platt 1999).
     """
 
     booster: XGBClassifier
+    titles: XGBClassifier  # of the inputs and the title
+    sound: XGBClassifier  # of the inputs alone
+    audio: XGBClassifier  # of the 12 audio features alone
     artists: NDArray[np.bytes_]
     item_factors: Floats
     item_biases: Floats
@@ -39,42 +45,63 @@ class GenreModel:
     high: Floats
     edges: Floats
     bin_weight: NDArray[np.float32]  # (), of a bin in LightFM's features; an artist has 1
-    weights: Floats  # (3, 2): evidence kinds by `BASE_MODELS`
-    biases: Floats  # (3, families)
-    platt: Floats  # (3, 2): slope, intercept
+    weights: Floats  # (15, 5): calibrations by `BASE_MODELS`
+    biases: Floats  # (15, families)
+    platt: Floats  # (15, 2): slope, intercept
     grams: NDArray[np.bytes_]  # character n-grams of names and titles
     gram_weights: Floats  # (grams, families)
     artist_prior: Floats  # (artists, families): log share of each family among a known artist's tracks
+    # confidence of the test part, by the model that was measured, which had not learned from it
+    held_out: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def confidence(self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> Floats:
         """Return the confidence of each family, computed by the native libraries.
 
         `inputs` (n, 15), NaN = missing; titles empty where missing. Shape (n, families).
         """
-        return self.combine(*self.scores(inputs, artists, titles))
+        return self.predict(inputs, artists, titles)[0]
+
+    def predict(
+        self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]
+    ) -> tuple[Floats, list[list[str]]]:
+        """Return the confidence (n, families), and the evidence that each is based on, as the runtime does."""
+        scores, calibration = self.scores(inputs, artists, titles)
+        return self.combine(scores, calibration), evidence(inputs, graph_case(calibration))
 
     def scores(
         self, inputs: Floats, artists: Sequence[Sequence[str]], titles: Sequence[str]
     ) -> tuple[Scores, NDArray[np.int64]]:
-        """Return the scores of the base models and the evidence kind of each track (n,).
+        """Return the scores of the base models and the number of each track's calibration (n,).
 
         A title is read only where no artist is known.
         """
         item_features, known = self.item_features(inputs, artists)
         titles_read = ["" if has_artist else title for has_artist, title in zip(known, titles, strict=True)]
         prior, title_logits = self.prior_scores(artists), self.title_scores(titles_read)
-        kind = features.evidence_kind(known, title_logits)
-        return (self.artist_scores(item_features), self.tree_scores(inputs, prior, title_logits, kind)), kind
+        kind = evidence_kind(known, title_logits)
+        tree_scores = self.tree_scores(inputs, prior, title_logits, kind)
+        scores = self.artist_scores(item_features), tree_scores, *self.nameless_scores(inputs, title_logits)
+        return scores, calibration_number(kind, prior, inputs)
 
-    def combine(self, scores: Scores, kind: NDArray[np.int64]) -> Floats:
+    def combine(self, scores: Scores, calibration: NDArray[np.int64]) -> Floats:
         """Return the calibrated average of the base models' scores. Shape (n, families)."""
-        return combine(scores, self.weights[kind], self.biases[kind], self.platt[kind])
+        return combine(scores, self.weights[calibration], self.biases[calibration], self.platt[calibration])
 
     def tree_scores(self, inputs: Floats, prior: Floats, title_logits: Floats, kind: NDArray[np.int64]) -> Floats:
         """Return XGBoost's log probabilities. Shape (n, families)."""
         seen = features.tree_features(inputs, self.low, self.high, prior, title_logits, kind)
         margin = features.base_margin(prior, title_logits, kind)
         return np.log(np.maximum(self.booster.predict_proba(seen, base_margin=margin), FLOOR))
+
+    def nameless_scores(self, inputs: Floats, title_logits: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the log probabilities of the models that read no artist, in the order of `BASE_MODELS`. Shapes
+        (n, families)."""
+        sound = features.sound_features(inputs, self.low, self.high)
+        margin = (features.TITLE_MARGIN * title_logits).astype(np.float32)
+        titles = self.titles.predict_proba(features.title_features(sound, title_logits), base_margin=margin)
+        others = self.sound.predict_proba(sound), self.audio.predict_proba(features.audio_features(sound))
+        title_scores, sound_scores, audio_scores = (np.log(np.maximum(each, FLOOR)) for each in (titles, *others))
+        return title_scores, sound_scores, audio_scores
 
     def prior_scores(self, artists: Sequence[Sequence[str]]) -> Floats:
         """Return the prior of each track's first known artist; without any, the logits of the names; without names, 0.
@@ -112,12 +139,15 @@ class GenreModel:
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
-        array_store.save(path, {name: value for name, value in vars(self).items() if name != "booster"})
-        (path / "booster.ubj").write_bytes(self.booster.get_booster().save_raw("ubj"))
+        arrays = {name: value for name, value in vars(self).items() if name not in BOOSTERS}
+        array_store.save(path, arrays)
+        for name in BOOSTERS:
+            (path / f"{name}.ubj").write_bytes(getattr(self, name).get_booster().save_raw("ubj"))
 
     @classmethod
     def load(cls, path: Path) -> "GenreModel":
         """Read a model that `save` wrote."""
-        booster = XGBClassifier()
-        booster.load_model(path / "booster.ubj")
-        return cls(booster=booster, **array_store.load(path))
+        boosters = {name: XGBClassifier() for name in BOOSTERS}
+        for name, booster in boosters.items():
+            booster.load_model(path / f"{name}.ubj")
+        return cls(**boosters, **array_store.load(path))
