@@ -18,7 +18,13 @@ def check_recordings(catalogue: Tracks, train: Rows, test: Rows) -> None:
     _check_disjoint("recording", groups, train, test, catalogue.frame["track_id"].to_list())
 
 
-def check_artists(artists: list[list[str]], train: Rows, test: Rows) -> None:
+def check_artists(artists: list[str], train: Rows, test: Rows) -> None:
+    """Raise LeakError if a primary artist is in training and test."""
+    codes = np.unique(artists, return_inverse=True)[1]
+    _check_disjoint("artist", codes, train, test, artists)
+
+
+def check_credited_artists(artists: list[list[str]], train: Rows, test: Rows) -> None:
     """Raise LeakError if an artist that is credited for a test row is credited in training too."""
     learned = {name for row in train.tolist() for name in artists[row]}
     leaked = [name for row in test.tolist() for name in artists[row] if name in learned]

@@ -64,7 +64,7 @@ def unseen_artists(context: EvaluationContext) -> dict[str, Results]:
         seed = context.seed(number)
         parts = split.assign_by_artist(artists, settings.validation, settings.test, seed)
         seen, test = np.isin(parts, (split.TRAIN, split.VALIDATION)), parts == split.TEST
-        leakage.check_artists(artists, np.flatnonzero(seen), np.flatnonzero(test))
+        leakage.check_credited_artists(artists, np.flatnonzero(seen), np.flatnonzero(test))
         _measure(catalogue, parts, settings, seed, collector)
     return {"genre/unseen_artists": collector.results()}
 
