@@ -97,7 +97,7 @@ def _perceived(context: EvaluationContext, moods: Moods, networks: Mapping[str, 
     truth, clusters = hot.argmax(axis=1), _clusters(context)[rows]
     taught = moods.row[moods.part != split.TEST]
     leakage.check_recordings(run.catalogue, taught, rows)
-    leakage.check_artists([[name] for name in run.catalogue.primary_artists()], taught, rows)
+    leakage.check_artists(run.catalogue.primary_artists(), taught, rows)
     shares = {
         **{name: perceived_shares(model.probabilities(audio[rows])) for name, model in networks.items()},
         "rule": perceived_shares(soft_rule(audio)[rows]),
