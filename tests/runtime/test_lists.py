@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from musix_runtime import Engine
+from musix_runtime.models import because
+from musix_runtime.models.arrays import ABSENT, RaggedRows
+from musix_runtime.models.ranker import COMPONENTS
 from musix_runtime.schemas import Recommendation, RecommendRequest
 
 USERS = [f"listener-{i:03}" for i in range(1, 30)]
@@ -40,14 +43,12 @@ def test_list_begins_like_every_longer_one(engine: Engine, user: str) -> None:
 
 
 def test_profile_of_one_artist_has_no_limit(engine: Engine) -> None:
-    """An artist with more than ten tracks; the limit holds when the request asks for it."""
-    artists = engine.retriever.artists
-    artist = int(np.diff(artists.offsets).argmax())
-    rows = artists.rows[artists.offsets[artist] : artists.offsets[artist + 1]]
-    assert len(rows) > 5
-    history = engine.catalog.track_ids.take(rows[:2])
-    assert most_of_one_artist(engine, recommend(engine, history=history)) > 3
-    assert most_of_one_artist(engine, recommend(engine, history=history, max_per_artist=2)) == 2
+    retriever = engine.retriever
+    one, two, none = np.array([5, 5]), np.array([5, 9]), np.array([], np.int64)
+    assert len(set(retriever.artists.of(two).tolist())) == 2
+    profiles = RaggedRows.of([one, two, none, one])
+    affinities = retriever.artist_affinities(profiles, np.full(4, ABSENT))
+    assert retriever.max_per_artist([None, None, None, 2], affinities).tolist() == [10, 3, 3, 2]
 
 
 def test_heard_tracks_only_on_request(engine: Engine) -> None:
@@ -83,12 +84,17 @@ def test_the_only_evidence_is_the_whole_cause(engine: Engine) -> None:
     assert all(track.because == [] for track in recommend(engine))
 
 
-def test_track_of_a_heard_artist_names_that_artist(engine: Engine) -> None:
-    """Of two heard artists, the proposal's own speaks more for it than another whose sound is as near."""
-    artists, catalog = engine.retriever.artists, engine.catalog
-    first, second = np.argsort(-np.diff(artists.offsets), kind="stable")[:2].tolist()
-    heard = [int(artists.rows[artists.offsets[artist]]) for artist in (first, second)]
-    tracks = recommend(engine, history=[catalog.track_id(row) for row in heard], limit=20)
-    named = {int(artists.of(catalog.rows([track.id]))[0]): track.because[0].id for track in tracks if track.because}
-    assert named[first] == catalog.track_id(heard[0])
-    assert named[second] == catalog.track_id(heard[1])
+def test_preference_for_an_artist_is_caused_by_its_own_tracks(engine: Engine) -> None:
+    """Two artists are heard; their other tracks are proposed for preference alone."""
+    artists = engine.retriever.artists
+    first, second = (
+        artists.rows[artists.offsets[artist] :].tolist()
+        for artist in np.argsort(-np.diff(artists.offsets), kind="stable")[:2]
+    )
+    proposed = np.array([[first[1], second[1]]])
+    values = np.zeros((1, 2, 5))
+    values[..., COMPONENTS.index("preference")] = 0.5
+    profile = RaggedRows.of([np.array([first[0], second[0]])])
+    found = because.causes(engine.retriever, profile, np.array([ABSENT]), proposed, values)
+    assert found.rows[0, :, 0].tolist() == [first[0], second[0]]
+    assert (found.shares[0, :, 0] > 0.7).all()

@@ -30,7 +30,9 @@ def test_request_error_has_the_paths_of_all_wrong_fields() -> None:
     raw = {"limit": 0, "exclude": [], "context": {"hour": 24}, "excludeIds": ["a", 7], "timeRange": "ever"}
     assert field_errors(raw, RecommendRequest) == [
         FieldError(
-            "exclude", "unknown field; known are userId, currentTrackId, limit, excludeIds, timeRange, history, context"
+            "exclude",
+            "unknown field; known are userId, currentTrackId, limit, excludeIds, timeRange, history, context,"
+            " maxPerArtist, includeHeard",
         ),
         FieldError("userId", "is required"),
         FieldError("limit", "expected int >= 1, found 0"),

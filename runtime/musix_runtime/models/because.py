@@ -53,14 +53,15 @@ def causes(retriever: "Retriever", profiles: RaggedRows, current: Rows, rows: Ro
 
 
 def _heard(profiles: RaggedRows, current: Rows) -> Rows:
-    """Return the current track and the newest of each profile, padded with ABSENT. Shape (batch, m)."""
+    """Return the current track and the newest of each profile, padded with ABSENT. Shape
+    (batch, `NEWEST` + 1)."""
     sizes = np.minimum(profiles.sizes, NEWEST)
     starts = profiles.sizes.cumsum() - profiles.sizes
-    places = np.arange(max(int(sizes.max(initial=0)), MOST))
+    places = np.arange(NEWEST)  # as many for any batch, so that sums over them do not depend on it
     rows = gather(profiles.values, starts[:, None] + places)
     return np.column_stack([current, np.where(places < sizes[:, None], rows, ABSENT)])
 
 
 def _products(heard: Floats, proposed: Floats) -> Floats:
     """Return the inner products of vectors (batch, m, width) and (batch, n, width). Shape (batch, n, m)."""
-    return np.matmul(proposed, heard.transpose(0, 2, 1))
+    return np.einsum("bnw,bmw->bnm", proposed, heard)  # unlike matmul, the same in any batch

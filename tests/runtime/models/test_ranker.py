@@ -55,16 +55,16 @@ def test_similar_tracks_are_not_selected_in_succession() -> None:
     components = np.zeros((1, 3, 5), np.float32)
     components[..., 2], components[..., DIVERSITY] = [0.9, 0.8, 0.5], 1
     vectors = np.eye(28, dtype=np.float32)[[0, 0, 1]][None]
-    positions, chosen = Ranker(Formula()).select(features(components, vectors), CONTEXT, np.array([3]))
-    assert positions.tolist() == [[0, 2, 1]]
-    assert chosen[..., DIVERSITY].tolist() == [[1, 1, 0]]
+    positions, chosen, _ = Ranker(Formula()).select(features(components, vectors), CONTEXT, np.array([3]))
+    assert positions[:, :3].tolist() == [[0, 2, 1]]
+    assert chosen[:, :3, DIVERSITY].tolist() == [[1, 1, 0]]
 
 
 def test_ties_go_to_the_first_valid_candidate() -> None:
     components = np.full((1, 4, 5), 0.5, np.float32)
     every = features(components, np.eye(28, dtype=np.float32)[None, :4])
-    positions, _ = Ranker(Formula()).select(every, CONTEXT, np.array([2]))
-    assert positions.tolist() == [[0, 1]]
+    positions, _, lengths = Ranker(Formula()).select(every, CONTEXT, np.array([2]))
+    assert positions[:, : lengths[0]].tolist() == [[0, 1]]
     some = replace(every, valid=np.array([[False, True, False, True]]))
-    positions, _ = Ranker(Formula()).select(some, CONTEXT, np.array([3]))
-    assert positions.tolist() == [[1, 3]]
+    positions, _, lengths = Ranker(Formula()).select(some, CONTEXT, np.array([3]))
+    assert positions[:, : lengths[0]].tolist() == [[1, 3]]

@@ -65,13 +65,13 @@ def test_recommend_and_similar(client: TestClient) -> None:
     assert data["source"] == "hybrid"
     assert len(data["recommendations"]) == 3
     assert set(data["recommendations"][0]) == {
-        "id", "name", "artist", "score", "reason", "contributions", "genre", "mood",
+        "id", "name", "artist", "score", "reason", "contributions", "because", "genre", "mood",
     }  # fmt: skip
     assert len(client.post("/api/ml/similar", json={"trackId": TRACK, "limit": 3}).json()["data"]["tracks"]) == 3
 
 
 def test_health_readiness_and_headers(client: TestClient, engine: Engine) -> None:
-    health = {"status": "healthy", "models_loaded": 5}
+    health = {"status": "healthy", "models_loaded": 6}
     assert client.get("/health").json() == {"success": True, "data": health, **health}
     ready = client.get("/ready")
     identity = {"status": "ready", "name": "demo", "version": "1.0.0", "digest": engine.bundle.digest}

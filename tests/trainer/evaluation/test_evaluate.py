@@ -153,7 +153,7 @@ def test_export_adds_the_results_to_the_quality_card(measured: Path, tmp_path: P
 
 def test_report_is_a_self_contained_page(measured: Path, demo_bundle: Path) -> None:
     page = report.write(measured, demo_bundle)
-    assert page.count("<h2>") == page.count("</h2>") == 6
+    assert page.count("<h2>") == page.count("</h2>") == 7
     for text in ("Simulated: tracks, listening, feedback", "unseen_artists", "Reliability", "recommend", "SHA-256"):
         assert text in page
     assert page.count('<img alt="" src="data:image/png;base64,') >= 12
@@ -231,9 +231,8 @@ def test_benchmark_is_trained_measured_and_tuned(fans: Path) -> None:
 
     fewer = (fans / "tuned.toml").read_text().replace("EASE = 2", "EASE = 1")
     (fans / "fewer.toml").write_text(fewer)
-    runner.invoke(
-        cli.train, [str(fans / "fewer.toml"), "--data", str(fans), "--out", str(fans)], catch_exceptions=False
-    )
+    options = [str(fans / "fewer.toml"), "--data", str(fans), "--out", str(fans), "--replace"]
+    runner.invoke(cli.train, options, catch_exceptions=False)
     with pytest.raises(
         EvaluationError, match="expected every baseline to have the 2 trials that collab had, found EASE"
     ):

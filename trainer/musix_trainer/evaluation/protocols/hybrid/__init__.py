@@ -7,7 +7,8 @@ Intervals are over listeners.
 import numpy as np
 
 from musix_runtime.errors import EvaluationError
-from musix_runtime.models.arrays import Floats, Rows
+from musix_runtime.models.arrays import Floats
+from musix_runtime.models.candidate_features import CandidateFeatures
 from musix_runtime.models.retrieval import Retriever, User
 from musix_trainer import progress
 from musix_trainer.data import split
@@ -67,9 +68,9 @@ def _full(run: Run, relevant: Relevant, rankings: dict[str, Ranking], artists: l
     listeners = sorted(relevant)
     for _, number in zip(progress.steps("hybrid: listeners", len(listeners)), listeners, strict=True):
         user, query = known_user(retriever, run.collab, number)
-        rows, components, vectors, context = _ranker_inputs(retriever, user, query)
+        features, context = _scored(retriever, user, query), serving_context(user)
         for name, ranking in rankings.items():
-            lists[name].append(rows[ranking(components, vectors, context)])
+            lists[name].append(features.rows[0, ranking(features, context)])
         lists["popularity"].append(by_popularity[~np.isin(by_popularity, user.history)][:K])
     clusters = np.array(listeners)
     add_accuracy(collector, lists, [relevant[number] for number in listeners], clusters)
@@ -78,11 +79,9 @@ def _full(run: Run, relevant: Relevant, rankings: dict[str, Ranking], artists: l
     return collector.results()
 
 
-def _ranker_inputs(retriever: Retriever, user: User, query: Floats | None) -> tuple[Rows, Floats, Floats, Floats]:
-    """Return the rows that the ranker scores (n,), their components and vectors, and the context."""
-    rows = retrieve_candidates(retriever, user, query, K)
-    features = compute_features(retriever, user, query, rows, K)
-    return features.rows[0], features.components[0], features.vectors[0], serving_context(user)
+def _scored(retriever: Retriever, user: User, query: Floats | None) -> CandidateFeatures:
+    """Return the features of the candidates that the ranker scores, as a batch of one."""
+    return compute_features(retriever, user, query, retrieve_candidates(retriever, user, query, K), K)
 
 
 def _add_long_tail(run: Run, collector: MetricCollector, lists: Lists, relevant: Relevant) -> None:
@@ -115,8 +114,8 @@ def _cold_start(run: Run, relevant: Relevant, hybrid: Ranking) -> Results:
         for number in listeners:
             history = retriever.collab.history(number)[:size]
             user = User(retriever.collab.fold_in(history), history, history)
-            rows, components, vectors, context = _ranker_inputs(retriever, user, retriever.content.profile(history))
-            lists[OURS].append(rows[hybrid(components, vectors, context)])
+            features = _scored(retriever, user, retriever.content.profile(history))
+            lists[OURS].append(features.rows[0, hybrid(features, serving_context(user))])
             lists["popularity"].append(by_popularity[~np.isin(by_popularity, history)][:K])
         truth = [relevant[number] for number in listeners]
         add_accuracy(collector, lists, truth, np.array(listeners), f"_history_{size}")
@@ -141,9 +140,8 @@ def _simulated(run: Run, relevant: Relevant, rankings: dict[str, Ranking], seed:
         negatives = rng.choice(len(chance), N_NEGATIVES, replace=False, p=chance / chance.sum())
         rows = np.sort(np.concatenate([positives, negatives]))
         features = compute_features(retriever, user, query, rows)
-        components, vectors, context = features.components[0], features.vectors[0], serving_context(user)
         for name, ranking in rankings.items():
-            lists[name].append(rows[ranking(components, vectors, context)])
+            lists[name].append(rows[ranking(features, serving_context(user))])
         lists["popularity"].append(rows[np.argsort(-retriever.popularity[rows], kind="stable")][:K])
         truth.append(set(positives.tolist()))
     add_accuracy(collector, lists, truth, np.array(listeners), "_simulated")

@@ -1,6 +1,7 @@
 """Rankings of one candidate list: the hybrid's own, single components, ablations, the fixed blend and LambdaRank."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from musix_trainer.run import Run
 
 K = 10  # tracks in a list
 OURS = "hybrid"
-Ranking = Callable[[Floats, Floats, Floats], NDArray[Any]]  # components, vectors, context -> positions of a list
+Ranking = Callable[[CandidateFeatures, Floats], NDArray[Any]]  # features of one request, context -> positions of a list
 Scorer = Callable[[Floats, Floats], NDArray[Any]]  # components, context -> scores
 
 
@@ -36,27 +37,24 @@ def make_rankings(run: Run, validation: Interactions, seed: int) -> dict[str, Ra
 
 
 def _by(score: Scorer) -> Ranking:
-    return lambda components, vectors, context: np.argsort(-score(components, context), kind="stable")[:K]
+    return lambda features, context: np.argsort(-score(features.components[0], context), kind="stable")[:K]
 
 
 def _without(ranker: Ranker, column: int) -> Ranking:
     """Return the hybrid's ranking with one component set to 0; without diversity, by the scores alone."""
 
-    def ranking(components: Floats, vectors: Floats, context: Floats) -> NDArray[Any]:
-        ablated = components.copy()
-        ablated[:, column] = 0
+    def ranking(features: CandidateFeatures, context: Floats) -> NDArray[Any]:
+        ablated = features.components.copy()
+        ablated[..., column] = 0
         if column == DIVERSITY:
-            return np.argsort(-ranker.scores(ablated[None], context[None])[0], kind="stable")[:K]
-        return _select(ranker, ablated, vectors, context)
+            return np.argsort(-ranker.scores(ablated, context[None])[0], kind="stable")[:K]
+        return _select(ranker, replace(features, components=ablated), context)
 
     return ranking
 
 
-def _select(ranker: Ranker, components: Floats, vectors: Floats, context: Floats) -> NDArray[Any]:
+def _select(ranker: Ranker, features: CandidateFeatures, context: Floats) -> NDArray[Any]:
     """Return the positions of the list that the runtime's ranker selects."""
-    rows = np.arange(len(components))[None]
-    valid, unlimited = np.ones(rows.shape, bool), np.array([K])
-    features = CandidateFeatures(rows, valid, vectors[None], components[None], rows, unlimited)
     picks, _, lengths = ranker.select(features, context[None], np.array([K]))
     return picks[0, : lengths[0]]
 
