@@ -26,7 +26,7 @@ MAX_BATCH_TEXT = 200_000  # characters of all tracks of a batch
 MAX_LENGTH_BUCKET, MAX_WORDS = 12, 9  # style tokens count lengths (in units of 4 characters) and words up to these
 STYLE_PREFIX = "^"  # of a style token: no n-gram has it
 TITLE_PREFIX = "#"  # of an n-gram of a title: the same letters have another weight in an artist's name
-KNOWN_CASE, TITLED_CASE = 1, 2  # of the graph's input `case`: a known artist; none, but a title
+UNKNOWN_CASE, KNOWN_CASE, TITLED_CASE = 0, 1, 2  # of the graph's input `case`: a known artist; none, but a title
 OPTIONAL_EVIDENCE = {"popularity": "popularity", "duration": "duration_ms", "explicit": "explicit"}  # inputs, by name
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _PUNCTUATION = re.compile(r"[^\w]+|_+")
@@ -196,12 +196,29 @@ def _load(files: PartFiles) -> Genre:
         Keys(files.array("grams")),
         files.array("gram_weights"),
     )
-    inputs = probes(INPUTS)
-    known = [key.decode() for key in genre.artists.sorted[:1].tolist()]
-    for artists in ([], ["?"], known):
-        texts = [artists] * len(inputs), ["?"] * len(inputs)
-        files.check_outputs("model", partial(genre.confidence, inputs, *texts))
+    for case in (UNKNOWN_CASE, KNOWN_CASE, TITLED_CASE):
+        files.check_outputs("model", partial(_run, genre, _probes(genre, case)))
     return genre
+
+
+def _probes(genre: Genre, case: int) -> dict[str, Floats]:
+    """Return inputs of the graph on which it is tried: those of a track with each kind of artist and title."""
+    inputs, families = probes(INPUTS), genre.gram_weights.shape[1]
+    named = genre.factors[0].copy()
+    named[-families:] = 1  # an unknown artist whose name has known n-grams
+    artists = np.stack([genre.factors[0], named, genre.factors[-1]])
+    titles = np.stack([np.zeros(families, np.float32), np.ones(families, np.float32)])
+    kinds = [(artist, title) for artist in artists for title in titles]
+    return {
+        "features": np.tile(inputs, (len(kinds), 1)),
+        "artist": np.repeat([artist for artist, _ in kinds], len(inputs), axis=0),
+        "title": np.repeat([title for _, title in kinds], len(inputs), axis=0),
+        "case": np.full((len(kinds) * len(inputs), 1), case, np.float32),
+    }
+
+
+def _run(genre: Genre, feeds: dict[str, Floats]) -> Floats:
+    return probabilities(genre.session, "confidence", feeds, len(feeds["case"]), genre.gram_weights.shape[1])
 
 
 def _validate(checks: Checks) -> None:

@@ -270,3 +270,18 @@ def test_graph_with_nan_output_for_users_without_history_is_refused(copy: Path) 
     agree(copy, "ranker/model.onnx")
     with pytest.raises(LayoutError, match=r"ranker/model\.onnx: score: expected numbers in 0\.\.1, found nan"):
         Engine.open(copy)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_row_of_a_table_that_does_not_exist_is_refused(copy: Path, place: int) -> None:
+    """Each kind of artist and title has its row of the calibration: all are tried at loading."""
+    model = onnx.load(copy / "genre/model.onnx")
+    (rows,) = (tensor for tensor in model.graph.initializer if tensor.name == "names_of")
+    values = numpy_helper.to_array(rows).copy()
+    assert values.shape == (6,)
+    values[place] = 2**31
+    rows.raw_data = values.tobytes()
+    (copy / "genre/model.onnx").write_bytes(model.SerializeToString())
+    agree(copy, "genre/model.onnx")
+    with pytest.raises(LayoutError, match=r"genre/model\.onnx: confidence: expected a result for every input"):
+        Engine.open(copy)
