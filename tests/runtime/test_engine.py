@@ -16,6 +16,7 @@ from musix_runtime.models.selection import PAGE
 from musix_runtime.schemas import RecommendResponse
 
 TRACK = "simulated0000000000001"
+HEARD = "simulated0000000000002"  # has listeners
 TRACKS = st.integers(0, 3100).map(lambda i: f"simulated{i:013d}")
 REQUESTS = st.builds(
     RecommendRequest,
@@ -63,7 +64,7 @@ def test_recommendation_invariants(engine: Engine, request: RecommendRequest) ->
         (RecommendRequest(user_id="listener-001"), "hybrid"),
         (RecommendRequest(user_id="listener-001", current_track_id=TRACK), "hybrid"),
         (RecommendRequest(user_id="listener-001", current_track_id="unknown"), "collab"),
-        (RecommendRequest(user_id="nobody", history=[TRACK]), "history"),
+        (RecommendRequest(user_id="nobody", history=[HEARD]), "history"),
         (RecommendRequest(user_id="nobody", history=["unknown"]), "popular"),
         (RecommendRequest(user_id="nobody", current_track_id=TRACK), "content"),
         (RecommendRequest(user_id="nobody", current_track_id="unknown"), "popular"),

@@ -31,6 +31,8 @@ source = "synthetic"
 [synthetic]
 tracks = 1600
 listeners = 400
+[split]
+test = 0.3
 [genre]
 epochs = 20
 n_estimators = 15
