@@ -36,12 +36,18 @@ def test_recording_in_both_parts_under_another_id_is_reported(demo_run: Run) -> 
 
 
 def test_artist_in_both_parts_is_reported() -> None:
+    leakage.check_artists(["x", "y", "x", "z"], np.array([0, 2]), np.array([1, 3]))
+    with pytest.raises(LeakError, match="found 1 of 2 test rows whose artist is in training, such as 'x'"):
+        leakage.check_artists(["x", "y", "x", "z"], np.array([0, 1]), np.array([2, 3]))
+
+
+def test_credited_artist_in_both_parts_is_reported() -> None:
     artists = [["x"], ["y"], ["x", "v"], ["z", "w"]]
-    leakage.check_artists(artists, np.array([0, 2]), np.array([1, 3]))
+    leakage.check_credited_artists(artists, np.array([0, 2]), np.array([1, 3]))
     with pytest.raises(LeakError, match="found 1 credits of 2 test rows whose artist is in training, such as 'x'"):
-        leakage.check_artists(artists, np.array([0, 1]), np.array([2, 3]))
+        leakage.check_credited_artists(artists, np.array([0, 1]), np.array([2, 3]))
     with pytest.raises(LeakError, match="such as 'v'"):
-        leakage.check_artists([["a", "v"], ["v"]], np.array([0]), np.array([1]))
+        leakage.check_credited_artists([["a", "v"], ["v"]], np.array([0]), np.array([1]))
 
 
 def test_pair_in_both_parts_is_reported() -> None:
