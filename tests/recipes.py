@@ -15,6 +15,7 @@ tracks = 800
 listeners = 100
 [genre]
 epochs = 3
+learning_rate = 0.2
 n_estimators = 10
 [mood]
 epochs = 3

@@ -35,6 +35,7 @@ listeners = 400
 test = 0.3
 [genre]
 epochs = 20
+learning_rate = 0.2
 n_estimators = 15
 max_depth = 3
 [mood]

@@ -35,7 +35,7 @@ def test_title_predicts_the_family_of_an_unknown_artist_and_is_optional(demo_run
     )
     codes = np.unique(catalogue.primary_artists(), return_inverse=True)[1]
     parts = split.assign(int(codes.max()) + 1, 0.2, 0.2, seed=1)[codes]
-    model = fit(catalogue, parts, recipe.Genre(epochs=2, n_estimators=10), seed=1)
+    model = fit(catalogue, parts, recipe.Genre(epochs=2, learning_rate=0.2, n_estimators=10), seed=1)
 
     test = np.flatnonzero(parts == split.TEST)
     (artists, test_titles), inputs, truth = catalogue.texts(test), catalogue.inputs[test], catalogue.families[test]
