@@ -36,7 +36,7 @@ class BuildReport(msgspec.Struct, frozen=True):
         """Yield a summary for a terminal: sizes, the largest error, and the results of the gates."""
         yield f"{self.label}: {self._verdict()}"
         worst = max(self.parity.values())
-        yield f"  {sum(self.sizes.values()):,} bytes; largest error against the native models: {worst:.2g}"
+        yield f"  {self.sizes['total']:,} bytes; largest error against the native models: {worst:.2g}"
         yield f"  {sum(gate.passed for gate in self.gates)} of {len(self.gates)} gates passed:"
         width = max((len(gate.name) for gate in self.gates), default=0)
         for name, found, allowed, verdict in self._rows():

@@ -151,6 +151,8 @@ def test_report_without_gates(bundle: Bundle) -> None:
     assert result.passed
     assert "None." in result.markdown()
     assert "  0 of 0 gates passed:" in result.lines()
+    total = sum(file.bytes for file in bundle.manifest.files.values())
+    assert any(line.startswith(f"  {total:,} bytes;") for line in result.lines())
 
 
 def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path) -> None:
