@@ -20,19 +20,8 @@ CHUNK = 1024  # artists that are compared with all others at once
 
 
 @dataclass(frozen=True)
-class ArtistsModel:
-    """The arrays of `musix_runtime.models.artists.Artists`."""
-
-    track_artists: NDArray[np.int32]
-    ranks: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    rows: NDArray[np.int32]
-    similar: NDArray[np.int32]
-    similarities: Floats
-
-    def runtime(self) -> Artists:
-        """Return the runtime's artists part over these arrays."""
-        return Artists(**vars(self))
+class ArtistsModel(Artists):
+    """The runtime's artists part, which a run can store."""
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""

@@ -19,7 +19,7 @@ def make_retriever(
 ) -> Retriever:
     """Return the runtime's retriever over trained arrays, with the weights of the ranker's components in the blend."""
     return Retriever(
-        artists_model.runtime(),
+        artists_model,
         collab_model.runtime(),
         content_model.runtime(),
         catalog_model.families,
