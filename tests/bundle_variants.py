@@ -14,7 +14,7 @@ NAMES = "catalog/name_data.npy"
 
 
 def variant(bundle: Path, path: Path, version: str, mark: str | None = None) -> Path:
-    """Copy `bundle` to `path` as `version`. With `mark`, a letter, all titles begin with it. Return `path`."""
+    """Copy `bundle` to `path` as `version` of "demo". With `mark`, a letter, all titles begin with it."""
     shutil.copytree(bundle, path)
     if mark is not None:
         names = np.load(path / NAMES)
@@ -23,7 +23,8 @@ def variant(bundle: Path, path: Path, version: str, mark: str | None = None) -> 
     manifest = manifests.decode((path / MANIFEST).read_bytes(), str(path))
     content = (path / NAMES).read_bytes()
     files = manifest.files | {NAMES: manifests.File(len(content), hashlib.sha256(content).hexdigest())}
-    (path / MANIFEST).write_bytes(manifests.encode(msgspec.structs.replace(manifest, version=version, files=files)))
+    other = msgspec.structs.replace(manifest, name="demo", version=version, files=files)
+    (path / MANIFEST).write_bytes(manifests.encode(other))
     return path
 
 

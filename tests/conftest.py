@@ -1,6 +1,8 @@
 """Bundles that are trained and exported once for all tests; and the order of the tests."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +19,7 @@ from musix_trainer.data import synthetic
 from tests.recipes import SMALL
 
 ROOT = Path(__file__).parents[1]
+MUSIX = Path(sys.executable).with_name("musix")
 DEMO = ROOT / "bundles" / "demo.toml"
 DEMO_LABEL = "demo-1.0.0"
 SMALL_LABEL = "small-1.0.0"
@@ -25,8 +28,8 @@ SMALL_LABEL = "small-1.0.0"
 LONGEST = (
     "test_evaluate",
     "test_documents",
-    "test_demo",
     "test_fuzz",
+    "test_demo",
     "test_export",
     "test_registry",
     "test_notebooks",
@@ -53,12 +56,20 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_folder(shared: Path) -> Path:
-    """The run folder of the demo."""
-    with made_once(shared / "runs" / DEMO_LABEL) as path:
+def demo_build(shared: Path) -> Path:
+    """The folder in which `musix build` made the demo: its bundle, its run, and what the command printed."""
+    with made_once(shared / "demo") as path:
         if path:
-            run.train(recipe.read(DEMO), None).save(path)
-    return shared / "runs" / DEMO_LABEL
+            path.mkdir()
+            with (path / "stdout").open("wb") as out, (path / "stderr").open("wb") as err:
+                subprocess.run([MUSIX, "build", DEMO, "--out", path], cwd=path, stdout=out, stderr=err, check=True)
+    return shared / "demo"
+
+
+@pytest.fixture(scope="session")
+def demo_folder(demo_build: Path) -> Path:
+    """The run folder of the demo."""
+    return demo_build / "runs" / DEMO_LABEL
 
 
 @pytest.fixture(scope="session")
@@ -67,21 +78,8 @@ def demo_run(demo_folder: Path) -> run.Run:
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(shared: Path, demo_run: run.Run) -> Path:
-    with made_once(shared / "bundles" / DEMO_LABEL) as path:
-        if path:
-            export.export(demo_run, path)
-    return shared / "bundles" / DEMO_LABEL
-
-
-@pytest.fixture(scope="session")
-def ivf_bundle(shared: Path, demo_run: run.Run) -> Path:
-    """The demo with clustered indexes, which search a part of the vectors."""
-    with made_once(shared / "ivf" / DEMO_LABEL) as path:
-        if path:
-            settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=0.65))
-            export.export(replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings)), path)
-    return shared / "ivf" / DEMO_LABEL
+def demo_bundle(demo_build: Path) -> Path:
+    return demo_build / DEMO_LABEL
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +99,21 @@ def small_bundle(shared: Path) -> Path:
 def small_folder(shared: Path, small_bundle: Path) -> Path:
     """The run folder of the small bundle."""
     return shared / "runs" / SMALL_LABEL
+
+
+@pytest.fixture(scope="session")
+def small_run(small_folder: Path) -> run.Run:
+    return run.Run.load(small_folder)
+
+
+@pytest.fixture(scope="session")
+def ivf_bundle(shared: Path, small_run: run.Run) -> Path:
+    """The small bundle with clustered indexes, which search a part of the vectors."""
+    with made_once(shared / "ivf" / SMALL_LABEL) as path:
+        if path:
+            settings = msgspec.structs.replace(small_run.recipe, index=recipe.Index(exact=1000, recall=0.5))
+            export.export(replace(small_run, recipe_file=replace(small_run.recipe_file, recipe=settings)), path)
+    return shared / "ivf" / SMALL_LABEL
 
 
 @contextmanager

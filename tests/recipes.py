@@ -17,6 +17,8 @@ listeners = 100
 epochs = 3
 learning_rate = 0.2
 n_estimators = 10
+max_depth = 3
+max_bin = 16
 [mood]
 epochs = 3
 [collab]

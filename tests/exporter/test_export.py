@@ -23,10 +23,10 @@ from musix_trainer.run import Run
 from tests.conftest import DEMO
 
 
-def test_loaded_run_exports_the_same_bundle(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
-    demo_run.save(tmp_path / "run")
+def test_loaded_run_exports_the_same_bundle(small_run: Run, small_bundle: Path, tmp_path: Path) -> None:
+    small_run.save(tmp_path / "run")
     again = export.export(Run.load(tmp_path / "run"), tmp_path / "again")
-    assert (again.path / "manifest.json").read_bytes() == (demo_bundle / "manifest.json").read_bytes()
+    assert (again.path / "manifest.json").read_bytes() == (small_bundle / "manifest.json").read_bytes()
 
 
 def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> None:
@@ -36,20 +36,20 @@ def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> Non
     assert max(result.values()) <= PARITY_TOLERANCE
 
 
-def test_wrong_graph_is_not_exported(demo_run: Run, tmp_path: Path) -> None:
+def test_wrong_graph_is_not_exported(small_run: Run, tmp_path: Path) -> None:
     """An exported model with other answers than the native model raises an error, and no file is left."""
 
-    class Liar(type(demo_run.mood)):
+    class Liar(type(small_run.mood)):
         def probabilities(self, audio: np.ndarray) -> np.ndarray:
             return super().probabilities(audio) * np.float32(0.99)
 
     with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'mood': 0.00"):
-        export.export(demo_run.with_models(mood=Liar(demo_run.mood.network)), tmp_path / "demo-1.0.0")
+        export.export(small_run.with_models(mood=Liar(small_run.mood.network)), tmp_path / "small-1.0.0")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_converter_fails_parity_and_golden_cases(
-    demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parity finds the error, and without it the golden cases, which have the answers of the native models."""
     honest = genre._trees
@@ -63,10 +63,10 @@ def test_wrong_converter_fails_parity_and_golden_cases(
 
     monkeypatch.setattr(genre, "_trees", wrong)
     with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'genre'"):
-        export.export(demo_run, tmp_path / "demo-1.0.0")
+        export.export(small_run, tmp_path / "small-1.0.0")
     monkeypatch.setattr(parity, "measure", lambda run, engine, parts: {})
     with pytest.raises(GoldenError, match=r"golden classify case \d+: genre: expected a difference of at most "):
-        export.export(demo_run, tmp_path / "demo-1.0.0")
+        export.export(small_run, tmp_path / "small-1.0.0")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,7 +79,7 @@ def test_a_recipe_that_was_edited_after_training_is_not_exported(demo_run: Run, 
 
 
 def test_all_golden_cases_are_replayed_at_export(
-    demo_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong case after those that are replayed at open fails the build, not the servers."""
     honest = golden.cases
@@ -91,7 +91,7 @@ def test_all_golden_cases_are_replayed_at_export(
 
     monkeypatch.setattr(golden, "cases", wrong)
     with pytest.raises(GoldenError, match="golden classify case 63: mood"):
-        export.export(demo_run, tmp_path / "demo-1.0.0")
+        export.export(small_run, tmp_path / "small-1.0.0")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,14 +137,14 @@ def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path
         )
 
 
-def test_existing_bundle_is_not_overwritten(demo_run: Run, demo_bundle: Path, tmp_path: Path) -> None:
-    path = tmp_path / "demo-1.0.0"
+def test_existing_bundle_is_not_overwritten(small_run: Run, small_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small-1.0.0"
     path.mkdir()
     (path / "mine").touch()
     with pytest.raises(OutputError, match="expected a free name"):
-        export.export(demo_run, path)
+        export.export(small_run, path)
     assert [item.name for item in path.iterdir()] == ["mine"]
-    export.export(demo_run, path, replace=True)
+    export.export(small_run, path, replace=True)
     assert not (path / "mine").exists()
 
 

@@ -1,5 +1,4 @@
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +20,6 @@ def changed(bundle: Path, **provenance: object) -> Bundle:
     encoded = manifests.encode(msgspec.structs.replace(manifest, provenance=other))
     (bundle / "manifest.json").write_bytes(encoded)
     return open_bundle(bundle)
-
-
-def test_rebuild_of_a_bundle_is_equal(small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # as the recipe of the first build, in no git repository
-    results = CliRunner().invoke(cli.rebuild, [str(small_bundle), "--json"], catch_exceptions=False)
-    result = json.loads(results.stdout)
-    assert result["equal"] is True
-    assert result["rebuilt"] == open_bundle(small_bundle).digest
-    assert results.exit_code == 0
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_compare_reports_all_causes(demo_bundle: Path, copy: Path) -> None:

@@ -1,28 +1,27 @@
-"""The same recipe gives the same digest: in another folder, with other hash seed, threads and time zone."""
+"""The same recipe gives the same digest: in another process and folder, with other hash seed, threads and time zone."""
 
+import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from musix_runtime.models.parts import open_bundle
-from tests.recipes import SMALL
+from tests.conftest import MUSIX
 
-MUSIX = Path(sys.executable).with_name("musix")
 ENVIRONMENT = {"PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3", "TZ": "Asia/Tokyo"}
 
 
-def test_build_in_another_environment_has_the_same_digest(small_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text(SMALL)
-    built = subprocess.run(
-        [MUSIX, "build", "small.toml"],
+def test_rebuild_in_another_environment_is_equal(small_bundle: Path, tmp_path: Path) -> None:
+    rebuilt = subprocess.run(
+        [MUSIX, "rebuild", small_bundle, "--json"],
         cwd=tmp_path,
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert built.returncode == 0, built.stderr
-    one, another = open_bundle(small_bundle), open_bundle(tmp_path / "build" / "small-1.0.0")
-    assert one.manifest.files == another.manifest.files
-    assert one.digest == another.digest
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    result = json.loads(rebuilt.stdout)
+    assert result["equal"] is True
+    assert result["rebuilt"] == open_bundle(small_bundle).digest
+    assert list(tmp_path.iterdir()) == []

@@ -57,6 +57,7 @@ def test_a_server_without_output_replaces_its_worker(small_bundle: Path, command
 
 
 def test_snapshots_are_removed_also_after_a_hangup(small_bundle: Path, tmp_path: Path) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup make test` ignores, with all its children
     with serving(small_bundle, "--snapshot", "--workers", 2, TMPDIR=str(tmp_path)) as (_, process):
         assert len(list(tmp_path.glob("musix-*"))) == 2
         process.send_signal(signal.SIGHUP)

@@ -25,8 +25,8 @@ from tests.system.servers import worker_pid
 
 MUSIX = Path(sys.executable).with_name("musix")
 TOKEN = "a token of the admin"
-CONNECTIONS = 8
-PAUSE_S = 0.02  # between the requests of a connection: without, the publisher hardly gets a processor
+CONNECTIONS = 4
+PAUSE_S = 0.05  # between the requests of a connection: without, the publisher hardly gets a processor
 TRACK = "simulated0000000000001"
 QUESTIONS: list[tuple[str, str, object]] = [
     ("POST", "/api/ml/recommend", {"userId": "listener-001", "limit": 3}),
@@ -157,10 +157,10 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def bundles(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def bundles(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """21 versions, whose titles begin with different letters."""
     folder = tmp_path_factory.mktemp("versions")
-    return [variant(demo_bundle, folder / f"1.{i}.0", f"1.{i}.0", ascii_uppercase[i]) for i in range(21)]
+    return [variant(small_bundle, folder / f"1.{i}.0", f"1.{i}.0", ascii_uppercase[i]) for i in range(21)]
 
 
 def marks(bundles: list[Path]) -> dict[str, str]:

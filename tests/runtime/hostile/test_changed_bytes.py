@@ -14,9 +14,9 @@ import numpy as np
 from musix_runtime import ClassifyRequest, Engine, RecommendRequest, SimilarRequest
 path, rng = Path(sys.argv[1]), np.random.default_rng(0)
 engine = Engine.open(path)
-ids = [engine.catalog.track_id(row) for row in range(0, 3000, 100)]
-requests = [RecommendRequest(user_id=f"listener-{i:03d}", limit=1 + i, exclude_ids=ids[: i % 30]) for i in range(64)]
-requests += [RecommendRequest(user_id="nobody", current_track_id=each, history=ids[:5]) for each in ids]
+ids = [engine.catalog.track_id(row) for row in range(0, 600, 20)]
+requests = [RecommendRequest(user_id=f"listener-{i:03d}", limit=1 + i, exclude_ids=ids[: i % 30]) for i in range(24)]
+requests += [RecommendRequest(user_id="nobody", current_track_id=each, history=ids[:5]) for each in ids[:7]]
 requests += [RecommendRequest(user_id="nobody")]
 asked = failed = 0
 for fill in (lambda size: b"\\xff" * size, lambda size: b"\\x7f" * size, rng.bytes):
@@ -43,8 +43,8 @@ print(asked, failed)
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_process_survives_changed_files(kind: str, demo_bundle: Path, ivf_bundle: Path, tmp_path: Path) -> None:
-    bundle = shutil.copytree(demo_bundle if kind == "flat" else ivf_bundle, tmp_path / "demo-1.0.0")
+def test_process_survives_changed_files(kind: str, small_bundle: Path, ivf_bundle: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(small_bundle if kind == "flat" else ivf_bundle, tmp_path / "small-1.0.0")
     command = [sys.executable, "-W", "ignore", "-c", ASKS, bundle]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -39,11 +39,11 @@ KILLS = 20
 
 
 @pytest.fixture
-def make(demo_bundle: Path, tmp_path: Path) -> Make:
+def make(small_bundle: Path, tmp_path: Path) -> Make:
     """Return a function that makes a variant of the demo with another version."""
 
     def made(version: str, mark: str | None = None) -> Path:
-        return variant(demo_bundle, tmp_path / f"bundle-{version}-{mark}", version, mark)
+        return variant(small_bundle, tmp_path / f"bundle-{version}-{mark}", version, mark)
 
     return made
 
@@ -163,9 +163,9 @@ def test_open_engine_survives_gc(store: Registry) -> None:
     assert engine.catalog.names[0]
 
 
-def test_find_registry_by_path(store: Registry, demo_bundle: Path) -> None:
+def test_find_registry_by_path(store: Registry, small_bundle: Path) -> None:
     assert find(store.path) == find(store.path / "demo") == (store, "demo")
-    assert find(demo_bundle) is None
+    assert find(small_bundle) is None
     assert find(store.path / "nothing") is None
     other = store.path / "other"
     other.mkdir()
@@ -292,9 +292,9 @@ def test_a_lock_that_is_a_link_is_not_followed(store: Registry, make: Make, tmp_
 
 
 def test_all_golden_cases_are_replayed_before_a_bundle_is_live(
-    store: Registry, demo_bundle: Path, tmp_path: Path
+    store: Registry, small_bundle: Path, tmp_path: Path
 ) -> None:
-    bundle = variant(demo_bundle, tmp_path / "wrong", "2.0.0")
+    bundle = variant(small_bundle, tmp_path / "wrong", "2.0.0")
     file = bundle / GOLDEN
     cases = json.loads(file.read_bytes())
     cases["recommend"][-1]["expected"]["recommendations"][0]["score"] = 0.0

@@ -20,9 +20,9 @@ Make = Callable[[str], Path]
 
 
 @pytest.fixture
-def make(demo_bundle: Path, tmp_path: Path) -> Make:
+def make(small_bundle: Path, tmp_path: Path) -> Make:
     """Return a function that makes a variant of the demo with another version."""
-    return lambda version: variant(demo_bundle, tmp_path / f"bundle-{version}", version)
+    return lambda version: variant(small_bundle, tmp_path / f"bundle-{version}", version)
 
 
 @pytest.fixture

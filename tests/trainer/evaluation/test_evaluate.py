@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from musix_exporter import export
+from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import EvaluationError, InputError
 from musix_trainer import cli, recipe
 from musix_trainer import run as runs
@@ -29,15 +30,16 @@ name = "small"
 version = "1.0.0"
 source = "synthetic"
 [synthetic]
-tracks = 1600
-listeners = 400
+tracks = 1000
+listeners = 250
 [split]
 test = 0.3
 [genre]
-epochs = 20
-learning_rate = 0.2
-n_estimators = 15
+epochs = 5
+learning_rate = 0.3
+n_estimators = 10
 max_depth = 3
+max_bin = 16
 [mood]
 epochs = 4
 [collab]
@@ -147,15 +149,19 @@ def test_stored_results_are_reused(measured: Path, monkeypatch: pytest.MonkeyPat
         evaluate.evaluate(measured, ("colab",), 1)
 
 
-def test_export_adds_the_results_to_the_quality_card(measured: Path, tmp_path: Path) -> None:
-    bundle = export.export(Run.load(measured), tmp_path / "demo")
-    card = bundle.manifest.quality["evaluation"]["collab"]["full"]["ndcg_at_10"]
+@pytest.fixture(scope="module")
+def measured_bundle(measured: Path) -> Bundle:
+    return export.export(Run.load(measured), measured.with_name("bundle"))
+
+
+def test_export_adds_the_results_to_the_quality_card(measured_bundle: Bundle) -> None:
+    card = measured_bundle.manifest.quality["evaluation"]["collab"]["full"]["ndcg_at_10"]
     assert card["low"] < card["value"] < card["high"]
-    assert "evaluation.collab.full.ndcg_at_10.low" in bundle.manifest.metrics()
+    assert "evaluation.collab.full.ndcg_at_10.low" in measured_bundle.manifest.metrics()
 
 
-def test_report_is_a_self_contained_page(measured: Path, demo_bundle: Path) -> None:
-    page = report.write(measured, demo_bundle)
+def test_report_is_a_self_contained_page(measured: Path, measured_bundle: Bundle) -> None:
+    page = report.write(measured, measured_bundle.path)
     assert page.count("<h2>") == page.count("</h2>") == 7
     for text in ("Simulated: tracks, listening, feedback", "unseen_artists", "Reliability", "recommend", "SHA-256"):
         assert text in page
