@@ -20,7 +20,7 @@ demo: $(DEMO)/manifest.json ## train, export, verify, serve and query the demo b
 	$(BIN)/python examples/ask_over_http.py $(DEMO)
 
 test: check ## run the checks and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 check: $(INSTALLED) ## run the linter, the formatter, the type checker and the import rules
 	$(BIN)/ruff check .

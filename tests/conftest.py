@@ -111,7 +111,7 @@ def ivf_bundle(shared: Path, small_run: run.Run) -> Path:
     """The small bundle with clustered indexes, which search a part of the vectors."""
     with made_once(shared / "ivf" / SMALL_LABEL) as path:
         if path:
-            settings = msgspec.structs.replace(small_run.recipe, index=recipe.Index(exact=1000, recall=0.5))
+            settings = msgspec.structs.replace(small_run.recipe, index=recipe.Index(exact=1, recall=0.65))
             export.export(replace(small_run, recipe_file=replace(small_run.recipe_file, recipe=settings)), path)
     return shared / "ivf" / SMALL_LABEL
 

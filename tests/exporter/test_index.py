@@ -51,20 +51,20 @@ def test_large_index_is_ivf_with_measured_recall(tmp_path: Path) -> None:
     assert np.mean(shared) == pytest.approx(search.recall)
 
 
-def test_unreachable_recall_fails_the_build(demo_run: Run, tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(demo_run.recipe, index=recipe.Index(exact=1, recall=1.0))
-    run = replace(demo_run, recipe_file=replace(demo_run.recipe_file, recipe=settings))
+def test_unreachable_recall_fails_the_build(small_run: Run, tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(small_run.recipe, index=recipe.Index(exact=1, recall=1.0))
+    run = replace(small_run, recipe_file=replace(small_run.recipe_file, recipe=settings))
     with pytest.raises(GateError, match=r"index.faiss: expected at least 100.0% of the 50 nearest, found \d"):
-        export.export(run, tmp_path / "demo-1.0.0")
+        export.export(run, tmp_path / "small-1.0.0")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ivf_bundle_answers_nearly_like_a_flat_one(engine: Engine, ivf_bundle: Path) -> None:
-    clustered = Engine.open(ivf_bundle)
+def test_ivf_bundle_answers_nearly_like_a_flat_one(small_bundle: Path, ivf_bundle: Path) -> None:
+    flat, clustered = Engine.open(small_bundle), Engine.open(ivf_bundle)
     assert {item.kind for item in clustered.bundle.manifest.indexes.values()} == {"ivf"}
     shared = []
-    for number in range(0, 600, 20):
+    for number in range(0, 100, 4):
         request = RecommendRequest(user_id=f"listener-{number:03d}")
-        lists = [{item.id for item in asked.recommend(request).recommendations} for asked in (engine, clustered)]
+        lists = [{item.id for item in asked.recommend(request).recommendations} for asked in (flat, clustered)]
         shared.append(len(lists[0] & lists[1]) / 10)
     assert np.mean(shared) > 0.65
