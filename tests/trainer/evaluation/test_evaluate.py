@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from musix_trainer.data.moods import read_moods
 from musix_trainer.data.tables import Table
 from musix_trainer.evaluation import evaluate, report
 from musix_trainer.evaluation.benchmark import Benchmark
+from musix_trainer.evaluation.protocols import hybrid
+from musix_trainer.evaluation.protocols.hybrid.rankings import _select
 from musix_trainer.evaluation.tuning import tune
 from musix_trainer.models.genre.evidence import CELLS
 from musix_trainer.run import Run
@@ -107,14 +110,28 @@ def test_tradeoff_curves_improve_the_weighted_goal(measured: Path) -> None:
     def curve(metric: str, setting: str) -> list[float]:
         return [each["value"] for name, each in curves.items() if name.startswith(f"{metric}_{setting}")]
 
-    for metric in ("ndcg_at_10", "coverage_at_10", "diversity"):
+    for metric in ("ndcg_at_10", "coverage_of_heard_at_10", "diversity"):
         assert curve(metric, "diversity_weight")[0] == curve(metric, "content_weight")[0]
     diverse, similar = curve("diversity", "diversity_weight"), curve("diversity", "content_weight")
     assert diverse == sorted(diverse)
     assert similar == sorted(similar, reverse=True)
-    covered = curve("coverage_at_10", "novelty_bonus")
+    covered = curve("coverage_of_heard_at_10", "novelty_bonus")
     assert covered == sorted(covered)
     assert covered[-1] > 1.5 * covered[0]
+
+
+def test_cold_listeners_are_not_proposed_their_own_tracks(small_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their other training tracks, of which the recommender is not told, could only be misses."""
+    listeners = range(0, 100, 5)
+    proposed: list[dict[str, list[np.ndarray]]] = []
+    monkeypatch.setattr(hybrid, "add_accuracy", lambda collector, lists, *rest: proposed.append(lists))
+    ranking = partial(_select, small_run.ranker.runtime())
+    hybrid._cold_start(small_run, {number: {0} for number in listeners}, ranking)
+    heard = small_run.collab.runtime().history
+    for lists in proposed:
+        for rows, number in zip(lists["hybrid"], listeners, strict=True):
+            assert len(rows) == 10
+            assert not np.isin(rows, heard(number)).any()
 
 
 def test_protocols_equal_the_quality_card(measured: Path, small_run: Run) -> None:

@@ -183,7 +183,7 @@ def tradeoff(results: dict[str, Any]) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
     for panel, metric, settings in (
         (panels[0], "diversity", ("diversity_weight", "content_weight")),
-        (panels[1], "coverage_at_10", ("novelty_bonus",)),
+        (panels[1], "coverage_of_heard_at_10", ("novelty_bonus",)),
     ):
         for setting in settings:
             percents = sorted(int(name.split("_")[-2]) for name in results if name.startswith(f"{metric}_{setting}"))

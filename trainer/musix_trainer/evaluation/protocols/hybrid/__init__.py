@@ -4,6 +4,8 @@ Lists are made by the runtime's own retriever and ranker for known listeners, wi
 Intervals are over listeners.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from musix_runtime.errors import EvaluationError
@@ -21,6 +23,7 @@ from musix_trainer.models.collab import SHORT_HISTORIES, relevant_rows
 from musix_trainer.models.ranker.candidates import (
     compute_features,
     known_user,
+    new_user,
     retrieve_candidates,
     serving_context,
 )
@@ -105,18 +108,21 @@ def _long_tail(run: Run) -> set[int]:
 
 
 def _cold_start(run: Run, relevant: Relevant, hybrid: Ranking) -> Results:
-    """Measure each listener as an unknown one with its newest tracks as history; baseline: popularity without these."""
+    """Measure each listener as an unknown one with its newest tracks as history; baseline: popularity.
+
+    No list has any of the listener's training tracks, as these could only be misses.
+    """
     retriever, collector = run.retriever(), MetricCollector()
     by_popularity = np.argsort(-retriever.popularity, kind="stable")
     listeners = sorted(relevant)
     for size in SHORT_HISTORIES:
         lists: Lists = {OURS: [], "popularity": []}
         for number in listeners:
-            history = retriever.collab.history(number)[:size]
-            user = User(retriever.collab.fold_in(history), history, history)
-            features = _scored(retriever, user, retriever.content.profile(history))
+            heard = retriever.collab.history(number)
+            user, query = new_user(retriever, heard[:size])
+            features = _scored(retriever, replace(user, history=heard), query)
             lists[OURS].append(features.rows[0, hybrid(features, serving_context(user))])
-            lists["popularity"].append(by_popularity[~np.isin(by_popularity, history)][:K])
+            lists["popularity"].append(by_popularity[~np.isin(by_popularity, heard)][:K])
         truth = [relevant[number] for number in listeners]
         add_accuracy(collector, lists, truth, np.array(listeners), f"_history_{size}")
     return collector.results()

@@ -35,9 +35,10 @@ def add_accuracy(
 def add_beyond_accuracy(run: Run, collector: MetricCollector, lists: Lists, clusters: Rows, artists: list[str]) -> None:
     """Add coverage, Gini coefficient, diversity and number of artists of each ranking.
 
-    coverage: share of the tracks with at least `MIN_PLAYS` training plays that any list contains; gini: inequality of
-    how often these are recommended; diversity: mean cosine distance of a list's tracks over the 12 standardised audio
-    features, relative to that of random pairs; artists: different ones in a list.
+    coverage: share of the catalogue that any list contains; coverage_of_heard: the same of the tracks with at least
+    `MIN_PLAYS` training plays; gini: inequality of how often these are recommended; diversity: mean cosine distance of
+    a list's tracks over the 12 standardised audio features, relative to that of random pairs; artists: different ones
+    in a list.
     """
     plays = np.bincount(run.collab.history_rows, minlength=len(run.catalogue))
     eligible = np.flatnonzero(plays >= MIN_PLAYS)
@@ -49,14 +50,21 @@ def add_beyond_accuracy(run: Run, collector: MetricCollector, lists: Lists, clus
     ):
         values = {name: np.array([function(rows) for rows in each]) for name, each in lists.items()}
         collector.add(metric, {name: ClusteredMetric.mean(each, clusters) for name, each in values.items()})
-    counts = {name: np.bincount(np.concatenate(each), minlength=len(plays))[eligible] for name, each in lists.items()}
+    all_counts = {name: np.bincount(np.concatenate(each), minlength=len(plays)) for name, each in lists.items()}
+    shares = {name: float((each > 0).mean()) for name, each in all_counts.items()}
+    collector.add(f"coverage_at_{K}", {name: _exact(share) for name, share in shares.items()})
+    counts = {name: each[eligible] for name, each in all_counts.items()}
     tracks = np.arange(len(eligible))
     covered = {name: ClusteredMetric.mean(each > 0, tracks) for name, each in counts.items()}
-    collector.add(f"coverage_at_{K}", covered)
+    collector.add(f"coverage_of_heard_at_{K}", covered)
     slots = K * len(clusters) / max(len(eligible), 1)
     collector.add("slots_per_track", {OURS: ClusteredMetric.mean(np.full(len(eligible), slots), tracks)})
-    gini = {name: ClusteredMetric.mean(np.full(2, _gini(each)), np.arange(2)) for name, each in counts.items()}
-    collector.add("gini", gini)
+    collector.add("gini", {name: _exact(_gini(each)) for name, each in counts.items()})
+
+
+def _exact(value: float) -> ClusteredMetric:
+    """Return a metric of all lists together, which has no interval."""
+    return ClusteredMetric.mean(np.full(2, value), np.arange(2))
 
 
 def _audio_directions(run: Run) -> tuple[NDArray[np.float64], float]:

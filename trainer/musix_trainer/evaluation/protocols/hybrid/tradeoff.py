@@ -74,7 +74,7 @@ def _add_curves(run: Run, collector: MetricCollector, lists: Lists, relevant: di
         own = MetricCollector()
         add_accuracy(own, {OURS: each}, [relevant[number] for number in listeners], clusters)
         add_beyond_accuracy(run, own, {OURS: each}, clusters, artists)
-        for metric in (f"ndcg_at_{K}", f"coverage_at_{K}", "diversity", "artists"):
+        for metric in (f"ndcg_at_{K}", f"coverage_of_heard_at_{K}", "diversity", "artists"):
             collector.copy_from(f"{metric}_{name}", own, metric)
 
 
