@@ -66,7 +66,7 @@ def test_recommend_and_similar(client: TestClient) -> None:
     assert data["source"] == "hybrid"
     assert len(data["recommendations"]) == 3
     assert set(data["recommendations"][0]) == {
-        "id", "name", "artist", "score", "reason", "contributions", "because", "genre", "mood",
+        "id", "name", "artist", "score", "reason", "contributions", "because", "genre", "mood", "position",
     }  # fmt: skip
     assert len(client.post("/api/ml/similar", json={"trackId": TRACK, "limit": 3}).json()["data"]["tracks"]) == 3
 
