@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from itertools import product
 from typing import Any, TypeVar, get_args
 
@@ -14,8 +15,10 @@ from musix_runtime.engine import Engine
 from musix_runtime.errors import GoldenError
 from musix_runtime.golden import ClassifyCase, Golden, RecommendCase, replay
 from musix_runtime.models.features import AUDIO
+from musix_runtime.models.mood import MOODS
 from musix_runtime.models.ranker import Ranker
-from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, RecommendRequest, TimeRange
+from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, Filters, RecommendRequest, TimeRange
+from musix_trainer.models.collab import DAY
 from musix_trainer.run import Run
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -121,7 +124,7 @@ def _classify(run: Run, rng: np.random.Generator, number: int) -> ClassifyReques
 
 def _recommend(run: Run, rng: np.random.Generator, number: int) -> RecommendRequest:
     """Return a request of the kind `number`: every kind of user and of current track, with every limit. Exclusions,
-    time range and hour alternate."""
+    time range and hour alternate. Every fourth request has filters."""
     ids = run.catalogue.frame["track_id"]
     listeners = run.collab.listeners
     kinds = list(product(("known", "history", "unknown"), ("known", "unknown", None), (10, 1, 100)))
@@ -136,4 +139,20 @@ def _recommend(run: Run, rng: np.random.Generator, number: int) -> RecommendRequ
         time_range=ranges[number % len(ranges)],
         history=tracks[10 : 11 + number % 9] if user == "history" else None,
         context=Context(hour=number % 24 if number % 3 else None),
+        filters=_filters(run, rng, number // 4) if number % 4 == 3 else None,
     )
+
+
+def _filters(run: Run, rng: np.random.Generator, number: int) -> Filters:
+    """Return filters of the kind `number`: each kind alone, and several together."""
+    genre, mood = str(rng.choice(run.catalogue.labels)), str(rng.choice(MOODS))
+    released = run.catalogue.frame["release_date"].drop_nulls().to_numpy()
+    median_day = int(np.median(released)) // DAY if len(released) else 0
+    kinds = (
+        Filters(genres=[genre]),
+        Filters(moods=[mood, "calm"]),
+        Filters(explicit=bool(number % 2)),
+        Filters(released_after=date(1970, 1, 1) + timedelta(median_day)),
+        Filters(genres=run.catalogue.labels[::2], moods=[mood], explicit=False),
+    )
+    return kinds[number % len(kinds)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from musix_runtime.engine import Engine
     from musix_runtime.errors import MusixError
     from musix_runtime.registry.registry import Registry
-    from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, RecommendRequest, SimilarRequest
+    from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, Filters, RecommendRequest, SimilarRequest
     from musix_runtime.serving.app import create_app
     from musix_runtime.serving.model_manager import ModelManager
 
@@ -25,6 +25,7 @@ __all__ = [
     "ClassifyRequest",
     "Context",
     "Engine",
+    "Filters",
     "ModelManager",
     "MusixError",
     "RecommendRequest",

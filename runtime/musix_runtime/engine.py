@@ -14,7 +14,7 @@ from musix_runtime import golden
 from musix_runtime.bundle.part import Part
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, refusing
-from musix_runtime.models import artists, because, catalog, collab, content, explanation, genre, mood, ranker
+from musix_runtime.models import artists, because, catalog, collab, content, explanation, filters, genre, mood, ranker
 from musix_runtime.models.arrays import ABSENT, Floats, Rows, Scores, gather
 from musix_runtime.models.candidate_features import prefilter_by_blend
 from musix_runtime.models.catalog import Catalog
@@ -153,7 +153,8 @@ class Engine:
 
         A known listener is matched by factors, an unknown one with a history by folding it in; the current track and
         the history are the query for content. With nothing known, popular tracks are proposed. Never proposed:
-        excluded tracks, the current one, and those in any history.
+        excluded tracks, the current one, those in any history, and those that the filters do not allow. Raises
+        RequestError for filters with unknown names.
         """
         return self.recommend_batch([request], [stages] if stages else [])[0]
 
@@ -182,7 +183,10 @@ class Engine:
         chosen = np.arange(rows.shape[1]) < counts[:, None]
         popular = np.repeat([source == "popular" for source in resolved.sources], counts)
         reasons = self._causes(causes.rows[chosen], causes.shares[chosen])
-        tracks = iter(self._recommendations(rows[chosen], base[chosen], values[chosen], reasons, popular.tolist()))
+        positions = chosen.nonzero()[1] + 1
+        tracks = iter(
+            self._recommendations(rows[chosen], base[chosen], values[chosen], reasons, popular.tolist(), positions)
+        )
         timestamp = _now()
         answers = [
             RecommendResponse(list(islice(tracks, count)), source, unknown, timestamp)
@@ -198,12 +202,14 @@ class Engine:
         return np.array([blend[name] for name in COMPONENTS], np.float32)
 
     def similar(self, request: SimilarRequest) -> SimilarResponse:
-        """The tracks nearest to a track of the catalogue. Raises UnknownTrackError."""
+        """The tracks nearest to a track of the catalogue. Raises UnknownTrackError, or RequestError for filters with
+        unknown names."""
         row = self.catalog.row(request.track_id)
         if row is None:
             raise UnknownTrackError(request.track_id)
         (query,) = self.retriever.content.vectors(np.array([row]))
-        rows, cosines = self.retriever.content.nearest(query, request.limit + 1)
+        mask = filters.passing(request.filters, self.catalog)
+        rows, cosines = self.retriever.content.nearest(query, request.limit + 1, mask)
         order = np.lexsort((rows, -np.rint(cosines * 1e6)))
         order = order[rows[order] != row][: request.limit]
         shown = np.round(np.minimum(cosines[order].astype(np.float64), 1), 6).tolist()
@@ -269,17 +275,23 @@ class Engine:
         ]
 
     def _recommendations(
-        self, rows: Rows, base: Scores, values: Scores, causes: list[list[Cause]], popular: list[bool]
+        self,
+        rows: Rows,
+        base: Scores,
+        values: Scores,
+        causes: list[list[Cause]],
+        popular: list[bool],
+        positions: Rows,
     ) -> list[Recommendation]:
-        """Tracks as they are answered: of rows (n,) with base (n,), values (n, 5) and causes, and whether each was
-        proposed as popular."""
+        """Tracks as they are answered: of rows (n,) with base (n,), values (n, 5) and causes, whether each was proposed
+        as popular, and its position in its list (n,)."""
         scores = np.rint((base + values.sum(axis=1)) * MICRO) / MICRO
         percents = explanation.percentages(values)
         order = (-percents).argsort(axis=1, kind="stable")
         writers = [POPULAR_REASONS if each else REASONS for each in popular]
-        columns = scores, percents, order, np.column_stack([base, values])
         families, moods = gather(self.catalog.families, rows), gather(self.catalog.moods, rows)
-        lists = zip(*(each.tolist() for each in (*columns, families, moods)), causes, writers, strict=True)
+        columns = scores, percents, order, np.column_stack([base, values]), families, moods, positions
+        lists = zip(*(each.tolist() for each in columns), causes, writers, strict=True)
         return [
             Recommendation(
                 *label,
@@ -289,8 +301,9 @@ class Engine:
                 named,
                 self._genres(bits),
                 MOODS[mood],
+                position,
             )
-            for label, (score, shares, ranked, numbers, bits, mood, named, writer) in zip(
+            for label, (score, shares, ranked, numbers, bits, mood, position, named, writer) in zip(
                 self.catalog.labels(rows), lists, strict=True
             )
         ]

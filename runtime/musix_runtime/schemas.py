@@ -1,5 +1,6 @@
 """Types of requests and responses, for the library, the command line and HTTP."""
 
+from datetime import date
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
@@ -63,6 +64,19 @@ class Context(Request, frozen=True):
     hour: Annotated[int, Meta(ge=0, le=23)] | None = None
 
 
+_Names = Annotated[list[_Text], Meta(min_length=1, max_length=100)]
+
+
+class Filters(Request, frozen=True):
+    """What all tracks of a list have: any of the genres, a most probable mood that is any of the moods, explicit lyrics
+    or none, and a release date that is known and on this day or later."""
+
+    genres: _Names | None = None
+    moods: _Names | None = None
+    explicit: bool | None = None
+    released_after: date | None = None
+
+
 class RecommendRequest(Request, frozen=True):
     """Request for the next tracks of a listener."""
 
@@ -75,6 +89,7 @@ class RecommendRequest(Request, frozen=True):
     context: Context = field(default_factory=Context)
     max_per_artist: Annotated[int, Meta(ge=1, le=100)] | None = None  # in each ten tracks
     include_heard: bool = False
+    filters: Filters | None = None
 
 
 class SimilarRequest(Request, frozen=True):
@@ -82,6 +97,7 @@ class SimilarRequest(Request, frozen=True):
 
     track_id: Id
     limit: Limit = 10
+    filters: Filters | None = None
 
 
 class Response(Struct, frozen=True, rename="camel"):
@@ -126,7 +142,7 @@ class Cause(Response, frozen=True):
 
 class Recommendation(Response, frozen=True):
     """A track, its score in 0..1 and the reason. `contributions`, which include their `base`, sum to the score.
-    `because` has the heard tracks that speak most for it."""
+    `because` has the heard tracks that speak most for it, `position` is the place in the list, from 1 on."""
 
     id: str
     name: str
@@ -137,6 +153,7 @@ class Recommendation(Response, frozen=True):
     because: list[Cause]
     genre: list[str]
     mood: str
+    position: int
 
 
 class RecommendResponse(Response, frozen=True):
@@ -246,6 +263,8 @@ def field_error(error: msgspec.ValidationError, path: str = "", value: Any = Non
     message, _, inner = str(error).partition(" - at `$")
     if message.startswith("Invalid enum value"):
         message = f"Expected {', '.join(TIME_RANGES[:-1])} or {TIME_RANGES[-1]}"  # the only enumeration
+    if message.startswith("Invalid RFC3339"):
+        message = "Expected a date that exists, YYYY-MM-DD"
     expected = shorten((message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found "), 200)
     found = (
         f", found {_format_input(value)}" if "found" not in expected and isinstance(value, str | int | float) else ""

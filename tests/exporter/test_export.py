@@ -6,16 +6,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from musix_exporter import cli, export, genre, golden, onnx_graphs, parity
+from musix_exporter import catalog, cli, export, genre, golden, onnx_graphs, parity
 from musix_exporter.bundle_writer import BundleWriter, PartWriter
 from musix_exporter.part import PARITY_TOLERANCE
 from musix_runtime import Engine
 from musix_runtime.atomic import sole_writer
 from musix_runtime.errors import GoldenError, InputError, OutputError, ParityError
 from musix_runtime.golden import replay
+from musix_runtime.models.catalog import UNKNOWN_DAY
 from musix_runtime.models.parts import LAYOUT, open_bundle
 from musix_runtime.models.ranker import Ranker
 from musix_runtime.schemas import GenreConfidence
@@ -27,6 +29,14 @@ def test_loaded_run_exports_the_same_bundle(small_run: Run, small_bundle: Path, 
     small_run.save(tmp_path / "run")
     again = export.export(Run.load(tmp_path / "run"), tmp_path / "again")
     assert (again.path / "manifest.json").read_bytes() == (small_bundle / "manifest.json").read_bytes()
+
+
+def test_release_days_are_those_of_the_tracks(demo_run: Run, engine: Engine) -> None:
+    seconds = pl.Series([-1, 0, 86_399, None, 86_400], dtype=pl.Int64)
+    assert catalog._release_days(seconds).tolist() == [-1, 0, 0, UNKNOWN_DAY, 1]
+    seconds = demo_run.catalogue.frame["release_date"]
+    days = engine.catalog.release_days.astype("datetime64[D]").astype("datetime64[s]")
+    assert days.astype(np.int64).tolist() == seconds.to_list()
 
 
 def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> None:

@@ -24,6 +24,7 @@ TYPES: dict[str, Any] = {
 }
 GETS = ("/health", "/ready", "/metrics")
 STATUSES = {200, 404, 422}
+FILTERS: tuple[dict[str, Any], ...] = ({"moods": ["calm", "sad"], "explicit": False}, {"releasedAfter": "2020-01-01"})
 
 
 class WrongAnswerError(Exception):
@@ -118,6 +119,10 @@ def questions(engine: Engine) -> Iterator[tuple[str, Any]]:
     yield "/api/ml/recommend", {"userId": "nobody", "currentTrackId": tracks[-1], "limit": 10}
     yield "/api/ml/recommend", {"userId": "nobody", "limit": 100, "excludeIds": [*tracks, *map(str, range(200))]}
     yield "/api/ml/recommend", {"userId": "nobody", "limit": 10, "history": tracks[:20]}
+    for filters in FILTERS:
+        yield "/api/ml/recommend", {"userId": users[0], "limit": 100, "filters": filters}
+    yield "/api/ml/recommend", {"userId": "nobody", "limit": 10, "filters": {"genres": engine.catalog.genres[:2]}}
+    yield "/api/ml/similar", {"trackId": tracks[0], "limit": 10, "filters": FILTERS[0]}
 
 
 def _sample(keys: np.ndarray, count: int) -> list[str]:
@@ -140,6 +145,9 @@ def check(engine: Engine, path: str, question: Any, body: bytes) -> None:
             _expect(abs(sum(item.contributions.values()) - item.score) < 1e-3, "contributions that are not the score")
             _expect(set(item.genre) <= set(engine.bundle.manifest.families), f"genres {item.genre}")
             _expect(item.mood in MOODS and bool(item.reason), f"mood {item.mood!r}, reason {item.reason!r}")
+            filters = question.get("filters", {})
+            _expect(item.mood in filters.get("moods", MOODS), f"mood {item.mood!r} that is filtered out")
+            _expect(not filters.get("genres") or bool({*item.genre} & {*filters["genres"]}), f"genres {item.genre}")
     elif path == "/api/ml/similar":
         _check_list(engine, question, answer.tracks)
         for track in answer.tracks:

@@ -59,7 +59,8 @@ RECOMMEND_CHANGES: tuple[dict[str, Any], ...] = (
     {"userId": "x" * 1000}, {"userId": ""}, {"limit": 0}, {"limit": 10**9}, {"excludeIds": ["x" * 100_000] * 5},
     {"excludeIds": [str(i) for i in range(10_001)]}, {"excludeIds": [str(i) for i in range(10_000)]},
     {"history": ["\ud800", "\0", ""]}, {"history": ["nothing"] * 10_000}, {"context": {"hour": 24}},
-    {"timeRange": "never"}, {"currentTrackId": "nothing"},
+    {"timeRange": "never"}, {"currentTrackId": "nothing"}, {"filters": {"genres": ["nothing"]}}, {"filters": {}},
+    {"filters": {"releasedAfter": "2023-02-29"}}, {"filters": {"releasedAfter": "9999-12-31"}},
 )  # fmt: skip
 CLASSIFY_CHANGES: tuple[dict[str, Any], ...] = (
     {"trackId": None, "audioFeatures": None}, {"trackId": "nothing", "audioFeatures": None},

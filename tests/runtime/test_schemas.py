@@ -32,7 +32,7 @@ def test_request_error_has_the_paths_of_all_wrong_fields() -> None:
         FieldError(
             "exclude",
             "unknown field; known are userId, currentTrackId, limit, excludeIds, timeRange, history, context,"
-            " maxPerArtist, includeHeard",
+            " maxPerArtist, includeHeard, filters",
         ),
         FieldError("userId", "is required"),
         FieldError("limit", "expected int >= 1, found 0"),

@@ -10,6 +10,12 @@ DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of t
 OUT = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("build"), show_default=True, help="Where to write."
 )
+DATES = click.option(
+    "--release-dates",
+    "dates",
+    type=click.Path(path_type=Path),
+    help="Table of release dates: columns key (title|artist) and release_date.",
+)
 
 
 @click.command()
@@ -123,11 +129,12 @@ def import_() -> None:
 @click.argument("raw", type=click.Path(path_type=Path))
 @click.option("--tracks", required=True, type=click.Path(path_type=Path), help="The tracks table, .csv or .parquet.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the two tables, new or empty.")
-def lastfm(raw: Path, tracks: Path, out: Path) -> None:
+@DATES
+def lastfm(raw: Path, tracks: Path, out: Path, dates: Path | None) -> None:
     """Derive interactions with tracks from the Last.fm tables (HetRec 2011) in folder RAW."""
     from musix_trainer.importers.lastfm import import_lastfm
 
-    _show_import(import_lastfm(raw, tracks, out), out)
+    _show_import(import_lastfm(raw, tracks, out, dates), out)
 
 
 @import_.command()
@@ -138,14 +145,15 @@ def lastfm(raw: Path, tracks: Path, out: Path) -> None:
 @click.option("--track", default="track_id", show_default=True, help="Column of the track id, if any.")
 @click.option("--title", default="track_name", show_default=True, help="Column of the title, if any.")
 @click.option("--artist", default="track_artist", show_default=True, help="Column of the artist, if any.")
-def playlists(file: Path, tracks: Path, out: Path, playlist: str, track: str, title: str, artist: str) -> None:
+@DATES
+def playlists(file: Path, tracks: Path, out: Path, dates: Path | None, **columns: str) -> None:
     """Convert the playlists in FILE, one row for each playlist and track, to interactions of playlists.
 
     Tracks are joined to the tracks table by id, else by title and artist.
     """
     from musix_trainer.importers.playlists import Columns, import_playlists
 
-    _show_import(import_playlists(file, tracks, out, Columns(playlist, track, title, artist)), out)
+    _show_import(import_playlists(file, tracks, out, Columns(**columns), dates), out)
 
 
 def _show_import(notes: dict[str, int | str], out: Path) -> None:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from musix_runtime.errors import FormatVersionError, ManifestError
 
 FORMAT = "musix-bundle"
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}\Z"
 VERSION = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"
 MANIFEST = "manifest.json"

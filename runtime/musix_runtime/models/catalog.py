@@ -1,9 +1,10 @@
 """Catalog: row numbers of track ids, and the metadata of each track, read from mapped files."""
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import date
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from musix_runtime.bundle.part import Array, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks, chunks
 from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows, Strings, gather
-from musix_runtime.models.features import INPUTS
+from musix_runtime.models.features import INPUT_NAMES, INPUTS
 from musix_runtime.models.mood import MOODS
 
 SHARED = ("spotify:", "http", "HTTP", "open.", "play.")  # prefixes of URIs and links
@@ -22,6 +23,9 @@ _SHARED_TRACK = re.compile(
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 CHUNK = 65_536  # ids that are compared at once
+CACHED_MASKS = 16  # of filters, a byte for each track
+UNKNOWN_DAY = np.iinfo(np.int32).min  # before every other day, so no lower bound of dates includes it
+FIRST_DAY, LAST_DAY = ((day - date(1970, 1, 1)).days for day in (date.min, date.max))
 
 
 def strip_uri(track_id: str) -> str:
@@ -36,7 +40,8 @@ def strip_uri(track_id: str) -> str:
 class Catalog:
     """The recordings, one row each, in the order of their track ids. A recording may have several ids.
 
-    `popular` has the rows of the most popular recordings, most popular first.
+    `popular` has the rows of the most popular recordings, most popular first. `genres` are the names of the bits of
+    `families`; `release_days` count from 1970-01-01, or are `UNKNOWN_DAY`.
     """
 
     ids: Keys
@@ -50,6 +55,8 @@ class Catalog:
     freshness: Floats
     popularity: Floats
     popular: NDArray[np.int32]
+    release_days: NDArray[np.int32]
+    genres: list[str]
 
     def __len__(self) -> int:
         return len(self.track_ids.sorted)
@@ -87,6 +94,33 @@ class Catalog:
         order = np.argsort(self.id_rows[positions], kind="stable")
         return self.id_rows[positions][order], positions[order]
 
+    @cached_property
+    def masks(self) -> Callable[[int | None, int | None, bool | None, int | None], NDArray[np.bool_]]:
+        """The function that returns which tracks have any of the families and moods, given as bits, the value of
+        explicit, and a release date from a day on; None for any. A track whose value is unknown has none of these.
+        Shape (tracks,)."""
+
+        @lru_cache(maxsize=CACHED_MASKS)
+        def mask(families: int | None, moods: int | None, explicit: bool | None, day: int | None) -> NDArray[np.bool_]:
+            found = np.ones(len(self), bool)
+            if families is not None:
+                found &= self.families & np.uint32(families) != 0
+            if moods is not None:
+                found &= (np.uint32(moods) >> self.moods) & 1 != 0
+            if explicit is not None:
+                found &= self._explicit == explicit
+            if day is not None:
+                found &= self.release_days >= day
+            found.flags.writeable = False
+            return found
+
+        return mask
+
+    @cached_property
+    def _explicit(self) -> Floats:
+        """Whether each track is explicit: 1 yes, 0 no, NaN unknown. A copy, as a column of the file is scattered."""
+        return self.inputs[:, INPUT_NAMES.index("explicit")].copy()
+
     def track_id(self, row: int) -> str:
         """Return the main id of a recording, which responses have."""
         return self.track_ids.take(np.array([row]))[0]
@@ -111,6 +145,8 @@ def _load(files: PartFiles) -> Catalog:
         freshness=array("freshness"),
         popularity=array("popularity"),
         popular=array("popular"),
+        release_days=array("release_days"),
+        genres=files.manifest.families,
     )
 
 
@@ -124,6 +160,7 @@ def _validate(checks: Checks) -> None:
     checks.within("families", 0, 2 ** len(checks.manifest.families) - 1)
     checks.within("freshness", 0, 1)
     checks.within("popularity", 0, 1)
+    _check_release_days(checks)
     _check_inputs(checks)
     for name in ("name", "artist"):
         checks.offsets(f"{name}_offsets", checks.manifest.size(f"{name}_bytes"))
@@ -142,6 +179,14 @@ def _check_main_ids(checks: Checks) -> None:
         count, start = count + len(named), start + len(chunk)
     if count != checks.manifest.size("tracks"):
         raise checks.error("ids", "all ids of catalog/track_ids", "fewer")
+
+
+def _check_release_days(checks: Checks) -> None:
+    """Check that each day is unknown or in the years 1 to 9999."""
+    for chunk in chunks(checks.array("release_days")):
+        wrong = chunk[(chunk != UNKNOWN_DAY) & ((chunk < FIRST_DAY) | (chunk > LAST_DAY))]
+        if len(wrong):
+            raise checks.error("release_days", f"{UNKNOWN_DAY} or days in {FIRST_DAY}..{LAST_DAY}", wrong[0])
 
 
 def _check_inputs(checks: Checks) -> None:
@@ -172,6 +217,7 @@ PART = Part(
         "freshness.npy": Array("<f4", ("tracks",)),
         "popularity.npy": Array("<f4", ("tracks",)),
         "popular.npy": Array("<i4", ("popular",)),
+        "release_days.npy": Array("<i4", ("tracks",)),
     },
     counts={
         "tracks": range(1, MAX_ROWS),

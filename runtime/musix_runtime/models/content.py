@@ -9,7 +9,7 @@ from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks
 from musix_runtime.models.arrays import Floats, RaggedRows, Rows
 from musix_runtime.models.comparison import contribution_error
-from musix_runtime.models.index import Index
+from musix_runtime.models.index import Index, Mask
 from musix_runtime.models.index_file import index_file
 
 CONTENT_DIM = 28  # 12 audio + 10 genre + 5 mood + 1 artist popularity
@@ -41,9 +41,10 @@ class Content:
         """Return the profile of one user. Shape (28,)."""
         return self.profiles(RaggedRows.of([rows]))[0]
 
-    def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
-        """Return rows and cosines of the `count` tracks that are nearest to the query (28,), nearest first."""
-        return self.index.nearest(query, count)
+    def nearest(self, query: Floats, count: int, mask: Mask | None = None) -> tuple[Rows, Floats]:
+        """Return rows and cosines of the `count` tracks that are nearest to the query (28,), nearest first; with `mask`
+        (tracks,), of those tracks only."""
+        return self.index.nearest(query, count, mask)
 
 
 def _load(files: PartFiles) -> Content:

@@ -14,6 +14,7 @@ from musix_runtime.models.arrays import ABSENT, Floats, Rows, gather
 SPARE_LISTS = 8  # whose products are computed exactly, besides the lists to search
 NPROBE_GROWTH = 4  # factor by which nprobe grows while the lists hold fewer vectors than requested
 _FLOATS, _INTEGERS = faiss.cast_integer_to_float_ptr, faiss.cast_integer_to_idx_t_ptr  # cheaper than swig_ptr
+Mask = NDArray[np.bool_]
 KINDS = {"flat": faiss.IndexFlatIP, "ivf": faiss.IndexIVFFlat}
 
 
@@ -76,25 +77,30 @@ class Index:
         """Return the vectors at `positions` (n,), which are clipped to the range. Shape (n, width)."""
         return gather(self.matrix, positions)
 
-    def nearest(self, query: Floats, count: int) -> tuple[Rows, Floats]:
+    def nearest(self, query: Floats, count: int, mask: Mask | None = None) -> tuple[Rows, Floats]:
         """Return the positions of the `count` largest products with `query` (width,), best first, and the products;
-        fewer only if there are fewer vectors."""
-        positions, products = self.search(query[None], [count])
+        fewer only if there are fewer vectors. With `mask` (n,), only those vectors are compared."""
+        positions, products = self.search(query[None], [count], [mask])
         found = positions[0] != ABSENT
         return positions[0, found], products[0, found]
 
-    def search(self, queries: Floats, counts: Sequence[int]) -> tuple[Rows, Floats]:
+    def search(self, queries: Floats, counts: Sequence[int], masks: Sequence[Mask | None] = ()) -> tuple[Rows, Floats]:
         """Return the positions of the `counts` (batch,) largest products with each of the `queries` (batch, width),
-        best first, and the products. Unused positions are ABSENT. If the lists hold too few vectors, more are searched.
+        best first, and the products. Unused positions are ABSENT, their products very small. If the lists hold too few
+        vectors, more are searched. A query that has a mask (n,) is only compared with those vectors.
 
-        Both have the shape (batch, largest count), where a count is at most the number of vectors.
+        Both have the shape (batch, largest count), where a count is at most the number of vectors; at least one column.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.matrix.shape[1] or len(counts) != len(queries):
             raise ValueError(f"expected a count and {self.matrix.shape[1]} columns a query, found {queries.shape}")
         counts = [min(count, len(self.matrix)) for count in counts]
-        shape = len(queries), max(counts, default=0)
-        positions, products = np.full(shape, ABSENT, np.int64), np.empty(shape, np.float32)
+        parameters: dict[int, Any] = {}
+        for i, mask in enumerate(masks):
+            if mask is not None:
+                counts[i], parameters[i] = min(counts[i], int(mask.sum())), self._parameters(mask)
+        shape = len(queries), max([1, *counts])
+        positions, products = np.full(shape, ABSENT, np.int64), np.full(shape, -np.inf, np.float32)
         steps = queries.strides[0], products.strides[0], positions.strides[0]
         addresses = queries.ctypes.data, products.ctypes.data, positions.ctypes.data
         lists = self._centroids.nearest(queries, self.description.nprobe) if self._centroids else None
@@ -103,20 +109,28 @@ class Index:
                 if count:
                     query, near, found = (each + i * step for each, step in zip(addresses, steps, strict=True))
                     pointers = _FLOATS(query), count, _FLOATS(near), _INTEGERS(found)
+                    given = parameters.get(i)
                     if lists is None:
-                        self._index.search_c(1, *pointers, None)
+                        self._index.search_c(1, *pointers, given)
                         continue
-                    self._index.search_preassigned_c(1, *pointers[:2], *lists.of(i), *pointers[2:], False, None)
+                    self._index.search_preassigned_c(1, *pointers[:2], *lists.of(i), *pointers[2:], False, given)
                     if positions[i, count - 1] == ABSENT:
-                        self._search_wider(pointers, positions[i, :count])
+                        self._search_wider(pointers, positions[i, :count], given or faiss.SearchParametersIVF())
         return positions, products
 
-    def _search_wider(self, pointers: tuple[Any, ...], positions: Rows) -> None:
+    def _parameters(self, mask: Mask) -> Any:
+        """Return FAISS' parameters of a search among the vectors of the mask (n,)."""
+        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        if self.description.kind == "flat":
+            return faiss.SearchParameters(sel=selector)
+        return faiss.SearchParametersIVF(sel=selector, nprobe=self.description.nprobe)
+
+    def _search_wider(self, pointers: tuple[Any, ...], positions: Rows, parameters: Any) -> None:
         """Search more and more lists, in the end all, until all `positions` (count,) are filled."""
-        nprobe, nlist = self.description.nprobe, self.description.nlist
-        while nprobe < nlist and positions[-1] == ABSENT:
-            nprobe = min(nlist, nprobe * NPROBE_GROWTH)
-            self._index.search_c(1, *pointers, faiss.SearchParametersIVF(nprobe=nprobe))
+        nlist, parameters.nprobe = self.description.nlist, self.description.nprobe
+        while parameters.nprobe < nlist and positions[-1] == ABSENT:
+            parameters.nprobe = min(nlist, parameters.nprobe * NPROBE_GROWTH)
+            self._index.search_c(1, *pointers, parameters)
 
 
 @dataclass(frozen=True)

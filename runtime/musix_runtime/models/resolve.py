@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from musix_runtime.models import filters
 from musix_runtime.models.arrays import ABSENT, Floats, RaggedRows, Rows, gather
 from musix_runtime.models.catalog import Catalog, strip_uri
 from musix_runtime.models.retrieval import ExcludedIds, RetrievalQuery, Retriever
@@ -43,6 +44,8 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
     A known user has factors; those of an unknown user are folded in from the history of the request. The profile of the
     history and the current track are the content query; there is none for a current track that is unknown. Excluded
     tracks and the current track are never candidates, nor those of any history unless `include_heard` is set.
+
+    Raises RequestError for filters with unknown names.
     """
     collab = retriever.collab
     users = [collab.listeners.find_one(request.user_id) for request in requests]
@@ -65,6 +68,7 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
     hours = [np.nan if request.context.hour is None else request.context.hour for request in requests]
     context = np.array([list(map(len, histories)), hours], np.float32).T
     affinities = retriever.artist_affinities(profile_items, current)
+    masks = [filters.passing(request.filters, catalog) for request in requests]
     query = RetrievalQuery(
         limits=np.array([request.limit for request in requests]),
         factors=factors,
@@ -81,6 +85,7 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
             for i, request in enumerate(requests)
             if len(request.exclude_ids) > MAX_LOOKUPS
         },
+        passing={i: mask for i, mask in enumerate(masks) if mask is not None},
     )
     sources = list(map(_source, users, has_factors.tolist(), has_content.tolist()))
     unknown = [ids.unknown for ids in request_rows]

@@ -14,7 +14,7 @@ from musix_runtime.models.artists import ArtistAffinities, Artists
 from musix_runtime.models.candidate_features import CandidateFeatures
 from musix_runtime.models.collab import Collab
 from musix_runtime.models.content import Content
-from musix_runtime.models.index import Index
+from musix_runtime.models.index import Index, Mask
 from musix_runtime.models.selection import PAGE
 
 CURRENT_PLAYS = 5  # tracks of its artist that the current track counts as
@@ -55,8 +55,8 @@ class RetrievalQuery:
     """The queries of a batch: `limits` (batch,), the numbers of tracks; factors (batch, 51) and content vectors
     (batch, 28), zeros if there are none; the profiles; the affinities to artists and the `taste` (batch, taste_width),
     by profile and current track; how many tracks of one artist a page of each list may have (batch,); and the excluded
-    rows. `excluded_ids` has the requests with many excluded ids, by
-    position.
+    rows. `excluded_ids` has the requests with many excluded ids, `passing` those with filters, by position: whether
+    each row passes them (tracks,).
 
     The last factor is 1: see `Collab.queries`.
     """
@@ -72,6 +72,7 @@ class RetrievalQuery:
     max_per_artist: Rows
     excluded: RaggedRows
     excluded_ids: Mapping[int, ExcludedIds] = field(default_factory=dict)
+    passing: Mapping[int, Mask] = field(default_factory=dict)
 
     def n_excluded(self) -> Rows:
         """Return an upper bound of the number of tracks that each request excludes. Shape (batch,)."""
@@ -95,12 +96,17 @@ class Candidates:
 
 
 class ExclusionFilter:
-    """The excluded rows of each request of a batch."""
+    """The excluded rows of each request of a batch, and those that do not pass its filters."""
 
     def __init__(
-        self, excluded: RaggedRows, n_rows: int, excluded_ids: Mapping[int, ExcludedIds] | None = None
+        self,
+        excluded: RaggedRows,
+        n_rows: int,
+        excluded_ids: Mapping[int, ExcludedIds] | None = None,
+        passing: Mapping[int, Mask] | None = None,
     ) -> None:
         self._excluded_ids = excluded_ids or {}
+        self._passing = passing or {}
         keys = np.repeat(np.arange(len(excluded.sizes)) * n_rows, excluded.sizes) + excluded.values
         self._keys = np.sort(keys[(excluded.values >= 0) & (excluded.values < n_rows)])
         self._n_rows = n_rows
@@ -119,6 +125,9 @@ class ExclusionFilter:
         for i, request in enumerate(requests.tolist() if self._excluded_ids else ()):
             if request in self._excluded_ids:
                 allowed[i] &= ~self._excluded_ids[request].contain(rows[i])
+        for i, request in enumerate(requests.tolist() if self._passing else ()):
+            if request in self._passing:
+                allowed[i] &= gather(self._passing[request], rows[i])
         return allowed
 
 
@@ -196,15 +205,19 @@ class Retriever:
         that is more; about twice as many of the profile's artists and artists like these; twice as many popular ones if
         there are neither factors nor content. Excluded tracks are left out.
 
-        There are at least as many as requested, if the catalogue has them.
+        A request with filters gets the nearest of the tracks that pass them, and popular ones as well. There are at
+        least as many as requested, or with filters of as many artists as are nearest, if the catalogue has them.
         """
-        allowed = ExclusionFilter(query.excluded, self._n_rows, query.excluded_ids)
+        allowed = ExclusionFilter(query.excluded, self._n_rows, query.excluded_ids, query.passing)
         counts = np.maximum(query.limits, self.serving.candidates)
         best = self.collab.averages(query.factors)
         sources = []
         if (active := query.has_factors.nonzero()[0]).size:
             rows, products = self._nearest(self.collab.index, query.factors, active, counts, query, allowed)
             best[active] = np.fmax(products, best[active])
+            if filtered := [request for request in active.tolist() if request in query.passing]:
+                _, products = self.collab.index.search(query.factors[filtered], [1] * len(filtered))
+                best[filtered] = np.fmax(products[:, 0], best[filtered])  # of all tracks, as for other requests
             sources.append(rows)
         if (active := query.has_content.nonzero()[0]).size:
             rows, _ = self._nearest(self.content.index, query.content, active, counts, query, allowed)
@@ -213,7 +226,9 @@ class Retriever:
             rows = self.artists.candidates(query.artists, 2 * counts)
             allowed_rows = allowed.allows(np.arange(len(query)), rows)
             sources.append(np.where(allowed_rows, rows, self._n_rows))
-        if (active := (~(query.has_factors | query.has_content)).nonzero()[0]).size:
+        popular = ~(query.has_factors | query.has_content)
+        popular[list(query.passing)] = True
+        if (active := popular.nonzero()[0]).size:
             sources.append(self._most_popular(active, counts, allowed))
         sources.append(np.full((len(query), 1), self._n_rows))  # so that there is always a column
         rows = np.concatenate(sources, axis=1)
@@ -221,7 +236,10 @@ class Retriever:
         rows = rows[:, : max(int((rows < self._n_rows).sum(axis=1).max()), 1)]
         valid = rows < self._n_rows
         valid[:, 1:] &= rows[:, 1:] != rows[:, :-1]
-        return self._backfilled(Candidates(rows, valid, best), query, allowed)
+        lacking = query.limits - valid.sum(axis=1)
+        for i in query.passing:  # the limits by artist would end a list that has few of them
+            lacking[i] = counts[i] - len(np.unique(self.artists.of(rows[i, valid[i]])))
+        return self._backfilled(Candidates(rows, valid, best), query, lacking, allowed)
 
     def features(self, query: RetrievalQuery, candidates: Candidates) -> CandidateFeatures:
         """Return the features of each candidate."""
@@ -252,13 +270,18 @@ class Retriever:
         wanted = counts[active]
         most = query.n_excluded()[active]
         overfetch = np.minimum(most, MAX_OVERFETCH)
+        masks = [query.passing.get(request) for request in active.tolist()] if query.passing else []
+        if index is self.collab.index:
+            masks = [None if mask is None else gather(mask, self.collab.rows) for mask in masks]
         while True:
-            positions, products = index.search(queries[active], (wanted + overfetch).tolist())
+            positions, products = index.search(queries[active], (wanted + overfetch).tolist(), masks)
             found = positions >= 0
             rows = gather(self.collab.rows, positions).astype(np.int64) if index is self.collab.index else positions
             found &= allowed.allows(active, rows)
             ranks = found.cumsum(axis=1)
             short = (ranks[:, -1] < wanted) & (overfetch < most)
+            if short.any():  # and there are more to find
+                short &= (positions >= 0).sum(axis=1) == wanted + overfetch
             if not short.any():
                 break
             overfetch[short] *= OVERFETCH_GROWTH
@@ -275,9 +298,11 @@ class Retriever:
         out[active] = np.where(found & (np.cumsum(found, axis=1) <= 2 * counts[active][:, None]), rows, self._n_rows)
         return out
 
-    def _backfilled(self, candidates: Candidates, query: RetrievalQuery, allowed: ExclusionFilter) -> Candidates:
-        """Return the candidates with the most popular other tracks added, if a request has fewer than requested."""
-        lacking = query.limits - candidates.valid.sum(axis=1)
+    def _backfilled(
+        self, candidates: Candidates, query: RetrievalQuery, lacking: Rows, allowed: ExclusionFilter
+    ) -> Candidates:
+        """Return the candidates with the `lacking` (batch,) most popular other tracks added; for a request with filters
+        the most popular ones of each artist first."""
         if (lacking <= 0).all():
             return candidates
         widest = candidates.rows.shape[1] + int(lacking.max())
@@ -285,9 +310,11 @@ class Retriever:
         for i, row in enumerate(np.where(candidates.valid, candidates.rows, self._n_rows)):
             rows[i, : len(row)] = row
             if lacking[i] > 0:
-                free = np.setdiff1d(np.arange(self._n_rows), row)
+                every = query.passing[i].nonzero()[0] if i in query.passing else np.arange(self._n_rows)
+                free = np.setdiff1d(every, row)
                 free = free[allowed.allows(np.array([i]), free[None])[0]]
-                free = free[np.argsort(-self.popularity[free], kind="stable")[: lacking[i]]]
+                ranks = gather(self.artists.ranks, free) if i in query.passing else np.zeros(len(free))
+                free = free[np.lexsort((-self.popularity[free], ranks))[: lacking[i]]]
                 rows[i, len(row) : len(row) + len(free)] = free
         rows.sort(axis=1)
         return Candidates(rows, rows < self._n_rows, candidates.best)

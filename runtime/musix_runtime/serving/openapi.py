@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from musix_runtime.engine import Engine
-from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, ErrorInfo
+from musix_runtime.models.mood import MOODS
+from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, ErrorInfo, Filters
 
 if TYPE_CHECKING:
     from musix_runtime.serving.routes import Route
@@ -37,17 +38,18 @@ DEFAULT_USER_ID = "listener-001"  # where the bundle knows no users
 
 @dataclass(frozen=True)
 class Examples:
-    """Ids of the bundle that is served, for the examples of requests."""
+    """Ids of the bundle that is served, for the examples of requests, and its genres."""
 
     track_id: str
     user_id: str
+    genres: list[str]
 
     @classmethod
     def of(cls, engine: Engine) -> "Examples":
         """Return the first track of the catalogue and the first user of the collab part."""
         users = engine.retriever.collab.listeners
         first_user = users.take(np.array([0])) if len(users.sorted) else [DEFAULT_USER_ID]
-        return cls(engine.catalog.track_id(0), first_user[0])
+        return cls(engine.catalog.track_id(0), first_user[0], engine.catalog.genres)
 
     def fill(self, example: Any) -> Any:
         """Return an example of the table of routes with these ids in it."""
@@ -64,6 +66,8 @@ def document(routes: "list[Route]", examples: Examples) -> dict[str, Any]:
     schemas_of_types, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
     schemas = dict(zip(map(repr, types), schemas_of_types, strict=True))
     _require_track_or_features(components[ClassifyRequest.__name__])
+    for name, names in (("genres", examples.genres), ("moods", list(MOODS))):
+        _enumerate(components[Filters.__name__]["properties"][name], names)
     components["ErrorResponse"] = _envelope(False, error=schemas[repr(ErrorInfo)])
     paths: dict[str, Any] = {}
     for route in routes:
@@ -121,6 +125,12 @@ def _error(status: int) -> dict[str, Any]:
 def _envelope(success: bool, **content: dict[str, Any]) -> dict[str, Any]:
     properties = {"success": {"const": success}, **content}
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _enumerate(schema: dict[str, Any], names: list[str]) -> None:
+    """Require in the schema of a list or null that the items are some of these names."""
+    (only,) = (option for option in schema["anyOf"] if option["type"] == "array")
+    only["items"] = {"type": "string", "enum": names}
 
 
 def _require_track_or_features(schema: dict[str, Any]) -> None:

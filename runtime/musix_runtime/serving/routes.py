@@ -88,7 +88,7 @@ ROUTES = (
         response=RecommendResponse,
         errors=BODY_ERRORS,
         max_batch_size=16,
-        example={"userId": USER_ID, "limit": 5},
+        example={"userId": USER_ID, "limit": 5, "filters": {"explicit": False}},
     ),
     Route(
         *("POST", "/api/ml/similar", Similar, "similar", MODELS),

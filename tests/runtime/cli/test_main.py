@@ -27,7 +27,7 @@ def musix(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_verify_and_inspect(demo_bundle: Path) -> None:
     verified = musix("verify", demo_bundle)
     assert verified.returncode == 0
-    assert ": ok, 40 files" in verified.stdout
+    assert ": ok, 41 files" in verified.stdout
     card = json.loads(musix("inspect", demo_bundle, "--json").stdout)
     assert card["digest"] in verified.stdout
     assert card["manifest"]["provenance"]["sources"]["listening"]["simulated"] is True

@@ -33,6 +33,8 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
         ("catalog/families.npy", put(0, 2**17), "catalog/families: expected values in 0..131071"),
         ("catalog/freshness.npy", put(3, np.nan), "catalog/freshness: expected values in 0..1, found nan"),
         ("catalog/popularity.npy", put(3, 1.5), "catalog/popularity: expected values in 0..1"),
+        ("catalog/release_days.npy", put(3, -719_163), "catalog/release_days: expected -2147483648 or days in -7"),
+        ("catalog/release_days.npy", put(-1, 2_932_897), "days in -719162..2932896, found 2932897"),
         ("catalog/inputs.npy", put(3, np.inf), "catalog/inputs: expected loudness in -70..10"),
         ("catalog/inputs.npy", put(0, 3.4e38), "catalog/inputs: expected danceability in 0..1"),
         ("collab/track_factors.npy", put(9, np.nan), "collab/track_factors: expected values in"),

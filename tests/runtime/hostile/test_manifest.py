@@ -15,9 +15,9 @@ from tests.runtime.hostile.build import edit, read_manifest
 
 CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
     (
-        lambda m: m.update(format_version=5),
+        lambda m: m.update(format_version=6),
         FormatVersionError,
-        "format_version: expected 6, found 5; read the bundle with",
+        "format_version: expected 7, found 6; read the bundle with",
     ),
     (lambda m: m.update(format="zip"), ManifestError, "expected 'musix-bundle', found 'zip'"),
     (lambda m: m.update(surprise=1), ManifestError, "unknown field `surprise`"),

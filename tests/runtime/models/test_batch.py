@@ -6,8 +6,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from musix_runtime import Engine, RecommendRequest
+from musix_runtime import Engine, Filters, RecommendRequest
 from musix_runtime.timing import RECOMMEND_STAGES, StageTimer
+
+FILTERS = (Filters(genres=["jazz-soul", "rock"]), Filters(explicit=False), Filters(["metal"], ["sad"], True))
 
 
 def drawn(engine: Engine, count: int) -> list[RecommendRequest]:
@@ -26,6 +28,7 @@ def drawn(engine: Engine, count: int) -> list[RecommendRequest]:
             exclude_ids=some(int(rng.choice([0, 0, 0, 5, 60, 900, 2900]))),
             time_range=str(rng.choice(["short_term", "medium_term", "long_term"])),
             history=some(int(rng.choice([1, 20]))) if rng.random() < 0.4 else None,
+            filters=FILTERS[rng.integers(len(FILTERS))] if rng.random() < 0.4 else None,
         )
         for _ in range(count)
     ]

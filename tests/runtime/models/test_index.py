@@ -72,10 +72,28 @@ def test_batch_search_equals_single_searches() -> None:
             assert (positions[i, count:] == ABSENT).all()
 
 
+def test_masked_search_finds_the_best_of_the_mask() -> None:
+    rng = np.random.default_rng(2)
+    vectors = rng.standard_normal((3001, 28)).astype(np.float32)
+    queries, sizes = rng.standard_normal((6, 28)).astype(np.float32), (0, 1, 3, 40, 3000, 3001)
+    masks = [np.isin(np.arange(3001), rng.permutation(3001)[:size]) for size in sizes]
+    for index, exact in ((Index(vectors), 3001), (Index(vectors, inverted_lists(vectors, 64, 8)), 40)):
+        positions, products = index.search(queries, [40] * 6, [*masks[:5], None])
+        for i, (size, mask) in enumerate(zip(sizes, masks, strict=True)):
+            found = positions[i, positions[i] != ABSENT]
+            assert len(found) == min(size, 40)
+            assert mask[found].all()
+            if size <= exact:
+                expected = np.flatnonzero(mask)[np.argsort(-(vectors[mask] @ queries[i]))][:40]
+                assert found.tolist() == expected.tolist()
+            np.testing.assert_allclose(products[i, : len(found)], vectors[found] @ queries[i], rtol=1e-4)
+            assert index.nearest(queries[i], 40, None if i == 5 else mask)[0].tolist() == found.tolist()
+
+
 def test_invalid_query_is_refused() -> None:
     index = Index(np.ones((4, 3), np.float32))
     for queries, counts in ((np.ones((1, 4)), [1]), (np.ones(3), [1]), (np.ones((2, 3)), [1])):
         with pytest.raises(ValueError, match="expected a count and 3 columns a query, found"):
             index.search(queries.astype(np.float32), counts)
-    assert index.search(np.ones((0, 3), np.float32), [])[0].shape == (0, 0)
+    assert index.search(np.ones((0, 3), np.float32), [])[0].shape == (0, 1)
     assert index.nearest(np.ones(6)[::2], 9)[1].tolist() == [3, 3, 3, 3]

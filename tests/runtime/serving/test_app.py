@@ -7,6 +7,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from musix_runtime import Engine, create_app
+from musix_runtime.models.mood import MOODS
 from musix_runtime.serving import openapi
 from musix_runtime.serving.routes import routes_of
 from musix_runtime.settings import Settings
@@ -65,7 +66,7 @@ def test_recommend_and_similar(client: TestClient) -> None:
     assert data["source"] == "hybrid"
     assert len(data["recommendations"]) == 3
     assert set(data["recommendations"][0]) == {
-        "id", "name", "artist", "score", "reason", "contributions", "because", "genre", "mood",
+        "id", "name", "artist", "score", "reason", "contributions", "because", "genre", "mood", "position",
     }  # fmt: skip
     assert len(client.post("/api/ml/similar", json={"trackId": TRACK, "limit": 3}).json()["data"]["tracks"]) == 3
 
@@ -87,7 +88,7 @@ def test_server_timing_has_the_stages(client: TestClient) -> None:
     assert names == ["total", "HTTP", *RECOMMEND_STAGES, "JSON"]
 
 
-def test_documentation_loads_nothing_from_other_hosts(client: TestClient) -> None:
+def test_documentation_loads_nothing_from_other_hosts(client: TestClient, engine: Engine) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"] == "3.1.0"
     assert set(document["components"]["schemas"]) >= {
@@ -97,10 +98,26 @@ def test_documentation_loads_nothing_from_other_hosts(client: TestClient) -> Non
         "ErrorResponse",
     }
     assert document["components"]["schemas"]["RecommendRequest"]["properties"]["limit"]["maximum"] == 100
+    filters = document["components"]["schemas"]["Filters"]["properties"]
+    names = {name: filters[name]["anyOf"][0]["items"]["enum"] for name in ("genres", "moods")}
+    assert names == {"genres": engine.bundle.manifest.families, "moods": list(MOODS)}
+    assert filters["releasedAfter"]["anyOf"][0] == {"type": "string", "format": "date"}
     assert "gzip" in document["paths"]["/api/ml/classify"]["post"]["requestBody"]["description"]
     page = client.get("/docs").text
     assert all(path in page for path in document["paths"])
     assert re.findall(r"https?://", page) == []
+
+
+def test_wrong_filters_are_wrong_fields(client: TestClient) -> None:
+    request = {"userId": "x", "filters": {"genres": ["polka"], "moods": ["sad"]}}
+    for path, fields in (("recommend", request), ("similar", {"trackId": TRACK, "filters": request["filters"]})):
+        response = client.post(f"/api/ml/{path}", json=fields)
+        assert response.status_code == 422
+        assert [each["path"] for each in failure(response)["details"]] == ["filters.genres[0]"]
+    request["filters"] = {"releasedAfter": "2021-02-30"}
+    response = client.post("/api/ml/recommend", json=request)
+    expected = "expected a date that exists, YYYY-MM-DD, found '2021-02-30'"
+    assert failure(response)["details"] == [{"path": "filters.releasedAfter", "message": expected}]
 
 
 @pytest.mark.parametrize("admin", [True, False])

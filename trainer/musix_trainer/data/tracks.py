@@ -106,6 +106,14 @@ def recording_key(title: str, artists: str) -> str:
     return f"{title_key(title)}\n{artist_key(artists.split(';')[0]) or artists}"
 
 
+def recording_keys(frame: pl.DataFrame, title: str, artist: str) -> pl.Series:
+    """Return the key of each row's recording, null where title or artist is missing."""
+    if not {title, artist} <= set(frame.columns):
+        return pl.Series([None] * frame.height, dtype=pl.String)
+    names = zip(frame[title].cast(pl.String), frame[artist].cast(pl.String), strict=True)
+    return pl.Series([recording_key(*each) if None not in each else None for each in names], dtype=pl.String)
+
+
 def read_tracks(source: Table, families: Families | None = None) -> Tracks:
     """Check the table and merge its rows, first by track id, then by recording (`recordings`).
 

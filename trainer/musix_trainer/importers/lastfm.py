@@ -10,6 +10,7 @@ from musix_runtime.models.genre import artist_key
 from musix_trainer.data import tables
 from musix_trainer.data.tables import Column, Table, check
 from musix_trainer.data.tracks import read_tracks
+from musix_trainer.importers import release_dates
 
 PLAYS = [Column("userID", "text"), Column("artistID", "text"), Column("weight", "number", 0)]
 ARTISTS = [Column("id", "text"), Column("name", "text")]
@@ -21,11 +22,12 @@ DERIVATION = (
 )
 
 
-def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
+def import_lastfm(raw: Path, tracks: Path, out: Path, dates: Path | None = None) -> dict[str, int | str]:
     """Write `out`/tracks.parquet and `out`/listening.parquet, and return the numbers of matched artists and pairs.
 
-    `raw` is the folder of lastfm2k_user_artists.parquet and lastfm2k_artists.parquet, `tracks` the tracks table.
-    Raises TableError for wrong tables, OutputError when `out` exists and is not empty.
+    `raw` is the folder of lastfm2k_user_artists.parquet and lastfm2k_artists.parquet, `tracks` the tracks table,
+    to which the release dates of the table `dates` are added. Raises TableError for wrong tables, OutputError when
+    `out` exists and is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: expected a new name or an empty folder, found an existing one")
@@ -34,12 +36,13 @@ def import_lastfm(raw: Path, tracks: Path, out: Path) -> dict[str, int | str]:
     check(plays, PLAYS, "userID")
     check(artists, ARTISTS, "id")
     source = tables.read(tracks)
+    dated = release_dates.add(source, dates) if dates else {}
     table = source.frame
     listening, notes = _derive(plays, artists, source)
     with new_folder(out, replace=out.exists()) as folder:
-        tables.write(folder / "tracks.parquet", table)
+        tables.write(folder / "tracks.parquet", table, {"derivation": release_dates.DERIVATION} if dates else None)
         tables.write(folder / "listening.parquet", listening, {"derivation": DERIVATION})
-    return notes
+    return notes | dated
 
 
 def _derive(plays: Table, artists: Table, tracks: Table) -> tuple[pl.DataFrame, dict[str, int | str]]:

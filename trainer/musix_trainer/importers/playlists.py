@@ -10,7 +10,8 @@ from musix_runtime.errors import OutputError, TableError
 from musix_runtime.models.catalog import strip_uri
 from musix_trainer.data import tables
 from musix_trainer.data.tables import Column, Table, check
-from musix_trainer.data.tracks import read_tracks, recording_key
+from musix_trainer.data.tracks import read_tracks, recording_keys
+from musix_trainer.importers import release_dates
 
 DERIVATION = (
     "a playlist is a listener with one play of each of its tracks; tracks are joined to the catalogue by id, else by"
@@ -34,22 +35,25 @@ class Columns:
         return [Column(self.playlist, "text"), *optional]
 
 
-def import_playlists(file: Path, tracks: Path, out: Path, columns: Columns) -> dict[str, int | str]:
+def import_playlists(
+    file: Path, tracks: Path, out: Path, columns: Columns, dates: Path | None = None
+) -> dict[str, int | str]:
     """Write `out`/tracks.parquet and `out`/listening.parquet, and return how many rows were joined, and how.
 
     `file` is the table of playlists, with the id of each track, or its title and artist, or both. `tracks` is the
-    tracks table. Raises TableError for wrong tables and when no track is joined, OutputError when `out` exists and is
-    not empty.
+    tracks table, to which the release dates of the table `dates` are added. Raises TableError for wrong tables and when
+    no track is joined, OutputError when `out` exists and is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: expected a new name or an empty folder, found an existing one")
     playlists, source = tables.read(file), tables.read(tracks)
+    dated = release_dates.add(source, dates) if dates else {}
     table = source.frame
     listening, notes = _join(playlists, source, columns)
     with new_folder(out, replace=out.exists()) as folder:
-        tables.write(folder / "tracks.parquet", table)
+        tables.write(folder / "tracks.parquet", table, {"derivation": release_dates.DERIVATION} if dates else None)
         tables.write(folder / "listening.parquet", listening, {"derivation": DERIVATION})
-    return notes
+    return notes | dated
 
 
 def _join(playlists: Table, tracks: Table, columns: Columns) -> tuple[pl.DataFrame, dict[str, int | str]]:
@@ -64,12 +68,14 @@ def _join(playlists: Table, tracks: Table, columns: Columns) -> tuple[pl.DataFra
     rows = playlists.frame.select(
         user_id=columns.playlist,
         id=track_id.map_elements(strip_uri, return_dtype=pl.String),
-        key=_keys(playlists.frame, columns.title, columns.artist),
+        key=recording_keys(playlists.frame, columns.title, columns.artist),
     )
     read_tracks(tracks)  # which checks the table, and drops what is not in the catalogue
     ids = tracks.frame.select("track_id").unique()
     best = tracks.frame.sort(["popularity", "track_id"], descending=[True, False])
-    by_key = best.select(by_key="track_id", key=_keys(best, "track_name", "artists")).unique("key", keep="first")
+    by_key = best.select(by_key="track_id", key=recording_keys(best, "track_name", "artists")).unique(
+        "key", keep="first"
+    )
     joined = rows.join(ids.with_columns(by_id="track_id"), left_on="id", right_on="track_id", how="left")
     joined = joined.join(by_key, on="key", how="left").with_columns(track_id=pl.coalesce("by_id", "by_key"))
     listening = joined.filter(pl.col("track_id").is_not_null()).select("user_id", "track_id").unique()
@@ -85,11 +91,3 @@ def _join(playlists: Table, tracks: Table, columns: Columns) -> tuple[pl.DataFra
         "pairs of playlist and track": listening.height,
         "derivation": DERIVATION,
     }
-
-
-def _keys(frame: pl.DataFrame, title: str, artist: str) -> pl.Series:
-    """Return the key of each row's recording, null where title or artist is missing."""
-    if not {title, artist} <= set(frame.columns):
-        return pl.Series([None] * frame.height, dtype=pl.String)
-    names = zip(frame[title], frame[artist], strict=True)
-    return pl.Series([recording_key(*each) if None not in each else None for each in names], dtype=pl.String)
