@@ -56,7 +56,7 @@ def build(
     from musix_exporter.build_report import BuildReport
     from musix_runtime.atomic import check_writable, sole_writer, write_file
     from musix_runtime.cli.output import print_line
-    from musix_trainer import recipe, run
+    from musix_trainer import recipe, run, tracking
     from musix_trainer.models.parts import floors
 
     recipe_file = recipe.read(recipe_path)
@@ -69,6 +69,7 @@ def build(
     for file in (json_path, summary_path):
         if file:
             check_writable(file.parent)
+    tracking.check(recipe_file)
 
     def check(bundle: "Bundle") -> None:
         measured = [
@@ -87,7 +88,10 @@ def build(
     with sole_writer(path.with_name(f"{path.name}.build")):
         trained = run.train(recipe_file, data)
         trained.save(run_path)
-        _print_digest(export.export(trained, path, replace, check))
+        tracking.log(run_path, recipe_file, trained.quality, trained.points)
+        bundle = export.export(trained, path, replace, check)
+        tracking.log(run_path, recipe_file, {}, digest=bundle.digest)
+        _print_digest(bundle)
 
 
 @click.command()

@@ -131,8 +131,15 @@ def _seconds(variable: str, default: float) -> float:
 
 
 def disable_telemetry() -> None:
-    """Turn off the telemetry of ONNX Runtime in this process. Call it before the import, and not in a library."""
+    """Turn off the telemetry of ONNX Runtime and MLflow in this process. Call it before their import, and not in a
+    library."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def tracking_uri() -> str:
+    """Return where runs are tracked by MLflow, or nothing if they are not."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
 def limit_blas_threads() -> None:

@@ -25,6 +25,21 @@ def test_run_has_the_curves_of_its_training(demo_run: Run, demo_folder: Path) ->
     assert [Point(**json.loads(line)) for line in lines] == list(demo_run.points)
 
 
+def test_run_has_the_curves_of_lightfm_and_xgboost(demo_run: Run) -> None:
+    """The library's models are measured on validation after their epochs and rounds, and learn there."""
+    by_metric = {(part, metric): points for part, metric, points in curves.curves(demo_run.points)}
+    settings = demo_run.recipe
+    epochs, rounds = settings.genre.epochs, settings.genre.n_estimators
+    assert [point.step for point in by_metric["genre", "lightfm_validation_hit_at_1"]] == list(range(1, epochs + 1))
+    for name in ("xgboost", "titles", "sound", "audio"):
+        points = by_metric["genre", f"{name}_validation_loss"]
+        assert points[-1].step == rounds
+        assert points[-1].value < points[0].value
+    ranking = by_metric["collab", "validation_ndcg_at_10"]
+    assert ranking[-1].step == settings.collab.epochs
+    assert ranking[-1].value > 0
+
+
 def test_nothing_is_recorded_outside_of_a_recording() -> None:
     curves.record("mood", 1, train_loss=0.5)
     with curves.recording() as points:

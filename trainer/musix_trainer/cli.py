@@ -29,16 +29,19 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     An older run that was evaluated is only replaced with --replace.
     """
     from musix_runtime.atomic import check_writable
-    from musix_trainer import recipe, run
+    from musix_trainer import recipe, run, tracking
     from musix_trainer.evaluation import benchmark
 
     recipe_file = recipe.read(recipe_path)
     check_writable(out)
+    tracking.check(recipe_file)
     path = out / "runs" / recipe_file.recipe.label
     if not replace:
         run.check_unevaluated(path)
-    trained = benchmark.train if recipe_file.recipe.source == "lastfm" else run.train
-    trained(recipe_file, data).save(path)
+    train_run = benchmark.train if recipe_file.recipe.source == "lastfm" else run.train
+    trained = train_run(recipe_file, data)
+    trained.save(path)
+    tracking.log(path, recipe_file, trained.quality, trained.points)
     click.echo(path)
 
 
@@ -66,11 +69,15 @@ def evaluate(run_path: Path, protocols: tuple[str, ...], seeds: int, json_path: 
     import json
 
     from musix_runtime.atomic import check_writable, write_file
+    from musix_trainer import tracking
     from musix_trainer.evaluation import evaluate as evaluation
 
     if json_path:
         check_writable(json_path.parent)
+    recipe_file = evaluation.read_recipe(run_path)
+    tracking.check(recipe_file)
     results = evaluation.evaluate(run_path, protocols, seeds)
+    tracking.log(run_path, recipe_file, {"evaluation": results})
     click.echo(evaluation.table(results))
     if json_path:
         write_file(json_path, json.dumps(results, indent=2).encode() + b"\n")

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from musix_runtime.bundle.manifest import numbers
 from musix_runtime.errors import InputError
 from musix_trainer import recipe, run
 from musix_trainer.recipe import Gates
@@ -42,19 +42,9 @@ def _read(path: Path) -> Summary:
     try:
         card = json.loads((path / "run.json").read_bytes())["quality"] | {"evaluation": run.evaluation(path)}
         settings = recipe.read(path / "recipe.toml").recipe
-        return Summary(path, (path / "run.json").stat().st_mtime, settings.gates, dict(_numbers(card)))
+        return Summary(path, (path / "run.json").stat().st_mtime, settings.gates, dict(numbers(card)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: expected a complete run folder of this version, found: {error}") from error
-
-
-def _numbers(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Number]]:
-    found: list[tuple[str, Number]] = []
-    for key, value in card.items():
-        if isinstance(value, dict):
-            found += _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((prefix + key, value))
-    return found
 
 
 def keys(runs: Sequence[Summary], every: bool) -> list[str]:

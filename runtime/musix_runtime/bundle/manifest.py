@@ -1,7 +1,7 @@
 """The manifest of a bundle: its types, its canonical bytes and its limits."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -113,7 +113,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def metrics(self) -> dict[str, float]:
         """Return all numbers of the quality card by their dotted paths."""
-        return dict(_metrics(self.quality))
+        return dict(numbers(self.quality))
 
     def part_bytes(self) -> dict[str, int]:
         """Return the bytes of all files (`total`, first) and of each part."""
@@ -135,10 +135,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.counts[name] + int(plus or 0)
 
 
-def _metrics(card: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def numbers(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield all numbers of a quality card with their dotted paths."""
     for key, value in card.items():
         if isinstance(value, dict):
-            yield from _metrics(value, f"{prefix}{key}.")
+            yield from numbers(value, f"{prefix}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{prefix}{key}", value
 

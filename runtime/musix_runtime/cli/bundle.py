@@ -93,11 +93,19 @@ def sign(bundle: Path, key: Path) -> None:
 @click.command()
 @BUNDLE
 @AS_JSON
-def inspect(bundle: Path, as_json: bool) -> None:
+@click.option("--model-card", "as_model_card", is_flag=True, help="Print a model card, as Hugging Face defines it.")
+def inspect(bundle: Path, as_json: bool, as_model_card: bool) -> None:
     """Show counts, sizes, quality and origin of BUNDLE."""
+    from musix_runtime.inspection.model_card import model_card
     from musix_runtime.models.parts import open_bundle
 
+    if as_json and as_model_card:
+        raise InputError("musix inspect: expected --json or --model-card, found both")
     opened = open_bundle(bundle)
+    if as_model_card:
+        for line in model_card(opened.manifest, opened.digest):
+            print_line(line)
+        return
     if as_json:
         print_json({"digest": opened.digest, "manifest": opened.manifest})
         return

@@ -1,6 +1,7 @@
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from musix_trainer import curves
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.models import collab
 from musix_trainer.recipe import Collab
@@ -22,6 +23,21 @@ def test_left_out_pair_of_a_checkerboard_is_recommended() -> None:
         matches = part.scorer(part.listener_factors[listener]).score(part.rows)
         matches[part.places(part.history(listener))] = -1
         assert matches.argmax() == listener
+
+
+def test_learning_curve_changes_no_factor() -> None:
+    """The one unseen track of each listener's group is held out: its rank is 1 at the end."""
+    held_out = Interactions(
+        [f"{i:02d}" for i in range(40)], np.arange(40), np.arange(40), np.ones(40), np.zeros(40, np.int64)
+    )
+    settings = Collab(epochs=60, no_components=8)
+    with curves.recording() as points:
+        model = collab.train(checkerboard(), settings, 1, validation=held_out)
+    assert [point.step for point in points] == list(range(6, 61, 6))
+    assert points[-1].value == 1
+    plain = collab.train(checkerboard(), settings, 1)
+    for name, values in vars(plain).items():
+        np.testing.assert_array_equal(values, getattr(model, name))
 
 
 def test_fold_in_prefers_tracks_of_the_same_group() -> None:

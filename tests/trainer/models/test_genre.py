@@ -1,11 +1,13 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from musix_runtime.models.arrays import ABSENT, Keys
 from musix_runtime.models.features import AUDIO
-from musix_trainer import recipe
+from musix_trainer import curves, recipe
 from musix_trainer.data import split
 from musix_trainer.evaluation import metrics
 from musix_trainer.models.genre import evidence, ngrams
@@ -178,3 +180,23 @@ def test_track_without_family_is_classified_by_the_model(demo_run: Run) -> None:
     expected = demo_run.genre.confidence(catalogue.inputs[[5]], *catalogue.texts(np.array([5])))[0].argmax()
     assert np.flatnonzero(training.classified.families[5]).tolist() == [expected]
     np.testing.assert_array_equal(np.delete(training.classified.families, 5, 0), np.delete(catalogue.families, 5, 0))
+
+
+def test_learning_curves_change_no_model_and_end_at_its_own_loss(demo_run: Run, tmp_path: Path) -> None:
+    """The last loss of the model that reads the inputs alone is that of its own probabilities."""
+    catalogue = demo_run.catalogue.select(np.arange(600))
+    parts = split.assign(len(catalogue), 0.2, 0.2, seed=1)
+    settings = recipe.Genre(epochs=2, learning_rate=0.2, n_estimators=7, multi_strategy="one_output_per_tree")
+    with curves.recording() as points:
+        model = fit(catalogue, parts, settings, 1, with_curves=True)
+    fit(catalogue, parts, settings, 1).save(tmp_path / "plain")
+    model.save(tmp_path / "curves")
+    for file in (tmp_path / "plain").iterdir():
+        assert file.read_bytes() == (tmp_path / "curves" / file.name).read_bytes(), file.name
+
+    validation = np.flatnonzero(parts == split.VALIDATION)
+    inputs, truth = catalogue.inputs[validation], catalogue.families[validation]
+    logits = model.nameless_scores(inputs, np.zeros(truth.shape, np.float32))[1]
+    loss = -(truth / truth.sum(axis=1, keepdims=True) * logits).sum(axis=1).mean()
+    (last,) = (point for point in points if point.metric == "sound_validation_loss" and point.step == 7)
+    assert last.value == pytest.approx(loss, rel=1e-5)

@@ -4,7 +4,7 @@ metrics compare with published ones."""
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from musix_runtime.atomic import new_folder
 from musix_runtime.bundle.manifest import Provenance
 from musix_runtime.errors import InputError
 from musix_trainer import progress, recipe, run
+from musix_trainer.curves import Point
 from musix_trainer.data import split, tables
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.data.tables import Table
@@ -31,6 +32,7 @@ class Benchmark:
     collab: collab.CollabModel
     quality: dict[str, Any]
     provenance: Provenance
+    points: ClassVar[tuple[Point, ...]] = ()  # no learning curves: only the test part is held out
 
     def save(self, path: Path) -> None:
         """Write the run into `path` atomically, and replace an older run."""

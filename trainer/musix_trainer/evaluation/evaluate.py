@@ -17,6 +17,7 @@ from musix_runtime.errors import InputError
 from musix_trainer import progress, recipe
 from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood, playlists
+from musix_trainer.recipe import RecipeFile
 from musix_trainer.run import EVALUATION, Run, deterministic
 
 VERSION = 5  # of the protocols; results of another version are measured again
@@ -66,10 +67,14 @@ def evaluate(path: Path, protocols: tuple[str, ...], seeds: int) -> dict[str, An
 
 def load(path: Path) -> Run | Benchmark:
     """Return the run of all parts, or the benchmark, in `path`. Raises InputError when it is neither."""
+    return Benchmark.load(path) if read_recipe(path).recipe.source == "lastfm" else Run.load(path)
+
+
+def read_recipe(path: Path) -> RecipeFile:
+    """Return the recipe of the run in `path`. Raises InputError when it is no run folder."""
     if not (path / "run.json").is_file():
         raise InputError(f"{path}: expected a run folder with run.json, found none")
-    source = recipe.read(path / "recipe.toml").recipe.source
-    return Benchmark.load(path) if source == "lastfm" else Run.load(path)
+    return recipe.read(path / "recipe.toml")
 
 
 def _overlaps(group: str, wanted: str) -> bool:

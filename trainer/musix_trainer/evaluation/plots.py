@@ -21,6 +21,7 @@ from musix_trainer.run import Run
 
 sns.set_theme(style="whitegrid", context="notebook")
 MAX_PLOTTED = 20_000  # recordings in a distribution
+MAX_COLUMNS = 3  # panels beside each other
 COLOUR = sns.color_palette("deep")[0]
 
 
@@ -31,10 +32,14 @@ def learning_curves(points: Sequence[Point]) -> Figure:
         part, metric, _ = curve
         kind = "loss" if metric.endswith("loss") else metric
         panels_by_title.setdefault(f"{part}: {kind}", []).append(curve)
+    columns = min(len(panels_by_title), MAX_COLUMNS)
+    lines = -(-len(panels_by_title) // columns)
     figure, panels = plt.subplots(
-        1, len(panels_by_title), figsize=(4 * len(panels_by_title), 3.2), layout="constrained", squeeze=False
+        lines, columns, figsize=(4 * columns, 3.2 * lines), layout="constrained", squeeze=False
     )
-    for panel, (title, group) in zip(panels.flat, panels_by_title.items(), strict=True):
+    for panel in panels.flat[len(panels_by_title) :]:
+        panel.set_axis_off()
+    for panel, (title, group) in zip(panels.flat, panels_by_title.items(), strict=False):
         for _, metric, measured in group:
             panel.plot([point.step for point in measured], [point.value for point in measured], label=metric)
         panel.set(title=title, xlabel="step")

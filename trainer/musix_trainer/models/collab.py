@@ -16,6 +16,7 @@ from musix_runtime.models.index import Index
 from musix_trainer import array_store, progress, recipe
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import metrics
+from musix_trainer.models.collab_curve import CollabCurve
 from musix_trainer.models.lightfm import lightfm
 from musix_trainer.part import Part, Training
 from musix_trainer.quality import RANKING, keys
@@ -81,11 +82,17 @@ class CollabModel:
         return cls(**array_store.load(path))
 
 
-def train(data: Interactions, settings: recipe.Collab, seed: int, artists: Rows | None = None) -> CollabModel:
+def train(
+    data: Interactions,
+    settings: recipe.Collab,
+    seed: int,
+    artists: Rows | None = None,
+    validation: Interactions | None = None,
+) -> CollabModel:
     """Train on every entry of `data`; listeners and recordings without entries have no factors.
 
     With `settings.artist_features`, the factors of a recording are the sum of its own and those of its artist, by the
-    number of each row's artist, `artists`.
+    number of each row's artist, `artists`. The learning curve is recorded on `validation`, if there is any.
     """
     listeners, listener = np.unique(data.listener, return_inverse=True)
     rows, position = np.unique(data.row, return_inverse=True)
@@ -100,8 +107,11 @@ def train(data: Interactions, settings: recipe.Collab, seed: int, artists: Rows 
     )
     pairs = coo_matrix((np.ones(len(data), np.int32), (listener, position)))
     features = _artist_features(artists[rows]) if settings.artist_features and artists is not None else None
-    for _ in progress.steps("collab: LightFM epochs", settings.epochs):
+    curve = CollabCurve(data, validation, settings.epochs) if validation else None
+    for epoch in progress.steps("collab: LightFM epochs", settings.epochs):
         model.fit_partial(pairs, item_features=features, epochs=1, num_threads=1)
+        if curve:
+            curve.record(epoch + 1, model, features)
     listener_factors = np.column_stack([model.user_embeddings, model.user_biases])
     track_factors = np.column_stack([model.item_embeddings, model.item_biases])
     if features is not None:
@@ -247,7 +257,7 @@ def _rank(
 
 def _train_part(training: Training) -> tuple[CollabModel, dict[str, Any]]:
     artists = training.catalogue.artist_numbers
-    model = train(training.train, training.recipe.collab, training.recipe.seed, artists)
+    model = train(training.train, training.recipe.collab, training.recipe.seed, artists, training.validation)
     return model, {"collab": measure(model, training.test)}
 
 

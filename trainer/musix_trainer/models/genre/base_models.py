@@ -17,10 +17,12 @@ from musix_trainer.models.genre.features import (
     audio_features,
     base_margin,
     bin_features,
+    lightfm_features,
     sound_features,
     title_features,
     tree_features,
 )
+from musix_trainer.models.genre.learning_curves import record_lightfm
 
 NO_TITLE_SHARE = 0.2  # share without a title of the tracks that XGBoost sees again with unknown artists
 NO_INPUTS_SHARE = 0.05  # share without any inputs of all rows of XGBoost
@@ -42,10 +44,13 @@ def classifier(settings: recipe.Genre, seed: int, **options: float) -> XGBClassi
     )
 
 
-def fit_lightfm(preprocessing: Preprocessing, train: Examples, settings: recipe.Genre, seed: int) -> LightFM:
+def fit_lightfm(
+    preprocessing: Preprocessing, train: Examples, settings: recipe.Genre, seed: int, curve: Examples | None = None
+) -> LightFM:
     """Train LightFM, with families as users and tracks as items.
 
-    A share of the tracks, `artist_mask`, is seen again without its artists, so that the unknown artist is learned.
+    A share of the tracks, `artist_mask`, is seen again without its artists, so that the unknown artist is learned. The
+    learning curve is recorded on the tracks `curve`, if there are any.
     """
     masked = np.flatnonzero(np.random.default_rng(seed).random(len(train.inputs)) < settings.artist_mask)
     artists, _ = artist_features(Keys(preprocessing.artists), [*train.artists, *([] for _ in masked)])
@@ -59,8 +64,13 @@ def fit_lightfm(preprocessing: Preprocessing, train: Examples, settings: recipe.
         k=settings.k,
         random_state=seed,
     )
-    for _ in progress.steps("genre: LightFM epochs", settings.epochs):
+    if curve:
+        keys, weight = Keys(preprocessing.artists), float(preprocessing.bin_weight)
+        curve_features, _ = lightfm_features(keys, preprocessing.edges, weight, curve.inputs, curve.artists)
+    for epoch in progress.steps("genre: LightFM epochs", settings.epochs):
         model.fit_partial(labels, item_features=item_features, epochs=1, num_threads=1)
+        if curve:
+            record_lightfm(epoch + 1, model, curve_features, curve.truth)
     return model
 
 

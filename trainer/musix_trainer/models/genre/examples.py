@@ -28,6 +28,10 @@ class Examples:
         """Return the label distribution of each recording: 1, shared equally by its families. Shape (n, families)."""
         return np.asarray(self.truth / self.truth.sum(axis=1, keepdims=True))
 
+    def first(self, count: int) -> "Examples":
+        """Return the first `count` recordings."""
+        return Examples(**{name: values[:count] for name, values in vars(self).items()})
+
     def artist_keys(self) -> list[set[str]]:
         """Return the keys of each recording's artists."""
         return [{artist_key(name) for name in names} for names in self.artists]

@@ -89,19 +89,36 @@ class GenreModel:
 
     def tree_scores(self, inputs: Floats, prior: Floats, title_logits: Floats, kind: NDArray[np.int64]) -> Floats:
         """Return XGBoost's log probabilities. Shape (n, families)."""
-        seen = features.tree_features(inputs, self.low, self.high, prior, title_logits, kind)
-        margin = features.base_margin(prior, title_logits, kind)
+        seen, margin = self.tree_inputs(inputs, prior, title_logits, kind)
         return np.log(np.maximum(self.booster.predict_proba(seen, base_margin=margin), FLOOR))
+
+    def tree_inputs(
+        self, inputs: Floats, prior: Floats, title_logits: Floats, kind: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Return the features and the base margins (n, families) of XGBoost."""
+        seen = features.tree_features(inputs, self.low, self.high, prior, title_logits, kind)
+        return seen, features.base_margin(prior, title_logits, kind)
 
     def nameless_scores(self, inputs: Floats, title_logits: Floats) -> tuple[Floats, Floats, Floats]:
         """Return the log probabilities of the models that read no artist, in the order of `BASE_MODELS`. Shapes
         (n, families)."""
+        shares = (
+            getattr(self, name).predict_proba(seen, base_margin=margin)
+            for name, (seen, margin) in self.nameless_inputs(inputs, title_logits).items()
+        )
+        title_scores, sound_scores, audio_scores = (np.log(np.maximum(each, FLOOR)) for each in shares)
+        return title_scores, sound_scores, audio_scores
+
+    def nameless_inputs(self, inputs: Floats, title_logits: Floats) -> dict[str, tuple[Floats, Floats | None]]:
+        """Return the features and the base margins (n, families) of the models that read no artist, by name in the
+        order of `BASE_MODELS`."""
         sound = features.sound_features(inputs, self.low, self.high)
         margin = (features.TITLE_MARGIN * title_logits).astype(np.float32)
-        titles = self.titles.predict_proba(features.title_features(sound, title_logits), base_margin=margin)
-        others = self.sound.predict_proba(sound), self.audio.predict_proba(features.audio_features(sound))
-        title_scores, sound_scores, audio_scores = (np.log(np.maximum(each, FLOOR)) for each in (titles, *others))
-        return title_scores, sound_scores, audio_scores
+        return {
+            "titles": (features.title_features(sound, title_logits), margin),
+            "sound": (sound, None),
+            "audio": (features.audio_features(sound), None),
+        }
 
     def prior_scores(self, artists: Sequence[Sequence[str]]) -> Floats:
         """Return the prior of each track's first known artist; without any, the logits of the names; without names, 0.

@@ -17,6 +17,7 @@ from musix_trainer.models.genre.calibration import BASE_MODELS, Calibration, Sco
 from musix_trainer.models.genre.evidence import EvidenceKind, evidence_kind
 from musix_trainer.models.genre.examples import Examples, split_examples
 from musix_trainer.models.genre.features import Preprocessing, fit_preprocessing
+from musix_trainer.models.genre.learning_curves import N_TRACKS, record_xgboost
 from musix_trainer.models.genre.model import GenreModel
 
 MIN_CALIBRATION_ROWS = 50  # recordings with known artists, below which that kind is calibrated like the unknown
@@ -44,7 +45,7 @@ def train(catalogue: Tracks, settings: recipe.Genre, seed: int) -> tuple[GenreMo
     """
     catalogue = catalogue.with_family()
     parts = split.assign(len(catalogue), settings.validation, settings.test, seed)
-    model = fit(catalogue, parts, settings, seed)
+    model = fit(catalogue, parts, settings, seed, with_curves=True)
     train_rows, test_rows = (np.flatnonzero(parts == part) for part in (split.TRAIN, split.TEST))
     card, held_out = quality.measure(model, catalogue, train_rows, test_rows)
     card["fits"] = {"measured": len(train_rows), "shipped": len(train_rows)}
@@ -56,9 +57,17 @@ def train(catalogue: Tracks, settings: recipe.Genre, seed: int) -> tuple[GenreMo
     return replace(model, held_out=held_out), card
 
 
-def fit(catalogue: Tracks, parts: NDArray[np.int8], settings: recipe.Genre, seed: int) -> GenreModel:
-    """Train on the recordings that `parts` (n,) assigns to TRAIN, and calibrate on those of VALIDATION."""
-    return fit_prepared(prepare(catalogue, parts, settings, seed), settings, seed)
+def fit(
+    catalogue: Tracks, parts: NDArray[np.int8], settings: recipe.Genre, seed: int, with_curves: bool = False
+) -> GenreModel:
+    """Train on the recordings that `parts` (n,) assigns to TRAIN, and calibrate on those of VALIDATION, on which the
+    learning curves are recorded if wanted."""
+    prepared = prepare(catalogue, parts, settings, seed)
+    curve = prepared.validation.first(N_TRACKS) if with_curves else None
+    model = fit_prepared(prepared, settings, seed, curve)
+    if curve:
+        record_xgboost(model, curve)
+    return model
 
 
 def prepare(catalogue: Tracks, parts: NDArray[np.int8], settings: recipe.Genre, seed: int) -> Prepared:
@@ -79,10 +88,10 @@ def prepare(catalogue: Tracks, parts: NDArray[np.int8], settings: recipe.Genre, 
     return Prepared(train, validation, preprocessing, texts, gram_weights, artist_prior, prior, known, unseen_logits)
 
 
-def fit_prepared(prepared: Prepared, settings: recipe.Genre, seed: int) -> GenreModel:
-    """Train the base models, and calibrate them."""
+def fit_prepared(prepared: Prepared, settings: recipe.Genre, seed: int, curve: Examples | None = None) -> GenreModel:
+    """Train the base models, and calibrate them. LightFM's learning curve is recorded on the tracks `curve`, if any."""
     train, preprocessing = prepared.train, prepared.preprocessing
-    lightfm = fit_lightfm(preprocessing, train, settings, seed)
+    lightfm = fit_lightfm(preprocessing, train, settings, seed, curve)
     progress.say("genre: XGBoost")
     families = train.truth.shape[1]
     model = GenreModel(
