@@ -42,7 +42,7 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     "--protocol",
     "protocols",
     multiple=True,
-    help="PART or PART/PROTOCOL, or playlists, which trains the recommender in five folds; default: all others.",
+    help="PART or PART/PROTOCOL; default: all but playlists, cold_tracks, temporal and held_out_20.",
 )
 @click.option(
     "--seeds",
@@ -51,8 +51,13 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     type=click.IntRange(1),
     help="Number of random splits, whose results are merged.",
 )
+@click.option(
+    "--listening", type=click.Path(path_type=Path), help="Table of other listeners; measures zero_shot on it."
+)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
-def evaluate(run_path: Path, protocols: tuple[str, ...], seeds: int, json_path: Path | None) -> None:
+def evaluate(
+    run_path: Path, protocols: tuple[str, ...], seeds: int, listening: Path | None, json_path: Path | None
+) -> None:
     """Measure the run folder RUN by named protocols, with baselines and 95 % intervals.
 
     Results are stored in RUN/evaluation and reused; an export adds them to the quality card.
@@ -64,7 +69,7 @@ def evaluate(run_path: Path, protocols: tuple[str, ...], seeds: int, json_path: 
 
     if json_path:
         check_writable(json_path.parent)
-    results = evaluation.evaluate(run_path, protocols, seeds)
+    results = evaluation.evaluate(run_path, protocols, seeds, listening)
     click.echo(evaluation.table(results))
     if json_path:
         write_file(json_path, json.dumps(results, indent=2).encode() + b"\n")
