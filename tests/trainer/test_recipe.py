@@ -26,7 +26,7 @@ def test_defaults_are_the_published_hyper_parameters() -> None:
     assert ranker.blend == {"collab": 0.5, "content": 0.3, "preference": 0, "freshness": 0.1, "diversity": 0.1}
 
 
-@pytest.mark.parametrize("name", ["demo", "spotify"])
+@pytest.mark.parametrize("name", ["demo", "lastfm-tags", "spotify"])
 def test_shipped_recipes_are_valid(name: str) -> None:
     assert recipe.read(Path("bundles") / f"{name}.toml").recipe.name == name
 
@@ -53,6 +53,12 @@ def test_shipped_recipes_are_valid(name: str) -> None:
         (HEAD.replace('name = "a"\n', ""), "top level: object missing required field `name`"),
         (HEAD + "[mood]\nvalidation = 0.0", "mood.validation: expected `float` > 0.0"),
         (HEAD + "[split]\nvalidation = 0.6\ntest = 0.6", "split: expected validation + test below 1, found 1.2"),
+        (
+            HEAD + '[split]\nby = "time"',
+            'split.before: expected a date for by = "time", and none otherwise, found none',
+        ),
+        (HEAD + "[split]\nbefore = 2010-07-01", 'split.before: expected a date for by = "time", and none otherwise'),
+        (HEAD + '[split]\nby = "time"\nbefore = "soon"', "split.before: invalid RFC3339 encoded date"),
         (HEAD + "[gates.at_least]\n'a' = nan", "gates: at_least: a: expected a finite number, found nan"),
         (HEAD + "[gates.at_most]\ngenre.ece = 1", "gates: at_most: genre: expected a path in quotes, such as"),
         (HEAD + "[gates.bytes]\ngenres = 1", "gates: bytes: genres: unknown key; known here are total, catalog"),

@@ -51,7 +51,7 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     "--protocol",
     "protocols",
     multiple=True,
-    help="PART or PART/PROTOCOL, or playlists, which trains the recommender in five folds; default: all others.",
+    help="PART or PART/PROTOCOL; default: all but playlists, cold_tracks, temporal and held_out_20.",
 )
 @click.option(
     "--seeds",
@@ -60,8 +60,13 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     type=click.IntRange(1),
     help="Number of random splits, whose results are merged.",
 )
+@click.option(
+    "--listening", type=click.Path(path_type=Path), help="Table of other listeners; measures zero_shot on it."
+)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
-def evaluate(run_path: Path, protocols: tuple[str, ...], seeds: int, json_path: Path | None) -> None:
+def evaluate(
+    run_path: Path, protocols: tuple[str, ...], seeds: int, listening: Path | None, json_path: Path | None
+) -> None:
     """Measure the run folder RUN by named protocols, with baselines and 95 % intervals.
 
     Results are stored in RUN/evaluation and reused; an export adds them to the quality card.
@@ -76,7 +81,7 @@ def evaluate(run_path: Path, protocols: tuple[str, ...], seeds: int, json_path: 
         check_writable(json_path.parent)
     recipe_file = evaluation.read_recipe(run_path)
     tracking.check(recipe_file)
-    results = evaluation.evaluate(run_path, protocols, seeds)
+    results = evaluation.evaluate(run_path, protocols, seeds, listening)
     tracking.log(run_path, recipe_file, {"evaluation": results})
     click.echo(evaluation.table(results))
     if json_path:

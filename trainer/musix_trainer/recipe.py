@@ -4,6 +4,7 @@ import hashlib
 import math
 import tomllib
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,12 +75,19 @@ class Split(Section, frozen=True):
 
     `artist`: a listener's tracks of one artist are held out together; needed when interactions were derived from
     artists, as each track would reveal the others. `leave_one_out`: one entry of each listener for validation and one
-    for test, whatever the shares.
+    for test, whatever the shares. `time`: for test what a listener heard for the first time on the day `before` or
+    later (UTC), whatever the share; for validation the latest entries of those before.
     """
 
-    by: Literal["track", "artist", "leave_one_out"] = "track"
+    by: Literal["track", "artist", "leave_one_out", "time"] = "track"
     validation: OpenUnit = 0.1
     test: OpenUnit = 0.1
+    before: date | None = None
+
+    @property
+    def before_s(self) -> int | None:
+        """Return the beginning of the day `before` in seconds since 1970."""
+        return None if self.before is None else int(datetime.combine(self.before, time(), UTC).timestamp())
 
 
 class Genre(Section, frozen=True):
@@ -301,6 +309,11 @@ def parse(text: bytes, path: Path) -> RecipeFile:
             raise RecipeError(
                 f"{path}: {section}: expected validation + test below 1, found {shares.validation + shares.test:g}"
             )
+    if (recipe.split.by == "time") != (recipe.split.before is not None):
+        raise RecipeError(
+            f'{path}: split.before: expected a date for by = "time", and none otherwise, found'
+            f' {recipe.split.before or "none"} for by = "{recipe.split.by}"'
+        )
     return RecipeFile(path, recipe, text)
 
 

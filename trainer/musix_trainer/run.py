@@ -206,7 +206,7 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
             " folder, found none; `musix import moods` makes one"
         )
     tracks = read_tracks(sources["tracks"], families)
-    interactions = read_interactions(sources["listening"], tracks)
+    interactions = read_interactions(sources["listening"], tracks, settings.split.before_s)
     impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
     moods = read_moods(sources["moods"], tracks) if "moods" in sources else None
     for name, source in sources.items():
@@ -248,7 +248,7 @@ def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Inter
     """Return the recipe's catalogue and interactions, read and checked."""
     sources = _sources(recipe_file.recipe, data)
     tracks = read_tracks(sources["tracks"], _families(recipe_file.recipe, data))
-    return tracks, read_interactions(sources["listening"], tracks)
+    return tracks, read_interactions(sources["listening"], tracks, recipe_file.recipe.split.before_s)
 
 
 def _train_parts(

@@ -92,6 +92,25 @@ def test_invalid_interactions_are_refused(columns: dict[str, list[object]], mess
     assert message in str(caught.value)
 
 
+def test_split_by_time_keeps_only_what_is_heard_first_before_or_after_it() -> None:
+    """Listener a hears one track again after the time, and another one first; listener b comes after it."""
+    columns = {
+        "user_id": ["a", "a", "a", "b"],
+        "track_id": [TRACK(1), TRACK(1), TRACK(2), TRACK(1)],
+        "timestamp": [100_000, 300_000, 300_000, 300_000],
+    }
+    source = Table(pl.DataFrame(columns), "listening.csv", "")
+    data = read_interactions(source, CATALOGUE, before=200_000)
+    assert data.names == ["a"]
+    assert data.last.tolist() == [100_000, 300_000]
+    assert data.plays.tolist() == [1, 1]
+    assert source.notes["dropped: listener without plays before the split"] == 1
+    assert source.notes["dropped: heard again since the split"] == 1
+    without_times = Table(pl.DataFrame({"user_id": ["a"], "track_id": [TRACK(1)], "plays": [1]}), "listening.csv", "")
+    with pytest.raises(TableError, match=r"listening\.csv: expected a column timestamp, as the recipe splits by time"):
+        read_interactions(without_times, CATALOGUE, before=200_000)
+
+
 def test_split_by_artist_keeps_artists_together_and_gives_each_listener_training_entries() -> None:
     data = read_interactions(Table(WORLD.listening, "listening", ""), CATALOGUE)
     artists = CATALOGUE.primary_artists()

@@ -81,6 +81,7 @@ def test_every_metric_has_an_interval_and_baselines(measured: Path) -> None:
         "mood": {"rule", "catalogue"},
         "collab": {"sampled_99", "sampled_99_popular", "full", "cold_listeners"},
         "hybrid": {"full", "cold_listeners", "tradeoff", "simulated_30"},
+        "lists": {"full", "current_track"},
     }
     for protocols in results.values():
         for metrics in protocols.values():

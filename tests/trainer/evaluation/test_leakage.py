@@ -58,6 +58,26 @@ def test_pair_in_both_parts_is_reported() -> None:
         leakage.check_held_out(TRAIN, INTERACTIONS.select(np.zeros(4, bool)))
 
 
+def test_listener_in_both_parts_is_reported() -> None:
+    first, second = (INTERACTIONS.select(INTERACTIONS.listener == listener) for listener in (0, 1))
+    leakage.check_listeners(first, second)
+    with pytest.raises(LeakError, match="expected no listener in both training and test, found 1, such as 'b'"):
+        leakage.check_listeners(INTERACTIONS, second)
+
+
+def test_training_after_the_test_is_reported() -> None:
+    times = replace(INTERACTIONS, last=np.array([10, 20, 15, 30]))
+    leakage.check_times(times.select(times.last < 20), times.select(times.last >= 20))
+    with pytest.raises(LeakError, match="found 1 of 2 others, such as one of listener 'a'"):
+        leakage.check_times(times.select(np.array([True, True, False, False])), times.select(times.last == 15))
+
+
+def test_held_out_track_in_training_is_reported() -> None:
+    leakage.check_unheard(TRAIN, np.array([0, 3]))
+    with pytest.raises(LeakError, match="found some with 1 of 2, such as row 2"):
+        leakage.check_unheard(TRAIN, np.array([2, 3]))
+
+
 def test_relevance_from_a_prediction_is_reported() -> None:
     leakage.check_relevance({0: {2}, 1: {3}}, TEST)
     predicted = {0: {2, 7}, 1: {3}}

@@ -1,25 +1,41 @@
-"""The protocol `playlists` on a small simulated run, and its baselines on data whose answer is known."""
+"""The protocols `playlists`, `zero_shot` and `temporal` on a small simulated run that splits by time, and the baselines
+on data whose answer is known."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from scipy.sparse import csr_matrix
 
+from musix_runtime.errors import InputError, LeakError
 from musix_trainer import cli, recipe
 from musix_trainer import run as runs
+from musix_trainer.data import synthetic
 from musix_trainer.data.interactions import Interactions
-from musix_trainer.evaluation.protocols.playlists import LENGTHS, make_queries, rank_all
+from musix_trainer.evaluation import evaluate
+from musix_trainer.evaluation.protocols.playlists import next_track
 from musix_trainer.evaluation.protocols.playlists.baselines import Baselines
+from musix_trainer.evaluation.protocols.playlists.ranks import LENGTHS, make_queries, rank_all
 from tests.recipes import SMALL
+
+BY_TIME = """
+folds = 2
+blend = "learned"
+[split]
+by = "time"
+before = 2024-10-01
+"""
+BASELINES = {"popularity", "artist_popular", "ItemKNN", "EASE", "iALS", "EASE_artist_popular"}
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    (folder / "small.toml").write_text(SMALL + 'folds = 2\nblend = "learned"\n')  # of the ranker
+    (folder / "small.toml").write_text(SMALL + BY_TIME)  # folds and blend of the ranker
     runs.train(recipe.read(folder / "small.toml"), None).save(folder / "run")
     return folder / "run"
 
@@ -28,13 +44,62 @@ def test_each_length_of_the_history_has_intervals_and_paired_differences(small_r
     arguments = [str(small_run), "--protocol", "playlists", "--json", str(small_run.parent / "results.json")]
     assert CliRunner().invoke(cli.evaluate, arguments, catch_exceptions=False).exit_code == 0
     results = json.loads((small_run.parent / "results.json").read_bytes())["playlists"]
-    assert set(results) == set(LENGTHS)
-    for metrics in results.values():
-        assert set(metrics) == {"ndcg_at_10", "r_precision", "hr_at_10", "recall_at_100"}
-        for each in metrics.values():
-            assert each["low"] <= each["value"] <= each["high"]
-            names = {"popularity", "artist_popular", "ItemKNN", "EASE", "iALS", "EASE_artist_popular"}
-            assert set(each["better_by"]) == names
+    assert set(results) == {*LENGTHS, "next_track"}
+    for name, metrics in results.items():
+        ablations = {"without_current_track"} if name == "next_track" else set()
+        check(metrics, BASELINES | ablations)
+
+
+def check(metrics: dict[str, Any], baselines: set[str]) -> None:
+    assert set(metrics) == {"ndcg_at_10", "r_precision", "hr_at_10", "recall_at_100"}
+    for each in metrics.values():
+        assert each["low"] <= each["value"] <= each["high"]
+        assert set(each["better_by"]) == baselines
+
+
+def test_listeners_of_another_table_are_continued_by_the_trained_models(small_run: Path, tmp_path: Path) -> None:
+    """The other listeners hear the same as those of the run, so that to learn from these helps."""
+    settings = recipe.read(small_run / "recipe.toml").recipe
+    known = synthetic.generate(settings.synthetic, settings.seed).listening
+    known = known.filter(pl.col("user_id").str.contains("[0-2]$"))  # 30 listeners
+    known.write_parquet(tmp_path / "known.parquet")
+    known.with_columns(user_id="other " + pl.col("user_id")).write_parquet(tmp_path / "others.parquet")
+    before = (small_run / "collab" / "listener_factors.npy").read_bytes()
+    results = evaluate.evaluate(small_run, (), 1, tmp_path / "others.parquet")
+    assert list(results) == ["zero_shot"]
+    for metrics in results["zero_shot"].values():
+        check(metrics, BASELINES)
+    half = results["zero_shot"]["history_half"]["ndcg_at_10"]
+    assert half["baselines"]["EASE"] > 2 * half["baselines"]["popularity"]
+    assert (small_run / "collab" / "listener_factors.npy").read_bytes() == before
+    with pytest.raises(LeakError, match="expected no listener in both training and test, found 30"):
+        evaluate.evaluate(small_run, (), 1, tmp_path / "known.parquet")
+    with pytest.raises(InputError, match="zero_shot: expected a table of listening that the run has not seen"):
+        evaluate.evaluate(small_run, ("zero_shot",), 1)
+
+
+def test_run_that_splits_by_time_is_measured_on_what_is_heard_first_afterwards(small_run: Path) -> None:
+    (metrics,) = evaluate.evaluate(small_run, ("temporal",), 1)["temporal"].values()
+    baselines = {"LightFM", "popularity", "popularity_of_six_months", "ItemKNN", "EASE", "iALS", "BPR"}
+    assert set(metrics) == {"ndcg_at_10", "hr_at_10", "recall_at_10"}
+    for each in metrics.values():
+        assert each["low"] <= each["value"] <= each["high"]
+        assert set(each["better_by"]) == baselines
+
+
+def test_current_track_is_apart_from_history_and_relevant_tracks() -> None:
+    listener, row = np.repeat([0, 1, 2], [12, 3, 2]), np.concatenate([np.arange(12), np.arange(3), np.arange(2)])
+    data = Interactions(["a", "b", "c"], listener, row, np.ones(17), np.zeros(17, np.int64))
+    playing = next_track.make_queries(data, 0)
+    queries = playing.queries
+    assert queries.listeners == [0, 1]  # the third has no track after the current one
+    for each in zip(queries.listeners, queries.histories, playing.current, queries.relevant, strict=True):
+        number, history, current, relevant = each
+        assert sorted([*history, current, *relevant]) == row[listener == number].tolist()
+    for history, longer, current in zip(
+        queries.histories, playing.as_history(5).histories, playing.current, strict=True
+    ):
+        assert longer.tolist() == [*history, *[current] * 5]
 
 
 def test_history_and_relevant_tracks_are_all_tracks_of_a_listener() -> None:

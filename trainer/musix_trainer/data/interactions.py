@@ -53,20 +53,28 @@ class Interactions:
         return Interactions(self.names, self.listener[mask], self.row[mask], self.plays[mask], self.last[mask])
 
 
-def read_interactions(source: Table, catalogue: Tracks) -> Interactions:
+def read_interactions(source: Table, catalogue: Tracks, before: int | None = None) -> Interactions:
     """Check the table and return its interactions with recordings of the catalogue. A row without plays is one play.
 
+    With a time `before` (seconds since 1970), at which the interactions will be split, without what happened since then
+    to pairs that were there before, and without listeners who were not.
     Raises TableError.
     """
     check(source, SCHEMA, "user_id")
     columns = source.frame.columns
     if "plays" not in columns and "timestamp" not in columns:
         raise TableError(f"{source.name}: expected a column plays or timestamp, found only {', '.join(columns)}")
+    if before is not None and "timestamp" not in columns:
+        raise TableError(f"{source.name}: expected a column timestamp, as the recipe splits by time, found none")
     plays = pl.col("plays").fill_null(1.0) if "plays" in columns else pl.lit(1.0)
     last = pl.col("timestamp").fill_null(0) if "timestamp" in columns else pl.lit(0, pl.Int64)
     source.frame = in_catalogue(source.frame.with_columns(plays=plays, timestamp=last), catalogue)
     source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
     source.keep(pl.col("plays") > 0, "no plays")
+    if before is not None:
+        earlier, first = pl.col("timestamp") < before, pl.col("timestamp").min()
+        source.keep(first.over("user_id") < before, "listener without plays before the split")
+        source.keep(earlier | (first.over("user_id", "row") >= before), "heard again since the split")
     pairs = source.frame.group_by("user_id", "row").agg(pl.col("plays").sum(), pl.col("timestamp").max())
     pairs = pairs.sort("user_id", "row")
     names = pairs["user_id"].unique().sort().to_list()

@@ -40,6 +40,8 @@ def split_interactions(data: Interactions, artists: list[str], split: Split, see
     """
     if split.by == "leave_one_out":
         return _leave_one_out(data, seed)
+    if split.before_s is not None:
+        return _by_time(data, split.before_s, split.validation)
     units = data.row
     if split.by == "artist":
         units = np.unique(artists, return_inverse=True)[1][data.row]
@@ -58,4 +60,25 @@ def _leave_one_out(data: Interactions, seed: int) -> NDArray[np.int8]:
     parts = np.full(len(data), TRAIN, np.int8)
     parts[order[starts[counts > 1]]] = TEST
     parts[order[starts[counts > 2] + 1]] = VALIDATION
+    return parts
+
+
+def hold_out(data: Interactions, share: float, seed: int) -> NDArray[np.bool_]:
+    """Return whether each entry is among the random `share` of its listener's entries. Shape (len(data),)."""
+    order = np.lexsort((np.random.default_rng(seed).random(len(data)), data.listener))
+    _, starts, counts = np.unique(data.listener[order], return_index=True, return_counts=True)
+    held_out = np.zeros(len(data), bool)
+    held_out[order] = np.arange(len(data)) - np.repeat(starts, counts) < np.repeat(np.rint(share * counts), counts)
+    return held_out
+
+
+def _by_time(data: Interactions, before: int, validation: float) -> NDArray[np.int8]:
+    """Return entries since the time `before` as TEST, and the latest share of the others as VALIDATION."""
+    parts = np.where(data.last < before, TRAIN, TEST).astype(np.int8)
+    earlier = np.flatnonzero(parts == TRAIN)
+    latest = earlier[np.argsort(-data.last[earlier], kind="stable")][: round(len(earlier) * validation)]
+    parts[latest] = VALIDATION
+    has_training = np.zeros(len(data.names), bool)
+    has_training[data.listener[parts == TRAIN]] = True
+    parts[(parts == VALIDATION) & ~has_training[data.listener]] = TRAIN
     return parts

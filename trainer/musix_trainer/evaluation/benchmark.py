@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from musix_runtime.atomic import new_folder
 from musix_runtime.bundle.manifest import Provenance
-from musix_runtime.errors import InputError
+from musix_runtime.errors import InputError, TableError
 from musix_trainer import progress, recipe, run
 from musix_trainer.curves import Point
 from musix_trainer.data import split, tables
 from musix_trainer.data.interactions import Interactions
-from musix_trainer.data.tables import Table
+from musix_trainer.data.tables import Column, Table
 from musix_trainer.importers.lastfm import PLAYS
 from musix_trainer.models import collab
 from musix_trainer.recipe import RecipeFile
+
+TAGS = [Column("userID", "text"), Column("artistID", "text"), Column("timestamp", "number")]  # milliseconds since 1970
+LASTFM_BEGAN_S = 1_009_843_200  # 2002-01-01; the table has a few times before it
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,40 @@ class Benchmark:
 
 def read(settings: recipe.Recipe, data: Path | None) -> Interactions:
     """Return the interactions, read, checked and reduced to their k-core."""
-    return k_core(source(settings, data), settings.benchmark.core)
+    return k_core(source(settings, data), settings.benchmark.core, settings.split.before_s)
 
 
 def source(settings: recipe.Recipe, data: Path | None) -> Table:
-    """Return the checked table of plays of artists."""
+    """Return the checked table of plays of artists, or of the time at which a listener first tagged an artist."""
     if data is None:
         raise InputError(f"{settings.name}: this recipe reads a table: pass its folder with --data")
     table = tables.read(data / settings.tables.listening)
+    if "timestamp" in table.frame.columns:
+        tables.check(table, TAGS, "userID")
+        table.keep(pl.col("timestamp") >= LASTFM_BEGAN_S * 1000, "time before Last.fm began")
+        first = pl.col("timestamp").min().cast(pl.Int64) // 1000
+        table.frame = table.frame.group_by("userID", "artistID").agg(timestamp=first).with_columns(weight=pl.lit(1.0))
+        return table
+    if settings.split.before is not None:
+        raise TableError(f"{table.name}: expected a column timestamp, as the recipe splits by time, found none")
     tables.check(table, PLAYS, "userID")
     table.keep(pl.col("weight") > 0, "no plays")
+    table.frame = table.frame.with_columns(timestamp=pl.lit(0, pl.Int64))
     return table
 
 
-def k_core(table: Table, core: int) -> Interactions:
+def k_core(table: Table, core: int, before: int | None = None) -> Interactions:
     """Drop listeners and artists with fewer than `core` pairs until none is left, and return the other pairs.
 
-    `row` is the number of the artist in the order of ids. Raises TableError when no pair is left.
+    With a time `before` (seconds since 1970), only pairs before it count. `row` is the number of the artist in the
+    order of ids. Raises TableError when no pair is left.
     """
+    pairs_that_count = pl.len() if before is None else (pl.col("timestamp") < before).sum()
     while True:
-        before = table.frame.height
+        height = table.frame.height
         for column in ("userID", "artistID"):
-            table.keep(pl.len().over(column) >= core, f"not in the {core}-core")
-        if table.frame.height == before:
+            table.keep(pairs_that_count.over(column) >= core, f"not in the {core}-core")
+        if table.frame.height == height:
             break
     pairs = table.frame.sort("userID", "artistID")
     names = pairs["userID"].unique().sort().to_list()
@@ -94,7 +107,7 @@ def k_core(table: Table, core: int) -> Interactions:
         (pairs["userID"].rank("dense").cast(pl.Int64) - 1).to_numpy(),
         (pairs["artistID"].rank("dense").cast(pl.Int64) - 1).to_numpy(),
         pairs["weight"].cast(pl.Float64).to_numpy(),
-        np.zeros(pairs.height, np.int64),
+        pairs["timestamp"].to_numpy(),
     )
 
 
@@ -102,7 +115,7 @@ def train(recipe_file: RecipeFile, data: Path | None) -> Benchmark:
     """Train collab on all but the held-out pairs. Raises InputError without `data`, TableError for a wrong table."""
     settings = recipe_file.recipe
     table = source(settings, data)
-    interactions = k_core(table, settings.benchmark.core)
+    interactions = k_core(table, settings.benchmark.core, settings.split.before_s)
     progress.say(
         f"listening: {table.rows:,} rows; " + ", ".join(f"{key}: {note:,}" for key, note in table.notes.items())
     )

@@ -15,12 +15,27 @@ import msgspec
 from musix_runtime.atomic import check_writable, write_file
 from musix_runtime.errors import InputError
 from musix_trainer import progress, recipe
+from musix_trainer.data import tables
 from musix_trainer.evaluation.benchmark import Benchmark
-from musix_trainer.evaluation.protocols import EvaluationContext, Results, collab, drift, genre, hybrid, mood, playlists
+from musix_trainer.evaluation.protocols import (
+    EvaluationContext,
+    Results,
+    cold_tracks,
+    collab,
+    drift,
+    genre,
+    held_out_20,
+    hybrid,
+    lists,
+    mood,
+    playlists,
+    temporal,
+)
+from musix_trainer.evaluation.protocols.playlists import zero_shot
 from musix_trainer.recipe import RecipeFile
 from musix_trainer.run import EVALUATION, Run, deterministic
 
-VERSION = 5  # of the protocols; results of another version are measured again
+VERSION = 6  # of the protocols; results of another version are measured again
 
 Measure = Callable[[EvaluationContext], dict[str, Results]]
 # Protocols that are measured together and stored in one file, by the prefix of their names, PART/PROTOCOL.
@@ -32,21 +47,32 @@ GROUPS: dict[str, Measure] = {
     "mood": mood.measure,
     "collab": collab.measure,
     "hybrid": hybrid.measure,
+    "lists": lists.measure,
     "playlists": playlists.measure,
+    "cold_tracks": cold_tracks.measure,
+    "zero_shot": zero_shot.measure,
+    "temporal": temporal.measure,
+    "held_out_20": held_out_20.measure,
 }
-ON_REQUEST = {"playlists"}  # groups that train the recommender several times, and are measured only when named
+# Groups that train again or need data of their own, and are measured only when named.
+ON_REQUEST = {"playlists", "cold_tracks", "zero_shot", "temporal", "held_out_20"}
+OF_BENCHMARKS = {"collab", "temporal", "held_out_20"}  # groups that a run of collab alone can be measured by
 
 
-def evaluate(path: Path, protocols: tuple[str, ...], seeds: int) -> dict[str, Any]:
+def evaluate(path: Path, protocols: tuple[str, ...], seeds: int, listening: Path | None = None) -> dict[str, Any]:
     """Measure the run in `path` by these protocols, and return part: protocol: metric.
 
-    An empty tuple means all protocols but those `ON_REQUEST`.
+    An empty tuple means all protocols but those `ON_REQUEST`. `listening` is the table of `zero_shot`, and names it.
 
     Raises InputError for an unknown run or protocol, EvaluationError when a metric cannot be measured.
     """
     run = load(path)
-    context = EvaluationContext(run, seeds)
-    groups = [name for name in GROUPS if not isinstance(run, Benchmark) or name == "collab"]
+    context = EvaluationContext(run, seeds, listening)
+    if listening:
+        protocols = (*protocols, "zero_shot")
+    groups = [
+        name for name in GROUPS if (name in OF_BENCHMARKS if isinstance(run, Benchmark) else name != "held_out_20")
+    ]
     chosen = [
         name
         for name in groups
@@ -93,6 +119,8 @@ def _cached_results(path: Path, group: str, context: EvaluationContext) -> dict[
         "seeds": context.seeds,
         "run": hashlib.sha256((path / "run.json").read_bytes()).hexdigest(),
     }
+    if context.listening and group == "zero_shot":
+        key["listening"] = tables.read(context.listening).sha256
     if file.is_file():
         stored = _read(file)
         if stored["key"] == key:

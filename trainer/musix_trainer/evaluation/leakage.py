@@ -58,6 +58,34 @@ def check_held_out(train: Interactions, test: Interactions) -> None:
         )
 
 
+def check_listeners(train: Interactions, test: Interactions) -> None:
+    """Raise LeakError if a listener of `test` is in training under the same name."""
+    names = {train.names[listener] for listener in np.unique(train.listener).tolist()}
+    leaked = [name for each in np.unique(test.listener).tolist() if (name := test.names[each]) in names]
+    if leaked:
+        raise LeakError(f"expected no listener in both training and test, found {len(leaked):,}, such as {leaked[0]!r}")
+
+
+def check_times(train: Interactions, test: Interactions) -> None:
+    """Raise LeakError if a training interaction is not older than every test interaction."""
+    later = train.last >= test.last.min()
+    if later.any():
+        raise LeakError(
+            f"expected only training interactions before those of the test, found {int(later.sum()):,} of"
+            f" {len(train):,} others, such as one of listener {train.names[int(train.listener[later.argmax()])]!r}"
+        )
+
+
+def check_unheard(train: Interactions, rows: Rows) -> None:
+    """Raise LeakError if a track that nobody should have heard is in training. `rows` are those of the tracks."""
+    leaked = np.intersect1d(train.row, rows)
+    if len(leaked):
+        raise LeakError(
+            f"expected no interaction with the held-out tracks in training, found some with {len(leaked):,} of"
+            f" {len(rows):,}, such as row {int(leaked[0])}"
+        )
+
+
 def check_relevance(relevant: Mapping[int, set[int]], test: Interactions) -> None:
     """Raise LeakError if a relevant row is not in the listener's test interactions, as if it came from a prediction.
 

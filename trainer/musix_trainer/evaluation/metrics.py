@@ -3,6 +3,8 @@
 Ranks start at 1; tied items have the mean of their ranks.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -65,7 +67,7 @@ def full_ranks(scores: Floats, history: csr_matrix, relevant: csr_matrix) -> lis
         own, values = relevant[i].indices, scores[i]
         unseen = np.ones(len(values), bool)
         unseen[history[i].indices] = False
-        ranks.append(_rank_positions(values[own], values[unseen]))
+        ranks.append(rank_positions(values[own], values[unseen]))
     return ranks
 
 
@@ -76,7 +78,8 @@ def sampled_ranks(positive: Floats, negatives: Floats) -> NDArray[np.float64]:
     return np.asarray(1 + above + equal / 2, np.float64)
 
 
-def _rank_positions(own: Floats, others: Floats) -> NDArray[np.float64]:
+def rank_positions(own: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the ranks of some scores (n,) among those of all candidates (m,), which include them. Shape (n,)."""
     if len(own) < FEW_RANKS:
         above = np.array([np.count_nonzero(others > value) for value in own])
         equal = np.array([np.count_nonzero(others == value) for value in own])

@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
+from musix_runtime.models.arrays import Rows
 from musix_trainer.evaluation.benchmark import Benchmark
 from musix_trainer.evaluation.bootstrap import ClusteredMetric, estimate
 from musix_trainer.run import Run
@@ -13,10 +17,11 @@ Results = dict[str, dict[str, Any]]  # of one protocol: by metric value, low, hi
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """Input of a protocol: the run, and the number of seeds."""
+    """Input of a protocol: the run, the number of seeds, and a table of listening that the run has not seen, if any."""
 
     run: Run | Benchmark
     seeds: int
+    listening: Path | None = None
 
     @property
     def full_run(self) -> Run:
@@ -26,6 +31,11 @@ class EvaluationContext:
     def seed(self, number: int) -> int:
         """Return a seed; number 0 is the run's own."""
         return self.run.recipe_file.recipe.seed + number
+
+
+def sample(count: int, size: int, seed: int) -> Rows:
+    """Return `size` of the numbers below `count`, or all of them if there are fewer, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:size])
 
 
 class MetricCollector:

@@ -37,9 +37,6 @@ def measure(context: EvaluationContext) -> dict[str, Results]:
     tracks among all tracks outside of the history. collab/cold_listeners: as full, with each listener folded in from 1,
     3 or 10 tracks; baseline: popularity.
     """
-    settings = context.run.recipe_file.recipe
-    if settings.tuned.trials:
-        leakage.check_trials(settings.tuned.trials, "collab", [name for name in BASELINES if name != "popularity"])
     collectors = {name: MetricCollector() for name in (*SAMPLED, "full", "cold_listeners")}
     for number in range(context.seeds):
         _evaluate_seed(context, context.seed(number), collectors)
@@ -76,6 +73,39 @@ def lightfm_scorer(model: CollabModel, train: Interactions, columns: NDArray[np.
     return scores
 
 
+def make_scorers(
+    settings: recipe.Recipe,
+    model: CollabModel,
+    train: Interactions,
+    history: csr_matrix,
+    columns: NDArray[np.int64],
+    seed: int,
+) -> dict[str, Scorer]:
+    """Return the scorers of our model, which comes first, and of all baselines, by name; see `interaction_matrices`.
+
+    Raises EvaluationError if a baseline was tuned with fewer trials than the model.
+    """
+    if settings.tuned.trials:
+        leakage.check_trials(settings.tuned.trials, "collab", [name for name in BASELINES if name != "popularity"])
+    scorers: dict[str, Scorer] = {OURS: lightfm_scorer(model, train, columns)}
+    for name, fit in BASELINES.items():
+        progress.say(f"collab: {name}")
+        scorers[name] = fit(history, seed, **_tuned_values(settings, name))
+    return scorers
+
+
+def rank_fully(
+    scorers: dict[str, Scorer], history: csr_matrix, relevant: csr_matrix, listeners: NDArray[np.int64]
+) -> dict[str, list[Any]]:
+    """Return the ranks of each listener's relevant tracks among all tracks outside of the history, by model."""
+    ranks: dict[str, list[Any]] = {name: [] for name in scorers}
+    for start in range(0, len(listeners), metrics.USER_BATCH):
+        numbers = listeners[start : start + metrics.USER_BATCH]
+        for name, scorer in scorers.items():
+            ranks[name] += metrics.full_ranks(scorer(numbers), history[numbers], relevant[numbers])
+    return ranks
+
+
 def _evaluate_seed(context: EvaluationContext, seed: int, collectors: dict[str, MetricCollector]) -> None:
     """Add the metrics of one split."""
     settings, interactions = context.run.recipe_file.recipe, context.run.interactions
@@ -87,20 +117,17 @@ def _evaluate_seed(context: EvaluationContext, seed: int, collectors: dict[str, 
     history, relevant, columns = interaction_matrices(train, test)
     listeners = np.flatnonzero(np.diff(relevant.indptr))
     model = collab.train(train, settings.collab, seed, numbers)
-    scorers: dict[str, Scorer] = {OURS: lightfm_scorer(model, train, columns)}
-    for name, fit in BASELINES.items():
-        progress.say(f"collab: {name}")
-        scorers[name] = fit(history, seed, **_tuned_values(settings, name))
+    scorers = make_scorers(settings, model, train, history, columns, seed)
     if settings.collab != recipe.Collab():
         scorers[DEFAULTS] = lightfm_scorer(collab.train(train, recipe.Collab(), seed), train, columns)
     samples = _sample_negatives(history, relevant, listeners, seed)
     ranks = _rank(scorers, history, relevant, listeners, samples)
     for protocol in (*SAMPLED, "full"):
-        _record(collectors[protocol], {name: each[protocol] for name, each in ranks.items()}, listeners)
+        record(collectors[protocol], {name: each[protocol] for name, each in ranks.items()}, listeners)
     has_tail = np.array([len(each) > 0 for each in ranks[OURS]["tail"]])
     if has_tail.any():
         tail_ranks = {name: [each for each in of_model["tail"] if len(each)] for name, of_model in ranks.items()}
-        _record(collectors["full"], tail_ranks, listeners[has_tail], "_long_tail")
+        record(collectors["full"], tail_ranks, listeners[has_tail], "_long_tail")
     _evaluate_cold_start(
         model, train, history, relevant, listeners, scorers["popularity"], collectors["cold_listeners"]
     )
@@ -141,10 +168,10 @@ def _tuned_values(settings: recipe.Recipe, name: str) -> dict[str, Any]:
     return {key: int(value) if float(value).is_integer() and value >= 1 else value for key, value in values.items()}
 
 
-def _record(
+def record(
     collector: MetricCollector, ranks: dict[str, list[Any]], listeners: NDArray[np.int64], suffix: str = ""
 ) -> None:
-    """Add hit rate, NDCG and recall of each model."""
+    """Add hit rate, NDCG and recall of each model, by its ranks of each listener's relevant tracks."""
     for metric, function in (("hr", metrics.hit_rate), ("ndcg", metrics.ndcg), ("recall", metrics.recall)):
         by_model = {name: ClusteredMetric.mean(function(each, K), listeners) for name, each in ranks.items()}
         collector.add(f"{metric}_at_{K}{suffix}", by_model)
@@ -201,4 +228,4 @@ def _evaluate_cold_start(
             scores = items[:, :-1] @ factors[:-1] + items[:, -1] if factors is not None else popular_scores[0]
             folded += metrics.full_ranks(scores[None], history[listener], relevant[listener])
             popular += metrics.full_ranks(popular_scores, history[listener], relevant[listener])
-        _record(collector, {"fold_in": folded, "popularity": popular}, listeners, f"_history_{size}")
+        record(collector, {"fold_in": folded, "popularity": popular}, listeners, f"_history_{size}")

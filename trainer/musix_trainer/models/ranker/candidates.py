@@ -22,10 +22,16 @@ def new_user(retriever: Retriever, history: Rows) -> tuple[User, Floats]:
 
 def recommend(retriever: Retriever, ranker: Ranker, user: User, query: Floats | None, limit: int) -> Rows:
     """Return the list of `limit` tracks that the runtime recommends, best first."""
+    return select(retriever, ranker, user, query, limit)[0]
+
+
+def select(retriever: Retriever, ranker: Ranker, user: User, query: Floats | None, limit: int) -> tuple[Rows, Floats]:
+    """Return the list of `limit` tracks that the runtime recommends, best first, and their components (n, 5)."""
     rows = retrieve_candidates(retriever, user, query, limit)
     features = compute_features(retriever, user, query, rows, limit)
-    picks, _, lengths = ranker.select(features, serving_context(user)[None], np.array([limit]))
-    return np.asarray(features.rows[0, picks[0, : lengths[0]]])
+    picks, components, lengths = ranker.select(features, serving_context(user)[None], np.array([limit]))
+    length = int(lengths[0])
+    return np.asarray(features.rows[0, picks[0, :length]]), components[0, :length]
 
 
 def retrieve_candidates(retriever: Retriever, user: User, content: Floats | None, limit: int) -> Rows:

@@ -15,6 +15,7 @@ from musix_trainer.models.ranker.candidates import (
     compute_features,
     known_user,
     retrieve_candidates,
+    select,
     serving_context,
 )
 from musix_trainer.models.ranker.network import RankerModel
@@ -35,13 +36,10 @@ def recommend(
 ) -> tuple[Rows, dict[str, Scores]]:
     """Return a known listener's list, best first: rows, and the contribution of each component to each score."""
     user, query = known_user(retriever, collab, number)
-    rows = retrieve_candidates(retriever, user, query, limit)
-    features = compute_features(retriever, user, query, rows, limit)
-    context, ranker = serving_context(user)[None], model.runtime()
-    picks, components, lengths = ranker.select(features, context, np.array([limit]))
-    picks, components = picks[:, : lengths[0]], components[:, : lengths[0]]
-    _, contributions = ranker.explain(components, context)
-    return features.rows[0, picks[0]], dict(zip(COMPONENTS, contributions[0].T, strict=True))
+    ranker = model.runtime()
+    rows, components = select(retriever, ranker, user, query, limit)
+    _, contributions = ranker.explain(components[None], serving_context(user)[None])
+    return rows, dict(zip(COMPONENTS, contributions[0].T, strict=True))
 
 
 def measure(

@@ -8,11 +8,22 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from musix_runtime.models.arrays import Floats, Rows
+from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation.baselines import ease_weights
 from musix_trainer.models.artists import group_by_artist
+from musix_trainer.models.item_stats import popularity_order
+from musix_trainer.run import Run
 
 Scorer = Callable[[list[Rows]], Floats]  # histories -> scores (n, tracks)
 N_TRIALS = 16  # by which each baseline was tuned on validation; see bundles/playlists.toml
+
+
+def fit_baselines(run: Run, train: Interactions, seed: int) -> dict[str, Scorer]:
+    """Return all baselines by name, fitted to these interactions with the values that the recipe has for them."""
+    size, artists = len(run.catalogue), run.catalogue.artist_numbers
+    plays = csr_matrix((np.ones(len(train), np.float32), (train.listener, train.row)), (len(train.names), size))
+    order = popularity_order(run.catalogue, np.bincount(train.row, minlength=size))
+    return Baselines(plays[np.unique(train.listener)], order, artists, run.recipe.tuned.baselines).scorers(seed)
 
 
 class Baselines:
