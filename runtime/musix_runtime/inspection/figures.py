@@ -41,6 +41,11 @@ class Figure(msgspec.Struct, frozen=True):
     baselines: dict[str, float] = {}
     better_by: dict[str, Interval] = {}
 
+    @property
+    def rivals(self) -> dict[str, float]:
+        """The baselines without the ablations of the model, `without_...`."""
+        return {name: value for name, value in self.baselines.items() if not name.startswith("without_")}
+
     def text(self) -> str:
         """Return the value, with its interval if there is one."""
         if self.low is None or self.high is None:
@@ -100,10 +105,10 @@ def headlines(figures: Mapping[str, Figure]) -> dict[str, Figure]:
 def compare(metric: str, figure: Figure) -> Comparison | None:
     """Return the comparison with the best baseline; None without any, or for a metric that is not better or worse.
 
-    Ablations of the model, `without_...`, are no baselines.
+    The class prior is no baseline of a calibration error: it is calibrated, and says nothing.
     """
     sign = direction(metric)
-    rivals = {name: value for name, value in figure.baselines.items() if not name.startswith("without_")}
+    rivals = {name: value for name, value in figure.rivals.items() if sign > 0 or name != "class_prior"}
     if not sign or not rivals:
         return None
     name = max(rivals, key=lambda each: sign * rivals[each])

@@ -123,7 +123,7 @@ def _figures(figures: Protocols, evaluated: bool) -> list[str]:
 
 def _row(metric: str, figure: Figure) -> tuple[str, ...]:
     comparison = compare(metric, figure)
-    baselines = ", ".join(f"{in_words(name)} {value:.3f}" for name, value in figure.baselines.items())
+    baselines = ", ".join(f"{in_words(name)} {value:.3f}" for name, value in figure.rivals.items())
     return in_words(metric), figure.text(), comparison.text() if comparison else "", baselines
 
 

@@ -62,6 +62,7 @@ def test_best_baseline_is_no_ablation_and_figures_without_interval_are_no_proof(
     assert "above the best baseline, EASE (0.400); without an interval" in compared.text()
     assert compare("share_happy", Figure(0.5, baselines={"rule": 0.4})) is None
     assert compare("macro_f1", Figure(0.5)) is None
+    assert compare("ece", Figure(0.5, baselines={"class_prior": 0.01})) is None  # any constant is calibrated
     assert in_words("ndcg_at_10_long_tail") == "NDCG@10 long tail"
 
 
@@ -80,7 +81,7 @@ def test_verdict_has_five_sentences_and_names_the_worst_and_the_missing() -> Non
             genre__unseen_artists={
                 "macro_f1": figure(0.6, {"xgboost": (0.5, 0.05, 0.15)}),
                 "macro_f1_audio_only": figure(0.3, {"xgboost": (0.4, -0.2, -0.05)}),
-                "ece_audio_only": figure(0.3, {"class_prior": (0.1, 0.1, 0.3)}),  # which is low for any constant
+                "ece_audio_only": figure(0.3, {"xgboost": (0.1, 0.1, 0.3)}),  # which is no accuracy
             },
             mood__rule={"macro_f1": figure(0.1, {"decision_tree": (0.9, -0.9, -0.7)})},  # which is a regression test
             hybrid__full={"ndcg_at_10": figure(0.2, {"EASE": (0.19, -0.01, 0.03)})},

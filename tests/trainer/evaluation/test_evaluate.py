@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from musix_exporter import export
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import EvaluationError, InputError
+from musix_runtime.inspection.model_card import model_card
 from musix_trainer import cli, recipe
 from musix_trainer import run as runs
 from musix_trainer.data import split
@@ -179,6 +180,8 @@ def test_export_adds_the_results_to_the_quality_card(measured_bundle: Bundle) ->
     card = measured_bundle.manifest.quality["evaluation"]["collab"]["full"]["ndcg_at_10"]
     assert card["low"] < card["value"] < card["high"]
     assert "evaluation.collab.full.ndcg_at_10.low" in measured_bundle.manifest.metrics()
+    lines = model_card(measured_bundle.manifest, measured_bundle.digest)
+    assert {"### collab/full", "### genre/unseen_artists", "### hybrid/full"} <= set(lines)
 
 
 class Elements(HTMLParser):

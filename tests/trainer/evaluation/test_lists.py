@@ -36,8 +36,8 @@ def test_share_of_a_list_that_others_get() -> None:
     assert lists.shared_with_others([same], 0) == [0]
 
 
-def test_share_of_the_most_frequent_reason() -> None:
-    assert lists.most_frequent(np.array([3, 3, 7, ABSENT])) == 0.5
+def test_most_frequent_artist_or_reason_is_counted() -> None:
+    assert lists.most_frequent(np.array([3, 3, 7, ABSENT, ABSENT, ABSENT])) == 2
     assert lists.most_frequent(np.array([ABSENT, ABSENT])) == 0
 
 

@@ -49,11 +49,12 @@ class Shown:
 def measure(context: EvaluationContext) -> dict[str, Results]:
     """Measure what the lists look like.
 
-    lists/full: different artists in a list, and tracks of the most frequent one; the shares of tracks by artists in the
-    history, and of tracks that no listener in training heard; the popularity, which is the percentile of a track by
-    listeners among the tracks that have any (0 for the others), beside that of the history; the share of a list that
-    another listener gets too; whether a list of 50 begins with the list of ten; the share of tracks with a heard track
-    as a reason (`because`), and the largest share of a list that has the same one as its first reason.
+    lists/full: different artists in a list, tracks of the most frequent one, and the share of lists with over three of
+    one (which a history of one artist allows); the shares of tracks by artists in the history, and of tracks that no
+    listener in training heard; the popularity, which is the percentile of a track by listeners among the tracks that
+    have any (0 for the others), beside that of the history; the share of a list that another listener gets too; whether
+    a list of 50 begins with the list of ten; the share of tracks with a heard track as a reason (`because`), and the
+    share of a list that has the most frequent first reason.
 
     lists/current_track: the same listeners with a current track, drawn from all tracks that anybody heard: the share of
     the list that stays, and the share of tracks that have a genre of the current track; the baseline is the list
@@ -67,7 +68,7 @@ def measure(context: EvaluationContext) -> dict[str, Results]:
     _add(full, "shared_with_another", {name: shared_with_others(each, seed) for name, each in lists.items()})
     _add(full, "stable", {"hybrid": [np.array_equal(each.full, each.longer[:K]) for each in shown]})
     _add(full, "heard_reason", {"hybrid": [(each.causes != ABSENT).any(axis=1).mean() for each in shown]})
-    _add(full, "same_first_reason", {"hybrid": [most_frequent(each.causes[:, 0]) for each in shown]})
+    _add(full, "same_first_reason", {"hybrid": [most_frequent(each.causes[:, 0]) / K for each in shown]})
     _add(current, "unchanged", {"hybrid": [np.isin(each.full, each.playing).mean() for each in shown]})
     families = run.catalog.families
     agreement = {
@@ -123,7 +124,8 @@ def _add_contents(collector: MetricCollector, run: Run, shown: list[Shown], list
     histories = [each.user.history for each in shown]
     values: dict[str, Callable[[Rows, Rows], float]] = {
         "artists": lambda rows, _: len(np.unique(artists[rows])),
-        "most_of_one_artist": lambda rows, _: int(np.bincount(artists[rows]).max()),
+        "most_of_one_artist": lambda rows, _: most_frequent(artists[rows]),
+        "over_three_of_one_artist": lambda rows, _: float(most_frequent(artists[rows]) > 3),
         "artists_of_history": lambda rows, history: float(np.isin(artists[rows], artists[history]).mean()),
         "never_heard": lambda rows, _: float((popularity[rows] == 0).mean()),
         "popularity": lambda rows, _: float(popularity[rows].mean()),
@@ -153,10 +155,9 @@ def shared_with_others(lists: list[Rows], seed: int) -> list[float]:
     return (shared / max(len(shifts), 1)).tolist()
 
 
-def most_frequent(causes: Rows) -> float:
-    """Return the largest share of the tracks that have the same cause (length,), ABSENT not counted."""
-    named = causes[causes != ABSENT]
-    return float(np.unique(named, return_counts=True)[1].max(initial=0) / len(causes))
+def most_frequent(values: Rows) -> int:
+    """Return how often the most frequent of the values occurs; ABSENT does not count."""
+    return int(np.unique(values[values != ABSENT], return_counts=True)[1].max(initial=0))
 
 
 def genre_agreement(families: NDArray[np.uint32], current: int, rows: Rows) -> float:
