@@ -1,5 +1,7 @@
 """Filters: a list has only tracks that pass them, and as many as there are."""
 
+import gc
+import weakref
 from collections import Counter
 from dataclasses import replace
 from datetime import date, timedelta
@@ -228,3 +230,16 @@ def test_golden_cases_have_filters(engine: Engine) -> None:
     assert sum(bool(case.expected.recommendations) for case in filtered) > 12
     for case in filtered:
         assert {track.id for track in case.expected.recommendations} <= passing(engine, case.request.filters)
+
+
+def test_filters_do_not_keep_a_bundle_open(small_bundle: Path) -> None:
+    """What refers to the files is freed without the garbage collector, so that a replaced bundle is closed at once."""
+    engine = Engine.open(small_bundle)
+    recommend(engine, user_id="nobody", filters=Filters(explicit=False))
+    catalog = weakref.ref(engine.catalog)
+    gc.disable()
+    try:
+        del engine
+        assert catalog() is None
+    finally:
+        gc.enable()

@@ -100,26 +100,25 @@ class Catalog:
         explicit, and a release date from a day on; None for any. A track whose value is unknown has none of these.
         Shape (tracks,)."""
 
+        # The function does not hold the catalogue, which holds it: in a circle, the files would stay open.
+        track_families, track_moods, track_days = self.families, self.moods, self.release_days
+        track_explicit = self.inputs[:, INPUT_NAMES.index("explicit")].copy()  # as a column of the file is scattered
+
         @lru_cache(maxsize=CACHED_MASKS)
         def mask(families: int | None, moods: int | None, explicit: bool | None, day: int | None) -> NDArray[np.bool_]:
-            found = np.ones(len(self), bool)
+            found = np.ones(len(track_families), bool)
             if families is not None:
-                found &= self.families & np.uint32(families) != 0
+                found &= track_families & np.uint32(families) != 0
             if moods is not None:
-                found &= (np.uint32(moods) >> self.moods) & 1 != 0
+                found &= (np.uint32(moods) >> track_moods) & 1 != 0
             if explicit is not None:
-                found &= self._explicit == explicit
+                found &= track_explicit == explicit
             if day is not None:
-                found &= self.release_days >= day
+                found &= track_days >= day
             found.flags.writeable = False
             return found
 
         return mask
-
-    @cached_property
-    def _explicit(self) -> Floats:
-        """Whether each track is explicit: 1 yes, 0 no, NaN unknown. A copy, as a column of the file is scattered."""
-        return self.inputs[:, INPUT_NAMES.index("explicit")].copy()
 
     def track_id(self, row: int) -> str:
         """Return the main id of a recording, which responses have."""
