@@ -160,7 +160,7 @@ def _recommend(first: Engine, second: Engine, tracks: list[str], listeners: list
 
 
 def _golden(first: Engine, second: Engine) -> Measures:
-    """Compare the responses to the golden requests of the first bundle, except those of tracks and genres that the second
+    """Compare the responses to golden requests of the first bundle, except those of tracks and genres that the second
     does not have."""
     cases = first.golden()
     known = [
