@@ -32,6 +32,16 @@ def test_nothing_is_logged_without_an_address(small_folder: Path, monkeypatch: p
     tracking.log(small_folder, run.recipe_file, run.quality)
 
 
+def test_failure_after_the_training_is_reported(
+    small_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    run = Run.load(small_folder)
+    tracking.log(small_folder, run.recipe_file, run.quality)
+    assert "not logged to MLflow: MLFLOW_TRACKING_URI: needs mlflow" in capsys.readouterr().err
+
+
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of a store of files, which runs are tracked in."""

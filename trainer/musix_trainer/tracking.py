@@ -17,6 +17,7 @@ import msgspec
 from musix_runtime import settings
 from musix_runtime.bundle.manifest import numbers
 from musix_runtime.errors import InputError
+from musix_trainer import progress
 from musix_trainer.curves import Point
 from musix_trainer.recipe import RecipeFile
 
@@ -41,18 +42,21 @@ def log(
 ) -> None:
     """Log the numbers of a quality card, learning curves and the digest of the bundle, if runs are tracked.
 
-    `path` is the run folder. Raises InputError if MLflow is missing or unusable.
+    `path` is the run folder. What MLflow does not take is reported, but does not end a command that has trained.
     """
     if not settings.tracking_uri():
         return
     metrics = [(name, float(value), 0) for name, value in numbers(card) if LEFT_OUT not in name]
     metrics += [(f"{point.part}.{point.metric}", point.value, point.step) for point in points]
-    with _tracker() as client:
-        run = _run(client, path, recipe_file)
-        _log_metrics(client, run, [each for each in metrics if math.isfinite(each[1])])
-        if digest:
-            client.set_tag(run, DIGEST, digest)
-        client.set_terminated(run)
+    try:
+        with _tracker() as client:
+            run = _run(client, path, recipe_file)
+            _log_metrics(client, run, [each for each in metrics if math.isfinite(each[1])])
+            if digest:
+                client.set_tag(run, DIGEST, digest)
+            client.set_terminated(run)
+    except InputError as error:
+        progress.say(f"not logged to MLflow: {error}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from musix_runtime.models import because
 from musix_runtime.models.arrays import ABSENT, RaggedRows, Rows
 from musix_trainer.data import split
 from musix_trainer.models.collab import relevant_rows
-from musix_trainer.models.ranker.candidates import compute_features, known_user, retrieve_candidates, serving_context
+from musix_trainer.models.ranker.candidates import known_user, select, serving_context
 from musix_trainer.run import Run
 
 N_LISTENERS = 10
@@ -51,20 +51,16 @@ def examples(run: Run) -> list[Example]:
 def _example(run: Run, number: int, held_out: set[int]) -> Example:
     retriever, ranker = run.retriever(), run.ranker.runtime()
     user, query = known_user(retriever, run.collab, number)
-    candidates = retrieve_candidates(retriever, user, query, N_PROPOSED)
-    features = compute_features(retriever, user, query, candidates, N_PROPOSED)
-    context = serving_context(user)[None]
-    picks, components, lengths = ranker.select(features, context, np.array([N_PROPOSED]))
-    rows = features.rows.take(picks)
-    _, values = ranker.explain(components, context)
-    causes = because.causes(retriever, RaggedRows.of([user.profile_items]), np.array([ABSENT]), rows, values)
+    rows, components = select(retriever, ranker, user, query, N_PROPOSED)
+    _, values = ranker.explain(components[None], serving_context(user)[None])
+    causes = because.causes(retriever, RaggedRows.of([user.profile_items]), np.array([ABSENT]), rows[None], values)
     proposals = [
         Proposal(track, reason, _tracks(run, heard[heard != ABSENT]), row in held_out)
         for track, reason, heard, row in zip(
-            _tracks(run, rows[0]), REASONS.reasons(values[0]), causes.rows[0], rows[0].tolist(), strict=True
+            _tracks(run, rows), REASONS.reasons(values[0]), causes.rows[0], rows.tolist(), strict=True
         )
     ]
-    return Example(_tracks(run, user.history[:N_HEARD]), len(user.history), proposals[: lengths[0]])
+    return Example(_tracks(run, user.history[:N_HEARD]), len(user.history), proposals)
 
 
 def _tracks(run: Run, rows: Rows) -> list[str]:
