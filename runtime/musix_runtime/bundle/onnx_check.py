@@ -44,7 +44,9 @@ def check(data: bytes, inputs: Mapping[str, Shape], outputs: Sequence[str]) -> N
         found = [value.get("name") for value in graph[kind]]
         if found != [name.encode() for name in names]:
             raise ValueError(f"graph: expected the {kind} {[*names]}, found {found}")
-    _check_sizes(graph, {name.encode(): shape for name, shape in inputs.items()})
+    shapes = _check_sizes(graph, {name.encode(): shape for name, shape in inputs.items()})
+    for port in (*graph["inputs"], *graph["outputs"]):
+        _check_port(port, shapes)
 
 
 def _check_versions(model: dict[str, Any]) -> None:
@@ -58,7 +60,8 @@ def _check_versions(model: dict[str, Any]) -> None:
             raise ValueError(f"model: expected opsets of {OPSETS}, found {domain!r} {version}")
 
 
-def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> None:
+def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> dict[bytes, Shape]:
+    """Return the shapes of all constants, inputs and results by name, which are upper bounds."""
     constants = _constants(graph["initializers"])
     shapes = {name: array.shape for name, array in constants.items()}
     if shapes.keys() & inputs.keys() or b"" in shapes:
@@ -87,6 +90,20 @@ def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> None:
                 f"{node.op_type}: expected at most {MAX_ELEMENTS:,} numbers and {MAX_OPERATIONS:,} operations a run, "
                 f"found {elements:,} and {operations:,}"
             )
+    return shapes
+
+
+def _check_port(port: dict[str, Any], shapes: dict[bytes, Shape]) -> None:
+    """Raise ValueError if an input or output is declared larger than it can be: ONNX Runtime takes memory for it."""
+    shape = shapes.get(port["name"])
+    if shape is None:
+        raise ValueError(f"graph: expected an output that a node has, found {port['name']!r}")
+    declared = [dim.get("value") for dim in port.get("type", {}).get("tensor", {}).get("shape", {}).get("dims", [])]
+    known = len(declared) in (0, len(shape))
+    if not known or any(
+        size is not None and not 0 < size <= limit for size, limit in zip(declared, shape, strict=False)
+    ):
+        raise ValueError(f"graph: {port['name']!r}: expected a shape within {shape}, found {declared}")
 
 
 def _constants(tensors: list[dict[str, Any]]) -> dict[bytes, NDArray[Any]]:

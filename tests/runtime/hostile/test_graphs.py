@@ -114,6 +114,14 @@ def text_in_a_tensor(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(helper.make_tensor("added", TensorProto.STRING, [1], [b"text"]))
 
 
+def an_input_of_any_width(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2**31
+
+
+def an_output_of_any_height(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2**31
+
+
 def a_later_opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 99
 
@@ -136,6 +144,8 @@ HOSTILE = [
     a_name_that_nothing_has,
     a_shape_beyond_its_data,
     text_in_a_tensor,
+    an_input_of_any_width,
+    an_output_of_any_height,
     a_later_opset,
 ]
 
