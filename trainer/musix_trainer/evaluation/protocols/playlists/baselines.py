@@ -15,7 +15,6 @@ from musix_trainer.models.item_stats import popularity_order
 from musix_trainer.run import Run
 
 Scorer = Callable[[list[Rows]], Floats]  # histories -> scores (n, tracks)
-N_TRIALS = 16  # by which each baseline was tuned on validation; see bundles/playlists.toml
 
 
 def fit_baselines(run: Run, train: Interactions, seed: int) -> dict[str, Scorer]:
