@@ -92,11 +92,11 @@ def limits(quality: Quality, sources: Sources) -> list[str]:
     if fits.get("shipped") != fits.get("measured"):
         found.append("The genre figures are of a model that had not learned from the test part; the shipped one has.")
     if _section(quality, "mood").get("teacher") == "rule":
-        found.append("The moods are thresholds over audio features; nobody was asked how the tracks sound.")
+        found.append("The moods are thresholds over audio features, not labels from listeners.")
     if _section(quality, "ranker").get("impressions_source") == "derived":
         found.append("The ranker learned from held-out listening, not from lists that people saw.")
     if "genre" in quality:
-        found.append("Only tracks of the catalogue are proposed, and only its genres are told: any track gets one.")
+        found.append("Only tracks of the catalogue are recommended, and every track gets one of its genres.")
     return [*found, "Taste is that of the listeners in the data; others, and later times, may differ."]
 
 

@@ -111,4 +111,4 @@ def test_verdict_on_simulated_data_and_without_evaluation() -> None:
     assert mood.startswith("Mood: repeats a rule over audio features in 99.0% of the tracks; whether people hear")
     assert lists == "Recommendations: not measured."
     assert "No figure has an interval yet" in worst
-    assert "nobody was asked" in " ".join(verdict.limits(quality, simulated))
+    assert "not labels from listeners" in " ".join(verdict.limits(quality, simulated))

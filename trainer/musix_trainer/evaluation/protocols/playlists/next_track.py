@@ -35,7 +35,7 @@ def make_queries(test: Interactions, seed: int) -> CurrentTracks:
     """Return the listeners of `test` with half of their tracks as history, one of the others as the current track, and
     the rest relevant.
 
-    A table of playlists has no order, so the history, the current track and those after it are drawn at random.
+    A table of playlists has no order, so the history, the current track and those after it are random.
     """
     halves = ranks.make_queries(test, LENGTHS["history_half"], seed)
     listeners, histories, relevant, current = [], [], [], []
@@ -55,17 +55,17 @@ def model_ranks(
     """Return the ranks by model and metric: of the recommender with the current track, and without it, and of the
     baselines, whose history the current track is a part of. No list has the current track."""
     users = [new_user(retriever, history)[0] for history in playing.queries.histories]
-    told = [replace(user, current=row) for user, row in zip(users, playing.current, strict=True)]
+    playing_users = [replace(user, current=row) for user, row in zip(users, playing.current, strict=True)]
 
-    def lists(asked: list[User], limit: int) -> list[Rows]:
-        return [recommend(retriever, ranker, user, retriever.content_query(user), limit) for user in asked]
+    def lists(listeners: list[User], limit: int) -> list[Rows]:
+        return [recommend(retriever, ranker, user, retriever.content_query(user), limit) for user in listeners]
 
     def lists_without(limit: int) -> list[Rows]:
         longer = zip(lists(users, limit + 1), playing.current, strict=True)
         return [rows[rows != row][:limit] for rows, row in longer]
 
     return {
-        OURS: served_ranks(lambda limit: lists(told, limit), playing.queries),
+        OURS: served_ranks(lambda limit: lists(playing_users, limit), playing.queries),
         "without_current_track": served_ranks(lists_without, playing.queries),
         **{
             name: baseline_ranks(scorer, playing.as_history(PLAYS.get(name, 1)), size)
