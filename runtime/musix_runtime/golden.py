@@ -1,7 +1,7 @@
 """Golden cases: requests with the responses of the native models. A bundle has them, and they are replayed at open."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ OPENING_CASES = 4  # cases of each kind that are replayed when a bundle is opene
 MIN_CASES = 64  # of each kind
 MAX_CASES = 1024
 MAX_TOLERANCE = 1e-3
+REPLAY_BATCH = 16  # requests that are replayed together
 
 
 class ClassifyCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,15 +38,19 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recommend: list[RecommendCase]
 
 
+C = TypeVar("C", ClassifyCase, RecommendCase)
+R = TypeVar("R", ClassifyResponse, RecommendResponse)
+
+
 class Replayable(Protocol):
     """An engine that answers golden cases."""
 
     @property
     def parts(self) -> Sequence[Part[Any]]: ...
 
-    def classify(self, request: ClassifyRequest) -> ClassifyResponse: ...
+    def classify_batch(self, requests: Sequence[ClassifyRequest]) -> list[ClassifyResponse]: ...
 
-    def recommend(self, request: RecommendRequest) -> RecommendResponse: ...
+    def recommend_batch(self, requests: Sequence[RecommendRequest]) -> list[RecommendResponse]: ...
 
 
 def check(golden: Golden, layout: Layout, place: object) -> None:
@@ -69,21 +74,28 @@ def replay(engine: Replayable, golden: Golden, limit: int | None = None) -> dict
     Raises GoldenError for a difference above its tolerance, BundleError for an invalid request.
     """
     worst = {part.name: 0.0 for part in engine.parts if part.has_golden_cases}
-    for number, case in enumerate(golden.classify[:limit]):
+    for number, known, found in _answered("classify", golden.classify[:limit], engine.classify_batch):
         with refusing(f"golden classify case {number}"):
-            response = engine.classify(case.request)
             for part in engine.parts:
                 if part.classify_error:
-                    error = part.classify_error(case.expected, response, golden.tolerance[part.name])
+                    error = part.classify_error(known.expected, found, golden.tolerance[part.name])
                     _record(f"classify case {number}", part.name, error, golden, worst)
-    for number, ranked in enumerate(golden.recommend[:limit]):
+    for number, case, response in _answered("recommend", golden.recommend[:limit], engine.recommend_batch):
         with refusing(f"golden recommend case {number}"):
-            recommended = engine.recommend(ranked.request)
             for part in reversed(engine.parts):  # the ranker first: contributions can only be compared in equal lists
                 if part.recommend_error:
-                    error = part.recommend_error(ranked.expected, recommended, golden.tolerance[part.name])
+                    error = part.recommend_error(case.expected, response, golden.tolerance[part.name])
                     _record(f"recommend case {number}", part.name, error, golden, worst)
     return worst
+
+
+def _answered(kind: str, cases: Sequence[C], answer: Callable[[list[Any]], list[R]]) -> Iterator[tuple[int, C, R]]:
+    """Yield number, case and response of each case; `REPLAY_BATCH` requests are answered at a time."""
+    for start in range(0, len(cases), REPLAY_BATCH):
+        batch = cases[start : start + REPLAY_BATCH]
+        with refusing(f"golden {kind} cases {start} to {start + len(batch) - 1}"):
+            responses = answer([case.request for case in batch])
+        yield from zip(range(start, start + len(batch)), batch, responses, strict=True)
 
 
 def _record(case: str, part: str, error: float, golden: Golden, worst: dict[str, float]) -> None:

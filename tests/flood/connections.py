@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from tests.flood.attacks import HOST, POST, Attack, Crowd, Sent, until
 
-SETTLE_S = 6.0  # for the server to close connections: longer than its timeouts in `SETTINGS`
+SETTLE_S = 30.0  # for the server to close connections: much longer than its timeouts, as the machine may be slow
+DRIP_S = 3.0  # during which slow clients go on after others have stopped: longer than the timeouts in `SETTINGS`
 
 
 def nothing(port: int, seconds: float) -> Sent:
@@ -111,7 +112,7 @@ def _hold(crowd: Crowd, seconds: float) -> Sent:
 
 
 def _trickle(crowd: Crowd, seconds: float, drop: bytes) -> Sent:
-    ongoing, following = until(seconds + SETTLE_S / 2), until(seconds)
+    ongoing, following = until(seconds + DRIP_S), until(seconds)
     while ongoing():
         if following():
             crowd.fill()
@@ -119,7 +120,7 @@ def _trickle(crowd: Crowd, seconds: float, drop: bytes) -> Sent:
         for opened in list(crowd.unsent):
             crowd.send(opened, drop)
         time.sleep(0.09)
-    return crowd.finish(SETTLE_S / 2)
+    return crowd.finish(SETTLE_S)
 
 
 ATTACKS = [

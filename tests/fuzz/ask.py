@@ -110,19 +110,19 @@ def questions(engine: Engine) -> Iterator[tuple[str, Any]]:
     yield from (("/api/ml/classify", item) for item in asked)
     yield "/api/ml/classify", {"trackId": "nothing"}
     yield "/api/ml/classify/batch", [*({"trackId": item} for item in tracks), *asked]
-    yield "/api/ml/similar", {"trackId": tracks[-1], "limit": 10}
-    yield "/api/ml/similar", {"trackId": tracks[len(tracks) // 2], "limit": 100}
-    yield "/api/ml/recommend", {"userId": users[0], "limit": 10, "timeRange": "short_term", "context": {"hour": 8}}
-    yield "/api/ml/recommend", {"userId": users[-1], "limit": 100, "excludeIds": tracks[:5]}
-    yield "/api/ml/recommend", {"userId": users[-1], "currentTrackId": tracks[0], "limit": 1, "timeRange": "long_term"}
-    yield "/api/ml/recommend", {"userId": "nobody", "limit": 10}
-    yield "/api/ml/recommend", {"userId": "nobody", "currentTrackId": tracks[-1], "limit": 10}
-    yield "/api/ml/recommend", {"userId": "nobody", "limit": 100, "excludeIds": [*tracks, *map(str, range(200))]}
-    yield "/api/ml/recommend", {"userId": "nobody", "limit": 10, "history": tracks[:20]}
-    for filters in FILTERS:
-        yield "/api/ml/recommend", {"userId": users[0], "limit": 100, "filters": filters}
-    yield "/api/ml/recommend", {"userId": "nobody", "limit": 10, "filters": {"genres": engine.catalog.genres[:2]}}
+    yield "/api/ml/similar", {"trackId": tracks[-1], "limit": 100}
     yield "/api/ml/similar", {"trackId": tracks[0], "limit": 10, "filters": FILTERS[0]}
+    context = {"timeRange": "short_term", "context": {"hour": 8}}
+    for question in (
+        {"userId": users[0], "limit": 10, "currentTrackId": tracks[0], **context},
+        {"userId": users[-1], "limit": 100, "excludeIds": tracks[:5], "timeRange": "long_term"},
+        {"userId": users[0], "limit": 10, "filters": FILTERS[0]},
+        {"userId": "nobody", "limit": 1, "filters": FILTERS[1]},
+        {"userId": "nobody", "limit": 10, "filters": {"genres": engine.catalog.genres[:2]}},
+        {"userId": "nobody", "limit": 10, "currentTrackId": tracks[-1], "excludeIds": [*tracks, *map(str, range(200))]},
+        {"userId": "nobody", "limit": 10, "history": tracks[:20]},
+    ):
+        yield "/api/ml/recommend", question
 
 
 def _sample(keys: np.ndarray, count: int) -> list[str]:

@@ -1,6 +1,5 @@
 """A training run: from a recipe to the models of all parts, and the folder that stores them."""
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -42,8 +41,8 @@ from musix_trainer.models.ranker.network import RankerModel
 from musix_trainer.models.retriever import make_retriever
 from musix_trainer.part import M, Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile
+from musix_trainer.runs import EVALUATION, evaluation
 
-EVALUATION = "evaluation"  # subfolder of the run that `musix evaluate` writes
 SPLIT_KEYS = ("train_pairs", "validation_pairs", "test_pairs")  # of the quality card's section `split`
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
 
@@ -178,19 +177,6 @@ def check_unevaluated(path: Path) -> None:
         )
 
 
-def evaluation(path: Path) -> dict[str, Any]:
-    """Return the results of `musix evaluate` of the run in `path`, by part, protocol and metric; empty without any."""
-    results_by_part: dict[str, Any] = {}
-    run = hashlib.sha256((path / "run.json").read_bytes()).hexdigest()
-    for file in sorted((path / EVALUATION).glob("*.json")):
-        content = json.loads(file.read_bytes())
-        if content["key"]["run"] == run:
-            for protocol, results in content["results"].items():
-                part, _, name = protocol.partition("/")
-                results_by_part.setdefault(part, {})[name] = results
-    return results_by_part
-
-
 def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]] = PARTS) -> Run:
     """Train the parts in this order. `data` is the folder of the recipe's tables; a synthetic source needs none.
 
@@ -312,12 +298,12 @@ def deterministic() -> Iterator[None]:
     """Run linear algebra and PyTorch on one thread, and PyTorch with deterministic kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports PyTorch's compiler
     try:
         with threadpool_limits(1, user_api="blas"):
             yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
         torch.set_num_threads(threads)
 
 

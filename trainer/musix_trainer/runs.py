@@ -1,16 +1,19 @@
-"""A table of runs: the metrics of their quality cards, side by side."""
+"""What run folders measured: a table of the metrics of their quality cards, side by side."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from musix_runtime.bundle.manifest import numbers
 from musix_runtime.errors import InputError
-from musix_trainer import recipe, run
+from musix_trainer import recipe
 from musix_trainer.recipe import Gates
 
 Number = float | int
+EVALUATION = "evaluation"  # subfolder of the run that `musix evaluate` writes
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,24 @@ def find(paths: Sequence[Path]) -> list[Summary]:
 
 def _read(path: Path) -> Summary:
     try:
-        card = json.loads((path / "run.json").read_bytes())["quality"] | {"evaluation": run.evaluation(path)}
+        card = json.loads((path / "run.json").read_bytes())["quality"] | {"evaluation": evaluation(path)}
         settings = recipe.read(path / "recipe.toml").recipe
         return Summary(path, (path / "run.json").stat().st_mtime, settings.gates, dict(numbers(card)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: expected a complete run folder of this version, found: {error}") from error
+
+
+def evaluation(path: Path) -> dict[str, Any]:
+    """Return the results of `musix evaluate` of the run in `path`, by part, protocol and metric; empty without any."""
+    results_by_part: dict[str, Any] = {}
+    run = hashlib.sha256((path / "run.json").read_bytes()).hexdigest()
+    for file in sorted((path / EVALUATION).glob("*.json")):
+        content = json.loads(file.read_bytes())
+        if content["key"]["run"] == run:
+            for protocol, results in content["results"].items():
+                part, _, name = protocol.partition("/")
+                results_by_part.setdefault(part, {})[name] = results
+    return results_by_part
 
 
 def keys(runs: Sequence[Summary], every: bool) -> list[str]:

@@ -3,6 +3,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,13 +49,20 @@ def make(small_bundle: Path, tmp_path: Path) -> Make:
     return made
 
 
+@pytest.fixture(scope="module")
+def published_once(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a registry with 1.0.0 and the live version 1.9.0."""
+    folder = tmp_path_factory.mktemp("registry")
+    store = Registry(folder / "store")
+    for version in ("1.0.0", "1.9.0"):
+        store.publish(variant(small_bundle, folder / version, version))
+    return store.path
+
+
 @pytest.fixture
-def store(make: Make, tmp_path: Path) -> Registry:
-    """A registry with 1.0.0 and the live version 1.9.0."""
-    store = Registry(tmp_path / "store")
-    store.publish(make("1.0.0"))
-    store.publish(make("1.9.0"))
-    return store
+def store(published_once: Path, tmp_path: Path) -> Registry:
+    """A registry of its own with 1.0.0 and the live version 1.9.0."""
+    return Registry(shutil.copytree(published_once, tmp_path / "store", symlinks=True))
 
 
 def published(store: Registry) -> list[str]:
@@ -348,7 +356,7 @@ def publish_and_kill(store: Registry, bundle: Path, seconds: float | None) -> fl
     begun = processes.Event()
     process = processes.Process(target=publish, args=(begun, store, bundle))
     process.start()
-    begun.wait()
+    assert begun.wait(60)
     start = time.monotonic()
     process.join(seconds)
     process.kill()

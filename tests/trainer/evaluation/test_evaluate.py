@@ -30,6 +30,7 @@ from musix_trainer.evaluation.protocols.hybrid.rankings import _select
 from musix_trainer.evaluation.tuning import tune
 from musix_trainer.models.genre.evidence import CELLS
 from musix_trainer.run import Run
+from musix_trainer.runs import evaluation
 from tests.recipes import moods_table
 
 SMALL = """
@@ -38,7 +39,7 @@ version = "1.0.0"
 source = "synthetic"
 [synthetic]
 tracks = 1000
-listeners = 250
+listeners = 120
 [split]
 test = 0.3
 [genre]
@@ -109,7 +110,7 @@ def test_every_metric_has_an_interval_and_baselines(measured: Path) -> None:
 
 
 def test_tradeoff_curves_improve_the_weighted_goal(measured: Path) -> None:
-    """All curves start at the lists by score alone; a novelty bonus increases coverage by half at least."""
+    """All curves start at the lists by score alone; a novelty bonus halves the share that is in no list."""
     curves = json.loads((measured / "all.json").read_bytes())["hybrid"]["tradeoff"]
 
     def curve(metric: str, setting: str) -> list[float]:
@@ -122,7 +123,7 @@ def test_tradeoff_curves_improve_the_weighted_goal(measured: Path) -> None:
     assert similar == sorted(similar, reverse=True)
     covered = curve("coverage_of_heard_at_10", "novelty_bonus")
     assert covered == sorted(covered)
-    assert covered[-1] > 1.5 * covered[0]
+    assert 1 - covered[-1] < (1 - covered[0]) / 2
 
 
 def test_cold_listeners_are_not_proposed_their_own_tracks(small_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ def test_cold_listeners_are_not_proposed_their_own_tracks(small_run: Run, monkey
 
 def test_protocols_equal_the_quality_card(measured: Path, small_run: Run) -> None:
     """The training and the protocols measure the same metrics in different ways."""
-    results = runs.evaluation(measured)
+    results = evaluation(measured)
     assert results["genre"]["known_artists"]["macro_f1"]["value"] == pytest.approx(
         small_run.quality["genre"]["macro_f1"]
     )

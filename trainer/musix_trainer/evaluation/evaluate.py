@@ -33,7 +33,8 @@ from musix_trainer.evaluation.protocols import (
 )
 from musix_trainer.evaluation.protocols.playlists import zero_shot
 from musix_trainer.recipe import RecipeFile
-from musix_trainer.run import EVALUATION, Run, deterministic
+from musix_trainer.run import Run, deterministic
+from musix_trainer.runs import EVALUATION
 
 VERSION = 6  # of the protocols; results of another version are measured again
 

@@ -24,7 +24,8 @@ from musix_trainer.evaluation.report.figures import by_protocol, models_table
 from musix_trainer.evaluation.report.page import document, folded, image, items, table, text
 from musix_trainer.models.genre.evidence import CELLS
 from musix_trainer.models.genre.quality import CELL_METRICS, predict_test_split
-from musix_trainer.run import Run, evaluation
+from musix_trainer.run import Run
+from musix_trainer.runs import evaluation
 
 N_TIMED = 300  # requests of each kind
 
