@@ -1,5 +1,6 @@
 """Bundles that are trained and exported once for all tests; and the order of the tests."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
+import torch
 
-from musix_exporter import export
+from musix_exporter import export, onnx_graphs
 from musix_runtime import Engine
 from musix_runtime.atomic import lock
 from musix_trainer import recipe, run
@@ -114,6 +117,24 @@ def ivf_bundle(shared: Path, small_run: run.Run) -> Path:
             settings = msgspec.structs.replace(small_run.recipe, index=recipe.Index(exact=1, recall=0.65))
             export.export(replace(small_run, recipe_file=replace(small_run.recipe_file, recipe=settings)), path)
     return shared / "ivf" / SMALL_LABEL
+
+
+@pytest.fixture(scope="session", autouse=True)
+def converted_once(shared: Path) -> Iterator[None]:
+    """PyTorch takes seconds to convert a network, and many tests export the same ones: each is converted once."""
+    convert = onnx_graphs.from_torch
+
+    def stored(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output: str) -> onnx.ModelProto:
+        weights = (f"{name}{value.numpy().tobytes()!r}" for name, value in module.state_dict().items())
+        key = hashlib.sha256(f"{module}{[*inputs]}{output}{[*weights]}".encode()).hexdigest()
+        with made_once(shared / "converted" / key) as path:
+            if path:
+                path.write_bytes(convert(module, inputs, output).SerializeToString())
+        return onnx.load(shared / "converted" / key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graphs, "from_torch", stored)
+        yield
 
 
 @contextmanager

@@ -25,12 +25,6 @@ from musix_trainer.run import Run
 from tests.conftest import DEMO
 
 
-def test_loaded_run_exports_the_same_bundle(small_run: Run, small_bundle: Path, tmp_path: Path) -> None:
-    small_run.save(tmp_path / "run")
-    again = export.export(Run.load(tmp_path / "run"), tmp_path / "again")
-    assert (again.path / "manifest.json").read_bytes() == (small_bundle / "manifest.json").read_bytes()
-
-
 def test_release_days_are_those_of_the_tracks(demo_run: Run, engine: Engine) -> None:
     seconds = pl.Series([-1, 0, 86_399, None, 86_400], dtype=pl.Int64)
     assert catalog._release_days(seconds).tolist() == [-1, 0, 0, UNKNOWN_DAY, 1]
@@ -89,17 +83,12 @@ def test_a_recipe_that_was_edited_after_training_is_not_exported(demo_run: Run, 
 
 
 def test_all_golden_cases_are_replayed_at_export(
-    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Run, small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong case after those that are replayed at open fails the build, not the servers."""
-    honest = golden.cases
-
-    def wrong(run: Run, engine: Engine, parts: object) -> golden.Golden:
-        result = honest(run, engine, parts)
-        result.classify[-1].expected.mood.probabilities["happy"] += 0.01
-        return result
-
-    monkeypatch.setattr(golden, "cases", wrong)
+    wrong = Engine.open(small_bundle).golden()
+    wrong.classify[-1].expected.mood.probabilities["happy"] += 0.01
+    monkeypatch.setattr(golden, "cases", lambda run, engine, parts: wrong)
     with pytest.raises(GoldenError, match="golden classify case 63: mood"):
         export.export(small_run, tmp_path / "small-1.0.0")
     assert list(tmp_path.iterdir()) == []
@@ -148,14 +137,16 @@ def test_a_booster_of_another_objective_is_refused(demo_run: Run, tmp_path: Path
 
 
 def test_existing_bundle_is_not_overwritten(small_run: Run, small_bundle: Path, tmp_path: Path) -> None:
+    """With `replace` it is, by the same bundle that the run gave before it was stored and loaded."""
     path = tmp_path / "small-1.0.0"
     path.mkdir()
     (path / "mine").touch()
     with pytest.raises(OutputError, match="expected a free name"):
         export.export(small_run, path)
     assert [item.name for item in path.iterdir()] == ["mine"]
-    export.export(small_run, path, replace=True)
+    again = export.export(small_run, path, replace=True)
     assert not (path / "mine").exists()
+    assert (again.path / "manifest.json").read_bytes() == (small_bundle / "manifest.json").read_bytes()
 
 
 def test_second_of_two_builds_fails_before_training(tmp_path: Path) -> None:

@@ -32,11 +32,12 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tables(Section, frozen=True):
-    """File names in the data folder. Feedback is optional; so are moods, which are read if the file exists. Without a
-    file of genre families the shipped one is used."""
+    """File names in the data folder. Feedback and playlists beside the listening are optional; so are moods, which are
+    read if the file exists. Without a file of genre families the shipped one is used."""
 
     tracks: str = "tracks.parquet"
     listening: str = "listening.parquet"
+    playlists: str | None = None
     feedback: str | None = None
     moods: str = "moods.parquet"
     families: str | None = None

@@ -192,7 +192,7 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
             " folder, found none; `musix import moods` makes one"
         )
     tracks = read_tracks(sources["tracks"], families)
-    interactions = read_interactions(sources["listening"], tracks, settings.split.before_s)
+    interactions = _interactions(sources, tracks, settings)
     impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
     moods = read_moods(sources["moods"], tracks) if "moods" in sources else None
     for name, source in sources.items():
@@ -234,7 +234,15 @@ def tables_of(recipe_file: RecipeFile, data: Path | None) -> tuple[Tracks, Inter
     """Return the recipe's catalogue and interactions, read and checked."""
     sources = _sources(recipe_file.recipe, data)
     tracks = read_tracks(sources["tracks"], _families(recipe_file.recipe, data))
-    return tracks, read_interactions(sources["listening"], tracks, recipe_file.recipe.split.before_s)
+    return tracks, _interactions(sources, tracks, recipe_file.recipe)
+
+
+def _interactions(sources: dict[str, Table], tracks: Tracks, settings: Recipe) -> Interactions:
+    """Return the listening, and the playlists beside it if there are any."""
+    listening = read_interactions(sources["listening"], tracks, settings.split.before_s)
+    if "playlists" not in sources:
+        return listening
+    return listening.with_playlists(read_interactions(sources["playlists"], tracks))
 
 
 def _train_parts(
@@ -276,6 +284,7 @@ def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
     files = {
         "tracks": settings.tables.tracks,
         "listening": settings.tables.listening,
+        "playlists": settings.tables.playlists,
         "feedback": settings.tables.feedback,
         "moods": settings.tables.moods if (data / settings.tables.moods).exists() else None,
     }

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -47,6 +48,7 @@ class Commands(click.Group):
             raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
 
 
+@cache
 def _entry_points() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group="musix.commands")}
 

@@ -210,8 +210,9 @@ def _max_score_diff(a: dict[str, float], b: dict[str, float]) -> float:
 
 
 def _overlap_at_k(a: Any, b: Any) -> float:
-    """Return the number of common items, in any order, as a share of the longer list."""
-    return len({*a} & {*b}) / max(len(a), len(b), 1)
+    """Return the number of common items, in any order, as a share of the longer list; 1 for two empty lists."""
+    longest = max(len(a), len(b))
+    return len({*a} & {*b}) / longest if longest else 1.0
 
 
 def _mean(values: Any) -> float:

@@ -279,9 +279,9 @@ def change_golden(copy: Path, change: Callable[[dict], object]) -> None:
         (lambda g: g["tolerance"].update(genre=1.0), "expected a tolerance of at most 0.001"),
         (lambda g: g["tolerance"].update(mood=0), "expected a tolerance of at most 0.001"),
         (lambda g: g["tolerance"].pop("ranker"), "expected a tolerance of at most 0.001"),
-        (lambda g: g["classify"][0].update(request={}), "golden classify case 0: expected a bundle that can be opened"),
+        (lambda g: g["classify"][0].update(request={}), "golden classify cases 0 to 3: expected a bundle"),
         (lambda g: g["classify"][0]["expected"].update(genres=[]), "golden classify case 0"),
-        (lambda g: g["classify"][0].update(request={"trackId": "no such track"}), "golden classify case 0"),
+        (lambda g: g["classify"][0].update(request={"trackId": "no such track"}), "golden classify cases 0 to 3"),
         (lambda g: g["recommend"][0]["expected"]["recommendations"][0].update(contributions={}), "recommend case 0"),
     ],
 )

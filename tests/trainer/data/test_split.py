@@ -41,3 +41,15 @@ def test_split_by_time_tests_on_later_entries_and_validates_on_the_latest_before
     assert np.flatnonzero(parts == split.TEST).tolist() == [4, 8]
     assert np.flatnonzero(parts == split.VALIDATION).tolist() == [7]
     assert parts[9] == split.TRAIN
+
+
+def test_playlists_are_for_training_and_change_no_part_of_a_listener() -> None:
+    listener = np.repeat(np.arange(6), 10)
+    data = Interactions(list("abcdef"), listener, np.arange(60), np.ones(60), np.zeros(60, np.int64))
+    playlists = Interactions(["p", "q"], np.repeat([0, 1], 5), np.arange(10), np.ones(10), np.ones(10, np.int64))
+    for settings in (Split(), Split(by="leave_one_out"), Split(by="artist")):
+        artists = [str(i // 3) for i in range(60)]
+        parts = split.split_interactions(data.with_playlists(playlists), artists, settings, 0)
+        assert parts[:60].tolist() == split.split_interactions(data, artists, settings, 0).tolist()
+        assert (parts[60:] == split.TRAIN).all()
+        assert (parts[:60] == split.TEST).any()

@@ -20,6 +20,7 @@ from musix_trainer.evaluation import evaluate
 from musix_trainer.evaluation.protocols.playlists import next_track
 from musix_trainer.evaluation.protocols.playlists.baselines import Baselines
 from musix_trainer.evaluation.protocols.playlists.ranks import LENGTHS, make_queries, rank_all
+from musix_trainer.models.ranker.out_of_fold import assign_folds
 from tests.recipes import SMALL
 
 BY_TIME = """
@@ -48,6 +49,27 @@ def test_each_length_of_the_history_has_intervals_and_paired_differences(small_r
     for name, metrics in results.items():
         ablations = {"without_current_track"} if name == "next_track" else set()
         check(metrics, BASELINES | ablations)
+
+
+def test_playlists_beside_the_listening_teach_the_ranker_and_are_not_served(tmp_path: Path) -> None:
+    settings = SMALL.replace('"synthetic"', '"tables"').replace(
+        "epochs = 2", 'epochs = 2\nfolds = 2\nblend = "learned"'
+    )
+    (tmp_path / "both.toml").write_text(settings + '[tables]\nplaylists = "playlists.parquet"\n')
+    made = synthetic.generate(recipe.Synthetic(tracks=800, listeners=100), 0)
+    made.tracks.write_parquet(tmp_path / "tracks.parquet")
+    known = pl.col("user_id").str.contains("[0-5]$")
+    made.listening.filter(known).write_parquet(tmp_path / "listening.parquet")
+    made.listening.filter(~known).write_parquet(tmp_path / "playlists.parquet")
+    run = runs.train(recipe.read(tmp_path / "both.toml"), tmp_path)
+    names = made.listening["user_id"].unique().sort()
+    assert [name.decode() for name in run.collab.listeners] == [name for name in names if name[-1] <= "5"]
+    assert run.interactions.playlists == 40
+    folds = assign_folds(run.interactions, 2, 0)
+    assert np.bincount(folds[-40:]).tolist() == [20, 20]
+    assert (folds[:-40] < 0).all()
+    run.save(tmp_path / "run")
+    assert runs.Run.load(tmp_path / "run").interactions.playlists == 40
 
 
 def check(metrics: dict[str, Any], baselines: set[str]) -> None:

@@ -49,6 +49,21 @@ def test_fold_in_prefers_tracks_of_the_same_group() -> None:
     assert part.fold_in(np.array([999])) is None
 
 
+def test_playlists_teach_what_belongs_together_and_are_forgotten() -> None:
+    """Two listeners heard one track of each group; only the playlists tell the groups."""
+    heard = np.array([4, 5])
+    data = Interactions(["even", "odd"], np.array([0, 1]), heard, np.ones(2), np.zeros(2, np.int64))
+    model = collab.train(data.with_playlists(checkerboard()), Collab(epochs=60, no_components=8), 1)
+    part = model.runtime()
+    assert part.listeners.sorted.tolist() == [b"even", b"odd"]
+    assert [part.history(i).tolist() for i in (0, 1)] == [[4], [5]]
+    assert len(model.listener_factors) == len(model.history_recent) == 2
+    for group, row in enumerate(heard):
+        for factors in (part.listener_factors[group], part.fold_in(np.array([row]))):
+            matches = part.scorer(factors).score(part.rows)
+            assert matches[group::2].min() > matches[1 - group :: 2].max()
+
+
 def test_artist_features_are_shared_by_the_tracks_of_an_artist() -> None:
     """Tracks 0 to 3 are by one artist. Without it their factors are as different as those of other tracks."""
     artists = np.maximum(np.arange(40), 3)

@@ -1,6 +1,6 @@
 """Interactions table: which listener played which recording, how often and when."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,8 @@ class Interactions:
     """Interactions: one entry for each pair of listener and recording, in the order of both.
 
     `names` are the listeners' ids, sorted; `listener` and `row` are the numbers of listener and recording; `last` is
-    the time of the last play in seconds since 1970, 0 everywhere when the table has no times.
+    the time of the last play in seconds since 1970, 0 everywhere when the table has no times. The last `playlists` of
+    the listeners are playlists of another table: they teach which tracks belong together, and are known to no server.
     """
 
     names: list[str]
@@ -34,23 +35,49 @@ class Interactions:
     row: NDArray[np.int64]
     plays: NDArray[np.float64]
     last: NDArray[np.int64]
+    playlists: int = 0
 
     def __len__(self) -> int:
         return len(self.row)
 
     def save(self, path: Path) -> None:
         """Write the entries into a new folder."""
-        array_store.save(path, vars(self) | {"names": np.array([name.encode() for name in self.names])})
+        arrays = {"names": np.array([name.encode() for name in self.names]), "playlists": np.array(self.playlists)}
+        array_store.save(path, vars(self) | arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Interactions":
         """Read interactions that `save` wrote."""
         arrays = array_store.load(path)
-        return cls(**arrays | {"names": [name.decode() for name in arrays["names"].tolist()]})
+        names = [name.decode() for name in arrays["names"].tolist()]
+        return cls(**arrays | {"names": names, "playlists": int(arrays["playlists"])})
 
     def select(self, mask: NDArray[np.bool_]) -> "Interactions":
         """Return the entries where `mask` (len(self),) is True; listeners keep their numbers."""
-        return Interactions(self.names, self.listener[mask], self.row[mask], self.plays[mask], self.last[mask])
+        return replace(
+            self, listener=self.listener[mask], row=self.row[mask], plays=self.plays[mask], last=self.last[mask]
+        )
+
+    @property
+    def listeners(self) -> int:
+        """Return the number of listeners that are no playlists."""
+        return len(self.names) - self.playlists
+
+    def without_playlists(self) -> "Interactions":
+        """Return the entries of the listeners that are no playlists, and these listeners alone."""
+        kept = replace(self, names=self.names[: self.listeners], playlists=0)
+        return kept.select(self.listener < self.listeners)
+
+    def with_playlists(self, playlists: "Interactions") -> "Interactions":
+        """Return these listeners and, behind them, those of another table as playlists; times of playlists are 0."""
+        return Interactions(
+            self.names + playlists.names,
+            np.concatenate([self.listener, playlists.listener + len(self.names)]),
+            np.concatenate([self.row, playlists.row]),
+            np.concatenate([self.plays, playlists.plays]),
+            np.concatenate([self.last, np.zeros_like(playlists.last)]),
+            len(playlists.names),
+        )
 
 
 def read_interactions(source: Table, catalogue: Tracks, before: int | None = None) -> Interactions:

@@ -36,8 +36,13 @@ def assign_by_artist(artists: list[list[str]], validation: float, test: float, s
 def split_interactions(data: Interactions, artists: list[str], split: Split, seed: int) -> NDArray[np.int8]:
     """Return the part of each entry. Split by artist, a listener's tracks of one artist are in the same part.
 
-    A listener without any training entry gets all entries in TRAIN. Shape (len(data),).
+    Playlists, and a listener without any training entry, get all entries in TRAIN. Shape (len(data),).
     """
+    if data.playlists:
+        known = data.listener < data.listeners
+        parts = np.full(len(data), TRAIN, np.int8)
+        parts[known] = split_interactions(data.without_playlists(), artists, split, seed)
+        return parts
     if split.by == "leave_one_out":
         return _leave_one_out(data, seed)
     if split.before_s is not None:

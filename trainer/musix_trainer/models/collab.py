@@ -91,8 +91,9 @@ def train(
 ) -> CollabModel:
     """Train on every entry of `data`; listeners and recordings without entries have no factors.
 
-    With `settings.artist_features`, the factors of a recording are the sum of its own and those of its artist, by the
-    number of each row's artist, `artists`. The learning curve is recorded on `validation`, if there is any.
+    Playlists shape the factors of recordings, the tastes and the fold-in, and are then forgotten. With
+    `settings.artist_features`, the factors of a recording are the sum of its own and those of its artist, by the number
+    of each row's artist, `artists`. The learning curve is recorded on `validation`, if there is any.
     """
     listeners, listener = np.unique(data.listener, return_inverse=True)
     rows, position = np.unique(data.row, return_inverse=True)
@@ -118,17 +119,18 @@ def train(
         track_factors = np.asarray(features @ track_factors, np.float32)
     offsets, history, recent = _histories(data, listener, len(listeners))
     positions = np.searchsorted(rows, history)
+    known = int(np.searchsorted(listeners, data.listeners))
     return CollabModel(
-        listeners=np.array([data.names[i].encode() for i in listeners]),
-        listener_factors=listener_factors,
+        listeners=np.array([data.names[i].encode() for i in listeners[:known]], np.bytes_),
+        listener_factors=listener_factors[:known],
         rows=rows.astype(np.int32),
         track_factors=track_factors,
         track_mean=track_factors.mean(axis=0),
         tastes=fit_tastes(pairs.tocsr(), settings, seed),
         fold_in=fit_fold_in(track_factors, listener_factors, positions, offsets, settings.fold_in_ridge, seed),
-        history_offsets=offsets,
-        history_rows=history.astype(np.int32),
-        history_recent=recent,
+        history_offsets=offsets[: known + 1],
+        history_rows=history[: offsets[known]].astype(np.int32),
+        history_recent=recent[:known],
     )
 
 

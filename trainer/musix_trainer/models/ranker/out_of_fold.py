@@ -17,6 +17,7 @@ from musix_trainer.models.item_stats import ItemStats
 from musix_trainer.models.ranker.examples import Piece, TrainingExamples, concatenate, continue_histories
 from musix_trainer.models.retriever import make_retriever
 
+NO_FOLD = -1
 UNIFORM = dict.fromkeys(COMPONENTS, 1 / len(COMPONENTS))
 
 
@@ -34,16 +35,22 @@ def train_retriever(
     return make_retriever(by_artist, factors, content, stats, settings.ranker, UNIFORM), factors
 
 
-def assign_folds(count: int, folds: int, seed: int) -> Rows:
-    """Return the fold of each of `count` listeners, of equal sizes in random order. Shape (count,)."""
-    return np.random.default_rng(seed).permutation(count) % folds
+def assign_folds(data: Interactions, folds: int, seed: int) -> Rows:
+    """Return the fold of each listener in random order. Shape (len(data.names),).
+
+    With playlists, these are in the folds, which have equal sizes, and the other listeners in none: -1.
+    """
+    assigned = np.full(len(data.names), NO_FOLD)
+    count = data.playlists or len(data.names)
+    assigned[-count:] = np.random.default_rng(seed).permutation(count) % folds
+    return assigned
 
 
 def out_of_fold_examples(
     catalogue: Tracks, content: ContentModel, stats: ItemStats, data: Interactions, settings: recipe.Recipe
 ) -> TrainingExamples:
-    """Return examples of all listeners of `data`, in `settings.ranker.folds` folds."""
-    folds = assign_folds(len(data.names), settings.ranker.folds, settings.seed)
+    """Return examples of all playlists of `data`, or of all listeners without any, in `settings.ranker.folds` folds."""
+    folds = assign_folds(data, settings.ranker.folds, settings.seed)
     pieces: list[Piece] = []
     for fold in range(settings.ranker.folds):
         progress.say(f"ranker: fold {fold + 1} of {settings.ranker.folds}")

@@ -1,8 +1,9 @@
 """Protocol `playlists`: continue the playlists of new listeners.
 
-The listeners are cut into five folds. For each fold the recommender and the baselines are trained on the others; then
-each listener of the fold is a new one, with a history of 1, 5, 10 or half of its tracks, and all its other tracks are
-relevant. The whole catalogue is ranked. Intervals are over listeners, differences are paired.
+The listeners are cut into five folds; with a table of playlists beside the listening, the playlists alone are. For each
+fold the recommender and the baselines are trained on all others; then each listener of the fold is a new one, with a
+history of 1, 5, 10 or half of its tracks, and all its other tracks are relevant. The whole catalogue is ranked.
+Intervals are over listeners, differences are paired.
 """
 
 from musix_trainer import progress
@@ -27,7 +28,7 @@ def measure(context: EvaluationContext) -> dict[str, Results]:
     for number in range(context.seeds):
         seed = context.seed(number)
         collected = {name: Collected() for name in collectors}
-        folds = assign_folds(len(run.interactions.names), FOLDS, seed)[run.interactions.listener]
+        folds = assign_folds(run.interactions, FOLDS, seed)[run.interactions.listener]
         for fold in range(FOLDS):
             progress.say(f"playlists: fold {fold + 1} of {FOLDS}")
             train, test = run.interactions.select(folds != fold), run.interactions.select(folds == fold)
