@@ -129,6 +129,17 @@ class Catalog:
         artists = [names.replace(";", ", ") for names in self.artists.take(rows)]
         return list(zip(self.track_ids.take(rows), self.names.take(rows), artists, strict=True))
 
+    @cached_property
+    def genre_names(self) -> Callable[[int], list[str]]:
+        """The genres that are the bits of a number of `families`."""
+        genres = self.genres
+
+        @lru_cache(maxsize=4096)
+        def names(bits: int) -> list[str]:
+            return [name for i, name in enumerate(genres) if bits >> i & 1]
+
+        return names
+
 
 def _load(files: PartFiles) -> Catalog:
     array = files.array

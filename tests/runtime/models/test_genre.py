@@ -13,6 +13,7 @@ from musix_runtime.models.genre import (
     text_length,
     title_ngrams,
 )
+from musix_runtime.models.track_inputs import track_inputs
 from musix_runtime.schemas import AudioFeatures
 from tests.runtime.test_schemas import FEATURES
 
@@ -151,5 +152,5 @@ def test_answer_names_the_evidence_that_it_is_based_on(engine: Engine) -> None:
 def test_duration_in_audio_features_is_used(engine: Engine) -> None:
     beside = ClassifyRequest(audio_features=AudioFeatures(**FEATURES, duration_ms=60_000))
     apart = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), duration_ms=60_000)
-    inputs = [engine._inputs([item], ["trackId"])[0] for item in (beside, apart)]
+    inputs = [track_inputs([item], ["trackId"], engine.catalog)[0] for item in (beside, apart)]
     np.testing.assert_array_equal(*inputs)

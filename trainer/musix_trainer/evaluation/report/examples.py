@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musix_runtime.engine import REASONS
 from musix_runtime.models import because
 from musix_runtime.models.arrays import ABSENT, RaggedRows, Rows
+from musix_runtime.models.responses import REASONS
 from musix_trainer.data import split
 from musix_trainer.models.collab import relevant_rows
 from musix_trainer.models.ranker.candidates import known_user, select, serving_context
