@@ -57,6 +57,7 @@ class TableError(InputError):
     """A table is missing, unreadable or empty, or has a column or row that does not match the schema."""
 
 
+MAX_MESSAGE_LENGTH = 2000  # characters of a BundleError
 MAX_SHOWN_LENGTH = 100  # characters of an input text in a message
 MAX_FIELD_ERRORS = 20  # in one RequestError
 
@@ -139,9 +140,13 @@ class WorkerError(MusixError):
 
 
 class BundleError(MusixError):
-    """A bundle differs from its manifest. It was not used."""
+    """A bundle differs from its manifest. It was not used. A message that quotes the bundle is cut at
+    `MAX_MESSAGE_LENGTH` characters."""
 
     exit_code = 4
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shorten(message, MAX_MESSAGE_LENGTH))
 
 
 class ManifestError(BundleError):
@@ -197,4 +202,4 @@ def refusing(place: object) -> Iterator[None]:
         raise
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
-        raise BundleError(f"{place}: expected a bundle that can be opened, found {found[:1000]}") from error
+        raise BundleError(f"{place}: expected a bundle that can be opened, found {found}") from error

@@ -63,6 +63,8 @@ def test_unknown_ids_are_listed(engine: Engine) -> None:
     request = RecommendRequest("nobody", current_track_id="?", history=["!", engine.catalog.track_id(5), "-"])
     assert engine.recommend(request).unknown_ids == ["?", "!", "-"]
     assert engine.recommend(RecommendRequest("nobody")).unknown_ids == []
+    many = RecommendRequest("nobody", history=[f"?{i % 200}" for i in range(10_000)])
+    assert engine.recommend(many).unknown_ids == [f"?{i}" for i in range(100)]
 
 
 def test_proposals_name_the_heard_tracks_that_speak_for_them(engine: Engine) -> None:

@@ -59,8 +59,9 @@ class Container:
         if packed[: len(MAGIC)].tobytes() != MAGIC or packed.size < HEAD:
             raise BundleError(f"{path}: expected a bundle folder or a packed bundle, found another file")
         manifest, signature = (int(length) for length in packed[len(MAGIC) : HEAD].view("<u8"))
-        if manifest > MANIFEST_LIMIT or signature > SIGNATURE_LIMIT:
-            raise ManifestError(f"{path}: expected a manifest of at most {MANIFEST_LIMIT:,} bytes, found {manifest:,}")
+        for name, length, limit in (("manifest", manifest, MANIFEST_LIMIT), ("signature", signature, SIGNATURE_LIMIT)):
+            if length > limit:
+                raise ManifestError(f"{path}: expected a {name} of at most {limit:,} bytes, found {length:,}")
         end = HEAD + manifest + signature
         if packed.size < end:
             raise SizeError(f"{path}: expected at least {end:,} bytes, found {packed.size:,}")

@@ -65,6 +65,8 @@ def _flat(file: _Reader, count: int, width: int, nlist: int) -> None:
 
 def _ivf(file: _Reader, count: int, width: int, nlist: int) -> None:
     """Check an IndexIVFFlat over an IndexFlatIP of `nlist` centroids."""
+    if nlist > count:
+        raise ValueError(f"lists: expected at most one for each of {count:,} vectors, found {nlist:,}")
     file.tag(b"IwFl")
     _header(file, count, width)
     file.expect("lists", "<u8", nlist)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from musix_runtime.bundle.manifest import MAX_DEPTH, MAX_FAMILIES, Manifest
+from musix_runtime.bundle.manifest import MAX_DEPTH, MAX_FAMILIES, MAX_FAMILY_NAME, Manifest
 from musix_runtime.bundle.part import Layout
 from musix_runtime.errors import ManifestError
 
@@ -17,9 +17,10 @@ def check(manifest: Manifest, layout: Layout, path: Path) -> None:
         expected, found = tuple(manifest.components), tuple(manifest.serving.blend)
         raise ManifestError(f"{path}: serving.blend: expected {expected}, found {found}")
     families = set(filter(str.isprintable, filter(None, manifest.families)))
-    if len(families) != len(manifest.families) or not 0 < len(families) <= MAX_FAMILIES:
-        found_names = str(manifest.families)[:1000]
-        raise ManifestError(f"{path}: families: expected 1 to {MAX_FAMILIES} different names, found {found_names}")
+    longest = max(map(len, manifest.families), default=0)
+    if not 0 < len(families) == len(manifest.families) <= MAX_FAMILIES or longest > MAX_FAMILY_NAME:
+        names = f"{MAX_FAMILIES} different names of at most {MAX_FAMILY_NAME} characters"
+        raise ManifestError(f"{path}: families: expected 1 to {names}, found {manifest.families}")
     _check_counts(manifest, layout, path)
     _check_indexes(manifest, layout, path)
     if _depth(manifest.quality) > MAX_DEPTH:

@@ -119,8 +119,11 @@ def _reduce(node: Node) -> tuple[list[Shape], Cost]:
 def _product(node: Node) -> tuple[list[Shape], Cost]:
     """Multiply matrices by a constant matrix."""
     first, second, transposed = node.shapes[0], node.shapes[1], node.integer("transB", 0)
-    if len(first) < 2 or len(second) != 2 or node.constants[1] is None or node.integer("transA", 0):
+    constant = node.constants[1]
+    if len(first) < 2 or len(second) != 2 or constant is None or node.integer("transA", 0):
         raise ValueError(f"{node.op_type}: expected matrices, not transposed, by a constant matrix")
+    if constant.dtype.kind != "f":  # a product of integers takes many times as long
+        raise ValueError(f"{node.op_type}: expected a constant matrix of float32, found {constant.dtype}")
     shape = (*first[:-1], second[0 if transposed else 1])
     return [shape], prod(shape) * max(first[-1], second[1 if transposed else 0])
 

@@ -23,6 +23,8 @@ _SHARED_TRACK = re.compile(
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 CHUNK = 65_536  # ids that are compared at once
+MAX_IDS = 256  # of a track
+MAX_TEXT_BYTES = 2_000  # of a name, and of the artists of a track
 CACHED_MASKS = 16  # of filters, a byte for each track
 UNKNOWN_DAY = np.iinfo(np.int32).min  # before every other day, so no lower bound of dates includes it
 FIRST_DAY, LAST_DAY = ((day - date(1970, 1, 1)).days for day in (date.min, date.max))
@@ -74,7 +76,7 @@ class Catalog:
         return None if position == ABSENT else int(self.id_rows[position])
 
     def has_any_id(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
-        """Return whether each row has any of the track ids. The time depends on the number of rows, not of ids."""
+        """Return whether each row has any of the track ids. The time does not depend on the number of ids."""
         matches = np.array([track_id in track_ids for track_id in self.track_ids.take(rows)], bool)
         owners, positions = self._aliases
         first, last = (np.searchsorted(owners, rows.astype(owners.dtype), side) for side in ("left", "right"))
@@ -143,7 +145,7 @@ class Catalog:
 
 def _load(files: PartFiles) -> Catalog:
     array = files.array
-    return Catalog(
+    catalog = Catalog(
         ids=Keys(array("ids")),
         id_rows=array("id_rows"),
         track_ids=Keys(array("track_ids")),
@@ -158,6 +160,8 @@ def _load(files: PartFiles) -> Catalog:
         release_days=array("release_days"),
         genres=files.manifest.families,
     )
+    _ = catalog._aliases  # now, as the first request that needs them would wait
+    return catalog
 
 
 def _validate(checks: Checks) -> None:
@@ -173,7 +177,7 @@ def _validate(checks: Checks) -> None:
     _check_release_days(checks)
     _check_inputs(checks)
     for name in ("name", "artist"):
-        checks.offsets(f"{name}_offsets", checks.manifest.size(f"{name}_bytes"))
+        checks.offsets(f"{name}_offsets", checks.manifest.size(f"{name}_bytes"), MAX_TEXT_BYTES)
         checks.text(f"{name}_offsets", f"{name}_data")
 
 
@@ -189,6 +193,9 @@ def _check_main_ids(checks: Checks) -> None:
         count, start = count + len(named), start + len(chunk)
     if count != checks.manifest.size("tracks"):
         raise checks.error("ids", "all ids of catalog/track_ids", "fewer")
+    most = np.bincount(rows).max()
+    if most > MAX_IDS:
+        raise checks.error("id_rows", f"at most {MAX_IDS} ids of a track", f"{most:,}")
 
 
 def _check_release_days(checks: Checks) -> None:

@@ -12,6 +12,7 @@ from musix_runtime.models.catalog import Catalog, strip_uri
 from musix_runtime.models.retrieval import ExcludedIds, RetrievalQuery, Retriever
 from musix_runtime.schemas import RecommendRequest
 
+MAX_UNKNOWN = 100  # ids that a response names as unknown
 MAX_LOOKUPS = 100  # excluded ids that are looked up; longer lists are compared with the candidates
 
 
@@ -114,7 +115,7 @@ def _request_rows(requests: Sequence[RecommendRequest], catalog: Catalog) -> lis
     for start, middle, stop in bounds:
         history = rows[start + 1 : middle]
         absent = (rows[start:middle] == ABSENT).nonzero()[0].tolist()
-        unknown = [track_ids[start + i] for i in absent if track_ids[start + i]]
+        unknown = [*dict.fromkeys(track_ids[start + i] for i in absent if track_ids[start + i])][:MAX_UNKNOWN]
         results.append(_Ids(int(rows[start]), history[history != ABSENT], rows[middle:stop], unknown))
     return results
 

@@ -46,6 +46,9 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
         ("genre/artist_factors.npy", put(9, np.nan), "genre/artist_factors: expected values in"),
         ("catalog/name_offsets.npy", lambda a: a.__iadd__(1), "catalog/name_offsets: expected values from 0 to"),
         ("collab/history_offsets.npy", put(1, 10**9), "collab/history_offsets: expected ascending values"),
+        ("collab/history_offsets.npy", lambda a: a[1:-1].fill(a[-1]), "history_offsets: expected steps of at most 10,"),
+        ("catalog/name_offsets.npy", lambda a: a[1:200].fill(a[200]), "name_offsets: expected steps of at most 2,000"),
+        ("catalog/artist_offsets.npy", lambda a: a[1:200].fill(a[200]), "artist_offsets: expected steps of at most 2"),
         ("collab/history_recent.npy", put(0, 10**6), "collab/history_recent: expected short term <= medium term"),
         ("catalog/name_data.npy", put(0, 0xFF), "catalog/name_data: expected UTF-8"),
         ("catalog/ids.npy", put(0, b"~"), "catalog/ids: expected ascending values"),
@@ -60,6 +63,17 @@ def test_array_with_wrong_values_is_refused(
 ) -> None:
     change_array(copy, name, change)
     with pytest.raises(LayoutError, match=message):
+        open_bundle(copy)
+
+
+def test_a_track_with_very_many_ids_is_refused(copy: Path) -> None:
+    """They would all be compared with the excluded ids of a request."""
+    ids, rows = np.load(copy / "catalog/ids.npy"), np.load(copy / "catalog/id_rows.npy")
+    more = np.array([f"~{i:04d}".encode() for i in range(257)])
+    replace_array(copy, "catalog/ids.npy", np.concatenate([ids, more]).astype(ids.dtype))
+    replace_array(copy, "catalog/id_rows.npy", np.concatenate([rows, np.full(257, 7, rows.dtype)]))
+    edit(copy, lambda manifest: manifest["counts"].update(ids=len(ids) + 257))
+    with pytest.raises(LayoutError, match="catalog/id_rows: expected at most 256 ids of a track, found 25"):
         open_bundle(copy)
 
 

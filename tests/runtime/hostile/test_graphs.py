@@ -122,6 +122,13 @@ def an_output_of_any_height(model: onnx.ModelProto) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2**31
 
 
+def a_product_of_integers(model: onnx.ModelProto) -> None:
+    matrix = numpy_helper.from_array(np.zeros((12, 2), np.int64), "integers")
+    model.graph.initializer.append(matrix)
+    model.graph.node.append(helper.make_node("Cast", ["features"], ["whole"], to=TensorProto.INT64))
+    model.graph.node.append(helper.make_node("MatMul", ["whole", "integers"], ["slow"]))
+
+
 def a_later_opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 99
 
@@ -146,8 +153,19 @@ HOSTILE = [
     text_in_a_tensor,
     an_input_of_any_width,
     an_output_of_any_height,
+    a_product_of_integers,
     a_later_opset,
 ]
+
+
+def test_message_on_a_huge_name_is_short(copy: Path) -> None:
+    model = onnx.load(copy / MOOD)
+    model.graph.node[0].input[0] = "x" * 10_000_000
+    (copy / MOOD).write_bytes(model.SerializeToString())
+    agree(copy, MOOD)
+    with pytest.raises(LayoutError) as caught:
+        Engine.open(copy)
+    assert len(str(caught.value)) <= 2001
 
 
 @pytest.mark.parametrize("change", HOSTILE)

@@ -95,6 +95,13 @@ def test_other_kinds_of_index_are_refused(factory: str) -> None:
             check(faiss.serialize_index(index).tobytes(), kind, 4)
 
 
+def test_more_lists_than_vectors_are_refused() -> None:
+    """An empty list takes few bytes in the file, and many in memory."""
+    content = np.frombuffer(ivf(), np.uint8)
+    with pytest.raises(ValueError, match=f"lists: expected at most one for each of {NLIST - 1} vectors, found {NLIST}"):
+        faiss_check.check(content, "ivf", NLIST - 1, WIDTH, NLIST)
+
+
 def test_sizes_of_lists_must_add_up() -> None:
     content = ivf()
     place = content.find(b"full") + 12

@@ -47,6 +47,7 @@ CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
     (lambda m: m["counts"].update(artists=2**47, genre_width=2**17), ManifestError, "counts: artists: expected range"),
     (lambda m: m["serving"].update(candidates=1001), ManifestError, "candidates"),
     (lambda m: m["families"].__setitem__(0, ""), ManifestError, "families: expected"),
+    (lambda m: m["families"].__setitem__(0, "a" * 65), ManifestError, "different names of at most 64 characters"),
     (lambda m: m["families"].__setitem__(0, "a\x1b[2J"), ManifestError, "families: expected"),
     (lambda m: m.update(quality={"genre": 1}), ManifestError, "quality"),
     (lambda m: m.update(quality={"genre": {"a": [[[[[[[[[1]]]]]]]]]}}), ManifestError, "quality: expected a depth"),
@@ -65,6 +66,16 @@ def test_wrong_manifest_is_refused(
     edit(copy, change)
     with pytest.raises(error, match=message):
         open_bundle(copy)
+
+
+@pytest.mark.parametrize("key", ["format", "moods", "families", "counts", "files", "unknown"])
+def test_message_on_a_huge_value_is_short(copy: Path, key: str) -> None:
+    huge = "x" * 1_000_000
+    value = {huge: 1} if key in ("counts", "files") else huge if key == "format" else [huge]
+    edit(copy, lambda manifest: manifest.update({key: value} if key != "unknown" else {huge: 1}))
+    with pytest.raises(BundleError) as caught:
+        open_bundle(copy)
+    assert len(str(caught.value)) <= 2001
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b'{"a":' * 50_000, b"\0" * 100])

@@ -41,13 +41,12 @@ def test_read_refuses_a_parquet_file_that_crashes_polars(tmp_path: Path, monkeyp
         tables.read(tmp_path / "tracks.parquet")
 
 
-@pytest.mark.parametrize(("kind", "found"), [("number", "inf"), ("time", "'99999"), ("bool", "'99999"), ("text", None)])
-def test_check_refuses_a_number_of_5000_digits(tmp_path: Path, kind: str, found: str | None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "found"), [("number", "inf"), ("time", "'99999"), ("bool", "'99999"), ("text", "'99999")]
+)
+def test_check_refuses_a_number_of_5000_digits(tmp_path: Path, kind: str, found: str) -> None:
     (tmp_path / "plays.csv").write_text(f"user_id,value\na,{'9' * 5000}\n")
     source = tables.read(tmp_path / "plays.csv")
     schema = [Column("user_id", "text"), Column("value", kind)]
-    if found is None:
-        tables.check(source, schema, "user_id")
-        return
     with pytest.raises(TableError, match=rf"plays\.csv: value: expected .*, found {found}"):
         tables.check(source, schema, "user_id")

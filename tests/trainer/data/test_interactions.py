@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from musix_runtime.errors import TableError
-from musix_trainer.data import split, synthetic, tables
+from musix_trainer.data import interactions, split, synthetic, tables
 from musix_trainer.data.impressions import Impressions, read_impressions
 from musix_trainer.data.interactions import Interactions, read_interactions
 from musix_trainer.data.tables import Table
@@ -154,3 +154,16 @@ def test_read_impressions_joins_listeners_and_recordings() -> None:
     assert source.notes["dropped: listener without listening"] == 1
     with pytest.raises(TableError, match="event: expected played, saved, clicked, skipped, found liked"):
         read_impressions(Table(frame.with_columns(event=pl.lit("liked")), "feedback.csv", ""), CATALOGUE, data)
+
+
+def test_newest_then_most_played_tracks_of_a_long_history_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactions, "MAX_HISTORY", 3)
+    data, source = read_columns(
+        user_id=["a"] * 5 + ["b"],
+        track_id=[TRACK(i) for i in (0, 1, 2, 3, 4, 0)],
+        plays=[1, 9, 2, 3, 1, 1],
+        timestamp=[f"2024-05-0{day}" for day in (5, 1, 2, 2, 2, 1)],
+    )
+    kept = [data.row[data.listener == 0].tolist(), data.row[data.listener == 1].tolist()]
+    assert kept == [[0, 2, 3], [0]]
+    assert source.notes["pairs dropped: beyond the newest 3 of a listener"] == 2

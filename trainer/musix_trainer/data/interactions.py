@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from musix_runtime.bundle.manifest import MAX_HISTORY
 from musix_runtime.errors import TableError
 from musix_runtime.models.catalog import strip_uri
 from musix_trainer import array_store
@@ -103,7 +104,11 @@ def read_interactions(source: Table, catalogue: Tracks, before: int | None = Non
         source.keep(first.over("user_id") < before, "listener without plays before the split")
         source.keep(earlier | (first.over("user_id", "row") >= before), "heard again since the split")
     pairs = source.frame.group_by("user_id", "row").agg(pl.col("plays").sum(), pl.col("timestamp").max())
-    pairs = pairs.sort("user_id", "row")
+    newest = pl.struct("timestamp", "plays").rank("ordinal", descending=True).over("user_id") <= MAX_HISTORY
+    kept = pairs.sort("user_id", "row").filter(newest)
+    if kept.height < pairs.height:
+        source.notes[f"pairs dropped: beyond the newest {MAX_HISTORY:,} of a listener"] = pairs.height - kept.height
+    pairs = kept
     names = pairs["user_id"].unique().sort().to_list()
     source.notes |= {"listeners": len(names), "pairs of listener and recording": pairs.height}
     source.notes["times"] = "yes" if "timestamp" in columns else "none: all time ranges are the same"

@@ -11,6 +11,7 @@ from typing import Literal
 import polars as pl
 
 from musix_runtime.errors import TableError
+from musix_runtime.models.catalog import MAX_TEXT_BYTES
 
 Kind = Literal["text", "number", "bool", "time"]
 
@@ -182,6 +183,8 @@ def _check_range(frame: pl.DataFrame, column: Column, name: str, key: str) -> No
     elif column.name.endswith("_id"):
         wrong = (value.str.len_bytes() > ID_LIMIT) | value.str.contains("\0", literal=True)
         expected = f"at most {ID_LIMIT} bytes without NUL"
+    elif column.kind == "text":
+        wrong, expected = value.str.len_bytes() > MAX_TEXT_BYTES, f"at most {MAX_TEXT_BYTES:,} bytes"
     else:
         return
     bad = frame.filter(wrong)
