@@ -15,6 +15,7 @@
     ├── ParityError               answers of ONNX and native models differ      exit 4
     ├── RebuildError              a rebuild has other bytes                     exit 4
     ├── WorkerError               worker processes cannot start                 exit 4
+    ├── FeedbackError             the feedback database does not answer         HTTP 503, exit 4
     └── BundleError               a bundle that differs from its manifest       exit 4
         ├── ManifestError         a wrong manifest
         ├── FormatVersionError    another format version than this runtime reads
@@ -135,6 +136,12 @@ class RebuildError(MusixError):
 
 class WorkerError(MusixError):
     """The worker processes of a server end as soon as they start."""
+
+    exit_code = 4
+
+
+class FeedbackError(MusixError):
+    """The feedback database does not answer. Nothing was stored; the request may be sent again."""
 
     exit_code = 4
 

@@ -16,6 +16,9 @@ LIST_LIMIT = 10_000
 
 TimeRange = Literal["short_term", "medium_term", "long_term"]
 TIME_RANGES = get_args(TimeRange)
+Action = Literal["shown", "played", "skipped", "saved", "clicked"]
+ACTIONS = get_args(Action)
+_ENUMERATIONS = {"timeRange": TIME_RANGES, "action": ACTIONS}  # by the name of the field
 
 Id = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
 Limit = Annotated[int, Meta(ge=1, le=100)]
@@ -158,12 +161,14 @@ class Recommendation(Response, frozen=True):
 
 class RecommendResponse(Response, frozen=True):
     """Tracks, best first. `source`: hybrid, collab, history, content or popular. `unknown_ids` are the ids of the
-    current track and the history that are not in the catalogue."""
+    current track and the history that are not in the catalogue. `list_id` identifies the list in events, if the server
+    has a feedback store."""
 
     recommendations: list[Recommendation]
     source: str
     unknown_ids: list[str]
     generated_at: str
+    list_id: str | UnsetType = UNSET
 
 
 class SimilarTrack(Response, frozen=True):
@@ -261,15 +266,19 @@ def _struct(type_: Any) -> Any:
 def field_error(error: msgspec.ValidationError, path: str = "", value: Any = None) -> FieldError:
     """Return the error of msgspec as one of `path` or a field below it. Long values of the request are shortened."""
     message, _, inner = str(error).partition(" - at `$")
+    full_path = f"{path}{inner.rstrip('`')}".lstrip(".")
     if message.startswith("Invalid enum value"):
-        message = f"Expected {', '.join(TIME_RANGES[:-1])} or {TIME_RANGES[-1]}"  # the only enumeration
-    if message.startswith("Invalid RFC3339"):
+        names = _ENUMERATIONS[full_path.rpartition(".")[2]]
+        message = f"Expected {', '.join(names[:-1])} or {names[-1]}"
+    elif message.startswith("Invalid RFC3339 encoded datetime") or "with a timezone" in message:
+        message = "Expected a time in RFC 3339, such as 2026-01-31T20:00:00Z"
+    elif message.startswith("Invalid RFC3339"):
         message = "Expected a date that exists, YYYY-MM-DD"
     expected = shorten((message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found "), 200)
     found = (
         f", found {_format_input(value)}" if "found" not in expected and isinstance(value, str | int | float) else ""
     )
-    return FieldError(shorten(f"{path}{inner.rstrip('`')}".lstrip("."), 200) or "$", expected + found)
+    return FieldError(shorten(full_path, 200) or "$", expected + found)
 
 
 def _format_input(value: str | float) -> str:

@@ -42,6 +42,10 @@ class Settings:
     send_timeout_s: float = 30.0  # for a client that has stopped reading
     access_log: bool = False  # writes one line of JSON per request on standard output
     shared_metrics: bool = False  # whether the workers share their metrics
+    feedback: str = field(default="", repr=False)  # URL of the feedback database; without it nothing is recorded
+    feedback_keep_days: int = 0  # older feedback is deleted; 0: none
+    events_max_age_days: int = 30  # older events are refused
+    events_max_ahead_s: int = 300  # events that are further in the future are refused
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -66,6 +70,10 @@ class Settings:
             send_timeout_s=_seconds("MUSIX_SEND_TIMEOUT_S", cls.send_timeout_s),
             access_log=_flag("MUSIX_ACCESS_LOG"),
             shared_metrics=_shared_metrics(),
+            feedback=os.environ.get("MUSIX_FEEDBACK", ""),
+            feedback_keep_days=_count("MUSIX_FEEDBACK_KEEP_DAYS", cls.feedback_keep_days, "days", minimum=0),
+            events_max_age_days=_count("MUSIX_EVENTS_MAX_AGE_DAYS", cls.events_max_age_days, "days"),
+            events_max_ahead_s=_count("MUSIX_EVENTS_MAX_AHEAD_S", cls.events_max_ahead_s, "seconds", minimum=0),
         )
 
 

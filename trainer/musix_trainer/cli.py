@@ -1,5 +1,7 @@
-"""The trainer's commands: `musix train`, `musix evaluate`, `musix tune`, `musix report` and `musix import`."""
+"""The trainer's commands: `musix train`, `musix evaluate`, `musix tune`, `musix report`, `musix import` and
+`musix feedback`."""
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -186,6 +188,27 @@ def moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> None:
     for name, value in import_moods(file, tracks, tags, out).items():
         click.echo(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
     click.echo(out)
+
+
+@click.group()
+def feedback() -> None:
+    """Use the feedback that a server recorded."""
+
+
+@feedback.command(name="export")
+@click.argument("database", metavar="DATABASE")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="First day, by UTC; default: all days.")
+def export_feedback(database: str, out: Path, since: datetime | None) -> None:
+    """Write the events in DATABASE as tables: OUT/listening/DAY.parquet and OUT/feedback/DAY.parquet.
+
+    DATABASE is the URL that `musix serve --feedback` takes. Files of these days are replaced.
+    """
+    from musix_trainer.importers.feedback import export_feedback
+
+    for name, value in export_feedback(database, out, since.date() if since else None).items():
+        click.echo(f"{name}: {value:,}")
+    click.echo(f"{out}: listening, feedback")
 
 
 @click.command()

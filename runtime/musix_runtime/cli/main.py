@@ -44,7 +44,7 @@ class Commands(click.Group):
             extras = _entry_points()[ctx.invoked_subcommand].extras if ctx.invoked_subcommand in _entry_points() else []
             if not extras or (error.name or "").partition(".")[0] in sys.stdlib_module_names:
                 raise
-            install = f"install it with: pip install 'musix-edge[{extras[0]}]'"
+            install = f"install it with: pip install 'musix-edge[{','.join(extras)}]'"
             raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
 
 

@@ -45,9 +45,21 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--snapshot", is_flag=True, help="Serve a private copy in the temporary folder, so that PATH may be overwritten."
 )
+@click.option(
+    "--feedback",
+    metavar="URL",
+    help="Database for lists and events: sqlite:///FILE or postgresql+psycopg://...  [default: $MUSIX_FEEDBACK]",
+)
 @TRUST
 def serve(
-    path: Path, host: str, port: int, workers: int | None, trust: Path | None, access_log: bool, snapshot: bool
+    path: Path,
+    host: str,
+    port: int,
+    workers: int | None,
+    trust: Path | None,
+    access_log: bool,
+    snapshot: bool,
+    feedback: str | None,
 ) -> None:
     """Serve a bundle or registry over HTTP.
 
@@ -65,7 +77,7 @@ def serve(
         if count > 1 and (metrics := stack.enter_context(_metrics_folder())):
             settings.share_metrics(metrics)
         announce = _once(lambda: _print_addresses(path, sockets))
-        supervise(lambda: _run(path, trust, sockets, access_log, announce), count)
+        supervise(lambda: _run(path, trust, sockets, access_log, feedback, announce), count)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -91,10 +103,17 @@ def _print_addresses(path: Path, sockets: list[Any]) -> None:
         print_status(f"{path}: on http://{address} (press CTRL+C to stop)")
 
 
-def _run(path: Path, trust: Path | None, sockets: list[Any], access_log: bool, announce: Callable[[], None]) -> None:
+def _run(
+    path: Path,
+    trust: Path | None,
+    sockets: list[Any],
+    access_log: bool,
+    feedback: str | None,
+    announce: Callable[[], None],
+) -> None:
     from musix_runtime.serving import server
 
-    server.run(path, trust, sockets, access_log, announce)
+    server.run(path, trust, sockets, access_log, feedback, announce)
 
 
 def _copy(path: Path, trust: Path | None, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """The HTTP interface of an engine: a Starlette application, alone or mounted under another one."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,16 +9,17 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from musix_runtime.engine import Engine
-from musix_runtime.errors import InputError, NotReadyError
+from musix_runtime.errors import FeedbackError, InputError, NotReadyError
 from musix_runtime.serving.authorization import AdminAuthorization
 from musix_runtime.serving.connection_limits import ConnectionLimiter
 from musix_runtime.serving.docs import DocumentCache
 from musix_runtime.serving.endpoints import BatchedEndpoint, Resources
+from musix_runtime.serving.feedback import Feedback
 from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.middleware import AccessLog, RequestContextMiddleware, RequestHooks
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.rejecter import Rejecter
-from musix_runtime.serving.responses import http_error, input_error, not_ready
+from musix_runtime.serving.responses import feedback_error, http_error, input_error, not_ready
 from musix_runtime.serving.routes import routes_of, starlette_routes
 from musix_runtime.serving.server_endpoints import ServerState
 from musix_runtime.settings import Settings
@@ -28,30 +29,41 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
     """Return an ASGI application that answers from `engine`. It keeps no global state, and can be mounted anywhere.
 
     While its lifespan runs it watches the files of the bundle, or the registry of a `ModelManager`. Frameworks do not
-    run the lifespan of a mounted application: there the host passes a `ModelManager` and enters its `polling`.
+    run the lifespan of a mounted application: there the host passes a `ModelManager` and enters its `polling`, and with
+    a feedback store `app.state.feedback.recording()`. Raises InputError when that store cannot be opened.
     """
     settings = settings or Settings()
     manager = engine if isinstance(engine, ModelManager) else ModelManager(engine)
     metrics = Metrics(manager, settings.shared_metrics)
     hooks = RequestHooks(manager, metrics, AccessLog() if settings.access_log else None)
 
-    routes = routes_of(admin=manager.registry is not None and bool(settings.admin_token))
+    feedback = Feedback.from_settings(settings, metrics.count_exposures)
+
+    routes = routes_of(
+        admin=bool(settings.admin_token), registry=manager.registry is not None, feedback=feedback is not None
+    )
     documents = DocumentCache(routes, manager.latest)
-    state = ServerState(manager, metrics, documents, AdminAuthorization(settings.admin_token))
-    mounted = starlette_routes(routes, Resources.from_settings(settings), state)
+    state = ServerState(manager, metrics, documents, AdminAuthorization(settings.admin_token), feedback)
+    mounted = starlette_routes(routes, Resources.from_settings(settings, feedback), state)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with manager.polling(settings.poll_interval_s):
+        with manager.polling(settings.poll_interval_s), feedback.recording() if feedback else nullcontext():
             yield
 
     app = Starlette(
         routes=mounted,
         middleware=_middleware(settings, hooks),
         lifespan=lifespan,
-        exception_handlers={HTTPException: http_error, InputError: input_error, NotReadyError: not_ready},
+        exception_handlers={
+            HTTPException: http_error,
+            InputError: input_error,
+            NotReadyError: not_ready,
+            FeedbackError: feedback_error,
+        },
     )
     app.router.redirect_slashes = False
+    app.state.feedback = feedback
     app.state.connection_limiter = ConnectionLimiter(settings, metrics.count_refusal)
     # A response to another origin needs the headers of CORSMiddleware, so with CORS nothing is rejected before it.
     batched = [route.endpoint for route in mounted if isinstance(route.endpoint, BatchedEndpoint)]

@@ -14,6 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive, Scope, Send
 
 from musix_runtime.serving.batching import BatchHandler, DynamicBatcher, overloaded
+from musix_runtime.serving.feedback import Feedback
 from musix_runtime.serving.request_body import INLINE_BYTES, BatchDecoder, Decoder, read_body
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
 from musix_runtime.serving.responses import from_http_exception
@@ -55,11 +56,12 @@ class Resources:
     settings: Settings
     batcher: DynamicBatcher
     threads: WorkerThreads
+    feedback: Feedback | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Resources":
+    def from_settings(cls, settings: Settings, feedback: Feedback | None = None) -> "Resources":
         """Return the resources of a new application."""
-        return cls(settings, DynamicBatcher(settings.max_queue), WorkerThreads(settings))
+        return cls(settings, DynamicBatcher(settings.max_queue), WorkerThreads(settings), feedback)
 
 
 class ModelEndpoint(ABC):
@@ -119,7 +121,7 @@ class BatchedEndpoint(ModelEndpoint, BatchHandler):
         mark_all([context.timer for context in requests], "HTTP")
         encoded = []
         for context, answer in zip(requests, self.predict(requests), strict=True):
-            encoded.append(_success(answer))
+            encoded.append(success(answer))
             context.timer.mark("JSON")
         return encoded
 
@@ -129,7 +131,11 @@ class BatchedEndpoint(ModelEndpoint, BatchHandler):
 
 
 class Recommend(BatchedEndpoint):
-    """Answers RecommendRequest with RecommendResponse."""
+    """Answers RecommendRequest with RecommendResponse, and records the list if there is a feedback store."""
+
+    def __init__(self, route: "Route", resources: Resources) -> None:
+        super().__init__(route, resources)
+        self.feedback = resources.feedback
 
     def predict(self, contexts: list[RequestContext]) -> list[Any]:
         """Recommend tracks to the user of each request."""
@@ -137,7 +143,12 @@ class Recommend(BatchedEndpoint):
         answers = contexts[0].engine.recommend_batch(requests, timers)
         for context, answer in zip(contexts, answers, strict=True):
             context.source = answer.source
-        return answers
+        if self.feedback is None:
+            return answers
+        return [
+            self.feedback.identify(context.request, answer, context.bundle)
+            for context, answer in zip(contexts, answers, strict=True)
+        ]
 
 
 class Classify(BatchedEndpoint):
@@ -176,7 +187,7 @@ class ClassifyMany(ModelEndpoint):
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Predict genre and mood of every track of one request."""
-        return _success(context.engine.classify_batch(self.decoder.decode(body)))
+        return success(context.engine.classify_batch(self.decoder.decode(body)))
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -184,7 +195,8 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def _success(data: Any) -> bytes:
+def success(data: Any) -> bytes:
+    """Return the body of a successful response."""
     return b'{"success":true,"data":' + msgspec.json.encode(data) + b"}"
 
 

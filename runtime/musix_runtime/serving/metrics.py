@@ -38,6 +38,7 @@ class Metrics:
         self._refusals = _counter(registry, "musix_connections_refused", "Connections refused, by reason.", ["reason"])
         for reason in REASONS:
             self._refusals(reason)
+        self._exposures = _counter(registry, "musix_exposures", "Lists shown, by result of recording.", ["result"])
         self._registry = registry
         if shared:
             self._registry = CollectorRegistry()
@@ -59,6 +60,10 @@ class Metrics:
     def count_refusal(self, reason: str) -> None:
         """Count a connection that was refused."""
         self._refusals(reason)()
+
+    def count_exposures(self, result: str, number: int) -> None:
+        """Count lists that were shown, and recorded or not."""
+        self._exposures(result)(number)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document of the HTTP interface, made from the table of routes and the types of `schemas.py`."""
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from musix_runtime.engine import Engine
 from musix_runtime.models.mood import MOODS
-from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, ErrorInfo, Filters
+from musix_runtime.schemas import BATCH_LIMIT, TEXT_LIMIT, ClassifyRequest, ErrorInfo, Filters
 
 if TYPE_CHECKING:
     from musix_runtime.serving.routes import Route
@@ -25,14 +26,17 @@ ERROR_DESCRIPTIONS = {
     413: "The body is too large, packed or unpacked.",
     415: "The content type is not application/json, or the content encoding is not gzip.",
     422: "Fields are wrong. Up to 20 are named by their paths, or only the first one if the body is above 16 KiB.",
-    503: "The server is overloaded, or the files of the bundle have changed. `Retry-After` says when to try again.",
+    503: "The server is overloaded, the files of the bundle have changed, or the feedback database does not answer. "
+    "`Retry-After` says when to try again.",
 }
 BODY_DESCRIPTION = "JSON in UTF-8. With `Content-Encoding: gzip` it may be packed; the limits hold for both sizes."
 TAGS = {
     "models": "Queries to the models of the bundle.",
+    "feedback": "What listeners did with the tracks.",
     "server": "The state of the server and its documentation.",
     "admin": "Actions of the administrator.",
 }
+ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT}  # of an id in a path: a listener's
 DEFAULT_USER_ID = "listener-001"  # where the bundle knows no users
 
 
@@ -95,6 +99,11 @@ def _operation(route: "Route", schemas: dict[str, Any], examples: Examples) -> d
     operation: dict[str, Any] = {"operationId": route.operation_id, "tags": [route.tag], "summary": route.summary}
     if route.admin:
         operation["security"] = [{"admin": []}]
+    if names := re.findall(r"{(\w+)}", route.path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": ID_SCHEMA, "example": examples.user_id}
+            for name in names
+        ]
     if route.request is not None:
         schema = schemas[repr(route.request)]
         if schema.get("type") == "array":

@@ -1,5 +1,6 @@
 """Responses: JSON, and the common form of all errors."""
 
+import logging
 from typing import Any
 
 import msgspec
@@ -9,7 +10,9 @@ from starlette.responses import Response
 
 from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, shorten
 from musix_runtime.schemas import ErrorInfo
+from musix_runtime.serving.throttled_log import ThrottledLog
 
+_log = ThrottledLog(logging.getLogger(__name__))
 RETRY_AFTER_S = 2  # a changed bundle has been opened again by then
 ERROR_CODES = {
     400: "bad_request",
@@ -67,6 +70,15 @@ def from_http_exception(error: HTTPException) -> Response:
 async def not_ready(request: Request, error: Exception) -> Response:
     """Handle a NotReadyError for Starlette."""
     response = error_response(503, str(error), code="not_ready")
+    response.headers["retry-after"] = str(RETRY_AFTER_S)
+    return response
+
+
+async def feedback_error(request: Request, error: Exception) -> Response:
+    """Handle a FeedbackError for Starlette. Its message, which names hosts and paths, is in the log only."""
+    _log.warn("feedback", str(error))
+    message = "feedback: expected a database that answers, found none; nothing was stored, so send it again"
+    response = error_response(503, message, code="feedback_unavailable")
     response.headers["retry-after"] = str(RETRY_AFTER_S)
     return response
 

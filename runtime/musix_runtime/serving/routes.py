@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from starlette.routing import Route as StarletteRoute
 
+from musix_runtime.feedback.schemas import EVENT_LIMIT, EventsRequest, EventsResponse, ForgetResponse
 from musix_runtime.schemas import (
     BATCH_LIMIT,
     BundleIdentity,
@@ -23,6 +24,7 @@ from musix_runtime.schemas import (
     SimilarResponse,
 )
 from musix_runtime.serving.endpoints import Classify, ClassifyMany, ModelEndpoint, Recommend, Resources, Similar
+from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents
 from musix_runtime.serving.server_endpoints import (
     Health,
     Ready,
@@ -46,7 +48,7 @@ ADMIN_ERRORS = (401, 403, 409, 503)
 class Route:
     """One route. `request` and `response` are types of `schemas.py`; a response that is not JSON has a `media_type`."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     endpoint: type[ModelEndpoint] | type[ServerEndpoint]
     operation_id: str
@@ -58,11 +60,13 @@ class Route:
     errors: tuple[int, ...] = ()
     max_batch_size: int = 1  # requests that one call of the engine answers
     example: Any = None  # of a request
-    admin: bool = False  # only with a registry, and for the administrator
+    admin: bool = False  # only for the administrator
+    registry: bool = False  # only with a registry
+    feedback: bool = False  # only with a feedback store
     enveloped: bool = True  # whether a JSON response has the form {"success": true, "data": ...}
 
 
-MODELS, SERVER, ADMIN = "models", "server", "admin"
+MODELS, FEEDBACK, SERVER, ADMIN = "models", "feedback", "server", "admin"
 ROUTES = (
     Route(
         *("POST", "/api/ml/classify", Classify, "classify", MODELS),
@@ -98,6 +102,36 @@ ROUTES = (
         errors=(*BODY_ERRORS, 404),
         max_batch_size=8,
         example={"trackId": TRACK_ID, "limit": 5},
+    ),
+    Route(
+        *("POST", "/api/ml/events", RecordEvents, "recordEvents", FEEDBACK),
+        summary=f"Record up to {EVENT_LIMIT:,} events: what listeners did with tracks.",
+        request=EventsRequest,
+        response=EventsResponse,
+        errors=BODY_ERRORS,
+        example={
+            "sentAt": "2026-01-31T20:05:00Z",
+            "events": [
+                {
+                    "eventId": "0d2f6c1e-8f5a-4a53-9d3c-5b7f1f0f6a11",
+                    "userId": USER_ID,
+                    "trackId": TRACK_ID,
+                    "action": "played",
+                    "occurredAt": "2026-01-31T20:01:30Z",
+                    "position": 1,
+                    "msPlayed": 210000,
+                }
+            ],
+        },
+        feedback=True,
+    ),
+    Route(
+        *("DELETE", "/api/ml/listeners/{id}", Forget, "forgetListener", ADMIN),
+        summary="Forget a listener: delete the recorded events and lists, and refuse later ones.",
+        response=ForgetResponse,
+        errors=(401, 403, 422, 503),
+        admin=True,
+        feedback=True,
     ),
     Route(
         *("GET", "/health", Health, "health", SERVER),
@@ -137,6 +171,7 @@ ROUTES = (
         response=BundleIdentity,
         errors=ADMIN_ERRORS,
         admin=True,
+        registry=True,
     ),
     Route(
         *("POST", "/api/ml/rollback", Rollback, "rollback", ADMIN),
@@ -144,18 +179,31 @@ ROUTES = (
         response=BundleIdentity,
         errors=ADMIN_ERRORS,
         admin=True,
+        registry=True,
     ),
 )
 
 
-def routes_of(admin: bool) -> list[Route]:
-    """Return the routes of a server, with those of the administrator if it has one."""
-    return [route for route in ROUTES if admin or not route.admin]
+def routes_of(*, admin: bool = False, registry: bool = False, feedback: bool = False) -> list[Route]:
+    """Return the routes of a server that has an administrator, a registry and a feedback store, or not."""
+    return [
+        route
+        for route in ROUTES
+        if (admin or not route.admin) and (registry or not route.registry) and (feedback or not route.feedback)
+    ]
 
 
 def starlette_routes(routes: list[Route], resources: Resources, state: ServerState) -> list[StarletteRoute]:
     """Return the routes as Starlette takes them, each with an endpoint of its own."""
-    return [StarletteRoute(route.path, _endpoint(route, resources, state), methods=[route.method]) for route in routes]
+    return [
+        StarletteRoute(_pattern(route.path), _endpoint(route, resources, state), methods=[route.method])
+        for route in routes
+    ]
+
+
+def _pattern(path: str) -> str:
+    """Return a path as Starlette takes it: an id in it may have slashes."""
+    return path.replace("}", ":path}")
 
 
 def _endpoint(route: Route, resources: Resources, state: ServerState) -> ModelEndpoint | ServerEndpoint:

@@ -31,7 +31,12 @@ MMAP_THRESHOLD_BYTES = 128 * 1024  # the default, which would grow with the size
 
 
 def run(
-    path: Path, trust: Path | None, sockets: list[socket.socket], access_log: bool, announce: Callable[[], None]
+    path: Path,
+    trust: Path | None,
+    sockets: list[socket.socket],
+    access_log: bool,
+    feedback: str | None,
+    announce: Callable[[], None],
 ) -> None:
     """Serve the bundle or registry at `path` in this process until a signal stops it.
 
@@ -41,7 +46,7 @@ def run(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)
     settings = Settings.from_environment()
-    settings = replace(settings, access_log=settings.access_log or access_log)
+    settings = replace(settings, access_log=settings.access_log or access_log, feedback=feedback or settings.feedback)
     manager = ModelManager.open(path, partial(Engine.open, trust=trust))
     app = _application(manager, settings)
     logger.info("%s answers", manager.latest.bundle.label)

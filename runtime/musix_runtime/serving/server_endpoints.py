@@ -17,6 +17,7 @@ from musix_runtime.models.parts import MODELS
 from musix_runtime.schemas import BundleIdentity, HealthResponse, LoadFailure, ReadyResponse
 from musix_runtime.serving.authorization import AdminAuthorization
 from musix_runtime.serving.docs import DocumentCache
+from musix_runtime.serving.feedback import Feedback
 from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
@@ -34,10 +35,11 @@ class ServerState:
     metrics: Metrics
     documents: DocumentCache
     authorization: AdminAuthorization
+    feedback: Feedback | None = None
 
 
 class ServerEndpoint(ABC):
-    """An ASGI endpoint that answers a GET request at once."""
+    """An ASGI endpoint of the server itself, which reads no body."""
 
     def __init__(self, route: "Route", state: ServerState) -> None:
         self.path = route.path

@@ -122,7 +122,7 @@ def test_wrong_filters_are_wrong_fields(client: TestClient) -> None:
 
 @pytest.mark.parametrize("admin", [True, False])
 def test_document_has_exactly_the_routes(engine: Engine, admin: bool) -> None:
-    routes = routes_of(admin)
+    routes = routes_of(admin=admin, registry=admin)
     document = openapi.document(routes, openapi.Examples.of(engine))
     documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert documented == {(route.method, route.path) for route in routes}

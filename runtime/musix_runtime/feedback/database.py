@@ -1,0 +1,84 @@
+"""Connections to the feedback database: SQLite or PostgreSQL, by a URL."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from musix_runtime.atomic import lock
+from musix_runtime.errors import InputError, shorten
+
+FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
+SQLITE, POSTGRESQL = "sqlite", "postgresql+psycopg"
+TIMEOUT_S = 5  # for another writer of an SQLite database, and for a connection to PostgreSQL
+
+
+def parse_url(text: str) -> URL:
+    """Return the URL of a database. Raises InputError, without the text, which may hold a password."""
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise InputError(f"feedback: expected {FORMS}, found no URL") from error
+    if url.drivername not in (SQLITE, POSTGRESQL):
+        raise InputError(f"feedback: expected {FORMS}, found {shorten(url.drivername)!r}")
+    if url.drivername == SQLITE and url.database in (None, "", ":memory:"):
+        raise InputError(f"feedback: expected {FORMS}, found no file")
+    return url
+
+
+def connect(url: URL) -> Engine:
+    """Return SQLAlchemy's engine of a database, which connects when it is first used."""
+    if url.drivername == POSTGRESQL:
+        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": TIMEOUT_S})
+    engine = create_engine(url, connect_args={"timeout": TIMEOUT_S})
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    """Write ahead to a log, and flush it at each commit: a commit survives the end of the process, and a power cut.
+
+    NORMAL, which flushes only at checkpoints, would survive the former only.
+    """
+    connection.isolation_level = None  # `_begin_sqlite` begins the transactions
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the lock of writers at once, for which SQLite waits; that of a reader that begins to write may fail."""
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def opening(url: URL, create: bool) -> Iterator[None]:
+    """Let one process at a time open an SQLite database, as changing the journal mode does not wait for others.
+
+    Raises InputError when its file does not exist and is not to be created.
+    """
+    if url.drivername != SQLITE:
+        yield
+        return
+    file = Path(str(url.database))
+    if not create and not file.exists():
+        raise InputError(f"{file}: expected a feedback database, found none")
+    lock_file = file.with_name(f".{file.name}.lock")
+    try:
+        with lock(lock_file, wait=True):
+            try:
+                yield
+            finally:
+                lock_file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{file}: expected a file that can be written, found: {error.strerror}") from error
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """Return the first line of the message of the database's own error."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return shorten(text.partition("\n")[0], 300)

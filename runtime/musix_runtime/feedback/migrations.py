@@ -1,0 +1,83 @@
+"""Migrations of the feedback database: the steps from an empty database to the schema of this program.
+
+A step is never changed once it was released; a change of the schema is a further step, and of `tables.py`.
+"""
+
+from sqlalchemy import Connection, Engine, delete, func, insert, inspect, select
+
+from musix_runtime.errors import InputError
+from musix_runtime.feedback.tables import SCHEMA_VERSION
+
+# SQL that SQLite and PostgreSQL share. `{serial}` is the type of a primary key that numbers the rows: random ids as the
+# clustered key would slow down SQLite.
+SERIAL = {"sqlite": "INTEGER PRIMARY KEY", "postgresql": "BIGSERIAL PRIMARY KEY"}
+LOCK = 0x6D757369  # of PostgreSQL, held while a database is migrated
+Step = tuple[str, ...]
+STEPS: tuple[Step, ...] = (
+    (
+        """CREATE TABLE exposures (
+            id {serial},
+            list_id TEXT NOT NULL,
+            time_ms BIGINT NOT NULL,
+            user_id TEXT NOT NULL,
+            bundle TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            source TEXT NOT NULL,
+            context TEXT NOT NULL,
+            tracks TEXT NOT NULL
+        )""",
+        "CREATE INDEX exposures_list_id ON exposures (list_id)",
+        "CREATE INDEX exposures_user_id ON exposures (user_id)",
+        "CREATE INDEX exposures_time_ms ON exposures (time_ms)",
+        """CREATE TABLE events (
+            id {serial},
+            event_id TEXT NOT NULL,
+            received_ms BIGINT NOT NULL,
+            occurred_ms BIGINT NOT NULL,
+            user_id TEXT NOT NULL,
+            session_id TEXT,
+            list_id TEXT,
+            track_id TEXT NOT NULL,
+            position INTEGER,
+            action TEXT NOT NULL,
+            ms_played INTEGER
+        )""",
+        "CREATE UNIQUE INDEX events_event_id ON events (event_id)",
+        "CREATE INDEX events_user_id ON events (user_id)",
+        "CREATE INDEX events_occurred_ms ON events (occurred_ms)",
+        "CREATE TABLE forgotten (user_sha256 TEXT PRIMARY KEY, time_ms BIGINT NOT NULL)",
+    ),
+)
+
+
+def migrate(engine: Engine, name: str, steps: tuple[Step, ...] = STEPS) -> None:
+    """Apply the steps that the database lacks: all of them or none, and only one process at a time.
+
+    Raises InputError, which calls the database `name`, when its schema is newer than the last step.
+    """
+    with engine.connect().execution_options(reads=True) as connection:
+        if _missing(connection, name, steps) == 0:
+            return
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
+        missing = _missing(connection, name, steps)
+        for step in steps[len(steps) - missing :]:
+            for statement in step:
+                connection.exec_driver_sql(statement.format(serial=SERIAL[engine.dialect.name]))
+        if missing:
+            SCHEMA_VERSION.create(connection, checkfirst=True)
+            connection.execute(delete(SCHEMA_VERSION))
+            connection.execute(insert(SCHEMA_VERSION).values(version=len(steps)))
+
+
+def _missing(connection: Connection, name: str, steps: tuple[Step, ...]) -> int:
+    """Return the number of steps that were not applied yet. Raises InputError for a newer schema."""
+    version = 0
+    if inspect(connection).has_table(SCHEMA_VERSION.name):
+        version = connection.execute(select(SCHEMA_VERSION.c.version)).scalar_one()
+    if version > len(steps):
+        raise InputError(
+            f"{name}: expected a schema of version {len(steps)} or older, found {version}; use a newer musix-edge"
+        )
+    return len(steps) - version

@@ -1,0 +1,65 @@
+"""Types of the requests and responses about feedback."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+from musix_runtime.schemas import Action, Id, Request, Response
+
+EVENT_LIMIT = 1000  # in one request
+MAX_PLAY_MS = 86_400_000
+
+Time = Annotated[datetime, Meta(tz=True)]
+
+
+class EventRequest(Request, frozen=True):
+    """One thing that a listener did with a track. The id makes the event unique: sent again, it is not counted again.
+
+    `list_id` is that of the recommendation from which the track came, `position` its place there, from 1 on.
+    """
+
+    event_id: Id
+    user_id: Id
+    track_id: Id
+    action: Action
+    occurred_at: Time
+    list_id: Id | None = None
+    position: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    session_id: Id | None = None
+    ms_played: Annotated[int, Meta(ge=0, le=MAX_PLAY_MS)] | None = None
+
+
+class EventsRequest(Request, frozen=True):
+    """Events, and the time of the client's clock when it sends them, also when it sends them again."""
+
+    sent_at: Time
+    events: Annotated[list[EventRequest], Meta(max_length=EVENT_LIMIT)]
+
+
+class Envelope(Request, frozen=True):
+    """An EventsRequest whose events are not checked yet, so that a wrong one does not refuse the others."""
+
+    sent_at: Time
+    events: Annotated[list[Any], Meta(max_length=EVENT_LIMIT)]
+
+
+class EventResult(Response, frozen=True):
+    """What became of an event. A refused one has the reason; its id is null if the request has none."""
+
+    event_id: str | None
+    status: Literal["accepted", "duplicate", "refused"]
+    reason: str | UnsetType = UNSET
+
+
+class EventsResponse(Response, frozen=True):
+    """The result of each event, in order. Accepted events are stored."""
+
+    events: list[EventResult]
+
+
+class ForgetResponse(Response, frozen=True):
+    """The number of events and of exposures of the listener that were deleted."""
+
+    events: int
+    exposures: int

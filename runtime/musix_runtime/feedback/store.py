@@ -1,0 +1,155 @@
+"""The feedback store: exposures and events in SQLite or PostgreSQL. Safe to use from many threads and processes."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from msgspec import structs
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from musix_runtime.errors import FeedbackError, InputError
+from musix_runtime.feedback import database, migrations
+from musix_runtime.feedback.events import DAY_MS, Event
+from musix_runtime.feedback.exposures import Exposure
+from musix_runtime.feedback.tables import EVENTS, EXPOSURES, FORGOTTEN
+
+Outcome = Literal["accepted", "duplicate", "forgotten"]
+LOCK = 0x6D757370  # of PostgreSQL: shared by the writers of rows, exclusive while a user is forgotten
+DELETE_ROWS = 10_000  # in one transaction, so that other writers do not wait long
+INSERT_UNIQUE: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class FeedbackStore:
+    """A feedback database. Make one with `FeedbackStore.open`. Methods raise FeedbackError while it cannot be used."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name = name
+        self._engine = engine
+        add = INSERT_UNIQUE[engine.dialect.name]
+        self._add_event = add(EVENTS).on_conflict_do_nothing(index_elements=["event_id"]).returning(EVENTS.c.event_id)
+        self._add_forgotten = add(FORGOTTEN).on_conflict_do_nothing(index_elements=["user_sha256"])
+
+    @classmethod
+    def open(cls, text: str, create: bool = True) -> "FeedbackStore":
+        """Open the database with the URL `text`, and migrate it to the schema of this program.
+
+        Without `create` a file must exist. Raises InputError when it cannot be opened, or has a newer schema.
+        """
+        url = database.parse_url(text)
+        name = url.render_as_string(hide_password=True)
+        engine = database.connect(url)
+        try:
+            with database.opening(url, create):
+                migrations.migrate(engine, name)
+        except SQLAlchemyError as error:
+            found = database.reason(error)
+            raise InputError(f"{name}: expected a database that can be opened, found: {found}") from error
+        return cls(engine, name)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def add_events(self, events: Sequence[Event]) -> list[Outcome]:
+        """Store the events whose ids are new, and return the outcome of each, in order, after the commit."""
+        first = {event.event_id: event for event in reversed(events)}
+        with self._writing() as connection:
+            forgotten = _forgotten(connection, {event.user_id for event in events})
+            new = [event for event in first.values() if event.user_id not in forgotten]
+            new.sort(key=lambda event: event.event_id)  # in one order everywhere, so that no two writers deadlock
+            rows = [structs.asdict(event) for event in new]
+            added = set(connection.execute(self._add_event, rows).scalars()) if rows else set()
+        return [_outcome(event, first[event.event_id] is event, forgotten, added) for event in events]
+
+    def add_exposures(self, exposures: Sequence[Exposure]) -> int:
+        """Store the exposures of users who were not forgotten, and return their number."""
+        with self._writing() as connection:
+            forgotten = _forgotten(connection, {exposure.user_id for exposure in exposures})
+            rows = [structs.asdict(exposure) for exposure in exposures if exposure.user_id not in forgotten]
+            if rows:
+                connection.execute(insert(EXPOSURES), rows)
+        return len(rows)
+
+    def forget(self, user_id: str, now_ms: int) -> tuple[int, int]:
+        """Delete the rows of a user, and refuse later ones. Return the numbers of deleted events and exposures."""
+        with self._writing(exclusive=True) as connection:
+            connection.execute(self._add_forgotten, {"user_sha256": user_hash(user_id), "time_ms": now_ms})
+            events = connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user_id)).rowcount
+            exposures = connection.execute(delete(EXPOSURES).where(EXPOSURES.c.user_id == user_id)).rowcount
+        return events, exposures
+
+    def delete_before(self, time_ms: int) -> int:
+        """Delete the events that occurred, and the lists that were shown, before a time. Return their number."""
+        return self._delete_before(EVENTS, "occurred_ms", time_ms) + self._delete_before(EXPOSURES, "time_ms", time_ms)
+
+    def _delete_before(self, table: Table, column: str, time_ms: int) -> int:
+        old = select(table.c.id).where(table.c[column] < time_ms).limit(DELETE_ROWS)
+        total, deleted = 0, DELETE_ROWS
+        while deleted == DELETE_ROWS:
+            with self._writing() as connection:
+                deleted = connection.execute(delete(table).where(table.c.id.in_(old))).rowcount
+            total += deleted
+        return total
+
+    def days(self) -> list[int]:
+        """Return the days of the events by UTC, in order, as days since 1970."""
+        day = (EVENTS.c.occurred_ms // DAY_MS).label("day")
+        with self._reading() as connection:
+            return list(connection.execute(select(day).distinct().order_by(day)).scalars())
+
+    def events_of(self, day: int) -> list[Event]:
+        """Return the events of a day, in the order of their time and id."""
+        time = EVENTS.c.occurred_ms
+        columns = [EVENTS.c[name] for name in Event.__struct_fields__]
+        wanted = select(*columns).where(time >= day * DAY_MS, time < (day + 1) * DAY_MS)
+        with self._reading() as connection:
+            return [Event(*row) for row in connection.execute(wanted.order_by(time, EVENTS.c.event_id))]
+
+    def exposures(self) -> list[Exposure]:
+        """Return all exposures, in the order in which they were stored."""
+        columns = [EXPOSURES.c[name] for name in Exposure.__struct_fields__]
+        with self._reading() as connection:
+            return [Exposure(*row) for row in connection.execute(select(*columns).order_by(EXPOSURES.c.id))]
+
+    @contextmanager
+    def _writing(self, exclusive: bool = False) -> Iterator[Connection]:
+        """Yield a connection in a transaction, which is committed at the end."""
+        with self._translating(), self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                lock = func.pg_advisory_xact_lock if exclusive else func.pg_advisory_xact_lock_shared
+                connection.execute(select(lock(LOCK)))
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._translating(), self._engine.connect().execution_options(reads=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            found = database.reason(error)
+            raise FeedbackError(f"{self.name}: expected a database that answers, found: {found}") from error
+
+
+def user_hash(user_id: str) -> str:
+    """Return the SHA-256 of a user's id in hexadecimal."""
+    return hashlib.sha256(user_id.encode()).hexdigest()
+
+
+def _forgotten(connection: Connection, users: Iterable[str]) -> set[str]:
+    """Return those of the users who were forgotten."""
+    by_hash = {user_hash(user): user for user in users}
+    wanted = select(FORGOTTEN.c.user_sha256).where(FORGOTTEN.c.user_sha256.in_(by_hash))
+    return {by_hash[found] for found in connection.execute(wanted).scalars()}
+
+
+def _outcome(event: Event, first: bool, forgotten: set[str], added: set[str]) -> Outcome:
+    if event.user_id in forgotten:
+        return "forgotten"
+    return "accepted" if first and event.event_id in added else "duplicate"

@@ -1,0 +1,41 @@
+"""Tables of the feedback database, as the newest step of `migrations.py` leaves them. Times are in ms since 1970."""
+
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
+
+METADATA = MetaData()
+
+EXPOSURES = Table(
+    "exposures",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("list_id", Text, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("bundle", Text, nullable=False),  # its name and version
+    Column("digest", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("context", Text, nullable=False),  # JSON of the request's context
+    Column("tracks", Text, nullable=False),  # JSON: [{"id", "position", "score"}]
+)
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("event_id", Text, nullable=False, unique=True),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("occurred_ms", BigInteger, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("session_id", Text),
+    Column("list_id", Text),
+    Column("track_id", Text, nullable=False),
+    Column("position", Integer),
+    Column("action", Text, nullable=False),
+    Column("ms_played", Integer),
+)
+FORGOTTEN = Table(
+    "forgotten",
+    METADATA,
+    Column("user_sha256", Text, primary_key=True),  # in hexadecimal, of the id in UTF-8
+    Column("time_ms", BigInteger, nullable=False),
+)
+SCHEMA_VERSION = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
