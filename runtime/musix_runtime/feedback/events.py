@@ -42,7 +42,7 @@ class TimeLimits:
         if age_ms < -SECOND_MS * self.max_ahead_s:
             raise _wrong("occurredAt", f"expected at most {self.max_ahead_s:,} s after sentAt, found {-age_ms:,} ms")
         if age_ms > DAY_MS * self.max_age_days:
-            days = age_ms // DAY_MS
+            days = -(-age_ms // DAY_MS)  # rounded up
             raise _wrong(
                 "occurredAt", f"expected at most {self.max_age_days:,} days before sentAt, found {days:,} days"
             )

@@ -1,0 +1,111 @@
+"""The tables of an export, as the trainer reads them."""
+
+import hashlib
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from musix_runtime.errors import InputError
+from musix_runtime.feedback.events import milliseconds
+from musix_runtime.feedback.store import FeedbackStore
+from musix_trainer.cli import feedback
+from musix_trainer.data import synthetic, tables
+from musix_trainer.data.impressions import read_impressions
+from musix_trainer.data.interactions import read_interactions
+from musix_trainer.data.tables import Table
+from musix_trainer.data.tracks import read_tracks
+from musix_trainer.importers.feedback import export_feedback
+from musix_trainer.recipe import Synthetic
+from tests.runtime.feedback.conftest import event
+
+WORLD = synthetic.generate(Synthetic(tracks=600, listeners=20), 1)
+CATALOGUE = read_tracks(Table(WORLD.tracks, "tracks", ""))
+TRACK = synthetic.track_id
+LAST_MS = milliseconds(datetime(2026, 1, 30, 23, 59, 59, 999_000, UTC))
+EVENTS = [
+    event("1", "ann", LAST_MS - 5000, track_id=TRACK(1), position=2),
+    event("2", "ann", LAST_MS, track_id=TRACK(1)),  # played twice
+    event("3", "ann", LAST_MS + 1, track_id=TRACK(1)),  # on the next day
+    event("4", "ann", LAST_MS + 1, track_id=TRACK(2), action="skipped", position=1),
+    event("5", "bob", LAST_MS + 1, track_id=TRACK(3), action="shown"),
+    event("6", "bob", LAST_MS + 2, track_id=TRACK(3), action="saved"),
+    event("7", "bob", LAST_MS + 3, track_id=TRACK(4), action="played"),
+    event("8", "bob", LAST_MS + 3, track_id=TRACK(4), action="clicked"),
+]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def filled(store: FeedbackStore) -> FeedbackStore:
+    store.add_events(EVENTS)
+    return store
+
+
+def test_the_trainer_reads_the_tables(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    assert export_feedback(database, out) == {"days": 2, "plays": 4, "impressions": 7}
+    assert sorted(contents(out)) == [
+        f"{table}/2026-01-{day}.parquet" for table in ("feedback", "listening") for day in (30, 31)
+    ]
+    first = read_interactions(tables.read(out / "listening" / "2026-01-30.parquet"), CATALOGUE)
+    assert (first.names, first.plays.tolist(), first.last.tolist()) == (["ann"], [2], [LAST_MS // 1000])
+    second = read_interactions(tables.read(out / "listening" / "2026-01-31.parquet"), CATALOGUE)
+    assert (second.names, second.plays.tolist()) == (["ann", "bob"], [1, 1])
+    table = tables.read(out / "feedback" / "2026-01-31.parquet")
+    assert table.frame.columns == ["user_id", "track_id", "timestamp", "event", "position"]
+    impressions = read_impressions(table, CATALOGUE, second)
+    assert impressions.positive.tolist() == [True, False, True, True, True]
+    assert impressions.hour.tolist() == [0] * 5
+    assert table.frame["position"].to_list() == [None, 1, None, None, None]
+
+
+def test_the_same_events_give_the_same_bytes(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
+    export_feedback(database, tmp_path / "a")
+    other = FeedbackStore.open(f"sqlite:///{tmp_path / 'other.db'}")
+    for item in reversed(EVENTS):
+        other.add_events([item])
+    other.close()
+    export_feedback(f"sqlite:///{tmp_path / 'other.db'}", tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_since_leaves_earlier_days_alone(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    export_feedback(database, out)
+    filled.forget("ann", 0)
+    assert export_feedback(database, out, date(2026, 1, 31)) == {"days": 1, "plays": 1, "impressions": 3}
+    assert pl.read_parquet(out / "listening" / "2026-01-30.parquet")["user_id"].to_list() == ["ann"]
+    assert pl.read_parquet(out / "listening" / "2026-01-31.parquet")["user_id"].to_list() == ["bob"]
+
+
+def test_days_without_events_have_no_files(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
+    out = tmp_path / "tables"
+    export_feedback(database, out)
+    (out / "listening" / "mine.parquet").write_bytes(b"")
+    filled.forget("ann", 0)
+    export_feedback(database, out)
+    assert sorted(contents(out)) == [
+        "feedback/2026-01-31.parquet", "listening/2026-01-31.parquet", "listening/mine.parquet",
+    ]  # fmt: skip
+
+
+def test_command_exports_since_a_day(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
+    arguments = ["export", database, "--out", str(tmp_path / "tables"), "--since", "2026-01-31"]
+    done = CliRunner().invoke(feedback, arguments)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[:3] == ["days: 1", "plays: 2", "impressions: 5"]
+    assert CliRunner().invoke(feedback, [*arguments[:-1], "yesterday"]).exit_code == 2
+
+
+def test_a_missing_database_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a feedback database, found none"):
+        export_feedback(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "tables")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,72 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, inspect, text
+
+from musix_runtime.errors import InputError
+from musix_runtime.feedback import database as databases
+from musix_runtime.feedback.migrations import STEPS, migrate
+from musix_runtime.feedback.tables import METADATA, SCHEMA_VERSION
+
+OPEN = "import sys; from musix_runtime.feedback.store import FeedbackStore; FeedbackStore.open(sys.argv[1])"
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    engine = databases.connect(databases.parse_url(database))
+    yield engine
+    engine.dispose()
+
+
+def version(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(SCHEMA_VERSION.select()).scalar_one())
+
+
+def test_steps_give_the_tables_of_this_program(engine: Engine) -> None:
+    migrate(engine, "database")
+    found = inspect(engine)
+    assert set(found.get_table_names()) == set(METADATA.tables)
+    for name, table in METADATA.tables.items():
+        columns = {column["name"]: column["nullable"] for column in found.get_columns(name)}
+        keys = {column.name for column in table.primary_key}
+        assert list(columns) == table.columns.keys()
+        assert {column.name: column.nullable for column in table.columns if column.name not in keys} == {
+            column: nullable for column, nullable in columns.items() if column not in keys
+        }
+    assert [index["column_names"] for index in found.get_indexes("events") if index["unique"]] == [["event_id"]]
+
+
+def test_only_the_missing_steps_are_applied(engine: Engine) -> None:
+    migrate(engine, "database", STEPS)
+    longer = (*STEPS, ("ALTER TABLE events ADD COLUMN country TEXT", "UPDATE events SET country = '?'"))
+    migrate(engine, "database", longer)
+    migrate(engine, "database", longer)
+    assert "country" in {column["name"] for column in inspect(engine).get_columns("events")}
+    assert version(engine) == len(longer)
+
+
+def test_steps_are_applied_all_or_none(engine: Engine) -> None:
+    migrate(engine, "database", STEPS)
+    broken = (*STEPS, ("CREATE TABLE colours (name TEXT)",), ("ALTER TABLE nowhere ADD COLUMN x TEXT",))
+    with pytest.raises(Exception, match="nowhere"):
+        migrate(engine, "database", broken)
+    assert not inspect(engine).has_table("colours")
+    assert version(engine) == len(STEPS)
+
+
+def test_a_newer_schema_is_refused(engine: Engine) -> None:
+    migrate(engine, "database", (*STEPS, ()))
+    expected = f"^database: expected a schema of version {len(STEPS)} or older, found {len(STEPS) + 1}; use a newer"
+    with pytest.raises(InputError, match=expected):
+        migrate(engine, "database")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM events")).scalar_one() == 0
+
+
+def test_processes_that_start_together_migrate_once(database: str, engine: Engine) -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", OPEN, database]) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert version(engine) == len(STEPS)

@@ -1,0 +1,111 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from musix_runtime.errors import InputError
+from musix_runtime.feedback.events import DAY_MS
+from musix_runtime.feedback.exposures import Exposure
+from musix_runtime.feedback.store import DELETE_ROWS, FeedbackStore
+from tests.runtime.feedback.conftest import event
+
+
+def exposure(list_id: str, user_id: str = "ann", time_ms: int = 0) -> Exposure:
+    return Exposure(list_id, time_ms, user_id, "demo-1.0.0", "0" * 64, "hybrid", "{}", "[]")
+
+
+def stored(store: FeedbackStore) -> list[str]:
+    return [item.event_id for day in store.days() for item in store.events_of(day)]
+
+
+def test_an_event_is_stored_once(store: FeedbackStore) -> None:
+    assert store.add_events([event("a"), event("b"), event("a")]) == ["accepted", "accepted", "duplicate"]
+    assert store.add_events([event("c"), event("b"), event("c")]) == ["accepted", "duplicate", "duplicate"]
+    assert store.add_events([]) == []
+    assert stored(store) == ["a", "b", "c"]
+
+
+def test_an_event_is_read_as_it_was_stored(store: FeedbackStore) -> None:
+    fields = {"session_id": "s", "list_id": "l", "track_id": "träck", "position": 3, "ms_played": 86_400_000}
+    given = event("a", "ünüser", 1_800_000_000_123, received_ms=1_800_000_000_456, action="skipped", **fields)
+    store.add_events([given])
+    assert store.events_of(given.occurred_ms // DAY_MS) == [given]
+
+
+def test_a_repeated_play_of_a_track_is_another_event(store: FeedbackStore) -> None:
+    assert store.add_events([event("a", track_id="t"), event("b", track_id="t")]) == ["accepted", "accepted"]
+
+
+def test_writers_at_the_same_time_store_each_event_once(store: FeedbackStore) -> None:
+    batches = [[event(f"{(i * k) % 97:02d}") for i in range(97)] for k in range(1, 25)]  # in different orders
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = [outcome for result in threads.map(store.add_events, batches) for outcome in result]
+    assert outcomes.count("accepted") == 97
+    assert outcomes.count("duplicate") == 97 * 23
+    assert stored(store) == [f"{i:02d}" for i in range(97)]
+
+
+def test_a_forgotten_user_has_no_rows_and_gets_none(store: FeedbackStore) -> None:
+    store.add_events([event("a", "ann"), event("b", "bob")])
+    store.add_exposures([exposure("1", "ann"), exposure("2", "bob")])
+    assert store.forget("ann", now_ms=5) == (1, 1)
+    assert store.forget("ann", now_ms=6) == (0, 0)
+    assert store.add_events([event("c", "ann"), event("d", "bob")]) == ["forgotten", "accepted"]
+    assert store.add_exposures([exposure("3", "ann"), exposure("4", "bob")]) == 1
+    assert stored(store) == ["b", "d"]
+    assert [item.list_id for item in store.exposures()] == ["2", "4"]
+
+
+def test_no_event_survives_that_is_stored_while_its_user_is_forgotten(store: FeedbackStore) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        writes = [threads.submit(store.add_events, [event(f"{i}", "ann")]) for i in range(60)]
+        threads.submit(store.forget, "ann", 0).result()
+        outcomes = {write.result()[0] for write in writes}
+    assert outcomes <= {"accepted", "forgotten"}
+    assert stored(store) == []
+
+
+def test_old_rows_are_deleted(store: FeedbackStore) -> None:
+    store.add_events([event("a", occurred_ms=1), event("b", occurred_ms=2)])
+    store.add_exposures([exposure("1", time_ms=1), exposure("2", time_ms=2)])
+    assert store.delete_before(2) == 2
+    assert stored(store) == ["b"]
+    assert [item.list_id for item in store.exposures()] == ["2"]
+
+
+def test_many_old_rows_are_deleted_in_several_transactions(store: FeedbackStore) -> None:
+    store.add_exposures([exposure(f"{i}") for i in range(DELETE_ROWS + 1)])
+    assert store.delete_before(1) == DELETE_ROWS + 1
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://me:secret@host/db", r"feedback: expected sqlite:///FILE or postgresql\+psycopg://.*, found 'mysql'"),
+        ("feedback.db", "feedback: expected sqlite:///FILE or .*, found no URL"),
+        ("sqlite://", "feedback: expected sqlite:///FILE or .*, found no file"),
+        ("sqlite:////no/such/folder/f.db", "/no/such/folder/f.db: expected a file that can be written, found: No such"),
+        (
+            "postgresql+psycopg://me:secret@127.0.0.1:1/db",
+            r"^postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: expected a database that can be opened, found: ",
+        ),
+    ],
+)
+def test_a_database_that_cannot_be_opened(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        FeedbackStore.open(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("notes of another kind\n" * 100)
+    with pytest.raises(InputError, match=r"notes\.txt: expected a database that can be opened, found: file is not a"):
+        FeedbackStore.open(f"sqlite:///{file}")
+    assert file.read_text() == "notes of another kind\n" * 100
+
+
+def test_a_missing_file_is_not_created_for_reading(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"feedback\.db: expected a feedback database, found none"):
+        FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}", create=False)
+    assert list(tmp_path.iterdir()) == []
