@@ -15,7 +15,7 @@ from musix_runtime.feedback.events import DAY_MS
 logger = logging.getLogger(__name__)
 QUEUE_LIMIT = 4096  # exposures that wait; one of 100 tracks has 10 kB
 GROUP_SIZE = 500  # exposures in one transaction
-WRITE_INTERVAL_S = 0.1
+WRITE_INTERVAL_S = 1.0  # groups of many lists take less time from the answers
 DELETE_INTERVAL_S = 3600.0
 WRITTEN, DROPPED = "written", "dropped"
 RESULTS = (WRITTEN, DROPPED)
