@@ -13,7 +13,7 @@ from musix_exporter import export
 from musix_runtime.bundle.manifest import Provenance, SourceInfo
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.features import AUDIO
-from musix_trainer import progress, recipe, run
+from musix_trainer import pipeline, progress, recipe
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.models import artists, content, item_stats
 from musix_trainer.models.mood import MoodModel
@@ -78,7 +78,7 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
 
 def _trained(models: Path) -> Run:
     if not models.exists():
-        run.train(recipe.read(RECIPE), None).save(models)
+        pipeline.train(recipe.read(RECIPE), None).save(models)
     return Run.load(models)
 
 

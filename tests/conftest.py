@@ -17,8 +17,9 @@ import torch
 from musix_exporter import export, onnx_graphs
 from musix_runtime import Engine
 from musix_runtime.atomic import lock
-from musix_trainer import recipe, run
+from musix_trainer import pipeline, recipe
 from musix_trainer.data import synthetic
+from musix_trainer.run import Run
 from tests.recipes import SMALL
 
 ROOT = Path(__file__).parents[1]
@@ -76,8 +77,8 @@ def demo_folder(demo_build: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_run(demo_folder: Path) -> run.Run:
-    return run.Run.load(demo_folder)
+def demo_run(demo_folder: Path) -> Run:
+    return Run.load(demo_folder)
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +93,7 @@ def small_bundle(shared: Path) -> Path:
     with made_once(folder / SMALL_LABEL) as path:
         if path:
             (folder / "small.toml").write_text(SMALL)
-            trained = run.train(recipe.read(folder / "small.toml"), None)
+            trained = pipeline.train(recipe.read(folder / "small.toml"), None)
             trained.save(shared / "runs" / SMALL_LABEL)
             export.export(trained, path)
     return folder / SMALL_LABEL
@@ -105,12 +106,12 @@ def small_folder(shared: Path, small_bundle: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_run(small_folder: Path) -> run.Run:
-    return run.Run.load(small_folder)
+def small_run(small_folder: Path) -> Run:
+    return Run.load(small_folder)
 
 
 @pytest.fixture(scope="session")
-def ivf_bundle(shared: Path, small_run: run.Run) -> Path:
+def ivf_bundle(shared: Path, small_run: Run) -> Path:
     """The small bundle with clustered indexes, which search a part of the vectors."""
     with made_once(shared / "ivf" / SMALL_LABEL) as path:
         if path:

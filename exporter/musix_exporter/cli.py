@@ -56,11 +56,11 @@ def build(
     from musix_exporter.build_report import BuildReport
     from musix_runtime.atomic import check_writable, sole_writer, write_file
     from musix_runtime.cli.output import print_line
-    from musix_trainer import recipe, run, tracking
+    from musix_trainer import pipeline, recipe, run, tracking
     from musix_trainer.models.parts import floors
 
     recipe_file = recipe.read(recipe_path)
-    run.check_gates(recipe_file)
+    pipeline.check_gates(recipe_file)
     path = out / recipe_file.recipe.label
     run_path = out / "runs" / path.name
     _check_place(path, replace)
@@ -86,7 +86,7 @@ def build(
         gates.check(measured, path.name, run_path)
 
     with sole_writer(path.with_name(f"{path.name}.build")):
-        trained = run.train(recipe_file, data)
+        trained = pipeline.train(recipe_file, data)
         trained.save(run_path)
         tracking.log(run_path, recipe_file, trained.quality, trained.points)
         bundle = export.export(trained, path, replace, check)

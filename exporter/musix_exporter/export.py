@@ -19,7 +19,8 @@ from musix_runtime.bundle.part import Layout
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.golden import Golden, replay
-from musix_trainer.run import Run, deterministic
+from musix_trainer.pipeline import deterministic
+from musix_trainer.run import Run
 
 
 def export(

@@ -11,9 +11,9 @@ from musix_runtime.bundle.manifest import Manifest
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.errors import GateError, RecipeError
+from musix_trainer.pipeline import inapplicable_keys
 from musix_trainer.quality import nearest
 from musix_trainer.recipe import Gates, Section
-from musix_trainer.run import inapplicable_keys
 
 FLOOR_SHARE = 0.98  # of a baseline, which a metric must reach
 

@@ -13,7 +13,7 @@ from musix_exporter import export
 from musix_runtime.bundle.manifest import MANIFEST, Manifest, Provenance
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import ManifestError, RebuildError
-from musix_trainer import recipe, run
+from musix_trainer import pipeline, recipe
 from musix_trainer.recipe import RecipeFile
 
 UNKNOWN_CAUSE = "unknown: recipe, data, packages and commit are equal; the processor or its libraries may differ"
@@ -59,7 +59,7 @@ def rebuild(bundle: Bundle, data: Path | None) -> RebuildReport:
     cannot read the recipe, InputError when the recipe is trained on tables and `data` is None.
     """
     recipe_file = _recipe(bundle)
-    trained = run.train(recipe_file, data)
+    trained = pipeline.train(recipe_file, data)
     if "evaluation" in bundle.manifest.quality:  # `musix evaluate` measured it after the training
         evaluation = {"evaluation": bundle.manifest.quality["evaluation"]}
         trained = replace(trained, quality=trained.quality | evaluation)

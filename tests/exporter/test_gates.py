@@ -13,8 +13,8 @@ from musix_runtime.errors import GateError, RecipeError
 from musix_runtime.models.parts import open_bundle
 from musix_trainer import quality, recipe
 from musix_trainer.models import parts
+from musix_trainer.pipeline import inapplicable_keys, quality_keys
 from musix_trainer.recipe import Bytes, Gates, Memory, Time
-from musix_trainer.run import inapplicable_keys, quality_keys
 from tests.conftest import DEMO
 from tests.recipes import SMALL
 

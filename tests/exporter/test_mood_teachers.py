@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from musix_exporter import cli, gates
 from musix_runtime.errors import InputError
 from musix_runtime.models.parts import open_bundle
-from musix_trainer import recipe
-from musix_trainer import run as runs
+from musix_trainer import pipeline, recipe
 from musix_trainer.data.synthetic import generate
 from musix_trainer.data.tables import Table
 from musix_trainer.data.tracks import read_tracks
 from musix_trainer.models import mood
 from musix_trainer.recipe import Synthetic
+from musix_trainer.run import Run
 from tests.recipes import SMALL, moods_table
 
 GATES = """
@@ -36,11 +36,11 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def train_mood(data: Path, setting: str) -> runs.Run:
+def train_mood(data: Path, setting: str) -> Run:
     """Train the mood part alone, with a setting of it."""
     text = (data / "small.toml").read_text().replace(GATES, "").replace("[mood]", f"[mood]\n{setting}")
     (data / "small.toml").write_text(text)
-    return runs.train(recipe.read(data / "small.toml"), data, [mood.PART])
+    return pipeline.train(recipe.read(data / "small.toml"), data, [mood.PART])
 
 
 def test_a_table_of_moods_is_the_teacher_and_its_gates_apply(data: Path) -> None:
@@ -65,7 +65,7 @@ def test_without_a_table_the_rule_is_the_teacher(data: Path, capsys: pytest.Capt
     assert "mood: teacher: the rule, as there is no moods table" in capsys.readouterr().err
     assert run.quality["mood"]["teacher"] == "rule"
     assert run.moods is None
-    skipped = runs.inapplicable_keys(run.quality)
+    skipped = pipeline.inapplicable_keys(run.quality)
     assert "mood.perceived_macro_f1" in skipped
     assert "mood.rule_agreement" not in skipped
 

@@ -72,8 +72,8 @@ def _opens(folder: Path) -> bool:
 
 def _build(recipe: str, work: Path) -> Path:
     from musix_exporter import export  # takes seconds to import, and is needed once
+    from musix_trainer import pipeline
     from musix_trainer import recipe as recipes
-    from musix_trainer import run
 
     (work / "fuzz.toml").write_text(recipe)
-    return export.export(run.train(recipes.read(work / "fuzz.toml"), None), work / "bundle").path
+    return export.export(pipeline.train(recipes.read(work / "fuzz.toml"), None), work / "bundle").path

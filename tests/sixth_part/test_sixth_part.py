@@ -14,7 +14,8 @@ from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.models.parts import PARTS as RUNTIME_PARTS
 from musix_trainer import recipe
 from musix_trainer.models.parts import PARTS as TRAINER_PARTS
-from musix_trainer.run import Run, check_gates, train
+from musix_trainer.pipeline import check_gates, train
+from musix_trainer.run import Run
 from tests.recipes import SMALL
 from tests.runtime.hostile.build import change_array, replace_array
 from tests.sixth_part import exporter, runtime, trainer

@@ -31,7 +31,7 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     An older run that was evaluated is only replaced with --replace.
     """
     from musix_runtime.atomic import check_writable
-    from musix_trainer import recipe, run, tracking
+    from musix_trainer import pipeline, recipe, run, tracking
     from musix_trainer.evaluation import benchmark
 
     recipe_file = recipe.read(recipe_path)
@@ -40,7 +40,7 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     path = out / "runs" / recipe_file.recipe.label
     if not replace:
         run.check_unevaluated(path)
-    train_run = benchmark.train if recipe_file.recipe.source == "lastfm" else run.train
+    train_run = benchmark.train if recipe_file.recipe.source == "lastfm" else pipeline.train
     trained = train_run(recipe_file, data)
     trained.save(path)
     tracking.log(path, recipe_file, trained.quality, trained.points)

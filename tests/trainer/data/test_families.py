@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from musix_runtime.errors import InputError
-from musix_trainer import recipe
-from musix_trainer import run as runs
+from musix_trainer import pipeline, recipe
 from musix_trainer.data import families, synthetic
 from musix_trainer.data.tracks import read_tracks
 from musix_trainer.recipe import Synthetic
@@ -63,9 +62,9 @@ def test_recipe_names_a_file_of_families_in_the_data_folder(tmp_path: Path) -> N
         'name = "own"\nversion = "1.0.0"\nsource = "tables"\n[tables]\nfamilies = "own.toml"\n'
     )
     recipe_file = recipe.read(tmp_path / "recipe.toml")
-    tracks, _ = runs.tables_of(recipe_file, tmp_path)
+    tracks, _ = pipeline.tables_of(recipe_file, tmp_path)
     assert sorted(tracks.labels) == sorted(f"family-{i}" for i in range(17))
-    trained = runs.train(recipe_file, tmp_path, parts=())
+    trained = pipeline.train(recipe_file, tmp_path, parts=())
     assert trained.provenance.sources["families"].sha256 == families.read(tmp_path / "own.toml").sha256
     assert trained.catalogue.labels == tracks.labels
     shipped = read_tracks(synthetic.generate_tables(Synthetic(tracks=600, listeners=30), 1)["tracks"])

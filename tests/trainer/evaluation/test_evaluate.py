@@ -17,8 +17,7 @@ from musix_exporter import export
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import EvaluationError, InputError
 from musix_runtime.inspection.model_card import model_card
-from musix_trainer import cli, recipe
-from musix_trainer import run as runs
+from musix_trainer import cli, pipeline, recipe
 from musix_trainer.data import split
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.data.moods import read_moods
@@ -61,7 +60,7 @@ epochs = 10
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "small.toml").write_text(SMALL)
-    return runs.train(recipe.read(folder / "small.toml"), None)
+    return pipeline.train(recipe.read(folder / "small.toml"), None)
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +322,7 @@ def test_benchmark_requires_its_table_and_cannot_tune_genre(fans: Path) -> None:
     with pytest.raises(InputError, match="expected a recipe with tracks to tune genre, found none"):
         tune(file, fans, "genre", 1, fans)
     with pytest.raises(InputError, match="expected a recipe with tracks, found one of interactions alone"):
-        runs.train(file, fans)
+        pipeline.train(file, fans)
 
 
 def test_leave_one_out_holds_out_one_entry_of_each_listener() -> None:

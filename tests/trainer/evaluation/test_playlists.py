@@ -12,8 +12,7 @@ from click.testing import CliRunner
 from scipy.sparse import csr_matrix
 
 from musix_runtime.errors import InputError, LeakError
-from musix_trainer import cli, recipe
-from musix_trainer import run as runs
+from musix_trainer import cli, pipeline, recipe
 from musix_trainer.data import synthetic
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import evaluate
@@ -21,6 +20,7 @@ from musix_trainer.evaluation.protocols.playlists import next_track
 from musix_trainer.evaluation.protocols.playlists.baselines import Baselines
 from musix_trainer.evaluation.protocols.playlists.ranks import LENGTHS, make_queries, rank_all
 from musix_trainer.models.ranker.out_of_fold import assign_folds
+from musix_trainer.run import Run
 from tests.recipes import SMALL
 
 BY_TIME = """
@@ -37,7 +37,7 @@ BASELINES = {"popularity", "artist_popular", "ItemKNN", "EASE", "iALS", "EASE_ar
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     (folder / "small.toml").write_text(SMALL + BY_TIME)  # folds and blend of the ranker
-    runs.train(recipe.read(folder / "small.toml"), None).save(folder / "run")
+    pipeline.train(recipe.read(folder / "small.toml"), None).save(folder / "run")
     return folder / "run"
 
 
@@ -61,7 +61,7 @@ def test_playlists_beside_the_listening_teach_the_ranker_and_are_not_served(tmp_
     known = pl.col("user_id").str.contains("[0-5]$")
     made.listening.filter(known).write_parquet(tmp_path / "listening.parquet")
     made.listening.filter(~known).write_parquet(tmp_path / "playlists.parquet")
-    run = runs.train(recipe.read(tmp_path / "both.toml"), tmp_path)
+    run = pipeline.train(recipe.read(tmp_path / "both.toml"), tmp_path)
     names = made.listening["user_id"].unique().sort()
     assert [name.decode() for name in run.collab.listeners] == [name for name in names if name[-1] <= "5"]
     assert run.interactions.playlists == 40
@@ -69,7 +69,7 @@ def test_playlists_beside_the_listening_teach_the_ranker_and_are_not_served(tmp_
     assert np.bincount(folds[-40:]).tolist() == [20, 20]
     assert (folds[:-40] < 0).all()
     run.save(tmp_path / "run")
-    assert runs.Run.load(tmp_path / "run").interactions.playlists == 40
+    assert Run.load(tmp_path / "run").interactions.playlists == 40
 
 
 def check(metrics: dict[str, Any], baselines: set[str]) -> None:

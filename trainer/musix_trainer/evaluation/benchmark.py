@@ -12,7 +12,7 @@ import polars as pl
 from musix_runtime.atomic import new_folder
 from musix_runtime.bundle.manifest import Provenance
 from musix_runtime.errors import InputError, TableError
-from musix_trainer import progress, recipe, run
+from musix_trainer import pipeline, progress, recipe
 from musix_trainer.curves import Point
 from musix_trainer.data import split, tables
 from musix_trainer.data.interactions import Interactions
@@ -20,6 +20,7 @@ from musix_trainer.data.tables import Column, Table
 from musix_trainer.importers.lastfm import PLAYS
 from musix_trainer.models import collab
 from musix_trainer.recipe import RecipeFile
+from musix_trainer.run import check_recipe
 
 TAGS = [Column("userID", "text"), Column("artistID", "text"), Column("timestamp", "number")]  # milliseconds since 1970
 LASTFM_BEGAN_S = 1_009_843_200  # 2002-01-01; the table has a few times before it
@@ -56,7 +57,7 @@ class Benchmark:
                 Interactions.load(path / "listening"),
                 collab.CollabModel.load(path / "collab"),
                 card["quality"],
-                run.check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance)),
+                check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance)),
             )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
             raise InputError(f"{path}: expected a complete run folder of this version, found: {error}") from error
@@ -120,7 +121,7 @@ def train(recipe_file: RecipeFile, data: Path | None) -> Benchmark:
         f"listening: {table.rows:,} rows; " + ", ".join(f"{key}: {note:,}" for key, note in table.notes.items())
     )
     parts = split.split_interactions(interactions, [], settings.split, settings.seed)
-    with run.deterministic():
+    with pipeline.deterministic():
         model = collab.train(interactions.select(parts != split.TEST), settings.collab, settings.seed)
     card = {"collab": collab.measure(model, interactions.select(parts == split.TEST))}
-    return Benchmark(recipe_file, interactions, model, card, run.provenance(recipe_file, {"listening": table}))
+    return Benchmark(recipe_file, interactions, model, card, pipeline.provenance(recipe_file, {"listening": table}))

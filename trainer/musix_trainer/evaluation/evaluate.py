@@ -32,8 +32,9 @@ from musix_trainer.evaluation.protocols import (
     temporal,
 )
 from musix_trainer.evaluation.protocols.playlists import zero_shot
+from musix_trainer.pipeline import deterministic
 from musix_trainer.recipe import RecipeFile
-from musix_trainer.run import Run, deterministic
+from musix_trainer.run import Run
 from musix_trainer.runs import EVALUATION
 
 VERSION = 6  # of the protocols; results of another version are measured again

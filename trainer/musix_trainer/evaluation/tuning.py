@@ -27,8 +27,8 @@ from musix_trainer.evaluation.protocols.collab import K, interaction_matrices, l
 from musix_trainer.evaluation.protocols.genre import FOLDS
 from musix_trainer.models import collab
 from musix_trainer.models.genre.training import fit as fit_genre
+from musix_trainer.pipeline import deterministic, tables_of
 from musix_trainer.recipe import Recipe, RecipeFile
-from musix_trainer.run import deterministic, tables_of
 
 Objective = Callable[[Trial], float]
 
