@@ -130,6 +130,15 @@ def write_file(path: Path, content: bytes, replace: bool = True, mode: int = 0o6
         os.fsync(out.fileno())
 
 
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def create(path: Path, mode: int = 0o666) -> BinaryIO:
     """Open a new file for writing. Raises OSError when `path` exists, also as a link."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN, mode), "wb")

@@ -8,7 +8,8 @@
     │   ├── UnknownTrackError     a track id that is not in the bundle          HTTP 404
     │   ├── OutputError           a path that cannot be written
     │   └── StoreError            a name or pointer that a registry does not have
-    │       └── VersionError      a version that cannot be published
+    │       ├── VersionError      a version that cannot be published
+    │       └── UnknownExperimentError  an experiment that does not exist   HTTP 404
     ├── EvaluationError           a measurement that would be misleading        exit 3
     │   └── LeakError             a measurement on training data
     ├── GateError                 a figure beyond its limit in the recipe       exit 3
@@ -104,6 +105,10 @@ class StoreError(InputError):
 
 class VersionError(StoreError):
     """A version cannot be published: it is lower than the live one, or exists with other content."""
+
+
+class UnknownExperimentError(StoreError):
+    """A registry does not have the experiment."""
 
 
 class EvaluationError(MusixError):

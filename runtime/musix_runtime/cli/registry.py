@@ -25,7 +25,7 @@ def publish(bundle: Path, registry: Path, trust: Path | None) -> None:
 
     Copies it into the folder REGISTRY and verifies the copy. Running servers switch to it.
     """
-    print_line(f"{_registry(registry, trust).publish(bundle)}: live")
+    print_line(f"{open_registry(registry, trust).publish(bundle)}: live")
 
 
 @click.command()
@@ -37,7 +37,7 @@ def versions(registry: Path, name: str | None, as_json: bool) -> None:
 
     REGISTRY is the folder of the registry. The live version, and the one that `musix rollback` returns to, are marked.
     """
-    opened = _registry(registry)
+    opened = open_registry(registry)
     names = [name] if name else opened.names()
     if not names:
         raise StoreError(
@@ -67,7 +67,7 @@ def rollback(registry: Path, name: str, trust: Path | None) -> None:
 
     REGISTRY is the folder of the registry, NAME that of the bundle.
     """
-    print_line(f"{_registry(registry, trust).rollback(name)}: live")
+    print_line(f"{open_registry(registry, trust).rollback(name)}: live")
 
 
 @click.command()
@@ -79,11 +79,11 @@ def gc(registry: Path, name: str, keep: int) -> None:
 
     Keeps the live version of NAME in REGISTRY and the last ones that were live before it.
     """
-    for path in _registry(registry).gc(name, keep):
+    for path in open_registry(registry).gc(name, keep):
         print_line(f"{path}: removed")
 
 
-def _registry(path: Path, trust: Path | None = None) -> "Registry":
+def open_registry(path: Path, trust: Path | None = None) -> "Registry":
     from musix_runtime.engine import Engine
     from musix_runtime.registry.registry import Registry
 

@@ -2,6 +2,7 @@
 
     REGISTRY/NAME/VERSION    a bundle, which is never changed
     REGISTRY/NAME/live       versions, one per line: the live one, then the earlier live versions, newest first
+    REGISTRY/NAME/experiments    see `experiments.py`
 
 The pointer is replaced by a rename, so readers need no lock. Writers hold an exclusive lock.
 """
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musix_runtime import golden
-from musix_runtime.atomic import check_writable, lock, new_path, remove, write_file, writing
+from musix_runtime.atomic import check_writable, flush, lock, new_path, remove, write_file, writing
 from musix_runtime.bundle.archive import read_small
 from musix_runtime.bundle.manifest import MANIFEST, NAME, VERSION
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError
+from musix_runtime.registry import experiments
 
 LIVE = "live"
 LOCK = ".lock"
@@ -36,6 +38,12 @@ class Registry:
     def names(self) -> list[str]:
         """Return the names that have a live bundle, sorted."""
         return sorted(pointer.parent.name for pointer in self.path.glob(f"*/{LIVE}"))
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of `name`, which may not exist. Raises StoreError for text that is no name."""
+        if not re.match(NAME, name):
+            raise StoreError(f"{self.path}: expected a name of a-z, 0-9, _ and -, found {name!r}")
+        return self.path / name
 
     def history(self, name: str) -> list[str]:
         """Return the live version of `name`, then the earlier ones, newest first. Raises StoreError without any."""
@@ -85,7 +93,7 @@ class Registry:
         """
         opened = self.opener(Path(bundle)).bundle
         name, version = opened.manifest.name, opened.manifest.version
-        with self._writing(name) as folder:
+        with self.writing(name) as folder:
             history = self._read(name)
             if history and _version_key(version) < _version_key(history[0]):
                 raise VersionError(
@@ -124,7 +132,7 @@ class Registry:
         Raises StoreError when there is none, BundleError when it is broken.
         """
         self.history(name)
-        with self._writing(name) as folder:
+        with self.writing(name) as folder:
             live, *earlier = self.history(name)
             if not earlier:
                 raise StoreError(f"{folder}: expected a version that was live before {live}, found none")
@@ -133,30 +141,27 @@ class Registry:
         return folder / earlier[0]
 
     def gc(self, name: str, keep: int = 1) -> list[Path]:
-        """Remove all versions except the live one and the `keep` versions that were live before it.
+        """Remove all versions except the live one, the `keep` versions that were live before it, and those of a running
+        experiment.
 
         Returns the paths of the removed versions. A server that still answers from one of them keeps its files mapped.
         """
         self.history(name)
-        with self._writing(name) as folder:
-            kept = self.history(name)[: keep + 1]
+        with self.writing(name) as folder:
+            kept, experiment = self.history(name)[: keep + 1], experiments.running(self, name)
             if not os.path.lexists(folder / kept[0]):
                 raise StoreError(f"{folder / LIVE}: expected a published version, found {kept[0]}, which is missing")
             _write_pointer(folder, kept)  # first, so that no rollback leads to a removed version
-            removed = [path for path in folder.iterdir() if re.match(VERSION, path.name) and path.name not in kept]
+            used = {*kept, *(experiment.versions if experiment else ())}
+            removed = [path for path in folder.iterdir() if re.match(VERSION, path.name) and path.name not in used]
             for path in removed:
                 partial = path.with_name(f".{path.name}.partial")
                 path.rename(partial)
                 remove(partial)
         return sorted(removed, key=lambda path: _version_key(path.name))
 
-    def _folder(self, name: str) -> Path:
-        if not re.match(NAME, name):
-            raise StoreError(f"{self.path}: expected a name of a-z, 0-9, _ and -, found {name!r}")
-        return self.path / name
-
     def _read(self, name: str) -> list[str]:
-        pointer = self._folder(name) / LIVE
+        pointer = self.folder(name) / LIVE
         if not os.path.lexists(pointer):
             return []
         try:
@@ -175,17 +180,17 @@ class Registry:
             engine = self.opener(partial)
             golden.replay(engine, engine.golden())
             _seal(partial)
-        _sync(target.parent)
+        flush(target.parent)
 
     @contextmanager
-    def _writing(self, name: str) -> Iterator[Path]:
+    def writing(self, name: str) -> Iterator[Path]:
         """Yield the folder of `name` under its exclusive lock. Removes the unfinished files of a killed writer."""
-        folder = self._folder(name)
+        folder = self.folder(name)
         check_writable(folder)
         with writing(folder), lock(folder / LOCK, wait=True):
             for leftover in (*folder.glob(".*.partial"), *folder.glob(".*.lock")):
                 remove(leftover)
-            _sync(self.path)
+            flush(self.path)
             try:
                 yield folder
             finally:
@@ -223,20 +228,11 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 def _write_pointer(folder: Path, versions: list[str]) -> None:
     write_file(folder / LIVE, "".join(f"{version}\n" for version in versions).encode())
-    _sync(folder)
+    flush(folder)
 
 
 def _seal(path: Path) -> None:
     """Make a bundle read-only, because servers map its files, and flush it to the disk."""
     for entry in (*path.rglob("*"), path):
         entry.chmod(0o555 if entry.is_dir() else 0o444)
-        _sync(entry)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(entry)

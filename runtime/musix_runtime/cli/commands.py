@@ -1,0 +1,56 @@
+"""A group of commands to which other packages add theirs by entry points."""
+
+import sys
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from musix_runtime.errors import InputError
+
+MAX_SUMMARY = 500  # characters of a command's summary in `--help`
+
+
+class Commands(click.Group):
+    """A group with its own commands and those of a group of entry points, which are loaded when they are used."""
+
+    def __init__(self, *args: Any, entry_points: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._group = entry_points
+
+    @property
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return _entry_points_of(self._group)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._entry_points})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in self._entry_points:
+            return own
+        command = self._entry_points[cmd_name].load()
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the first sentence of each command in full; click would cut off a long one."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(limit=MAX_SUMMARY)) for name, command in commands if command]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            entry = self._entry_points.get(ctx.invoked_subcommand or "")
+            if not (entry and entry.extras) or (error.name or "").partition(".")[0] in sys.stdlib_module_names:
+                raise
+            install = f"install it with: pip install 'musix-edge[{','.join(entry.extras)}]'"
+            raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
+
+
+@cache
+def _entry_points_of(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}

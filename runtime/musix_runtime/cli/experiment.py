@@ -1,0 +1,101 @@
+"""The commands of experiments: start, stop, list. The trainer may add others: see the entry points of this group."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from musix_runtime.cli.arguments import AS_JSON, TRUST
+from musix_runtime.cli.commands import Commands
+from musix_runtime.cli.output import print_json, print_line
+from musix_runtime.cli.registry import REGISTRY, open_registry
+
+if TYPE_CHECKING:
+    from musix_runtime.registry.experiments import Experiment
+
+NAME = click.argument("name")
+
+
+@click.group(cls=Commands, entry_points="musix.commands.experiment")
+def experiment() -> None:
+    """Compare two versions, or a version and a fixed policy, on the users of a server."""
+
+
+@experiment.command()
+@REGISTRY
+@NAME
+@click.option("--treatment", required=True, help="A published version, popular or blend.")
+@click.option("--control", help="A published version, popular, blend or external.  [default: the live version]")
+@click.option("--share", required=True, type=float, help="Share of the users that get the treatment, in 0..1.")
+@click.option("--listeners", required=True, type=int, help="Number of users that the analysis is planned for.")
+@click.option("--metric", default="skip_rate", show_default=True, help="What the analysis decides by.")
+@TRUST
+def start(
+    registry: Path,
+    name: str,
+    treatment: str,
+    control: str | None,
+    share: float,
+    listeners: int,
+    metric: str,
+    trust: Path | None,
+) -> None:
+    """Start an experiment.
+
+    REGISTRY is the folder of the registry, NAME that of the bundle. Running servers take part within seconds.
+    """
+    from musix_runtime.registry import experiments
+
+    started = experiments.start(
+        open_registry(registry, trust),
+        name,
+        control=control,
+        treatment=treatment,
+        share=share,
+        listeners=listeners,
+        metric=metric,
+        now_ms=_now_ms(),
+    )
+    print_line(_describe(started))
+
+
+@experiment.command()
+@REGISTRY
+@NAME
+def stop(registry: Path, name: str) -> None:
+    """Stop the running experiment of NAME in REGISTRY. The live version answers all users again."""
+    from musix_runtime.registry import experiments
+
+    print_line(_describe(experiments.stop(open_registry(registry), name, _now_ms())))
+
+
+@experiment.command(name="list")
+@REGISTRY
+@NAME
+@AS_JSON
+def list_(registry: Path, name: str, as_json: bool) -> None:
+    """List the experiments of NAME in REGISTRY."""
+    from musix_runtime.registry import experiments
+
+    found = experiments.read_all(open_registry(registry), name)
+    if as_json:
+        print_json(found)
+        return
+    for each in found:
+        print_line(_describe(each))
+
+
+def _describe(found: "Experiment") -> str:
+    state = "running" if found.stopped_ms is None else f"stopped {_time(found.stopped_ms)}"
+    variants = f"treatment {found.treatment} for {found.share:.0%}, control {found.control}"
+    return f"{found.id}: {variants}, {found.metric}, started {_time(found.started_ms)}, {state}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
