@@ -20,8 +20,8 @@ from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.models.genre import Genre
 from musix_runtime.models.mood import Mood
 from musix_runtime.models.parts import PARTS, open_bundle
-from musix_runtime.models.ranker import COMPONENTS, Ranker
-from musix_runtime.models.resolve import resolve
+from musix_runtime.models.ranker import COMPONENTS, BlendSession, Ranker
+from musix_runtime.models.resolve import forget_user, resolve
 from musix_runtime.models.retrieval import Retriever
 from musix_runtime.models.track_inputs import track_inputs
 from musix_runtime.schemas import (
@@ -36,6 +36,7 @@ from musix_runtime.schemas import (
 from musix_runtime.timing import StageTimer, mark_all
 
 T = TypeVar("T")
+POPULAR, BLEND = POLICIES = ("popular", "blend")  # see `apply_policy`
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Engine:
 
     bundle: Bundle
     models: Mapping[str, Any]
+    personal: bool = True  # else every listener is recommended what a first visitor would be
 
     @classmethod
     def open(cls, path: str | Path, trust: str | Path | None = None, parts: tuple[Part[Any], ...] = PARTS) -> "Engine":
@@ -153,13 +155,15 @@ class Engine:
         if not requests:
             return []
         resolved = resolve(requests, self.catalog, self.retriever)
+        if not self.personal:
+            resolved = forget_user(resolved, self.retriever, [request.max_per_artist for request in requests])
         query, context = resolved.query, resolved.context
         mark_all(stages, "lookup")
         candidates = self.retriever.retrieve(query)
         mark_all(stages, "candidates")
         serving = self.bundle.manifest.serving
         features = self.retriever.features(query, candidates)
-        features = prefilter_by_blend(features, self._blend, np.maximum(serving.pool, query.limits))
+        features = prefilter_by_blend(features, self.blend, np.maximum(serving.pool, query.limits))
         mark_all(stages, "features")
         places, components, counts = self.ranker.select(features, context, query.limits)
         mark_all(stages, "ranker")
@@ -172,7 +176,7 @@ class Engine:
         return answers
 
     @cached_property
-    def _blend(self) -> Floats:
+    def blend(self) -> Floats:
         """Weights of the components in the blend. Shape (5,)."""
         blend = self.bundle.manifest.serving.blend
         return np.array([blend[name] for name in COMPONENTS], np.float32)
@@ -191,3 +195,16 @@ class Engine:
         shown = np.round(np.minimum(cosines[order].astype(np.float64), 1), 6).tolist()
         labels = self.catalog.labels(rows[order])
         return SimilarResponse([SimilarTrack(*each, cosine) for each, cosine in zip(labels, shown, strict=True)])
+
+
+def apply_policy(engine: Engine, policy: str) -> Engine:
+    """Return an engine that recommends by a fixed policy, from the same bundle.
+
+    `popular` gives every listener the list of a first visitor, without what the listener has heard. `blend` ranks by
+    the bundle's blend of the components in place of the network.
+    """
+    if policy == POPULAR:
+        return replace(engine, personal=False)
+    if policy == BLEND:
+        return engine.with_models(ranker=Ranker(BlendSession(engine.blend)))
+    raise ValueError(f"policy: expected {' or '.join(POLICIES)}, found {policy!r}")

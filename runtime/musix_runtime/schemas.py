@@ -16,6 +16,7 @@ LIST_LIMIT = 10_000
 
 TimeRange = Literal["short_term", "medium_term", "long_term"]
 TIME_RANGES = get_args(TimeRange)
+Variant = Literal["control", "treatment"]
 Action = Literal["shown", "played", "skipped", "saved", "clicked"]
 ACTIONS = get_args(Action)
 _ENUMERATIONS = {"timeRange": TIME_RANGES, "action": ACTIONS}  # by the name of the field
@@ -162,13 +163,14 @@ class Recommendation(Response, frozen=True):
 class RecommendResponse(Response, frozen=True):
     """Tracks, best first. `source`: hybrid, collab, history, content or popular. `unknown_ids` are the ids of the
     current track and the history that are not in the catalogue. `list_id` identifies the list in events, if the server
-    has a feedback store."""
+    has a feedback store; `variant` is that of the user in the running experiment, if there is one."""
 
     recommendations: list[Recommendation]
     source: str
     unknown_ids: list[str]
     generated_at: str
     list_id: str | UnsetType = UNSET
+    variant: Variant | UnsetType = UNSET
 
 
 class SimilarTrack(Response, frozen=True):

@@ -22,7 +22,11 @@ RESULTS = (WRITTEN, DROPPED)
 
 
 class Exposure(Struct, frozen=True):
-    """A row of the table `exposures`: one list of recommendations."""
+    """A row of the table `exposures`: one list of recommendations.
+
+    `variant` is what the experiment assigned to the user; `bundle` and `digest` tell which bundle answered, and are
+    empty for a list that the host made. A recommendation that failed has no tracks, and the class of the error.
+    """
 
     list_id: str
     time_ms: int  # since 1970
@@ -32,6 +36,10 @@ class Exposure(Struct, frozen=True):
     source: str
     context: str  # JSON
     tracks: str  # JSON: [{"id", "position", "score"}]
+    experiment: str | None = None  # NAME/NUMBER
+    variant: str | None = None
+    duration_us: int | None = None  # time to make the answer
+    error: str | None = None
 
 
 class ExposureStore(Protocol):

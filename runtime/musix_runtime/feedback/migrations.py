@@ -47,6 +47,13 @@ STEPS: tuple[Step, ...] = (
         "CREATE INDEX events_occurred_ms ON events (occurred_ms)",
         "CREATE TABLE forgotten (user_sha256 TEXT PRIMARY KEY, time_ms BIGINT NOT NULL)",
     ),
+    (
+        "ALTER TABLE exposures ADD COLUMN experiment TEXT",
+        "ALTER TABLE exposures ADD COLUMN variant TEXT",
+        "ALTER TABLE exposures ADD COLUMN duration_us BIGINT",
+        "ALTER TABLE exposures ADD COLUMN error TEXT",
+        "CREATE INDEX exposures_experiment ON exposures (experiment) WHERE experiment IS NOT NULL",
+    ),
 )
 
 

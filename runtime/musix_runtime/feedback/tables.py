@@ -16,6 +16,10 @@ EXPOSURES = Table(
     Column("source", Text, nullable=False),
     Column("context", Text, nullable=False),  # JSON of the request's context
     Column("tracks", Text, nullable=False),  # JSON: [{"id", "position", "score"}]
+    Column("experiment", Text),  # NAME/NUMBER of the experiment that was running
+    Column("variant", Text),  # control or treatment: what was assigned to the user
+    Column("duration_us", BigInteger),  # time to make the answer
+    Column("error", Text),  # class of the error of a failed recommendation
 )
 EVENTS = Table(
     "events",

@@ -1,5 +1,6 @@
 """Ranker: scores of candidates from five components, selection of a list, and Shapley values of the components."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,20 @@ class Ranker:
             batch, n, -1
         )
         return scores[..., 0] / MICRO, explanation.shapley_values(scores) / MICRO
+
+
+@dataclass(frozen=True)
+class BlendSession:
+    """A session in place of the network: the score is the sum of the components by `weights` (5,), divided by the sum
+    of the weights if that is above 1."""
+
+    weights: Floats
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Floats]) -> list[Scores]:
+        """Return the score of each candidate. Shape (batch * n, 1)."""
+        weights = self.weights.astype(np.float64)
+        weights /= max(weights.sum(), 1)
+        return [(inputs["components"] * weights).sum(axis=-1).reshape(-1, 1)]
 
 
 def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance: float) -> float:

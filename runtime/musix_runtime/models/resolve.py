@@ -1,7 +1,7 @@
 """Resolve: rows, factors and vectors for the ids in a batch of requests, as the query of the retriever."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,36 @@ def resolve(requests: Sequence[RecommendRequest], catalog: Catalog, retriever: R
     sources = list(map(_source, users, has_factors.tolist(), has_content.tolist()))
     unknown = [ids.unknown for ids in request_rows]
     return Resolved(query, current, np.ascontiguousarray(context), sources, unknown)
+
+
+def forget_user(resolved: Resolved, retriever: Retriever, max_per_artist: Sequence[int | None]) -> Resolved:
+    """Return a batch as if nothing were known of its users, and nothing were playing. What is excluded stays excluded.
+
+    `max_per_artist` are those of the requests.
+    """
+    query, batch = resolved.query, len(resolved.query)
+    no_items, nobody = RaggedRows.of([np.empty(0, np.int64)] * batch), np.zeros(batch, bool)
+    affinities = retriever.artist_affinities(no_items, np.full(batch, ABSENT))
+    anonymous = replace(
+        query,
+        factors=np.zeros_like(query.factors),
+        has_factors=nobody,
+        content=np.zeros_like(query.content),
+        has_content=nobody,
+        profile_items=no_items,
+        artists=affinities,
+        taste=np.zeros_like(query.taste),
+        max_per_artist=retriever.max_per_artist(max_per_artist, affinities),
+    )
+    context = resolved.context.copy()
+    context[:, 0] = 0  # length of the history
+    return replace(
+        resolved,
+        query=anonymous,
+        current=np.full(batch, ABSENT),
+        context=context,
+        sources=["popular"] * batch,
+    )
 
 
 def _excluded_ids(track_ids: Sequence[str], catalog: Catalog) -> ExcludedIds:

@@ -1,10 +1,9 @@
 """Assignment of users to the variants of an experiment. It is a pure function, so that every host computes the same."""
 
 import hashlib
-from typing import Literal, get_args
 
-Variant = Literal["control", "treatment"]
-VARIANTS: tuple[Variant, ...] = get_args(Variant)
+from musix_runtime.schemas import Variant
+
 FRACTION_BYTES = 8  # of the digest
 
 

@@ -16,8 +16,10 @@ from msgspec import Meta, Struct
 from musix_runtime.atomic import check_writable, flush, write_file
 from musix_runtime.bundle.archive import read_small
 from musix_runtime.bundle.manifest import NAME, VERSION
+from musix_runtime.engine import POLICIES
 from musix_runtime.errors import BundleError, MissingFileError, StoreError, UnknownExperimentError, shorten
-from musix_runtime.registry.assignment import Variant, assign
+from musix_runtime.registry.assignment import assign
+from musix_runtime.schemas import Variant
 
 if TYPE_CHECKING:
     from musix_runtime.registry.registry import Registry
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
 FOLDER = "experiments"
 FILE = re.compile(r"([1-9][0-9]{0,8})\.json\Z")
 MAX_FILE_BYTES = 2**16
-POPULAR, BLEND, EXTERNAL = "popular", "blend", "external"
-POLICIES = (POPULAR, BLEND)  # fixed policies of the live bundle
+EXTERNAL = "external"  # the control that a host makes itself
 Metric = Literal["skip_rate", "save_rate", "session_tracks", "repeat_rate"]
 MIN_LISTENERS = 100
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
@@ -34,8 +35,10 @@ Time = Annotated[int, Meta(ge=0, le=MAX_TIME_MS)]
 
 
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """A comparison of two ways to answer. `control` and `treatment` are published versions or fixed policies; the
-    control may also be `external`, for lists that the host makes itself. Times are milliseconds since 1970 in UTC.
+    """A comparison of two ways to answer.
+
+    `control` and `treatment` are published versions, or fixed policies of the live bundle. The control may also be
+    `external`: lists that the host makes itself. Times are milliseconds since 1970 in UTC.
     """
 
     name: Annotated[str, Meta(pattern=NAME)]

@@ -7,12 +7,14 @@ calls `handle_batch` on the event loop; a large one goes to a worker thread, whi
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive, Scope, Send
 
+from musix_runtime.schemas import RecommendResponse
 from musix_runtime.serving.batching import BatchHandler, DynamicBatcher, overloaded
 from musix_runtime.serving.feedback import Feedback
 from musix_runtime.serving.request_body import INLINE_BYTES, BatchDecoder, Decoder, read_body
@@ -106,13 +108,17 @@ class BatchedEndpoint(ModelEndpoint, BatchHandler):
         if len(body) > INLINE_BYTES:
             response = await self.threads.run(self, context, body)
         else:
-            context.request = self.decoder.decode(body)
+            self.decode(context, body)
             response = await self.batcher.submit(self, context, batch_key=context.engine)
         await _send(send, response)
 
+    def decode(self, context: RequestContext, body: bytes) -> None:
+        """Read the request in a body. Raises RequestError."""
+        context.request = self.decoder.decode(body)
+
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Return the response to one large request."""
-        context.request = self.decoder.decode(body)
+        self.decode(context, body)
         (response,) = self.handle_batch([context])
         return response
 
@@ -137,18 +143,30 @@ class Recommend(BatchedEndpoint):
         super().__init__(route, resources)
         self.feedback = resources.feedback
 
+    def decode(self, context: RequestContext, body: bytes) -> None:
+        """Read the request in a body, and choose the engine that answers its user."""
+        super().decode(context, body)
+        context.route_to_variant(context.request.user_id)
+
     def predict(self, contexts: list[RequestContext]) -> list[Any]:
         """Recommend tracks to the user of each request."""
+        engine, start = contexts[0].engine, perf_counter()
         requests, timers = [context.request for context in contexts], [context.timer for context in contexts]
-        answers = contexts[0].engine.recommend_batch(requests, timers)
-        for context, answer in zip(contexts, answers, strict=True):
-            context.source = answer.source
-        if self.feedback is None:
-            return answers
-        return [
-            self.feedback.identify(context.request, answer, context.bundle)
-            for context, answer in zip(contexts, answers, strict=True)
-        ]
+        try:
+            answers = engine.recommend_batch(requests, timers)
+        except Exception as error:
+            if self.feedback and len(contexts) == 1:  # else each request of the batch is answered alone
+                self.feedback.record_error(contexts[0], error, perf_counter() - start)
+            raise
+        seconds = perf_counter() - start
+        return [self._complete(*each, seconds) for each in zip(contexts, answers, strict=True)]
+
+    def _complete(self, context: RequestContext, answer: RecommendResponse, seconds: float) -> RecommendResponse:
+        """Return the answer with its variant and the id of its list, where there are such."""
+        context.source = answer.source
+        if context.variant:
+            answer = msgspec.structs.replace(answer, variant=context.variant)
+        return self.feedback.record(context, answer, seconds) if self.feedback else answer
 
 
 class Classify(BatchedEndpoint):

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import msgspec
 
-from musix_runtime.bundle.reader import Bundle
 from musix_runtime.feedback.events import TimeLimits, storable
 from musix_runtime.feedback.exposures import DROPPED, RESULTS, Exposure, ExposureWriter
 from musix_runtime.feedback.opening import open_store
-from musix_runtime.schemas import RecommendRequest, RecommendResponse
+from musix_runtime.schemas import RecommendResponse
+from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,25 +57,48 @@ class Feedback:
         finally:
             self.store.close()
 
-    def identify(self, request: RecommendRequest, answer: RecommendResponse, bundle: Bundle) -> RecommendResponse:
-        """Return the answer with the id of a new list, and put its exposure on the queue of the writer."""
-        list_id = uuid4().hex  # 122 random bits of the operating system
-        if storable(request.user_id):
-            tracks = [ShownTrack(track.id, track.position, track.score) for track in answer.recommendations]
-            exposure = Exposure(
-                list_id=list_id,
-                time_ms=now_ms(),
-                user_id=request.user_id,
-                bundle=bundle.name,
-                digest=bundle.digest,
-                source=answer.source,
-                context=msgspec.json.encode(request.context).decode(),
-                tracks=msgspec.json.encode(tracks).decode(),
-            )
+    def record(self, context: RequestContext, answer: RecommendResponse, seconds: float) -> RecommendResponse:
+        """Return the answer with the id of a new list, and record its exposure."""
+        tracks = [ShownTrack(track.id, track.position, track.score) for track in answer.recommendations]
+        exposure = _exposure(context, answer.source, tracks, seconds)
+        self._add(exposure)
+        return msgspec.structs.replace(answer, list_id=exposure.list_id)
+
+    def record_error(self, context: RequestContext, error: Exception, seconds: float) -> None:
+        """Record a recommendation that failed, if it is part of an experiment."""
+        if context.variant:
+            self._add(_exposure(context, "error", [], seconds, type(error).__name__))
+
+    def _add(self, exposure: Exposure) -> None:
+        """Put an exposure on the queue of the writer. One whose user cannot be stored is dropped and counted."""
+        if storable(exposure.user_id):
             self.writer.add(exposure)
         else:
             self.count(DROPPED, 1)
-        return msgspec.structs.replace(answer, list_id=list_id)
+
+
+def _exposure(
+    context: RequestContext, source: str, tracks: list[ShownTrack], seconds: float, error: str | None = None
+) -> Exposure:
+    return Exposure(
+        list_id=new_list_id(),
+        time_ms=now_ms(),
+        user_id=context.request.user_id,
+        bundle=context.bundle.name,
+        digest=context.bundle.digest,
+        source=source,
+        context=msgspec.json.encode(context.request.context).decode(),
+        tracks=msgspec.json.encode(tracks).decode(),
+        experiment=context.traffic.experiment.id if context.traffic else None,
+        variant=context.variant,
+        duration_us=round(1e6 * seconds),
+        error=error,
+    )
+
+
+def new_list_id() -> str:
+    """Return the id of a new list: 122 random bits of the operating system."""
+    return uuid4().hex
 
 
 def now_ms() -> int:

@@ -52,8 +52,8 @@ class RequestHooks:
     access_log: AccessLog | None
 
     def on_request(self, method: str, path: str) -> RequestContext:
-        """Return the context of a new request. It keeps its engine when another bundle becomes live."""
-        return RequestContext(self.manager.latest, method, path, self.manager.unready)
+        """Return the context of a new request. It keeps its engines when other bundles are opened."""
+        return RequestContext(self.manager.latest, method, path, self.manager.unready, self.manager.traffic)
 
     def on_response(self, context: RequestContext, status: int) -> None:
         """Count a request whose response was sent, and log it."""

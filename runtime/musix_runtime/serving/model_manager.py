@@ -15,10 +15,13 @@ from pathlib import Path
 import msgspec
 
 from musix_runtime.bundle.archive import Stamp, overwritten, stamp
-from musix_runtime.engine import Engine
-from musix_runtime.errors import BundleError, MusixError, NotReadyError
+from musix_runtime.engine import POLICIES, Engine, apply_policy
+from musix_runtime.errors import BundleError, MusixError, NotReadyError, StoreError
+from musix_runtime.registry import experiments
 from musix_runtime.registry import registry as registries
+from musix_runtime.registry.experiments import EXTERNAL, Experiment
 from musix_runtime.registry.registry import Registry
+from musix_runtime.serving.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 CHANGED = (
@@ -58,6 +61,9 @@ class ModelManager:
         self._open = opener or partial(Engine.open, trust=engine.bundle.trust)
         self._refused: _Refused = {}
         self._lock = threading.Lock()
+        self.traffic: Traffic | None = None  # of the running experiment
+        self._variants: dict[str, Engine] = {}  # engines of the running experiment, by version or policy
+        self._experiment_error = ""
 
     @classmethod
     def open(cls, path: Path, opener: Opener = Engine.open) -> "ModelManager":
@@ -77,6 +83,7 @@ class ModelManager:
             raise BundleError(f"{registry.path / name}: expected a valid bundle among {names}, found none")
         manager = cls(engine, registry, registry.open_path)
         manager._refused, manager.last_error = refused, _error(versions, refused)
+        manager._update_traffic()
         return manager
 
     @property
@@ -87,7 +94,7 @@ class ModelManager:
         return self.latest
 
     def refresh(self, force: bool = False) -> None:
-        """Open the bundle that should be served, if it is another one or its files have changed.
+        """Open the bundles that should be served, if they are other ones or their files have changed.
 
         On an error, `last_error` is set, and the current engine is kept while its own files are unchanged. A bundle
         that was refused is opened again only when its files have changed, or with `force`.
@@ -95,6 +102,7 @@ class ModelManager:
         with self._lock:
             try:
                 self._open_preferred(force)
+                self._update_traffic(force)
             except Exception as error:  # of any kind: an engine whose files are unchanged is still valid
                 before, self.last_error = self.last_error, LoadError(None, str(error), type(error).__name__)
                 if self.last_error != before:
@@ -111,7 +119,7 @@ class ModelManager:
         candidates = self._candidates()
         if not changed and self._path in candidates:
             candidates = candidates[: candidates.index(self._path)]
-        engine = _open_first_valid(candidates, self._open, self._refused, force)
+        engine = _open_first_valid(candidates, self._open_or_reuse, self._refused, force)
         if engine is not None:
             self.latest, self._path = engine, engine.bundle.path.absolute()
             self.unready = None
@@ -124,6 +132,55 @@ class ModelManager:
             return [self._path]
         name = self.latest.bundle.manifest.name
         return [self.registry.path / name / version for version in self.registry.history(name)]
+
+    def _update_traffic(self, force: bool = False) -> None:
+        """Hold the engines of the running experiment, and close those of a stopped one after their last requests."""
+        before = self.traffic.experiment if self.traffic else None
+        experiment = self._running_experiment(before)
+        if experiment is None:
+            self.traffic, self._variants = None, {}
+        else:
+            self._variants = {choice: self._variant_engine(choice, force) for choice in experiment.choices.values()}
+            engines = {variant: self._variants[choice] for variant, choice in experiment.choices.items()}
+            self.traffic = Traffic(experiment, engines)
+        if experiment != before:
+            logger.info("%s is the running experiment", experiment.id if experiment else "none")
+
+    def _running_experiment(self, before: Experiment | None) -> Experiment | None:
+        """Return the running experiment. While its file is broken, that is the one before; the error is logged once."""
+        if self.registry is None:
+            return None
+        try:
+            experiment = experiments.running(self.registry, self.latest.bundle.manifest.name)
+        except StoreError as error:
+            if str(error) != self._experiment_error:
+                logger.error("the experiment stays as it was: %s", error)
+            self._experiment_error = str(error)
+            return before
+        self._experiment_error = ""
+        return experiment
+
+    def _variant_engine(self, choice: str, force: bool) -> Engine:
+        """Return the engine of a version or policy. The live one answers for a host, and for a version that is broken.
+
+        An engine that is already open is kept.
+        """
+        if self.registry is None or choice == EXTERNAL:
+            return self.latest
+        if choice in POLICIES:
+            held = self._variants.get(choice)
+            return held if held and held.bundle is self.latest.bundle else apply_policy(self.latest, choice)
+        path = self.registry.path / self.latest.bundle.manifest.name / choice
+        if path.absolute() == self._path:
+            return self.latest
+        return _open_first_valid([path], self._open_or_reuse, self._refused, force) or self.latest
+
+    def _open_or_reuse(self, path: Path) -> Engine:
+        """Return the engine of a bundle: that of a variant if its files are unchanged. Raises BundleError."""
+        engine = self._variants.get(path.name)
+        if engine and engine.bundle.path == path and stamp(path, engine.bundle.layout.files) == engine.bundle.stamp:
+            return engine
+        return self._open(path)
 
     def rollback(self) -> None:
         """Move the registry's live pointer back by one version and open that bundle.

@@ -5,6 +5,8 @@ from typing import Any
 
 from musix_runtime.engine import Engine
 from musix_runtime.errors import NotReadyError
+from musix_runtime.schemas import Variant
+from musix_runtime.serving.traffic import Traffic
 from musix_runtime.timing import StageTimer
 
 SCOPE_KEY = "musix.request_context"  # in the ASGI scope
@@ -14,13 +16,20 @@ UNMATCHED = "other"  # the route in metrics of requests without a route, whose p
 class RequestContext:
     """The state of a request while it is answered."""
 
-    __slots__ = ("_engine", "bundle", "method", "path", "request", "route", "source", "start", "timer", "unready")
+    __slots__ = (
+        *("_engine", "bundle", "method", "path", "request", "route", "source", "start", "timer", "traffic", "unready"),
+        "variant",
+    )
 
-    def __init__(self, engine: Engine, method: str, path: str, unready: str | None = None) -> None:
+    def __init__(
+        self, engine: Engine, method: str, path: str, unready: str | None = None, traffic: Traffic | None = None
+    ) -> None:
         self.start = perf_counter()
         self._engine = engine
         self.bundle = engine.bundle
         self.unready = unready
+        self.traffic = traffic  # of the running experiment
+        self.variant: Variant | None = None  # that answers this request
         self.method = method
         self.path = path
         self.route = UNMATCHED
@@ -34,6 +43,13 @@ class RequestContext:
         if self.unready:
             raise NotReadyError(self.unready)
         return self._engine
+
+    def route_to_variant(self, user_id: str) -> None:
+        """Let the variant of the user answer this request, if an experiment is running."""
+        if self.traffic is not None:
+            self.variant = self.traffic.experiment.variant(user_id)
+            self._engine = self.traffic.engines[self.variant]
+            self.bundle = self._engine.bundle
 
     @property
     def seconds(self) -> float:
