@@ -96,6 +96,12 @@ class RecommendRequest(Request, frozen=True):
     filters: Filters | None = None
 
 
+class AssignRequest(Request, frozen=True):
+    """Request for the variant of a listener."""
+
+    user_id: Id
+
+
 class SimilarRequest(Request, frozen=True):
     """Request for the tracks that are most similar to a track."""
 
@@ -171,6 +177,13 @@ class RecommendResponse(Response, frozen=True):
     generated_at: str
     list_id: str | UnsetType = UNSET
     variant: Variant | UnsetType = UNSET
+
+
+class AssignResponse(Response, frozen=True):
+    """The running experiment, NAME/NUMBER, and the variant of the listener; both null while none is running."""
+
+    experiment: str | None
+    variant: Variant | None
 
 
 class SimilarTrack(Response, frozen=True):

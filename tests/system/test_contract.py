@@ -18,4 +18,4 @@ def test_a_server_keeps_its_contract(demo_bundle: Path, tmp_path: Path) -> None:
             [*command, f"{url}/openapi.json"], capture_output=True, text=True, check=False, cwd=tmp_path
         )
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "Tested: 9" in done.stdout, done.stdout[-3000:]
+    assert "Tested: 10" in done.stdout, done.stdout[-3000:]

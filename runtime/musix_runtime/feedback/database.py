@@ -9,7 +9,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from musix_runtime.atomic import lock
-from musix_runtime.errors import InputError, shorten
+from musix_runtime.errors import FeedbackError, InputError, shorten
 
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
 SQLITE, POSTGRESQL = "sqlite", "postgresql+psycopg"
@@ -47,12 +47,34 @@ def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None  # `_begin_sqlite` begins the transactions
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
 
 
 def _begin_sqlite(connection: Connection) -> None:
     """Take the lock of writers at once, for which SQLite waits; that of a reader that begins to write may fail."""
     reads = connection.get_execution_options().get("reads", False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def rewrite(engine: Engine) -> None:
+    """Write the file of an SQLite database anew and empty its log: until then both have bytes of deleted rows, which
+    `secure_delete` leaves where pages were split.
+
+    Waits up to `TIMEOUT_S` for others. Raises FeedbackError when they use the database for longer.
+    """
+    if engine.dialect.name != SQLITE:
+        return
+    connection = engine.raw_connection()  # not in a transaction
+    try:
+        cursor = connection.cursor()
+        cursor.execute("VACUUM")
+        (busy, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise FeedbackError(f"{engine.url.database}: expected a file to write anew, found: {error}") from error
+    finally:
+        connection.close()
+    if busy:
+        raise FeedbackError(f"{engine.url.database}: expected no other reader for {TIMEOUT_S} s, found one")
 
 
 @contextmanager

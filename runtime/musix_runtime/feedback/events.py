@@ -37,15 +37,13 @@ class TimeLimits:
     max_ahead_s: int
     max_age_days: int
 
-    def check(self, age_ms: int) -> None:
-        """Raise RequestError for an event of that age, which is negative in the future."""
+    def check(self, age_ms: int, path: str, reference: str) -> None:
+        """Raise RequestError for the time at `path`, which lies `age_ms` before `reference`, if that is too far."""
         if age_ms < -SECOND_MS * self.max_ahead_s:
-            raise _wrong("occurredAt", f"expected at most {self.max_ahead_s:,} s after sentAt, found {-age_ms:,} ms")
+            raise _wrong(path, f"expected at most {self.max_ahead_s:,} s after {reference}, found {-age_ms:,} ms")
         if age_ms > DAY_MS * self.max_age_days:
             days = -(-age_ms // DAY_MS)  # rounded up
-            raise _wrong(
-                "occurredAt", f"expected at most {self.max_age_days:,} days before sentAt, found {days:,} days"
-            )
+            raise _wrong(path, f"expected at most {self.max_age_days:,} days before {reference}, found {days:,} days")
 
 
 def milliseconds(time: datetime) -> int:
@@ -60,7 +58,7 @@ def to_event(request: EventRequest, sent_at: datetime, received_ms: int, limits:
     did before the sending. Raises RequestError for an id that cannot be stored, and a time beyond the limits.
     """
     age_ms = (sent_at - request.occurred_at) // MS
-    limits.check(age_ms)
+    limits.check(age_ms, "occurredAt", "sentAt")
     event = Event(
         event_id=request.event_id,
         received_ms=received_ms,
@@ -75,9 +73,15 @@ def to_event(request: EventRequest, sent_at: datetime, received_ms: int, limits:
     )
     ids = {"eventId": event.event_id, "userId": event.user_id, "trackId": event.track_id}
     for name, value in (ids | {"sessionId": event.session_id, "listId": event.list_id}).items():
-        if value is not None and not storable(value):
-            raise _wrong(name, f"expected at most {MAX_ID_BYTES} bytes without NUL, found {value[:20]!r}")
+        if value is not None:
+            check_storable(name, value)
     return event
+
+
+def check_storable(path: str, text: str) -> None:
+    """Raise RequestError for an id that cannot be stored."""
+    if not storable(text):
+        raise _wrong(path, f"expected at most {MAX_ID_BYTES} bytes without NUL, found {text[:20]!r}")
 
 
 def storable(text: str) -> bool:

@@ -8,9 +8,12 @@ from msgspec import UNSET, Meta, UnsetType
 from musix_runtime.schemas import Action, Id, Request, Response
 
 EVENT_LIMIT = 1000  # in one request
+EXPOSURE_LIMIT = 100  # in one request
+TRACK_LIMIT = 1000  # in one list
 MAX_PLAY_MS = 86_400_000
 
 Time = Annotated[datetime, Meta(tz=True)]
+Position = Annotated[int, Meta(ge=1, le=10_000)]
 
 
 class EventRequest(Request, frozen=True):
@@ -25,7 +28,7 @@ class EventRequest(Request, frozen=True):
     action: Action
     occurred_at: Time
     list_id: Id | None = None
-    position: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    position: Position | None = None
     session_id: Id | None = None
     ms_played: Annotated[int, Meta(ge=0, le=MAX_PLAY_MS)] | None = None
 
@@ -42,6 +45,40 @@ class Envelope(Request, frozen=True):
 
     sent_at: Time
     events: Annotated[list[Any], Meta(max_length=EVENT_LIMIT)]
+
+
+class ExposedTrack(Request, frozen=True):
+    """A track of a list that a host made; its position is by default its place in the list, from 1 on."""
+
+    id: Id
+    position: Position | None = None
+    score: float | None = None
+
+
+class ExposureRequest(Request, frozen=True):
+    """A list that a host made and showed to a listener, by default now."""
+
+    user_id: Id
+    tracks: Annotated[list[ExposedTrack], Meta(max_length=TRACK_LIMIT)]
+    shown_at: Time | None = None
+
+
+class ExposuresRequest(Request, frozen=True):
+    """Lists that a host made and showed."""
+
+    exposures: Annotated[list[ExposureRequest], Meta(max_length=EXPOSURE_LIMIT)]
+
+
+class ExposedList(Response, frozen=True):
+    """The id of a list, for its events."""
+
+    list_id: str
+
+
+class ExposuresResponse(Response, frozen=True):
+    """The lists, in order. All are stored, but those of listeners who were forgotten."""
+
+    exposures: list[ExposedList]
 
 
 class EventResult(Response, frozen=True):

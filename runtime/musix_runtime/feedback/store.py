@@ -74,11 +74,15 @@ class FeedbackStore:
         return len(rows)
 
     def forget(self, user_id: str, now_ms: int) -> tuple[int, int]:
-        """Delete the rows of a user, and refuse later ones. Return the numbers of deleted events and exposures."""
+        """Delete the rows of a user, also their bytes in a file of SQLite, and refuse later ones.
+
+        Return the numbers of deleted events and exposures.
+        """
         with self._writing(exclusive=True) as connection:
             connection.execute(self._add_forgotten, {"user_sha256": user_hash(user_id), "time_ms": now_ms})
             events = connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user_id)).rowcount
             exposures = connection.execute(delete(EXPOSURES).where(EXPOSURES.c.user_id == user_id)).rowcount
+        database.rewrite(self._engine)
         return events, exposures
 
     def delete_before(self, time_ms: int) -> int:

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from musix_runtime.atomic import check_writable, flush, write_file
 from musix_runtime.bundle.archive import read_small
-from musix_runtime.bundle.manifest import NAME, VERSION
+from musix_runtime.bundle.manifest import VERSION
 from musix_runtime.engine import POLICIES
 from musix_runtime.errors import BundleError, MissingFileError, StoreError, UnknownExperimentError, shorten
 from musix_runtime.registry.assignment import assign
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from musix_runtime.registry.registry import Registry
 
 FOLDER = "experiments"
-FILE = re.compile(r"([1-9][0-9]{0,8})\.json\Z")
+NUMBER = r"[1-9][0-9]{0,8}"
+FILE = re.compile(rf"({NUMBER})\.json\Z")
 MAX_FILE_BYTES = 2**16
 EXTERNAL = "external"  # the control that a host makes itself
 Metric = Literal["skip_rate", "save_rate", "session_tracks", "repeat_rate"]
@@ -41,7 +42,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
     `external`: lists that the host makes itself. Times are milliseconds since 1970 in UTC.
     """
 
-    name: Annotated[str, Meta(pattern=NAME)]
+    name: str  # of the bundle
     number: Annotated[int, Meta(ge=1, lt=10**9)]
     control: str
     treatment: str
@@ -158,6 +159,13 @@ def read_all(registry: "Registry", name: str) -> list[Experiment]:
     """Return all experiments of `name`, in the order of their numbers. Raises StoreError for a broken file."""
     folder = registry.folder(name)
     return [_read(folder, number) for number in _numbers(folder)]
+
+
+def parse_number(text: str) -> int:
+    """Return the number of an experiment. Raises UnknownExperimentError for text that is none."""
+    if not re.fullmatch(NUMBER, text):
+        raise UnknownExperimentError(f"number: expected the number of an experiment, found {shorten(text)!r}")
+    return int(text)
 
 
 def _latest(registry: "Registry", name: str) -> Experiment | None:

@@ -7,6 +7,7 @@ import logging
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from musix_runtime.serving.request_context import without_user
 from musix_runtime.serving.throttled_log import ThrottledLog
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class AdminAuthorization:
         if hmac.compare_digest(token.strip().encode("latin-1"), self._token):
             return
         client = request.client.host if request.client else "an unknown address"
-        self._log.warn("wrong token", f"{request.url.path}: a wrong token of the admin, from {client}")
+        self._log.warn("wrong token", f"{without_user(request.url.path)}: a wrong token of the admin, from {client}")
         await self._delay()
         raise HTTPException(403, "authorization: expected the token of the admin, found another")
 

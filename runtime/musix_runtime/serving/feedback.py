@@ -25,7 +25,7 @@ class ShownTrack(msgspec.Struct, frozen=True):
 
     id: str
     position: int
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True)

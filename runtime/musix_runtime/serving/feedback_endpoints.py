@@ -1,17 +1,30 @@
-"""Endpoints about feedback: clients send events, the administrator forgets a listener."""
+"""Endpoints about feedback: clients send events and lists, the administrator forgets a listener."""
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from musix_runtime.errors import RequestError
-from musix_runtime.feedback.events import Event, to_event
-from musix_runtime.feedback.schemas import Envelope, EventRequest, EventResult, EventsResponse, ForgetResponse
+from musix_runtime.feedback.events import Event, TimeLimits, check_storable, milliseconds, to_event
+from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
+from musix_runtime.feedback.schemas import (
+    Envelope,
+    EventRequest,
+    EventResult,
+    EventsResponse,
+    ExposedList,
+    ExposureRequest,
+    ExposuresRequest,
+    ExposuresResponse,
+    ForgetResponse,
+)
+from musix_runtime.models.catalog import strip_uri
 from musix_runtime.schemas import TEXT_LIMIT, Id, parse
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
-from musix_runtime.serving.feedback import Feedback, now_ms
+from musix_runtime.serving.feedback import Feedback, ShownTrack, new_list_id, now_ms
 from musix_runtime.serving.request_body import Decoder
 from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.serving.responses import as_json
@@ -51,6 +64,28 @@ class RecordEvents(ModelEndpoint):
             return EventResult(event_id if known else None, "refused", str(error))
 
 
+class RecordExposures(ModelEndpoint):
+    """Answers ExposuresRequest with ExposuresResponse. It has threads of its own: they may wait for the database."""
+
+    def __init__(self, route: "Route", resources: Resources) -> None:
+        super().__init__(route, resources)
+        self.feedback = _existing(resources.feedback)
+        self.threads = WorkerThreads(resources.settings)
+        self.decoder = Decoder(ExposuresRequest)
+
+    def handle_body(self, context: RequestContext, body: bytes) -> bytes:
+        """Store the lists, with the variants of their users, and return their ids, in order."""
+        received_ms = now_ms() - int(1000 * context.seconds)
+        requests = self.decoder.decode(body).exposures
+        for i, request in enumerate(requests):
+            _check_exposure(f"exposures[{i}]", request, received_ms, self.feedback.limits)
+        exposures = [_to_exposure(request, context, received_ms) for request in requests]
+        written = self.feedback.store.add_exposures(exposures)
+        self.feedback.count(WRITTEN, written)
+        self.feedback.count(DROPPED, len(exposures) - written)
+        return success(ExposuresResponse([ExposedList(exposure.list_id) for exposure in exposures]))
+
+
 class Forget(ServerEndpoint):
     """Forgets a listener, for requests with the administrator's token."""
 
@@ -64,6 +99,36 @@ class Forget(ServerEndpoint):
         user_id = parse(request.path_params["id"], Id, "id")
         deleted = await run_in_threadpool(self.feedback.store.forget, user_id, now_ms())
         return as_json({"success": True, "data": ForgetResponse(*deleted)})
+
+
+def _check_exposure(path: str, request: ExposureRequest, received_ms: int, limits: TimeLimits) -> None:
+    """Raise RequestError for an id that cannot be stored, and a time beyond the limits."""
+    check_storable(f"{path}.userId", request.user_id)
+    for i, track in enumerate(request.tracks):
+        check_storable(f"{path}.tracks[{i}].id", strip_uri(track.id))
+    if request.shown_at:
+        limits.check(received_ms - milliseconds(request.shown_at), f"{path}.shownAt", "the receipt")
+
+
+def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms: int) -> Exposure:
+    """Return the exposure of a list that no bundle made."""
+    experiment = context.traffic.experiment if context.traffic else None
+    tracks = [
+        ShownTrack(strip_uri(track.id), track.position or place, track.score)
+        for place, track in enumerate(request.tracks, 1)
+    ]
+    return Exposure(
+        list_id=new_list_id(),
+        time_ms=milliseconds(request.shown_at) if request.shown_at else received_ms,
+        user_id=request.user_id,
+        bundle="",
+        digest="",
+        source="external",
+        context="{}",
+        tracks=msgspec.json.encode(tracks).decode(),
+        experiment=experiment.id if experiment else None,
+        variant=experiment.variant(request.user_id) if experiment else None,
+    )
 
 
 def _result(event: Event, outcome: str) -> EventResult:

@@ -48,7 +48,7 @@ class Metrics:
     def count(self, context: RequestContext, status: int) -> None:
         """Count a request whose response was sent."""
         self._requests(context.route, str(status))()
-        if status == 503:
+        if status == 503 and not context.database_failed:
             self._rejections(context.route)()
             return  # a rejection takes no time, and would hide the latency of the other requests
         self._seconds(context.route)(context.seconds)

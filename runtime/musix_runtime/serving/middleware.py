@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.model_manager import ModelManager
-from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
+from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext, without_user
 from musix_runtime.serving.responses import error_response
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class AccessLog:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "method": context.method,
-            "path": context.path,
+            "path": without_user(context.path),
             "status": status,
             "ms": round(1000 * context.seconds, 3),
             "bundle": context.bundle.name,
@@ -94,7 +94,7 @@ class RequestContextMiddleware:
         except Exception:
             if status:
                 raise
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", scope["method"], without_user(scope["path"]))
             await self.internal_error(scope, receive, send_with_headers)
         finally:
             del scope[SCOPE_KEY]  # an idle connection keeps its last scope, which would keep a replaced engine open

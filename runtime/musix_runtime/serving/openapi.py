@@ -20,9 +20,9 @@ ERROR_DESCRIPTIONS = {
     400: "The body is not JSON in UTF-8, or not gzip although the content encoding says so.",
     401: "The request has no token.",
     403: "The token is not that of the administrator.",
-    404: "The track is not in the catalogue.",
+    404: "The track is not in the catalogue, or the experiment does not exist.",
     408: "The body was not received in time.",
-    409: "The action failed; the bundle that was served before is still served.",
+    409: "The action failed, and the same bundle is served as before; or a file of the registry is broken.",
     413: "The body is too large, packed or unpacked.",
     415: "The content type is not application/json, or the content encoding is not gzip.",
     422: "Fields are wrong. Up to 20 are named by their paths, or only the first one if the body is above 16 KiB.",
@@ -33,10 +33,12 @@ BODY_DESCRIPTION = "JSON in UTF-8. With `Content-Encoding: gzip` it may be packe
 TAGS = {
     "models": "Queries to the models of the bundle.",
     "feedback": "What listeners did with the tracks.",
+    "experiments": "Variants of listeners, and lists that the host made.",
     "server": "The state of the server and its documentation.",
     "admin": "Actions of the administrator.",
 }
 ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT}  # of an id in a path: a listener's
+NUMBER_SCHEMA = {"type": "integer", "minimum": 1, "maximum": 10**9 - 1}  # of an experiment
 DEFAULT_USER_ID = "listener-001"  # where the bundle knows no users
 
 
@@ -101,8 +103,7 @@ def _operation(route: "Route", schemas: dict[str, Any], examples: Examples) -> d
         operation["security"] = [{"admin": []}]
     if names := re.findall(r"{(\w+)}", route.path):
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": ID_SCHEMA, "example": examples.user_id}
-            for name in names
+            {"name": name, "in": "path", "required": True, **_path_parameter(name, examples)} for name in names
         ]
     if route.request is not None:
         schema = schemas[repr(route.request)]
@@ -114,6 +115,12 @@ def _operation(route: "Route", schemas: dict[str, Any], examples: Examples) -> d
         str(status): _error(status) for status in sorted(route.errors)
     }
     return operation
+
+
+def _path_parameter(name: str, examples: Examples) -> dict[str, Any]:
+    if name == "number":
+        return {"schema": NUMBER_SCHEMA, "example": 1}
+    return {"schema": ID_SCHEMA, "example": examples.user_id}
 
 
 def _success(route: "Route", schemas: dict[str, Any]) -> dict[str, Any]:

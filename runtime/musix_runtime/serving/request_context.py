@@ -11,13 +11,31 @@ from musix_runtime.timing import StageTimer
 
 SCOPE_KEY = "musix.request_context"  # in the ASGI scope
 UNMATCHED = "other"  # the route in metrics of requests without a route, whose paths may be anything
+LISTENERS = "/api/ml/listeners/"  # in a path it is followed by the id of a user
+
+
+def without_user(path: str) -> str:
+    """Return a path as it may be logged: with `{id}` in place of the id of a user."""
+    before, marker, _ = path.partition(LISTENERS)
+    return f"{before}{marker}{{id}}" if marker else path
 
 
 class RequestContext:
     """The state of a request while it is answered."""
 
     __slots__ = (
-        *("_engine", "bundle", "method", "path", "request", "route", "source", "start", "timer", "traffic", "unready"),
+        "_engine",
+        "bundle",
+        "database_failed",
+        "method",
+        "path",
+        "request",
+        "route",
+        "source",
+        "start",
+        "timer",
+        "traffic",
+        "unready",
         "variant",
     )
 
@@ -29,6 +47,7 @@ class RequestContext:
         self.bundle = engine.bundle
         self.unready = unready
         self.traffic = traffic  # of the running experiment
+        self.database_failed = False
         self.variant: Variant | None = None  # that answers this request
         self.method = method
         self.path = path

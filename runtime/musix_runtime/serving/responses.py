@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from musix_runtime.errors import FieldError, RequestError, UnknownTrackError, shorten
 from musix_runtime.schemas import ErrorInfo
+from musix_runtime.serving.request_context import SCOPE_KEY
 from musix_runtime.serving.throttled_log import ThrottledLog
 
 _log = ThrottledLog(logging.getLogger(__name__))
@@ -76,6 +77,7 @@ async def not_ready(request: Request, error: Exception) -> Response:
 
 async def feedback_error(request: Request, error: Exception) -> Response:
     """Handle a FeedbackError for Starlette. Its message, which names hosts and paths, is in the log only."""
+    request.scope[SCOPE_KEY].database_failed = True  # so that it does not count as a rejection
     _log.warn("feedback", str(error))
     message = "feedback: expected a database that answers, found none; nothing was stored, so send it again"
     response = error_response(503, message, code="feedback_unavailable")

@@ -10,9 +10,20 @@ from typing import Any, Literal
 
 from starlette.routing import Route as StarletteRoute
 
-from musix_runtime.feedback.schemas import EVENT_LIMIT, EventsRequest, EventsResponse, ForgetResponse
+from musix_runtime.feedback.schemas import (
+    EVENT_LIMIT,
+    EXPOSURE_LIMIT,
+    EventsRequest,
+    EventsResponse,
+    ExposuresRequest,
+    ExposuresResponse,
+    ForgetResponse,
+)
+from musix_runtime.registry.experiments import Experiment
 from musix_runtime.schemas import (
     BATCH_LIMIT,
+    AssignRequest,
+    AssignResponse,
     BundleIdentity,
     ClassifyRequest,
     ClassifyResponse,
@@ -24,7 +35,8 @@ from musix_runtime.schemas import (
     SimilarResponse,
 )
 from musix_runtime.serving.endpoints import Classify, ClassifyMany, ModelEndpoint, Recommend, Resources, Similar
-from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents
+from musix_runtime.serving.experiment_endpoints import Assign, ListExperiments, ShowExperiment
+from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents, RecordExposures
 from musix_runtime.serving.server_endpoints import (
     Health,
     Ready,
@@ -66,7 +78,7 @@ class Route:
     enveloped: bool = True  # whether a JSON response has the form {"success": true, "data": ...}
 
 
-MODELS, FEEDBACK, SERVER, ADMIN = "models", "feedback", "server", "admin"
+MODELS, FEEDBACK, EXPERIMENTS, SERVER, ADMIN = "models", "feedback", "experiments", "server", "admin"
 ROUTES = (
     Route(
         *("POST", "/api/ml/classify", Classify, "classify", MODELS),
@@ -124,6 +136,40 @@ ROUTES = (
             ],
         },
         feedback=True,
+    ),
+    Route(
+        *("POST", "/api/ml/assign", Assign, "assign", EXPERIMENTS),
+        summary="Tell the variant of a listener in the running experiment.",
+        request=AssignRequest,
+        response=AssignResponse,
+        errors=BODY_ERRORS,
+        max_batch_size=16,
+        example={"userId": USER_ID},
+    ),
+    Route(
+        *("POST", "/api/ml/exposures", RecordExposures, "recordExposures", EXPERIMENTS),
+        summary=f"Record up to {EXPOSURE_LIMIT} lists that the host made and showed.",
+        request=ExposuresRequest,
+        response=ExposuresResponse,
+        errors=BODY_ERRORS,
+        example={"exposures": [{"userId": USER_ID, "tracks": [{"id": TRACK_ID, "position": 1}]}]},
+        feedback=True,
+    ),
+    Route(
+        *("GET", "/api/ml/experiments", ListExperiments, "listExperiments", ADMIN),
+        summary="List the experiments of the registry.",
+        response=list[Experiment],
+        errors=ADMIN_ERRORS,
+        admin=True,
+        registry=True,
+    ),
+    Route(
+        *("GET", "/api/ml/experiments/{number}", ShowExperiment, "showExperiment", ADMIN),
+        summary="Show one experiment of the registry.",
+        response=Experiment,
+        errors=(*ADMIN_ERRORS, 404),
+        admin=True,
+        registry=True,
     ),
     Route(
         *("DELETE", "/api/ml/listeners/{id}", Forget, "forgetListener", ADMIN),

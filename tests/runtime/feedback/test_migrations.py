@@ -3,12 +3,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, select, text
 
 from musix_runtime.errors import InputError
 from musix_runtime.feedback import database as databases
 from musix_runtime.feedback.migrations import STEPS, migrate
-from musix_runtime.feedback.tables import METADATA, SCHEMA_VERSION
+from musix_runtime.feedback.tables import EXPOSURES, METADATA, SCHEMA_VERSION
 
 OPEN = "import sys; from musix_runtime.feedback.store import FeedbackStore; FeedbackStore.open(sys.argv[1])"
 
@@ -70,3 +70,26 @@ def test_processes_that_start_together_migrate_once(database: str, engine: Engin
     processes = [subprocess.Popen([sys.executable, "-c", OPEN, database]) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert version(engine) == len(STEPS)
+
+
+def test_rows_of_the_first_schema_are_kept(engine: Engine) -> None:
+    migrate(engine, "database", STEPS[:1])
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO exposures (list_id, time_ms, user_id, bundle, digest, source, context, tracks)"
+                 " VALUES ('l', 1, 'ann', 'demo-1.0.0', '', 'hybrid', '{}', '[]')")
+        )  # fmt: skip
+    migrate(engine, "database")
+    with engine.connect() as connection:
+        found = connection.execute(select(EXPOSURES.c["list_id", "experiment", "variant", "duration_us", "error"]))
+        assert [tuple(row) for row in found] == [("l", None, None, None, None)]
+
+
+def test_exposures_are_selected_by_experiment_with_an_index(engine: Engine) -> None:
+    migrate(engine, "database")
+    query = "SELECT * FROM exposures WHERE experiment = 'demo/1'"
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL enable_seqscan = off"))  # which it prefers for a small table
+        explain = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}[engine.dialect.name]
+        assert "exposures_experiment" in str(connection.execute(text(f"{explain} {query}")).all())

@@ -232,3 +232,98 @@ def test_without_the_extra_the_error_says_what_to_install() -> None:
         "feedback: expected the extra feedback, found no sqlalchemy; install it with: "
         "pip install 'musix-edge[feedback]'\n"
     )
+
+
+def test_no_byte_of_a_forgotten_listener_is_left(small_engine: Engine, tmp_path: Path) -> None:
+    user, others = "the-listener-who-leaves", [f"the-listener-who-stays-{i}" for i in range(40)]
+    settings = Settings(feedback=f"sqlite:///{tmp_path / 'f.db'}", admin_token="secret")
+    with TestClient(create_app(small_engine, settings)) as client:
+        for k in range(10):
+            send(client, *(event(f"{k} {i}", userId=[user, *others][i % 41]) for i in range(400)))
+            lists = [{"userId": each, "tracks": [{"id": "t"}]} for each in (user, others[k])]
+            assert client.post("/api/ml/exposures", json={"exposures": lists * 20}).status_code == 200
+        assert any(user.encode() in path.read_bytes() for path in tmp_path.iterdir())
+        assert client.delete(f"/api/ml/listeners/{user}", headers=ADMIN).json()["data"]["exposures"] == 200
+        files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"f.db", "f.db-wal"} <= set(files)
+    assert others[0].encode() in files["f.db"]
+    assert [name for name, content in files.items() if user.encode() in content] == []
+
+
+def test_no_log_has_the_id_of_a_listener_to_forget(
+    small_engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(feedback=f"sqlite:///{tmp_path / 'f.db'}", admin_token="secret", access_log=True)
+    client = TestClient(create_app(small_engine, settings))
+    path = "/api/ml/listeners/a-listener/who-leaves"
+    statuses = [
+        client.delete(path, headers=ADMIN).status_code,
+        client.delete(path, headers={"authorization": "Bearer other"}).status_code,
+        client.get(path).status_code,
+    ]
+    assert statuses == [200, 403, 405]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"] for line in lines] == ["/api/ml/listeners/{id}"] * 3
+    assert [record.message for record in caplog.records] == [
+        "/api/ml/listeners/{id}: a wrong token of the admin, from testclient"
+    ]
+
+
+def test_a_failing_database_counts_as_no_rejection(client: TestClient, database: str) -> None:
+    engine = databases.connect(databases.parse_url(database))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE events")
+    engine.dispose()
+    body = {"sentAt": datetime.now(UTC).isoformat(), "events": [event()]}
+    assert client.post("/api/ml/events", json=body).status_code == 503
+    text = client.get("/metrics").text
+    assert 'musix_requests_total{route="/api/ml/events",status="503"} 1.0' in text
+    assert 'musix_shed_total{route="/api/ml/events"}' not in text
+
+
+def expose(client: TestClient, **fields: object) -> Any:
+    body = {"userId": "ann", "tracks": [{"id": "spotify:track:4uLU6hMCjMI75M1A2tKUQC"}, {"id": "t"}]} | fields
+    return client.post("/api/ml/exposures", json={"exposures": [body, body | {"userId": "bob"}]})
+
+
+def test_lists_of_the_host_are_stored(client: TestClient, database: str) -> None:
+    shown = datetime.now(UTC) - timedelta(hours=1)
+    ids = [each["listId"] for each in expose(client, shownAt=shown.isoformat()).json()["data"]["exposures"]]
+    store = FeedbackStore.open(database)
+    rows = store.exposures()
+    store.close()
+    assert [(row.list_id, row.user_id) for row in rows] == list(zip(ids, ("ann", "bob"), strict=True))
+    assert (rows[0].source, rows[0].bundle, rows[0].experiment, rows[0].variant) == ("external", "", None, None)
+    assert rows[0].time_ms == int(shown.timestamp() * 1000)
+    assert json.loads(rows[0].tracks) == [
+        {"id": "4uLU6hMCjMI75M1A2tKUQC", "position": 1, "score": None},
+        {"id": "t", "position": 2, "score": None},
+    ]
+    assert counts(client)["written"] == 2
+
+
+def test_lists_of_forgotten_listeners_are_not_stored(client: TestClient, database: str) -> None:
+    client.delete("/api/ml/listeners/ann", headers=ADMIN)
+    assert len(expose(client).json()["data"]["exposures"]) == 2
+    store = FeedbackStore.open(database)
+    assert [row.user_id for row in store.exposures()] == ["bob"]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "message"),
+    [
+        ({"userId": "x" * 129}, "exposures[0].userId", "expected at most 128 bytes"),
+        ({"tracks": [{"id": "a\0"}]}, "exposures[0].tracks[0].id", "expected at most 128 bytes"),
+        ({"shownAt": "2020-01-01T00:00:00Z"}, "exposures[0].shownAt", "expected at most 30 days before the receipt"),
+        ({"shownAt": "2090-01-01T00:00:00Z"}, "exposures[0].shownAt", "expected at most 300 s after the receipt"),
+        ({"tracks": [{"id": "a"}] * 1001}, "exposures[0].tracks", "expected `array` of length <= 1000"),
+    ],
+)
+def test_a_wrong_list_refuses_all(client: TestClient, fields: dict[str, Any], path: str, message: str) -> None:
+    response = expose(client, **fields)
+    assert response.status_code == 422
+    (detail, *_) = response.json()["error"]["details"]
+    assert detail["path"] == path
+    assert detail["message"].startswith(message.replace("`", ""))
+    assert counts(client)["written"] == 0

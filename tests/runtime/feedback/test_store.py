@@ -1,9 +1,12 @@
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from musix_runtime.errors import InputError
+from musix_runtime.errors import FeedbackError, InputError
+from musix_runtime.feedback import database as databases
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import DELETE_ROWS, FeedbackStore
@@ -109,3 +112,18 @@ def test_a_missing_file_is_not_created_for_reading(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"feedback\.db: expected a feedback database, found none"):
         FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}", create=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_forgetting_is_complete_only_when_no_reader_keeps_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "TIMEOUT_S", 0.2)
+    store = FeedbackStore.open(f"sqlite:///{tmp_path / 'f.db'}")
+    store.add_events([event("a", "ann")])
+    with closing(sqlite3.connect(tmp_path / "f.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM events").fetchall()
+        with pytest.raises(FeedbackError, match=r"f\.db: expected no other reader for 0\.2 s, found one"):
+            store.forget("ann", 0)
+    assert store.forget("ann", 1) == (0, 0)
+    store.close()

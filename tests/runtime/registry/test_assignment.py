@@ -1,8 +1,10 @@
 import hashlib
+import re
 
 import numpy as np
 
 from musix_runtime.registry.assignment import assign, fraction
+from tests.conftest import ROOT
 
 USERS = [f"listener-{i}" for i in range(20_000)]
 
@@ -27,3 +29,10 @@ def test_a_larger_share_moves_nobody_out_of_treatment() -> None:
         assert before <= treated
         assert abs(len(treated) / len(USERS) - share) < 0.02
         before = treated
+
+
+def test_published_fractions() -> None:
+    table = (ROOT / "docs" / "experiments.md").read_text().rpartition("| salt |")[2]
+    vectors = re.findall(r"^\| `(.+)` \| `(.+)` \| (0\.\d+) \|$", table, re.MULTILINE)
+    assert len(vectors) == 20
+    assert [fraction(salt, user) for salt, user, _ in vectors] == [float(number) for *_, number in vectors]

@@ -256,6 +256,51 @@ def test_an_external_control_is_answered_by_the_live_bundle(
     assert found == {("control", "1.2.0"), ("treatment", "1.1.0")}
 
 
+def test_a_host_asks_for_the_variant(store: Registry, manager: ModelManager, client: TestClient) -> None:
+    def ask(user: str) -> dict[str, Any]:
+        return dict(client.post("/api/ml/assign", json={"userId": user}).json()["data"])
+
+    assert ask(USERS[0]) == {"experiment": None, "variant": None}
+    start(store)
+    manager.refresh()
+    for user in USERS:
+        assert ask(user) == {"experiment": "demo/1", "variant": recommend(client, user)[0]["variant"]}
+    assert client.post("/api/ml/assign", json={}).status_code == 422
+
+
+def test_lists_of_the_host_have_the_variants_of_their_users(
+    store: Registry, recording: TestClient, manager: ModelManager, tmp_path: Path
+) -> None:
+    start(store, control="external")
+    manager.refresh()
+    lists = [{"userId": user, "tracks": [{"id": "t", "score": 0.5}]} for user in USERS]
+    answer = recording.post("/api/ml/exposures", json={"exposures": lists}).json()["data"]
+    rows = recorded(recording, tmp_path)
+    assert [row.list_id for row in rows] == [each["listId"] for each in answer["exposures"]]
+    for row in rows:
+        assert (row.experiment, row.variant, row.source) == ("demo/1", assign("demo/1", row.user_id, 0.5), "external")
+        assert (row.bundle, row.digest) == ("", "")
+
+
+def test_the_admin_reads_experiments(store: Registry, manager: ModelManager) -> None:
+    client = TestClient(create_app(manager, Settings(admin_token="secret")))
+    admin = {"authorization": "Bearer secret"}
+    assert client.get("/api/ml/experiments").status_code == 401
+    assert client.get("/api/ml/experiments", headers=admin).json() == {"success": True, "data": []}
+    start(store)
+    (listed,) = client.get("/api/ml/experiments", headers=admin).json()["data"]
+    assert listed == client.get("/api/ml/experiments/1", headers=admin).json()["data"]
+    assert (listed["name"], listed["number"], listed["treatment"], listed["startedMs"]) == ("demo", 1, "1.1.0", 1)
+    for wrong in ("2", "0", "x", "1/2", "1.json", "9" * 30):
+        response = client.get(f"/api/ml/experiments/{wrong}", headers=admin)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    (store.path / "demo" / "experiments" / "1.json").write_bytes(b"{")
+    assert client.get("/api/ml/experiments", headers=admin).status_code == 409
+    parameter = {"name": "number", "in": "path", "required": True, "example": 1}
+    document = client.get("/openapi.json").json()["paths"]["/api/ml/experiments/{number}"]["get"]
+    assert document["parameters"][0].items() >= parameter.items()
+
+
 def test_without_a_registry_there_is_no_experiment(small_bundle: Path) -> None:
     manager = ModelManager(Engine.open(small_bundle))
     manager.refresh()
