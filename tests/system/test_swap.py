@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -109,6 +109,7 @@ class Load:
     answered: Counter[str] = field(default_factory=Counter)
     latest: dict[int, str] = field(default_factory=dict)  # which bundle each connection had its last answer from
     stop: threading.Event = field(default_factory=threading.Event)
+    questions: Sequence[tuple[str, str, object]] = tuple(QUESTIONS)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -127,19 +128,20 @@ class Load:
         connection.connect()
         connection.auto_open = 0  # a connection that the server drops is a failure, not a reason to connect again
         while not self.stop.wait(PAUSE_S):
-            method, path, question = QUESTIONS[number % len(QUESTIONS)]
+            method, path, question = self.questions[number % len(self.questions)]
             number += 1
             try:
                 body = None if question is None else json.dumps(question)
                 connection.request(method, path, body, {"content-type": "application/json"})
                 response = connection.getresponse()
-                self._note(path, response.status, response.headers.get_all("x-bundle") or [], response.read())
+                self.note(path, question, response.status, response.headers.get_all("x-bundle") or [], response.read())
             except Exception as error:  # whatever it is, a request failed
                 self.failures.append(f"{path}: {error!r}")
                 return
         connection.close()
 
-    def _note(self, path: str, status: int, labels: list[str], body: bytes) -> None:
+    def note(self, path: str, question: object, status: int, labels: list[str], body: bytes) -> None:
+        """Record a response, and whether it is of the bundle that it names."""
         if status != 200 or len(labels) != 1 or labels[0] not in self.marks:
             self.failures.append(f"{path}: {status} {labels} {body[:200]!r}")
             return
