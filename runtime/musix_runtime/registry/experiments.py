@@ -98,30 +98,21 @@ def start(
     """
     registry.history(name)
     with registry.writing(name) as folder:
-        latest = _latest(registry, name)
-        if latest and latest.stopped_ms is None:
-            raise StoreError(
-                f"{folder}: expected no running experiment, found {latest.id}; to end it, use: musix experiment stop"
-            )
-        number = latest.number + 1 if latest else 1
-        experiment = _experiment(
-            str(folder),
-            {
-                "name": name,
-                "number": number,
-                "control": control or registry.history(name)[0],
-                "treatment": treatment,
-                "share": share,
-                "listeners": listeners,
-                "metric": metric,
-                "salt": salt or f"{name}/{number}",
-                "startedMs": now_ms,
-            },
-        )
+        number = _next_number(registry, name)
+        values = {
+            "name": name,
+            "number": number,
+            "control": control or registry.history(name)[0],
+            "treatment": treatment,
+            "share": share,
+            "listeners": listeners,
+            "metric": metric,
+            "salt": salt or f"{name}/{number}",
+            "startedMs": now_ms,
+        }
+        experiment = _experiment(str(folder), values)
         for version in experiment.versions:
-            if not os.path.lexists(folder / version):
-                raise StoreError(f"{folder}: expected a published version, found {version}, which is missing")
-            registry.open(name, version)
+            _check_version(registry, name, version)
         _write(folder, experiment)
     return experiment
 
@@ -166,6 +157,22 @@ def parse_number(text: str) -> int:
     if not re.fullmatch(NUMBER, text):
         raise UnknownExperimentError(f"number: expected the number of an experiment, found {shorten(text)!r}")
     return int(text)
+
+
+def _next_number(registry: "Registry", name: str) -> int:
+    """Return the number of a new experiment. Raises StoreError while another one is running."""
+    latest = _latest(registry, name)
+    if latest and latest.stopped_ms is None:
+        advice = "to end it, use: musix experiment stop"
+        raise StoreError(f"{registry.folder(name)}: expected no running experiment, found {latest.id}; {advice}")
+    return latest.number + 1 if latest else 1
+
+
+def _check_version(registry: "Registry", name: str, version: str) -> None:
+    """Raise StoreError for a version that is not published, and BundleError for a broken one."""
+    if not os.path.lexists(registry.folder(name) / version):
+        raise StoreError(f"{registry.folder(name)}: expected a published version, found {version}, which is missing")
+    registry.open(name, version)
 
 
 def _latest(registry: "Registry", name: str) -> Experiment | None:
