@@ -28,6 +28,7 @@ class Settings:
 
     cors_origins: tuple[str, ...] = ()  # comma-separated; "*" allows all origins
     max_body_bytes: int = 2 * 2**20  # of one request, packed and unpacked; 1,000 tracks have about 0.5 MB
+    audit_every: int = 1000  # recommendations, of which the searches of one are repeated exactly; 0: none
     poll_interval_s: float = 2.0  # between two checks of the files that are served and of a registry's live pointer
     admin_token: str = field(default="", repr=False)  # without it there are no routes of the administrator
     max_queue: int = 32  # requests that may wait; further ones are rejected with 503
@@ -54,6 +55,7 @@ class Settings:
         return cls(
             cors_origins=_origins("MUSIX_CORS_ORIGINS"),
             max_body_bytes=_count("MUSIX_MAX_BODY_BYTES", cls.max_body_bytes, "bytes"),
+            audit_every=_count("MUSIX_AUDIT_EVERY", cls.audit_every, "recommendations", minimum=0),
             poll_interval_s=_seconds("MUSIX_POLL_INTERVAL_S", cls.poll_interval_s),
             admin_token=_token("MUSIX_ADMIN_TOKEN"),
             max_queue=_count("MUSIX_MAX_QUEUE", cls.max_queue, "requests"),

@@ -82,6 +82,13 @@ def test_unknown_user_gets_popular_tracks_one_per_artist(engine: Engine) -> None
     assert len({item.artist for item in answer.recommendations}) == 10
 
 
+def test_recall_of_the_searches_of_a_request(engine: Engine, ivf_bundle: Path) -> None:
+    known, unknown = (RecommendRequest(user_id=user) for user in ("listener-001", "nobody"))
+    assert engine.recall(known) == {"collab": 1, "content": 1}
+    assert engine.recall(unknown) == {}
+    assert 0 < Engine.open(ivf_bundle).recall(known)["collab"] < 1
+
+
 def test_history_is_not_recommended_to_a_known_listener(engine: Engine) -> None:
     number = engine.retriever.collab.listeners.find_one("listener-003")
     heard = set(engine.retriever.collab.history(number).tolist())

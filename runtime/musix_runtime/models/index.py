@@ -14,6 +14,8 @@ from musix_runtime.models.arrays import ABSENT, Floats, Rows, gather
 SPARE_LISTS = 8  # whose products are computed exactly, besides the lists to search
 NPROBE_GROWTH = 4  # factor by which nprobe grows while the lists hold fewer vectors than requested
 _FLOATS, _INTEGERS = faiss.cast_integer_to_float_ptr, faiss.cast_integer_to_idx_t_ptr  # cheaper than swig_ptr
+BLOCK_ROWS = 65_536  # of the matrix
+EQUAL = 1e-5  # relative difference of products that are taken for equal, as their last bits depend on the block
 Mask = NDArray[np.bool_]
 KINDS = {"flat": faiss.IndexFlatIP, "ivf": faiss.IndexIVFFlat}
 
@@ -83,6 +85,19 @@ class Index:
         positions, products = self.search(query[None], [count], [mask])
         found = positions[0] != ABSENT
         return positions[0, found], products[0, found]
+
+    def recall(self, query: Floats, count: int) -> float:
+        """Return the share of the exact `count` nearest vectors of `query` (width,) that a search finds.
+
+        It computes every product, in blocks, so that other threads run in between. Equal products count as found.
+        """
+        _, found = self.nearest(query, count)
+        if not len(found):
+            return 1.0
+        blocks = (self.matrix[start : start + BLOCK_ROWS] @ query for start in range(0, len(self), BLOCK_ROWS))
+        exact = np.concatenate([np.partition(block, -min(count, len(block)))[-count:] for block in blocks])
+        bound = np.partition(exact, -len(found))[-len(found)]
+        return float(np.mean(found >= bound - EQUAL * max(abs(float(bound)), 1)))
 
     def search(self, queries: Floats, counts: Sequence[int], masks: Sequence[Mask | None] = ()) -> tuple[Rows, Floats]:
         """Return the positions of the `counts` (batch,) largest products with each of the `queries` (batch, width),

@@ -245,6 +245,16 @@ class Retriever:
         """Return the features of each candidate."""
         return candidate_features.extract(self, query, candidates)
 
+    def recall(self, query: RetrievalQuery) -> dict[str, float]:
+        """Return, for the part of each index that answers a batch of one query, the share of the exact
+        `serving.candidates` nearest that its search finds: see `Index.recall`."""
+        searches = (
+            ("collab", self.collab.index, query.factors, query.has_factors),
+            ("content", self.content.index, query.content, query.has_content),
+        )
+        count = self.serving.candidates
+        return {name: index.recall(vectors[0], count) for name, index, vectors, has in searches if has[0]}
+
     @cached_property
     def n_families(self) -> int:
         """The number of families that the tracks have."""

@@ -144,6 +144,10 @@ class DynamicBatcher:
         """Return whether one more request may come. The caller will `submit` it in this iteration of the loop."""
         return self._queue_of(asyncio.get_running_loop()).try_admit()
 
+    def is_idle(self) -> bool:
+        """Return whether no request waits. May be called by any thread."""
+        return self._queue is None or self._queue.idle
+
     async def submit(self, endpoint: BatchHandler, request: Any, batch_key: object = None) -> Any:
         """Return the response that `endpoint.handle_batch` gives to `request`.
 

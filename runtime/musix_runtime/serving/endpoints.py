@@ -5,7 +5,7 @@ calls `handle_batch` on the event loop; a large one goes to a worker thread, whi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from musix_runtime.schemas import RecommendResponse
 from musix_runtime.serving.batching import BatchHandler, DynamicBatcher, overloaded
 from musix_runtime.serving.feedback import Feedback
+from musix_runtime.serving.recall_audit import RecallAudit
 from musix_runtime.serving.request_body import INLINE_BYTES, BatchDecoder, Decoder, read_body
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
 from musix_runtime.serving.responses import from_http_exception
@@ -58,12 +59,17 @@ class Resources:
     settings: Settings
     batcher: DynamicBatcher
     threads: WorkerThreads
+    audit: RecallAudit
     feedback: Feedback | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, feedback: Feedback | None = None) -> "Resources":
+    def from_settings(
+        cls, settings: Settings, observe_recall: Callable[[str, float], None], feedback: Feedback | None = None
+    ) -> "Resources":
         """Return the resources of a new application."""
-        return cls(settings, DynamicBatcher(settings.max_queue), WorkerThreads(settings), feedback)
+        batcher = DynamicBatcher(settings.max_queue)
+        audit = RecallAudit(observe_recall, batcher.is_idle, settings.audit_every)
+        return cls(settings, batcher, WorkerThreads(settings), audit, feedback)
 
 
 class ModelEndpoint(ABC):
@@ -142,6 +148,7 @@ class Recommend(BatchedEndpoint):
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
         self.feedback = resources.feedback
+        self.audit = resources.audit
 
     def decode(self, context: RequestContext, body: bytes) -> None:
         """Read the request in a body, and choose the engine that answers its user."""
@@ -164,6 +171,7 @@ class Recommend(BatchedEndpoint):
     def _complete(self, context: RequestContext, answer: RecommendResponse, seconds: float) -> RecommendResponse:
         """Return the answer with its variant and the id of its list, where there are such."""
         context.source = answer.source
+        self.audit.offer(context.engine, context.request)
         if context.variant:
             answer = msgspec.structs.replace(answer, variant=context.variant)
         return self.feedback.record(context, answer, seconds) if self.feedback else answer

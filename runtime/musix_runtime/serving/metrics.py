@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Summary, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -12,6 +12,7 @@ from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.refusals import REASONS
 from musix_runtime.serving.request_context import RequestContext
 
+SEARCHED_PARTS = ("collab", "content")
 BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # seconds
 
 
@@ -39,6 +40,8 @@ class Metrics:
         for reason in REASONS:
             self._refusals(reason)
         self._exposures = _counter(registry, "musix_exposures", "Lists shown, by result of recording.", ["result"])
+        recall = Summary("musix_search_recall", "Recall of repeated searches, by index.", ["part"], registry=registry)
+        self._recall = {part: recall.labels(part).observe for part in SEARCHED_PARTS}
         self._registry = registry
         if shared:
             self._registry = CollectorRegistry()
@@ -64,6 +67,10 @@ class Metrics:
     def count_exposures(self, result: str, number: int) -> None:
         """Count lists that were shown, and recorded or not."""
         self._exposures(result)(number)
+
+    def observe_recall(self, part: str, recall: float) -> None:
+        """Count the search of a part's index that was repeated, with its recall."""
+        self._recall[part](recall)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

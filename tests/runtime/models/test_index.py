@@ -58,6 +58,25 @@ def test_ivf_index_searches_more_lists_when_results_are_missing() -> None:
     assert (np.diff(products) <= 0).all()
 
 
+def test_recall_is_the_share_of_the_exact_nearest() -> None:
+    vectors = np.random.default_rng(0).standard_normal((3000, 9)).astype(np.float32)
+    narrow, wide = (Index(vectors, inverted_lists(vectors, 64, nprobe)) for nprobe in (1, 64))
+    for query in vectors[:20]:
+        exact = set(np.argsort(-(vectors @ query))[:50].tolist())
+        found = set(narrow.nearest(query, 50)[0].tolist())
+        assert narrow.recall(query, 50) == len(exact & found) / 50
+        assert wide.recall(query, 50) == Index(vectors).recall(query, 50) == 1
+    assert np.mean([narrow.recall(query, 50) for query in vectors[:20]]) < 0.9
+
+
+def test_recall_of_many_equal_vectors_over_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("musix_runtime.models.index.BLOCK_ROWS", 7)
+    vectors = np.ones((100, 3), np.float32)
+    assert Index(vectors).recall(vectors[0], 10) == 1
+    assert Index(vectors).recall(vectors[0], 1000) == 1
+    assert Index(vectors[:0]).recall(vectors[0], 10) == 1
+
+
 def test_batch_search_equals_single_searches() -> None:
     rng = np.random.default_rng(1)
     vectors = rng.standard_normal((5000, 28)).astype(np.float32)
