@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -14,9 +13,12 @@ from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
 
+import pytest
+import sqlalchemy
+
 from tests.system.servers import serving, worker_pid
 
-KILLS, CLIENTS, BATCH = 10, 3, 20
+CLIENTS, BATCH = 3, 20
 
 
 class Client(threading.Thread):
@@ -47,13 +49,14 @@ def post(connection: HTTPConnection, ids: list[str]) -> list[str]:
     return [result["eventId"] for result in results if result["status"] == "accepted"]
 
 
-def test_acknowledged_events_survive_the_kill_of_the_server(small_bundle: Path, tmp_path: Path) -> None:
-    rng = random.Random(7)
-    file = tmp_path / "feedback.db"
+def test_acknowledged_events_survive_the_kill_of_the_server(
+    small_bundle: Path, database: str, request: pytest.FixtureRequest
+) -> None:
+    kills, rng = request.config.getoption("kills"), random.Random(7)
     acknowledged: list[str] = []
     sent: list[str] = []
-    for run in range(KILLS):
-        with serving(small_bundle, "--feedback", f"sqlite:///{file}") as (url, process):
+    for run in range(kills):
+        with serving(small_bundle, "--feedback", database) as (url, process):
             port, worker = int(url.rpartition(":")[2]), worker_pid(process)
             clients = [Client(port, f"{run}-{i}") for i in range(CLIENTS)]
             for client in clients:
@@ -65,20 +68,21 @@ def test_acknowledged_events_survive_the_kill_of_the_server(small_bundle: Path, 
                 client.join()
                 acknowledged += client.acknowledged
                 sent += client.sent
-        assert_stored_once(file, acknowledged)
-    assert len(acknowledged) > 100 * KILLS
-    with serving(small_bundle, "--feedback", f"sqlite:///{file}") as (url, _):
+        assert_stored_once(database, acknowledged)
+    assert len(acknowledged) > 100 * kills
+    with serving(small_bundle, "--feedback", database) as (url, _):
         connection = HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=20)
         for start in range(0, len(sent), 500):  # the clients send everything again
             assert set(post(connection, sent[start : start + 500])).isdisjoint(acknowledged)
         connection.close()
-    assert_stored_once(file, sent)
+    assert_stored_once(database, sent)
 
 
-def assert_stored_once(file: Path, ids: list[str]) -> None:
-    connection = sqlite3.connect(file)
-    stored = Counter(row[0] for row in connection.execute("SELECT event_id FROM events"))
-    (check,) = connection.execute("PRAGMA integrity_check").fetchone()
-    connection.close()
-    assert check == "ok"
+def assert_stored_once(database: str, ids: list[str]) -> None:
+    engine = sqlalchemy.create_engine(database)
+    with engine.connect() as connection:
+        stored = Counter(connection.execute(sqlalchemy.text("SELECT event_id FROM events")).scalars())
+        if engine.dialect.name == "sqlite":
+            assert connection.execute(sqlalchemy.text("PRAGMA integrity_check")).scalar_one() == "ok"
+    engine.dispose()
     assert [event_id for event_id in ids if stored[event_id] != 1] == []
