@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from msgspec import structs
-from sqlalchemy import Connection, Engine, Table, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,6 +18,7 @@ from musix_runtime.feedback.tables import EVENTS, EXPOSURES, FORGOTTEN
 
 Outcome = Literal["accepted", "duplicate", "forgotten"]
 LOCK = 0x6D757370  # of PostgreSQL: shared by the writers of rows, exclusive while a user is forgotten
+READ_ROWS = 2_000  # in one group; larger ones do not stay in the cache of the processor
 DELETE_ROWS = 10_000  # in one transaction, so that other writers do not wait long
 INSERT_UNIQUE: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
@@ -111,6 +112,13 @@ class FeedbackStore:
         wanted = select(*columns).where(time >= day * DAY_MS, time < (day + 1) * DAY_MS)
         with self._reading() as connection:
             return [Event(*row) for row in connection.execute(wanted.order_by(time, EVENTS.c.event_id))]
+
+    def read(self, wanted: Select[Any]) -> Iterator[Sequence[Any]]:
+        """Yield the rows of a query in groups, as the driver has them: a million take seconds less than as `Row`."""
+        with self._reading() as connection:
+            cursor = connection.execute(wanted).cursor
+            while cursor and (rows := cursor.fetchmany(READ_ROWS)):
+                yield rows
 
     def exposures(self) -> list[Exposure]:
         """Return all exposures, in the order in which they were stored."""

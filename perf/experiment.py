@@ -1,0 +1,50 @@
+"""Experiment benchmark: the time to analyse an experiment with a million simulated events in an SQLite database."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.registry.experiments import Experiment
+from musix_trainer.loop import summary
+from musix_trainer.loop.experiment import analyse
+from perf.listeners import STARTED, simulate
+
+EFFECT = -0.02
+
+
+@click.command()
+@click.option("--events", default=1_000_000, show_default=True, help="Number of events.")
+@click.option("--listeners", default=10_000, show_default=True, help="Number of listeners.")
+def main(events: int, listeners: int) -> None:
+    """Print the analysis of a simulated experiment, and how long it took."""
+    experiment = Experiment(
+        name="simulated",
+        number=1,
+        control="1.0.0",
+        treatment="1.1.0",
+        share=0.5,
+        listeners=listeners,
+        metric="skip_rate",
+        salt="simulated/1",
+        started_ms=1_750_000_000_000,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeedbackStore.open(f"sqlite:///{Path(folder) / 'feedback.db'}")
+        stored = 0
+        for shown, done in simulate(experiment, listeners, events // (2 * STARTED * listeners), EFFECT):
+            store.add_exposures(shown)
+            stored += len(store.add_events(done))
+        start = time.perf_counter()
+        analysis = analyse(store, experiment)
+        seconds = time.perf_counter() - start
+        store.close()
+    for line in summary.lines(analysis):
+        click.echo(line)
+    click.echo(f"{stored:,} simulated events, planted effect {100 * EFFECT:g} points: {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Analysis of experiments by what a feedback store holds, on simulated listeners with planted differences."""
+
+import json
+from functools import cache
+from itertools import chain
+
+import msgspec
+import pytest
+
+from musix_runtime.feedback.events import Event
+from musix_runtime.feedback.exposures import Exposure
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.registry.experiments import Experiment
+from musix_trainer.loop import summary
+from musix_trainer.loop.experiment import analyse
+from perf.listeners import simulate
+
+EXPERIMENT = Experiment(
+    name="demo",
+    number=1,
+    control="1.0.0",
+    treatment="1.1.0",
+    share=0.5,
+    listeners=400,
+    metric="skip_rate",
+    salt="demo/1",
+    started_ms=0,
+)
+LISTENERS, LISTS = 400, 6
+SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
+@cache
+def simulated(effect: float = 0.0) -> tuple[list[Exposure], list[Event]]:
+    """Return the lists and events of listeners with a planted effect on skips."""
+    shown, events = zip(*simulate(EXPERIMENT, LISTENERS, LISTS, effect), strict=True)
+    return list(chain(*shown)), list(chain(*events))
+
+
+def fill(store: FeedbackStore, effect: float = 0.0, **fields: object) -> None:
+    """Store simulated lists and events, the lists with other values of some fields."""
+    shown, events = simulated(effect)
+    store.add_exposures([msgspec.structs.replace(exposure, **fields) for exposure in shown])
+    store.add_events(events)
+
+
+@pytest.mark.parametrize(("effect", "verdict"), [(-0.08, "win"), (0.08, "loss"), (0.0, "no difference")])
+def test_verdict_on_a_planted_effect(store, effect, verdict):
+    fill(store, effect=effect)
+    analysis = analyse(store, EXPERIMENT)
+    difference = analysis.metrics["skip_rate"].difference
+    assert analysis.verdict == verdict
+    assert difference.low < effect < difference.high
+    assert analysis.treatment_listeners + analysis.control_listeners == LISTENERS
+    assert not any(guardrail.crossed for guardrail in analysis.guardrails)
+    assert verdict in summary.lines(analysis)[-1]
+
+
+@SQLITE
+def test_before_the_planned_number_of_listeners(store):
+    fill(store)
+    analysis = analyse(store, msgspec.structs.replace(EXPERIMENT, listeners=1000))
+    assert (analysis.verdict, analysis.reason[-27:]) == ("not yet", "with 400 of 1,000 listeners")
+
+
+@SQLITE
+def test_without_data(store):
+    analysis = analyse(store, EXPERIMENT)
+    assert (analysis.verdict, analysis.reason) == ("not yet", "expected 50 listeners of each variant, found 0")
+    assert json.loads(json.dumps(summary.as_json(analysis)))["metrics"]["skip_rate"]["difference"] is None
+    assert "skip rate: no data" in summary.lines(analysis)
+
+
+@SQLITE
+def test_listeners_who_were_not_assigned_by_the_share(store):
+    fill(store)
+    analysis = analyse(store, msgspec.structs.replace(EXPERIMENT, share=0.3))
+    assert analysis.verdict == "broken"
+    assert analysis.reason.startswith("expected a share of 0.3 in the treatment, found 0.")
+
+
+@SQLITE
+def test_listeners_who_saw_both_variants(store):
+    fill(store)
+    exposure = simulated()[0][0]
+    other = {"control": "treatment", "treatment": "control"}[exposure.variant]
+    store.add_exposures([msgspec.structs.replace(exposure, variant=other)])
+    analysis = analyse(store, EXPERIMENT)
+    assert analysis.verdict == "broken"
+    assert analysis.reason == "expected one variant for each listener, found 1 who saw both"
+
+
+@SQLITE
+def test_a_treatment_that_another_bundle_answered(store):
+    fill(store, bundle="demo-1.0.0")
+    analysis = analyse(store, EXPERIMENT)
+    assert analysis.verdict == "broken"
+    assert analysis.reason.startswith("expected 1.1.0 to answer the treatment, found ")
+
+
+@SQLITE
+def test_guardrails(store):
+    """All requests of some listeners of the treatment failed, and all answers took 150 ms."""
+    shown, _ = simulated()
+    failing = {exposure.user_id for exposure in shown if exposure.variant == "treatment" and exposure.user_id[-1] < "3"}
+    errors = ["ModelError" if exposure.user_id in failing else None for exposure in shown]
+    store.add_exposures(
+        [
+            msgspec.structs.replace(exposure, error=error, duration_us=150_000)
+            for exposure, error in zip(shown, errors, strict=True)
+        ]
+    )
+    error_rate, p95 = analyse(store, EXPERIMENT).guardrails
+    assert error_rate.crossed
+    assert error_rate.control == 0
+    assert 0.2 < error_rate.treatment < 0.4
+    assert p95.crossed
+    assert (p95.control, p95.treatment) == (150, 150)
+
+
+@SQLITE
+def test_events_after_the_end_do_not_count(store):
+    fill(store, effect=-0.08)
+    stopped = msgspec.structs.replace(EXPERIMENT, stopped_ms=1)
+    difference = analyse(store, stopped).metrics["skip_rate"].difference
+    assert difference is None

@@ -1,0 +1,180 @@
+"""Analysis of an experiment: its metrics by variant, its guardrails, and the verdict."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from sqlalchemy import select
+
+from musix_runtime.engine import POLICIES
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.feedback.tables import EVENTS, EXPOSURES
+from musix_runtime.registry.experiments import Experiment
+from musix_trainer.loop.comparison import Difference, Sums, compare, detectable, sample_ratio_evidence
+from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_sums
+
+MIN_LISTENERS = 50  # of each variant, before there is a verdict: the intervals are asymptotic
+RATIO_EVIDENCE = 100.0
+MAX_REPLACED = 0.05  # share of the treatment's lists that another bundle may have answered
+MAX_P95_MS = 100.0
+Verdict = Literal["win", "loss", "no difference", "not yet", "broken"]
+Decision = tuple[Verdict, str]  # with its reason
+LISTS = {
+    "user_id": pl.String,
+    "list_id": pl.String,
+    "time_ms": pl.Int64,
+    "variant": pl.String,
+    "bundle": pl.String,
+    "duration_us": pl.Int64,
+    "error": pl.String,
+}
+EVENT_COLUMNS = {
+    "user_id": pl.String,
+    "occurred_ms": pl.Int64,
+    "session_id": pl.String,
+    "list_id": pl.String,
+    "track_id": pl.String,
+    "action": pl.String,
+    "ms_played": pl.Int64,
+}
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """A metric of both variants. `difference` is None while a variant has no data."""
+
+    metric: Metric
+    difference: Difference | None
+    detectable: float | None  # the difference that the planned number of listeners finds
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """A figure that must not get worse, whatever the metric says."""
+
+    key: str
+    control: float | None
+    treatment: float | None
+    crossed: bool
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of an experiment now."""
+
+    experiment: Experiment
+    treatment_listeners: int
+    control_listeners: int
+    metrics: dict[str, MetricResult]
+    guardrails: tuple[Guardrail, ...]
+    verdict: Verdict
+    reason: str
+
+
+def analyse(store: FeedbackStore, experiment: Experiment) -> Analysis:
+    """Analyse an experiment by what the feedback store holds. Raises FeedbackError."""
+    lists, events = _read_lists(store, experiment), _read_events(store, experiment)
+    return analyse_tables(experiment, lists, events)
+
+
+def _read_lists(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
+    """Return the lists of an experiment, in the order of their times."""
+    wanted = select(*(EXPOSURES.c[name] for name in LISTS)).where(EXPOSURES.c.experiment == experiment.id)
+    return _table(store.read(wanted.order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)), LISTS)
+
+
+def _read_events(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
+    """Return the events that metrics need, up to the end of an experiment, of the listeners to whom it showed lists."""
+    users = select(EXPOSURES.c.user_id).where(EXPOSURES.c.experiment == experiment.id)
+    wanted = select(*(EVENTS.c[name] for name in EVENT_COLUMNS)).where(EVENTS.c.user_id.in_(users))
+    if experiment.stopped_ms is not None:
+        wanted = wanted.where(EVENTS.c.occurred_ms <= experiment.stopped_ms)
+    return _table(store.read(wanted.where(EVENTS.c.action.in_(ACTIONS))), EVENT_COLUMNS)
+
+
+def _table(groups: Iterable[Sequence[Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
+    columns = (dict(zip(schema, zip(*rows, strict=True), strict=True)) for rows in groups)
+    return pl.concat([pl.DataFrame(schema=schema), *(pl.DataFrame(each, schema=schema) for each in columns)])
+
+
+def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataFrame) -> Analysis:
+    """Analyse an experiment by the columns LISTS of its lists, in order of time, and EVENT_COLUMNS of the events of its
+    listeners.
+
+    What came before the stage of a rollout does not count, as the treatment may have changed it already.
+    """
+    listeners, attributed = listeners_of(lists), attribute(events, lists)
+    if experiment.rollout is not None:
+        attributed = attributed.filter("after")
+    results = {key: _result(metric, experiment, listeners, attributed) for key, metric in METRICS.items()}
+    treated = int(listeners["treated"].sum())
+    counts = treated, listeners.height - treated
+    verdict, reason = _fault(experiment, lists, counts) or _decide(experiment, results[experiment.metric], counts)
+    return Analysis(experiment, *counts, results, _guardrails(experiment, lists), verdict, reason)
+
+
+def _result(metric: Metric, experiment: Experiment, listeners: pl.DataFrame, events: pl.DataFrame) -> MetricResult:
+    sums = metric_sums(metric, listeners, events)
+    difference = compare(sums, experiment.listeners)
+    return MetricResult(metric, difference, detectable(sums, experiment.listeners, experiment.share))
+
+
+def _fault(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int]) -> Decision | None:
+    """Return the verdict on an experiment whose figures mean nothing."""
+    if sample_ratio_evidence(*counts, experiment.share) >= RATIO_EVIDENCE:
+        share = counts[0] / sum(counts)
+        return "broken", f"expected a share of {experiment.share:.3g} in the treatment, found {share:.3g}"
+    variants = lists.group_by("user_id").agg(pl.col("variant").n_unique())
+    if mixed := int((variants["variant"] > 1).sum()):
+        return "broken", f"expected one variant for each listener, found {mixed:,} who saw both"
+    shown = lists.filter((pl.col("variant") == "treatment") & pl.col("error").is_null())
+    other = shown.filter(pl.col("bundle") != f"{experiment.name}-{experiment.treatment}").height
+    if experiment.treatment not in POLICIES and other > MAX_REPLACED * shown.height:
+        return "broken", f"expected {experiment.treatment} to answer the treatment, found {other:,} other lists"
+    return None
+
+
+def _decide(experiment: Experiment, result: MetricResult, counts: tuple[int, int]) -> Decision:
+    """Return the verdict by the interval of the metric."""
+    metric, difference = result.metric, result.difference
+    if min(counts) < MIN_LISTENERS or difference is None:
+        return "not yet", f"expected {MIN_LISTENERS} listeners of each variant, found {min(counts)}"
+    low, high = sorted((metric.better * difference.low, metric.better * difference.high))
+    interval = f"{metric.name} differs by {metric.format(difference.low)} to {metric.format(difference.high)}"
+    if low > 0:
+        return "win", interval
+    if high < 0:
+        return "loss", interval
+    if sum(counts) < experiment.listeners:
+        return "not yet", f"{interval}, with {sum(counts):,} of {experiment.listeners:,} listeners"
+    return "no difference", interval
+
+
+def _guardrails(experiment: Experiment, lists: pl.DataFrame) -> tuple[Guardrail, ...]:
+    return _errors(experiment, lists), _duration(lists)
+
+
+def _errors(experiment: Experiment, lists: pl.DataFrame) -> Guardrail:
+    """Compare the share of requests that failed."""
+    by_user = lists.group_by("user_id", pl.col("variant") == "treatment")
+    counts = by_user.agg(errors=pl.col("error").is_not_null().sum().cast(pl.Float64), lists=pl.len().cast(pl.Float64))
+    treated = counts["variant"].to_numpy()
+    errors, total = counts["errors"].to_numpy(), counts["lists"].to_numpy()
+    sums = Sums(np.arange(len(total)), treated, errors, total, np.zeros(len(total)))
+    difference = compare(sums, experiment.listeners)
+    if difference is None:
+        return Guardrail("error_rate", None, None, crossed=False)
+    return Guardrail("error_rate", difference.control, difference.treatment, crossed=difference.low > 0)
+
+
+def _duration(lists: pl.DataFrame) -> Guardrail:
+    """Compare the 95th percentiles of the time of an answer, in ms, with the promise."""
+    control, treatment = (_p95_ms(lists.filter(pl.col("variant") == name)) for name in ("control", "treatment"))
+    return Guardrail("p95_ms", control, treatment, crossed=treatment is not None and treatment > MAX_P95_MS)
+
+
+def _p95_ms(lists: pl.DataFrame) -> float | None:
+    value = lists["duration_us"].cast(pl.Float64).quantile(0.95, "linear")
+    return None if value is None else value / 1000

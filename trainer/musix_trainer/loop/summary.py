@@ -1,0 +1,70 @@
+"""The analysis of an experiment as text and as JSON."""
+
+from typing import Any
+
+from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
+
+
+def lines(analysis: Analysis) -> list[str]:
+    """Return what a person needs to know of an experiment, the verdict last."""
+    experiment = analysis.experiment
+    counts = analysis.treatment_listeners, analysis.control_listeners
+    return [
+        f"experiment {experiment.id}: {experiment.treatment} against {experiment.control}",
+        f"listeners: {sum(counts):,} of {experiment.listeners:,}; {counts[0]:,} got {experiment.treatment},"
+        f" {counts[1]:,} {experiment.control}",
+        *map(_metric, analysis.metrics.values()),
+        *map(_guardrail, analysis.guardrails),
+        f"verdict: {analysis.verdict}; {analysis.reason}",
+    ]
+
+
+def _metric(result: MetricResult) -> str:
+    metric, difference = result.metric, result.difference
+    if difference is None:
+        return f"{metric.name}: no data"
+    values = (difference.treatment, difference.control, difference.value, difference.low, difference.high)
+    treatment, control, value, low, high = map(metric.format, values)
+    found = "" if result.detectable is None else f"; planned to find {metric.format(result.detectable)}"
+    return f"{metric.name}: {treatment} against {control}, difference {value} ({low} to {high}){found}"
+
+
+def _guardrail(guardrail: Guardrail) -> str:
+    values = (guardrail.treatment, guardrail.control)
+    treatment, control = ("none" if value is None else f"{value:.4g}" for value in values)
+    return f"{guardrail.key}: {treatment} against {control}, {'crossed' if guardrail.crossed else 'held'}"
+
+
+def as_json(analysis: Analysis) -> dict[str, Any]:
+    """Return the analysis as JSON values: the figures are shares, tracks and milliseconds."""
+    return {
+        "experiment": analysis.experiment.id,
+        "control": analysis.experiment.control,
+        "treatment": analysis.experiment.treatment,
+        "listeners": {
+            "planned": analysis.experiment.listeners,
+            "control": analysis.control_listeners,
+            "treatment": analysis.treatment_listeners,
+        },
+        "metrics": {key: _metric_json(result) for key, result in analysis.metrics.items()},
+        "guardrails": {
+            each.key: {"control": each.control, "treatment": each.treatment, "crossed": each.crossed}
+            for each in analysis.guardrails
+        },
+        "verdict": analysis.verdict,
+        "reason": analysis.reason,
+    }
+
+
+def _metric_json(result: MetricResult) -> dict[str, Any]:
+    difference = result.difference
+    return {
+        "definition": result.metric.definition,
+        "target": result.metric.target,
+        "control": difference and difference.control,
+        "treatment": difference and difference.treatment,
+        "difference": difference and difference.value,
+        "low": difference and difference.low,
+        "high": difference and difference.high,
+        "detectable": result.detectable,
+    }
