@@ -9,7 +9,8 @@
     │   ├── OutputError           a path that cannot be written
     │   └── StoreError            a name or pointer that a registry does not have
     │       ├── VersionError      a version that cannot be published
-    │       └── UnknownExperimentError  an experiment that does not exist   HTTP 404
+    │       ├── UnknownExperimentError  an experiment that does not exist   HTTP 404
+    │       └── UnknownRolloutError     a rollout that does not exist
     ├── EvaluationError           a measurement that would be misleading        exit 3
     │   └── LeakError             a measurement on training data
     ├── GateError                 a figure beyond its limit in the recipe       exit 3
@@ -109,6 +110,10 @@ class VersionError(StoreError):
 
 class UnknownExperimentError(StoreError):
     """A registry does not have the experiment."""
+
+
+class UnknownRolloutError(StoreError):
+    """A registry does not have the rollout."""
 
 
 class EvaluationError(MusixError):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundle_variants import variant
 from tests.conftest import ROOT
 from tests.system.documents import Block, Command, blocks, commands, dead_links, missing_lines
 from tests.system.servers import free_port, running
@@ -30,8 +31,10 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, demo_bundle: Path, demo_folder: Path) -> Path:
-    """A folder as the documents expect it: recipes, examples, and the output of `make demo` in build/."""
+    """A folder as the documents expect it: recipes, examples, the output of `make demo` in build/, and a second version
+    of the bundle."""
     shutil.copytree(demo_bundle, tmp_path / "build" / demo_bundle.name)
+    variant(demo_bundle, tmp_path / "build" / "demo-1.1.0", "1.1.0")
     shutil.copytree(demo_folder, tmp_path / "build" / "runs" / demo_folder.name)
     for name in ("bundles", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -1,7 +1,5 @@
 """The commands of experiments: start, stop, list. The trainer may add others: see the entry points of this group."""
 
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from musix_runtime.cli.arguments import AS_JSON, TRUST
 from musix_runtime.cli.commands import Commands
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
+from musix_runtime.clock import format_time, now_ms
 
 if TYPE_CHECKING:
     from musix_runtime.registry.experiments import Experiment
@@ -56,7 +55,7 @@ def start(
         share=share,
         listeners=listeners,
         metric=metric,
-        now_ms=_now_ms(),
+        now_ms=now_ms(),
     )
     print_line(_describe(started))
 
@@ -68,7 +67,7 @@ def stop(registry: Path, name: str) -> None:
     """Stop the running experiment of NAME in REGISTRY. The live version answers all users again."""
     from musix_runtime.registry import experiments
 
-    print_line(_describe(experiments.stop(open_registry(registry), name, _now_ms())))
+    print_line(_describe(experiments.stop(open_registry(registry), name, now_ms())))
 
 
 @experiment.command(name="list")
@@ -88,14 +87,6 @@ def list_(registry: Path, name: str, as_json: bool) -> None:
 
 
 def _describe(found: "Experiment") -> str:
-    state = "running" if found.stopped_ms is None else f"stopped {_time(found.stopped_ms)}"
+    state = "running" if found.stopped_ms is None else f"stopped {format_time(found.stopped_ms)}"
     variants = f"treatment {found.treatment} for {found.share:.0%}, control {found.control}"
-    return f"{found.id}: {variants}, {found.metric}, started {_time(found.started_ms)}, {state}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return f"{found.id}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {state}"

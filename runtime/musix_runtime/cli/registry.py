@@ -19,13 +19,15 @@ REGISTRY = click.argument("registry", type=click.Path(path_type=Path))
 @click.command()
 @BUNDLE
 @REGISTRY
+@click.option("--candidate", is_flag=True, help="Keep the live version: for an experiment or a rollout.")
 @TRUST
-def publish(bundle: Path, registry: Path, trust: Path | None) -> None:
+def publish(bundle: Path, registry: Path, candidate: bool, trust: Path | None) -> None:
     """Publish BUNDLE in a registry and make it live.
 
     Copies it into the folder REGISTRY and verifies the copy. Running servers switch to it.
     """
-    print_line(f"{open_registry(registry, trust).publish(bundle)}: live")
+    published = open_registry(registry, trust).publish(bundle, candidate)
+    print_line(f"{published}: {'candidate' if candidate else 'live'}")
 
 
 @click.command()

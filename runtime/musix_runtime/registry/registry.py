@@ -84,17 +84,20 @@ class Registry:
         """Return the engine of the published bundle at `path`, which is `self.path / name / version`: see `open`."""
         return self.open(path.parent.name, path.name)
 
-    def publish(self, bundle: str | Path) -> Path:
-        """Copy a bundle into the registry, verify the copy with all golden cases, and make it live.
+    def publish(self, bundle: str | Path, candidate: bool = False) -> Path:
+        """Copy a bundle into the registry, verify the copy with all golden cases, and make it live; or not yet, as a
+        candidate for an experiment or a rollout.
 
         Returns the path of the copy. After an error the registry is unchanged. Raises BundleError for a bundle that
         cannot be served, VersionError for a version that is lower than the live one or exists with other content,
-        OutputError when the registry cannot be written.
+        StoreError for a candidate without a live version, OutputError when the registry cannot be written.
         """
         opened = self.opener(Path(bundle)).bundle
         name, version = opened.manifest.name, opened.manifest.version
         with self.writing(name) as folder:
             history = self._read(name)
+            if candidate and not history:
+                raise StoreError(f"{folder}: expected a live version beside a candidate, found none")
             if history and _version_key(version) < _version_key(history[0]):
                 raise VersionError(
                     f"{folder}: expected at least the live version {history[0]}, found {version}; "
@@ -105,8 +108,19 @@ class Registry:
                 self._add(opened, target)
             else:
                 self._check_published(opened, target)
-            _write_pointer(folder, [version, *(earlier for earlier in history if earlier != version)])
+            if not candidate:
+                self.make_live(folder, version)
         return target
+
+    def check_published(self, name: str, version: str) -> None:
+        """Raise StoreError unless the version is published, BundleError if it is broken."""
+        if not os.path.lexists(self.folder(name) / version):
+            raise StoreError(f"{self.folder(name)}: expected a published version, found {version}, which is missing")
+        self.open(name, version)
+
+    def make_live(self, folder: Path, version: str) -> None:
+        """Make a published version live. `folder` is that of its name, which `writing` locked."""
+        _write_pointer(folder, [version, *(earlier for earlier in self._read(folder.name) if earlier != version)])
 
     def _check_published(self, bundle: Bundle, target: Path) -> None:
         """Raise VersionError unless the published version has the content and the signature of `bundle`."""

@@ -1,6 +1,5 @@
 """Feedback of one application: its store, and the records of the lists that it shows."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from uuid import uuid4
 
 import msgspec
 
+from musix_runtime.clock import now_ms
 from musix_runtime.feedback.events import TimeLimits, storable
 from musix_runtime.feedback.exposures import DROPPED, RESULTS, Exposure, ExposureWriter
 from musix_runtime.feedback.opening import open_store
@@ -99,8 +99,3 @@ def _exposure(
 def new_list_id() -> str:
     """Return the id of a new list: 122 random bits of the operating system."""
     return uuid4().hex
-
-
-def now_ms() -> int:
-    """Return the milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

@@ -7,6 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from musix_runtime.clock import now_ms
 from musix_runtime.errors import RequestError
 from musix_runtime.feedback.events import Event, TimeLimits, check_storable, milliseconds, to_event
 from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
@@ -24,7 +25,7 @@ from musix_runtime.feedback.schemas import (
 from musix_runtime.models.catalog import strip_uri
 from musix_runtime.schemas import TEXT_LIMIT, Id, parse
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
-from musix_runtime.serving.feedback import Feedback, ShownTrack, new_list_id, now_ms
+from musix_runtime.serving.feedback import Feedback, ShownTrack, new_list_id
 from musix_runtime.serving.request_body import Decoder
 from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.serving.responses import as_json

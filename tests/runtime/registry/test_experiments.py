@@ -74,7 +74,7 @@ def test_an_experiment_starts_and_stops(store: Registry) -> None:
 
 def test_numbers_go_on_and_only_one_runs(store: Registry) -> None:
     start(store)
-    with pytest.raises(StoreError, match="expected no running experiment, found demo/1; to end it, use: musix exp"):
+    with pytest.raises(StoreError, match="expected no running experiment, found demo/1; use: musix experiment stop"):
         start(store)
     experiments.stop(store, "demo", 7)
     second = start(store, metric="save_rate", salt="pepper")
@@ -139,7 +139,7 @@ def test_what_does_not_exist_is_an_error(store: Registry) -> None:
         (b"\xff", "expected JSON that can be read, found"),
         (b"[]", "expected an experiment, found: Expected `object`"),
         (b"{}", "expected an experiment, found: Object missing required field"),
-        (b" " * 70_000, "expected at most 65,536 bytes, found 70,000"),
+        (b" " * 1_100_000, "expected at most 1,048,576 bytes, found 1,100,000"),
     ],
 )
 def test_a_hostile_file_is_one_error(store: Registry, content: bytes, message: str) -> None:
@@ -152,8 +152,8 @@ def test_a_hostile_file_is_one_error(store: Registry, content: bytes, message: s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"number": 2}, "expected the experiment demo/1, found demo/2"),
-        ({"name": "other"}, "expected the experiment demo/1, found other/1"),
+        ({"number": 2}, "expected demo/1, found demo/2"),
+        ({"name": "other"}, "expected demo/1, found other/1"),
         ({"share": "a"}, "Expected `float`"),
         ({"startedMs": 10**15}, "Expected `int` <= 253402300799999"),
         ({"colour": "red"}, "unknown field `colour`"),

@@ -1,0 +1,136 @@
+"""The commands of rollouts: start, status, hold, resume, abort. The trainer adds `step`, which decides by feedback."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from musix_runtime.cli.arguments import AS_JSON, TRUST
+from musix_runtime.cli.commands import Commands
+from musix_runtime.cli.experiment import NAME
+from musix_runtime.cli.output import print_json, print_line
+from musix_runtime.cli.registry import REGISTRY, open_registry
+from musix_runtime.clock import format_time, now_ms
+
+if TYPE_CHECKING:
+    from musix_runtime.registry.rollouts import Rollout
+
+UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def _duration(text: str) -> int:
+    """Return a number with a unit, such as 7d, 12h, 30m or 10s, in milliseconds."""
+    found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
+    if not found:
+        raise click.BadParameter(f"expected a duration such as 7d, 12h, 30m or 10s, found {text!r}")
+    return timedelta(**{UNITS[found[2]]: int(found[1])}) // timedelta(milliseconds=1)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Return percentages with commas between them as shares."""
+    try:
+        return tuple(float(each) / 100 for each in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"expected percentages such as 20,40,60,80,100, found {text!r}") from error
+
+
+@click.group(cls=Commands, entry_points="musix.commands.rollout")
+def rollout() -> None:
+    """Show a new version to more and more users, until it is live."""
+
+
+@rollout.command()
+@REGISTRY
+@NAME
+@click.argument("version")
+@click.option("--stages", default="20,40,60,80,100", show_default=True, type=_shares, help="Percent of the users.")
+@click.option("--over", default="7d", show_default=True, type=_duration, help="Least time until the version is live.")
+@click.option("--listeners", required=True, type=int, help="Number of users that a stage is planned for.")
+@click.option("--metric", default="skip_rate", show_default=True, help="What must not get worse.")
+@click.option("--max-harm", default=0.02, show_default=True, help="By how much the metric may get worse.")
+@TRUST
+def start(
+    registry: Path,
+    name: str,
+    version: str,
+    stages: tuple[float, ...],
+    over: int,
+    listeners: int,
+    metric: str,
+    max_harm: float,
+    trust: Path | None,
+) -> None:
+    """Start the rollout of VERSION of NAME in REGISTRY, which was published with --candidate.
+
+    The first share of the users gets it within seconds. `musix rollout step` begins the next stages.
+    """
+    from musix_runtime.registry import rollouts
+
+    started = rollouts.start(
+        open_registry(registry, trust),
+        name,
+        version,
+        stages=stages,
+        stage_ms=over // max(len(stages) - 1, 1),
+        listeners=listeners,
+        metric=metric,
+        max_harm=max_harm,
+        now_ms=now_ms(),
+    )
+    print_line(describe(started))
+
+
+@rollout.command()
+@REGISTRY
+@NAME
+@AS_JSON
+def status(registry: Path, name: str, as_json: bool) -> None:
+    """Show the latest rollout of NAME in REGISTRY, and its journal."""
+    from musix_runtime.registry import rollouts
+
+    found = rollouts.read(open_registry(registry), name)
+    if as_json:
+        print_json(found)
+        return
+    print_line(describe(found))
+    for entry in found.journal:
+        reason = f": {entry.reason}" if entry.reason else ""
+        print_line(f"  {format_time(entry.time_ms)} {entry.action}, {entry.share:.0%}{reason}")
+
+
+@rollout.command()
+@REGISTRY
+@NAME
+def hold(registry: Path, name: str) -> None:
+    """Stay at the present share of the users. A guardrail that is crossed still aborts."""
+    from musix_runtime.registry import rollouts
+
+    print_line(describe(rollouts.hold(open_registry(registry), name, now_ms())))
+
+
+@rollout.command()
+@REGISTRY
+@NAME
+def resume(registry: Path, name: str) -> None:
+    """Go on with a rollout that is held."""
+    from musix_runtime.registry import rollouts
+
+    print_line(describe(rollouts.resume(open_registry(registry), name, now_ms())))
+
+
+@rollout.command()
+@REGISTRY
+@NAME
+@click.option("--reason", default="", help="For the journal.")
+def abort(registry: Path, name: str, reason: str) -> None:
+    """End the rollout: the live version answers all users again, within seconds."""
+    from musix_runtime.registry import rollouts
+
+    print_line(describe(rollouts.abort(open_registry(registry), name, now_ms(), reason)))
+
+
+def describe(found: "Rollout") -> str:
+    """Return a rollout on one line."""
+    return f"{found.id}: {found.version} for {found.share:.0%} of the users, {found.state}"

@@ -1,0 +1,238 @@
+"""Rollouts of a registry: a version that more and more users get, until it is live.
+
+    REGISTRY/NAME/rollouts/NUMBER.json    one rollout with its journal; the numbers go from 1 on
+
+A stage is an experiment of the version against the live one. All stages have one salt, so a user who got the version
+keeps it when the share grows. The file is written before the experiment or the live pointer follows it, and every
+command completes what a killed one began.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from musix_runtime.bundle.manifest import NAME, VERSION
+from musix_runtime.errors import StoreError, UnknownRolloutError
+from musix_runtime.registry import experiments
+from musix_runtime.registry.experiments import Experiment, Metric
+from musix_runtime.registry.numbered_files import NumberedFiles
+
+if TYPE_CHECKING:
+    from musix_runtime.registry.registry import Registry
+
+MAX_STAGES = 100
+MAX_HARM = 0.02  # by default: two points of the skip rate
+MAX_JOURNAL = 500
+State = Literal["running", "held", "aborted", "finished"]
+Action = Literal["start", "advance", "hold", "resume", "abort", "finish"]
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+
+class Entry(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """What was done at a time, in ms since 1970 in UTC, the share of the users from then on, and why."""
+
+    time_ms: Annotated[int, Meta(ge=0)]
+    action: Action
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    reason: str = ""
+    evidence: dict[str, Any] = {}
+
+
+class Rollout(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """The rollout of `version` in stages: the shares of the users that get it, ascending, of which the last is 1.
+
+    `experiment` is the number of the present stage's experiment. A stage lasts at least `stage_ms`, and the next one
+    begins when `metric` is not worse than the control's by more than `max_harm`.
+    """
+
+    name: Annotated[str, Meta(pattern=NAME)]
+    number: Annotated[int, Meta(ge=1, lt=10**9)]
+    version: Annotated[str, Meta(pattern=VERSION)]
+    stages: Annotated[tuple[Share, ...], Meta(min_length=2, max_length=MAX_STAGES)]
+    stage: Annotated[int, Meta(ge=0)]
+    stage_ms: Annotated[int, Meta(ge=0, le=10**12)]
+    listeners: Annotated[int, Meta(ge=experiments.MIN_LISTENERS, le=10**9)]
+    metric: Metric
+    max_harm: Annotated[float, Meta(gt=0)]
+    experiment: Annotated[int, Meta(ge=1, lt=10**9)]
+    state: State
+    journal: Annotated[tuple[Entry, ...], Meta(max_length=MAX_JOURNAL)]
+
+    def __post_init__(self) -> None:
+        if any(before >= after for before, after in pairwise(self.stages)) or self.stages[-1] != 1:
+            raise ValueError(f"stages: expected growing shares, the last of them 1, found {self.stages}")
+        if self.stage >= len(self.stages):
+            raise ValueError(f"stage: expected a number below {len(self.stages)}, found {self.stage}")
+
+    @property
+    def id(self) -> str:
+        """Name and number."""
+        return f"{self.name}/{self.number}"
+
+    @property
+    def share(self) -> float:
+        """The share of the users that get the version."""
+        return 0.0 if self.state == "aborted" else self.stages[self.stage]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the rollout goes on."""
+        return self.state in ("running", "held")
+
+
+FILES = NumberedFiles(Rollout, "rollouts", "a rollout", UnknownRolloutError)
+
+
+def start(
+    registry: "Registry",
+    name: str,
+    version: str,
+    *,
+    stages: Sequence[float],
+    stage_ms: int,
+    listeners: int,
+    now_ms: int,
+    metric: str = "skip_rate",
+    max_harm: float = MAX_HARM,
+) -> Rollout:
+    """Start the rollout of a published version, at its first stage.
+
+    Raises StoreError for wrong values, the live version or one that is not published, and while an experiment or
+    another rollout goes on; BundleError for a broken version.
+    """
+    registry.history(name)
+    with registry.writing(name) as folder:
+        latest, live = _settled(registry, folder), registry.history(name)[0]
+        if latest and latest.goes_on:
+            raise StoreError(f"{folder}: expected no rollout, found {latest.id}; to end it, use: musix rollout abort")
+        experiments.check_none_running(registry, name)
+        if version == live:
+            raise StoreError(f"{folder}: expected another version than the live one, found {version}")
+        registry.check_published(name, version)
+        content = {
+            "name": name,
+            "number": FILES.next_number(folder),
+            "version": version,
+            "stages": stages,
+            "stage": 0,
+            "stageMs": stage_ms,
+            "listeners": listeners,
+            "metric": metric,
+            "maxHarm": max_harm,
+            "experiment": 1,
+            "state": "running",
+            "journal": [],
+        }
+        return _enter(registry, folder, FILES.convert(str(folder), content), 0, Entry(now_ms, "start"))
+
+
+def advance(registry: "Registry", name: str, now_ms: int, reason: str, evidence: dict[str, Any]) -> Rollout:
+    """Enter the next stage; after the last one, the version is live. Raises StoreError unless a rollout is running."""
+    with _changing(registry, name, "running") as (folder, rollout):
+        entry = Entry(now_ms, "advance", reason=reason, evidence=evidence)
+        return _enter(registry, folder, rollout, rollout.stage + 1, entry)
+
+
+def hold(registry: "Registry", name: str, now_ms: int) -> Rollout:
+    """Stay at the present stage until `resume`. Raises StoreError unless a rollout is running."""
+    with _changing(registry, name, "running") as (folder, rollout):
+        return _write(registry, folder, replace(rollout, state="held"), Entry(now_ms, "hold"))
+
+
+def resume(registry: "Registry", name: str, now_ms: int) -> Rollout:
+    """Go on with a rollout that is held. Raises StoreError for none."""
+    with _changing(registry, name, "held") as (folder, rollout):
+        return _write(registry, folder, replace(rollout, state="running"), Entry(now_ms, "resume"))
+
+
+def abort(
+    registry: "Registry", name: str, now_ms: int, reason: str = "", evidence: dict[str, Any] | None = None
+) -> Rollout:
+    """End a rollout: the live version answers all users again. Raises StoreError unless a rollout goes on."""
+    with _changing(registry, name, "running", "held") as (folder, rollout):
+        entry = Entry(now_ms, "abort", reason=reason, evidence=evidence or {})
+        return _write(registry, folder, replace(rollout, state="aborted"), entry)
+
+
+def read(registry: "Registry", name: str, number: int | None = None) -> Rollout:
+    """Return a rollout of `name`, by default the latest. Raises StoreError for a broken file, UnknownRolloutError for
+    none."""
+    return FILES.find(registry.folder(name), number)
+
+
+@contextmanager
+def _changing(registry: "Registry", name: str, *states: State) -> Iterator[tuple[Path, Rollout]]:
+    """Yield the folder of the name, under its lock, and its rollout. Raises StoreError unless that has such a state."""
+    registry.history(name)
+    with registry.writing(name) as folder:
+        rollout = _settled(registry, folder)
+        if rollout is None or rollout.state not in states:
+            found = f"{rollout.id}, which is {rollout.state}" if rollout else "none"
+            raise StoreError(f"{folder}: expected a rollout that is {' or '.join(states)}, found {found}")
+        yield folder, rollout
+
+
+def _enter(registry: "Registry", folder: Path, rollout: Rollout, stage: int, entry: Entry) -> Rollout:
+    """Enter a stage: a new experiment, or the end of the rollout."""
+    if rollout.stages[stage] == 1:
+        return _write(registry, folder, replace(rollout, stage=stage, state="finished"), entry)
+    number = experiments.FILES.next_number(folder)
+    return _write(registry, folder, replace(rollout, stage=stage, experiment=number), entry)
+
+
+def _write(registry: "Registry", folder: Path, rollout: Rollout, entry: Entry) -> Rollout:
+    """Write a rollout with a further entry in its journal, and let experiment and live pointer follow."""
+    written = replace(rollout, journal=(*rollout.journal, replace(entry, share=rollout.share)))
+    FILES.write(folder, written)
+    _settle(registry, folder, written)
+    return written
+
+
+def _settled(registry: "Registry", folder: Path) -> Rollout | None:
+    """Return the latest rollout, after completing what a killed command began."""
+    rollout = FILES.latest(folder)
+    if rollout:
+        _settle(registry, folder, rollout)
+    return rollout
+
+
+def _settle(registry: "Registry", folder: Path, rollout: Rollout) -> None:
+    """Let the experiments and the live pointer follow a rollout: the next one is there before the former one ends."""
+    latest = experiments.FILES.latest(folder)
+    if rollout.goes_on:
+        if latest is None or latest.number < rollout.experiment:
+            experiments.FILES.write(folder, _experiment(rollout, registry.history(rollout.name)[0]))
+        _stop(folder, rollout.experiment - 1, rollout)
+    elif latest and latest.number == rollout.experiment and latest.stopped_ms is None:
+        if rollout.state == "finished":
+            registry.make_live(folder, rollout.version)
+        _stop(folder, rollout.experiment, rollout)
+
+
+def _stop(folder: Path, number: int, rollout: Rollout) -> None:
+    """Stop an experiment, if there is one with the number and it runs."""
+    if number in experiments.FILES.numbers(folder):
+        experiment = experiments.FILES.read(folder, number)
+        if experiment.stopped_ms is None:
+            experiments.FILES.write(folder, replace(experiment, stopped_ms=rollout.journal[-1].time_ms))
+
+
+def _experiment(rollout: Rollout, live: str) -> Experiment:
+    """Return the experiment of the present stage."""
+    return Experiment(
+        name=rollout.name,
+        number=rollout.experiment,
+        control=live,
+        treatment=rollout.version,
+        share=rollout.share,
+        listeners=rollout.listeners,
+        metric=rollout.metric,
+        salt=f"{rollout.name}/rollout/{rollout.number}",
+        rollout=rollout.number,
+        started_ms=rollout.journal[-1].time_ms,
+    )

@@ -1,0 +1,118 @@
+"""Decisions about a rollout by the analysis of its present stage, and the command that carries them out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from musix_runtime import Registry
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.registry import experiments, rollouts
+from musix_runtime.registry.experiments import Experiment
+from musix_runtime.registry.rollouts import Rollout
+from musix_trainer.loop.cli import step
+from musix_trainer.loop.comparison import Difference
+from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
+from musix_trainer.loop.listening import METRICS
+from musix_trainer.loop.rollout import decide
+from perf.listeners import simulate
+from tests.bundle_variants import variant
+
+ROLLOUT = Rollout(
+    name="demo",
+    number=1,
+    version="1.1.0",
+    stages=(0.2, 1),
+    stage=0,
+    stage_ms=1000,
+    listeners=400,
+    metric="skip_rate",
+    max_harm=0.02,
+    experiment=1,
+    state="running",
+    journal=(),
+)
+EXPERIMENT = Experiment(
+    name="demo",
+    number=1,
+    control="1.0.0",
+    treatment="1.1.0",
+    share=0.2,
+    listeners=400,
+    metric="skip_rate",
+    salt="demo/rollout/1",
+    rollout=1,
+    started_ms=5000,
+)
+
+
+def analysis(
+    low: float, high: float, verdict: str = "no difference", metric: str = "skip_rate", **fields: Any
+) -> Analysis:
+    middle = (low + high) / 2
+    result = MetricResult(METRICS[metric], Difference(0.2, 0.2 + middle, middle, low, high), 0.01)
+    values = {"treatment_listeners": 100, "control_listeners": 300, "guardrails": (), "reason": "the interval"} | fields
+    experiment = replace(EXPERIMENT, metric=metric)
+    return Analysis(experiment=experiment, metrics={metric: result}, verdict=verdict, **values)  # type: ignore[arg-type]
+
+
+CROSSED = Guardrail("error_rate", 0.0, 0.1, crossed=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "now_ms", "state", "action"),
+    [
+        (analysis(-0.01, 0.01), 6000, "running", "advance"),
+        (analysis(-0.01, 0.01), 5999, "running", "wait"),  # the stage is not over
+        (analysis(-0.01, 0.01), 6000, "held", "wait"),
+        (analysis(-0.03, 0.03), 6000, "running", "wait"),  # it may be worse by 0.03
+        (analysis(-0.09, -0.03, "win"), 6000, "running", "advance"),
+        (analysis(0.005, 0.015, "loss"), 5000, "running", "abort"),
+        (analysis(0.005, 0.015, "loss"), 5000, "held", "abort"),
+        (analysis(-0.09, -0.03, "win", guardrails=(CROSSED,)), 6000, "running", "abort"),
+        (analysis(-0.01, 0.01, "broken"), 6000, "running", "wait"),
+        (analysis(-0.01, 0.01, treatment_listeners=49), 6000, "running", "wait"),
+        (analysis(-0.01, 0.05, metric="save_rate"), 6000, "running", "advance"),  # more saves are no harm
+        (analysis(-0.05, 0.01, metric="save_rate"), 6000, "running", "wait"),
+    ],
+)
+def test_decision(found: Analysis, now_ms: int, state: Any, action: str) -> None:
+    assert decide(replace(ROLLOUT, state=state), found, now_ms).action == action
+
+
+@pytest.fixture
+def registry(small_bundle: Path, tmp_path: Path) -> Registry:
+    """A registry with a rollout of 1.1.0 at half of the users, which is due to be live."""
+    registry = Registry(tmp_path / "store")
+    for version in ("1.0.0", "1.1.0"):
+        registry.publish(variant(small_bundle, tmp_path / version, version), candidate=version == "1.1.0")
+    rollouts.start(registry, "demo", "1.1.0", stages=(0.5, 1), stage_ms=0, listeners=400, now_ms=10**12, max_harm=0.1)
+    return registry
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("effect", "code", "live", "state", "output"),
+    [
+        (0.0, 0, "1.1.0", "finished", "demo/1: 1.1.0 for 100% of the users, finished: skip rate differs by "),
+        (0.2, 0, "1.0.0", "aborted", "demo/1: 1.1.0 for 0% of the users, aborted: skip rate differs by "),
+        (None, 5, "1.0.0", "running", "demo/1 waits: expected 50 listeners of each variant, found 0"),
+    ],
+)
+def test_step(
+    registry: Registry, store: FeedbackStore, effect: float | None, code: int, live: str, state: str, output: str
+) -> None:
+    for shown, events in simulate(experiments.read(registry, "demo"), 400 if effect is not None else 0, 5, effect or 0):
+        store.add_exposures(shown)
+        store.add_events(events)
+    arguments = [str(registry.path), "demo", "--feedback", store.name]
+    result = CliRunner().invoke(step, arguments)
+    assert (result.exit_code, result.output[: len(output)]) == (code, output)
+    assert registry.history("demo")[0] == live
+    rollout = rollouts.read(registry, "demo")
+    assert rollout.state == state
+    if effect is not None:
+        assert rollout.journal[-1].evidence["metrics"]["skip_rate"]["difference"] == pytest.approx(effect, abs=0.05)
+        assert CliRunner().invoke(step, arguments).output == f"demo/1 is {state}\n"

@@ -1,0 +1,54 @@
+"""The decision about a rollout, by the experiment of its present stage: to begin the next, to abort, or to wait."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from musix_runtime.registry.rollouts import Rollout
+from musix_trainer.loop.experiment import MIN_LISTENERS, Analysis
+
+Action = Literal["advance", "abort", "wait"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and why."""
+
+    action: Action
+    reason: str
+
+
+def decide(rollout: Rollout, analysis: Analysis, now_ms: int) -> Decision:
+    """Decide about a rollout by the analysis of its present stage.
+
+    A guardrail that is crossed or a metric that is surely worse aborts, also while the rollout is held. The next stage
+    begins when the present one has lasted its time, and the metric is surely not worse by more than `max_harm`.
+    """
+    crossed = [guardrail.key for guardrail in analysis.guardrails if guardrail.crossed]
+    if crossed:
+        return Decision("abort", f"{' and '.join(crossed)}: expected no worse than the control")
+    if analysis.verdict == "loss":
+        return Decision("abort", analysis.reason)
+    if rollout.state != "running":
+        return Decision("wait", f"the rollout is {rollout.state}")
+    if analysis.verdict == "broken":
+        return Decision("wait", analysis.reason)
+    remaining_ms = rollout.stage_ms - (now_ms - analysis.experiment.started_ms)
+    if remaining_ms > 0:
+        return Decision("wait", f"the stage lasts {remaining_ms / 3_600_000:.1f} h more")
+    harm = _largest_harm(analysis)
+    if harm is None:
+        return Decision("wait", analysis.reason)
+    if harm > rollout.max_harm:
+        return Decision(
+            "wait", f"{analysis.reason}: it may be worse by {harm:.3g}, expected at most {rollout.max_harm:g}"
+        )
+    return Decision("advance", analysis.reason)
+
+
+def _largest_harm(analysis: Analysis) -> float | None:
+    """Return by how much the metric may be worse than the control's; None while there are too few listeners."""
+    result = analysis.metrics[analysis.experiment.metric]
+    if result.difference is None or min(analysis.treatment_listeners, analysis.control_listeners) < MIN_LISTENERS:
+        return None
+    bounds = result.difference.low, result.difference.high
+    return max(-result.metric.better * bound for bound in bounds)
