@@ -10,7 +10,8 @@
     │   └── StoreError            a name or pointer that a registry does not have
     │       ├── VersionError      a version that cannot be published
     │       ├── UnknownExperimentError  an experiment that does not exist   HTTP 404
-    │       └── UnknownRolloutError     a rollout that does not exist
+    │       ├── UnknownRolloutError     a rollout that does not exist
+    │       └── UnknownShadowError      a shadow that does not exist
     ├── EvaluationError           a measurement that would be misleading        exit 3
     │   └── LeakError             a measurement on training data
     ├── GateError                 a figure beyond its limit in the recipe       exit 3
@@ -114,6 +115,10 @@ class UnknownExperimentError(StoreError):
 
 class UnknownRolloutError(StoreError):
     """A registry does not have the rollout."""
+
+
+class UnknownShadowError(StoreError):
+    """A registry does not have the shadow."""
 
 
 class EvaluationError(MusixError):

@@ -7,7 +7,7 @@ import sys
 import click
 
 from musix_runtime import settings
-from musix_runtime.cli import bundle, experiment, queries, registry, rollout, serve
+from musix_runtime.cli import bundle, experiment, queries, registry, rollout, serve, shadow
 from musix_runtime.cli.commands import Commands
 from musix_runtime.cli.output import print_status
 from musix_runtime.errors import MusixError
@@ -62,7 +62,7 @@ for _command in (
     *(bundle.verify, bundle.pack, bundle.unpack, bundle.keygen, bundle.sign, bundle.inspect, bundle.diff),
     *(queries.classify, queries.recommend, queries.similar),
     *(registry.publish, registry.versions, registry.rollback, registry.gc),
-    *(experiment.experiment, rollout.rollout),
+    *(experiment.experiment, rollout.rollout, shadow.shadow),
     serve.serve,
 ):
     musix.add_command(_command)

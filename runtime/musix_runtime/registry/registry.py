@@ -21,7 +21,7 @@ from musix_runtime.bundle.manifest import MANIFEST, NAME, VERSION
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError
-from musix_runtime.registry import experiments
+from musix_runtime.registry import experiments, shadows
 
 LIVE = "live"
 LOCK = ".lock"
@@ -156,17 +156,18 @@ class Registry:
 
     def gc(self, name: str, keep: int = 1) -> list[Path]:
         """Remove all versions except the live one, the `keep` versions that were live before it, and those of a running
-        experiment.
+        experiment and shadow.
 
         Returns the paths of the removed versions. A server that still answers from one of them keeps its files mapped.
         """
         self.history(name)
         with self.writing(name) as folder:
-            kept, experiment = self.history(name)[: keep + 1], experiments.running(self, name)
+            kept = self.history(name)[: keep + 1]
+            experiment, shadow = experiments.running(self, name), shadows.running(self, name)
             if not os.path.lexists(folder / kept[0]):
                 raise StoreError(f"{folder / LIVE}: expected a published version, found {kept[0]}, which is missing")
             _write_pointer(folder, kept)  # first, so that no rollback leads to a removed version
-            used = {*kept, *(experiment.versions if experiment else ())}
+            used = {*kept, *(experiment.versions if experiment else ()), *([shadow.version] if shadow else ())}
             removed = [path for path in folder.iterdir() if re.match(VERSION, path.name) and path.name not in used]
             for path in removed:
                 partial = path.with_name(f".{path.name}.partial")

@@ -44,13 +44,13 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
     )
     documents = DocumentCache(routes, manager.latest)
     state = ServerState(manager, metrics, documents, AdminAuthorization(settings.admin_token), feedback)
-    resources = Resources.from_settings(settings, metrics.observe_recall, feedback)
+    resources = Resources.from_settings(settings, metrics, feedback)
     mounted = starlette_routes(routes, resources, state)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         recording = feedback.recording() if feedback else nullcontext()
-        with manager.polling(settings.poll_interval_s), resources.audit.running(), recording:
+        with manager.polling(settings.poll_interval_s), resources.idle_worker.running(), recording:
             yield
 
     app = Starlette(

@@ -5,7 +5,7 @@ calls `handle_batch` on the event loop; a large one goes to a worker thread, whi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,13 @@ from starlette.types import Receive, Scope, Send
 from musix_runtime.schemas import RecommendResponse
 from musix_runtime.serving.batching import BatchHandler, DynamicBatcher, overloaded
 from musix_runtime.serving.feedback import Feedback
+from musix_runtime.serving.idle_worker import IdleWorker
+from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.recall_audit import RecallAudit
 from musix_runtime.serving.request_body import INLINE_BYTES, BatchDecoder, Decoder, read_body
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
 from musix_runtime.serving.responses import from_http_exception
+from musix_runtime.serving.shadowing import Shadowing
 from musix_runtime.settings import Settings
 from musix_runtime.timing import mark_all
 
@@ -59,17 +62,19 @@ class Resources:
     settings: Settings
     batcher: DynamicBatcher
     threads: WorkerThreads
+    idle_worker: IdleWorker
     audit: RecallAudit
+    shadowing: Shadowing
     feedback: Feedback | None = None
 
     @classmethod
-    def from_settings(
-        cls, settings: Settings, observe_recall: Callable[[str, float], None], feedback: Feedback | None = None
-    ) -> "Resources":
+    def from_settings(cls, settings: Settings, metrics: Metrics, feedback: Feedback | None = None) -> "Resources":
         """Return the resources of a new application."""
         batcher = DynamicBatcher(settings.max_queue)
-        audit = RecallAudit(observe_recall, batcher.is_idle, settings.audit_every)
-        return cls(settings, batcher, WorkerThreads(settings), audit, feedback)
+        worker = IdleWorker(batcher.is_idle)
+        audit = RecallAudit(worker, metrics.observe_recall, settings.audit_every)
+        shadowing = Shadowing(worker, metrics.observe_shadow)
+        return cls(settings, batcher, WorkerThreads(settings), worker, audit, shadowing, feedback)
 
 
 class ModelEndpoint(ABC):
@@ -149,6 +154,7 @@ class Recommend(BatchedEndpoint):
         super().__init__(route, resources)
         self.feedback = resources.feedback
         self.audit = resources.audit
+        self.shadowing = resources.shadowing
 
     def decode(self, context: RequestContext, body: bytes) -> None:
         """Read the request in a body, and choose the engine that answers its user."""
@@ -172,6 +178,8 @@ class Recommend(BatchedEndpoint):
         """Return the answer with its variant and the id of its list, where there are such."""
         context.source = answer.source
         self.audit.offer(context.engine, context.request)
+        if context.shadow and context.shadow.engine is not context.engine:
+            self.shadowing.offer(context.shadow, context.request, answer, seconds)
         if context.variant:
             answer = msgspec.structs.replace(answer, variant=context.variant)
         return self.feedback.record(context, answer, seconds) if self.feedback else answer

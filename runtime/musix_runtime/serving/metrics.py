@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.refusals import REASONS
 from musix_runtime.serving.request_context import RequestContext
+from musix_runtime.serving.shadowing import Comparison
 
 SEARCHED_PARTS = ("collab", "content")
 BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # seconds
@@ -42,6 +43,11 @@ class Metrics:
         self._exposures = _counter(registry, "musix_exposures", "Lists shown, by result of recording.", ["result"])
         recall = Summary("musix_search_recall", "Recall of repeated searches, by index.", ["part"], registry=registry)
         self._recall = {part: recall.labels(part).observe for part in SEARCHED_PARTS}
+        self._overlap = Summary("musix_shadow_overlap", "First ten tracks that a shadow has too.", registry=registry)
+        self._drift = Summary("musix_shadow_score_drift", "Mean difference of a shadow's scores.", registry=registry)
+        seconds = Summary("musix_shadow_seconds", "Time of answers that are compared.", ["answer"], registry=registry)
+        self._shown_seconds, self._shadow_seconds = seconds.labels("shown"), seconds.labels("shadow")
+        self._shadow_errors = Counter("musix_shadow_errors", "Answers of a shadow that failed.", registry=registry)
         self._registry = registry
         if shared:
             self._registry = CollectorRegistry()
@@ -71,6 +77,17 @@ class Metrics:
     def observe_recall(self, part: str, recall: float) -> None:
         """Count the search of a part's index that was repeated, with its recall."""
         self._recall[part](recall)
+
+    def observe_shadow(self, comparison: Comparison | None) -> None:
+        """Count the answer of a shadow, beside the one that was shown; None is one that failed."""
+        if comparison is None:
+            self._shadow_errors.inc()
+            return
+        self._overlap.observe(comparison.overlap)
+        if comparison.score_drift is not None:
+            self._drift.observe(comparison.score_drift)
+        self._shown_seconds.observe(comparison.shown_s)
+        self._shadow_seconds.observe(comparison.candidate_s)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -53,7 +53,8 @@ class RequestHooks:
 
     def on_request(self, method: str, path: str) -> RequestContext:
         """Return the context of a new request. It keeps its engines when other bundles are opened."""
-        return RequestContext(self.manager.latest, method, path, self.manager.unready, self.manager.traffic)
+        manager = self.manager
+        return RequestContext(manager.latest, method, path, manager.unready, manager.traffic, manager.shadow)
 
     def on_response(self, context: RequestContext, status: int) -> None:
         """Count a request whose response was sent, and log it."""

@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from musix_runtime.bundle.archive import Stamp, overwritten, stamp
 from musix_runtime.engine import POLICIES, Engine, apply_policy
 from musix_runtime.errors import BundleError, MusixError, NotReadyError, StoreError
-from musix_runtime.registry import experiments
+from musix_runtime.registry import experiments, shadows
 from musix_runtime.registry import registry as registries
 from musix_runtime.registry.experiments import EXTERNAL, Experiment
 from musix_runtime.registry.registry import Registry
-from musix_runtime.serving.traffic import Traffic
+from musix_runtime.registry.shadows import Shadow
+from musix_runtime.serving.traffic import ShadowTraffic, Traffic
 
 logger = logging.getLogger(__name__)
 CHANGED = (
@@ -29,6 +31,7 @@ CHANGED = (
     " again"
 )
 Opener = Callable[[Path], Engine]
+R = TypeVar("R", Experiment, Shadow)
 
 
 class LoadError(msgspec.Struct, frozen=True):
@@ -62,8 +65,9 @@ class ModelManager:
         self._refused: _Refused = {}
         self._lock = threading.Lock()
         self.traffic: Traffic | None = None  # of the running experiment
-        self._variants: dict[str, Engine] = {}  # engines of the running experiment, by version or policy
-        self._experiment_error = ""
+        self.shadow: ShadowTraffic | None = None
+        self._variants: dict[str, Engine] = {}  # engines of the running experiment and shadow, by version or policy
+        self._traffic_errors: dict[object, str] = {}  # of the files of what is running
 
     @classmethod
     def open(cls, path: Path, opener: Opener = Engine.open) -> "ModelManager":
@@ -134,31 +138,36 @@ class ModelManager:
         return [self.registry.path / name / version for version in self.registry.history(name)]
 
     def _update_traffic(self, force: bool = False) -> None:
-        """Hold the engines of the running experiment, and close those of a stopped one after their last requests."""
-        before = self.traffic.experiment if self.traffic else None
-        experiment = self._running_experiment(before)
-        if experiment is None:
-            self.traffic, self._variants = None, {}
-        else:
-            self._variants = {choice: self._variant_engine(choice, force) for choice in experiment.choices.values()}
-            engines = {variant: self._variants[choice] for variant, choice in experiment.choices.items()}
-            self.traffic = Traffic(experiment, engines)
-        if experiment != before:
-            logger.info("%s is the running experiment", experiment.id if experiment else "none")
+        """Hold the engines of the running experiment and shadow, and close those of stopped ones after their last
+        requests."""
+        experiment = self._running(experiments.running, self.traffic and self.traffic.experiment)
+        shadow = self._running(shadows.running, self.shadow and self.shadow.shadow)
+        choices = [*(experiment.choices.values() if experiment else ()), *([shadow.version] if shadow else ())]
+        self._variants = engines = {choice: self._variant_engine(choice, force) for choice in choices}
+        self.traffic = self.shadow = None
+        if experiment:
+            variants = {variant: engines[choice] for variant, choice in experiment.choices.items()}
+            self.traffic = Traffic(experiment, variants)
+        if shadow and engines[shadow.version] is not self.latest:  # as it is while the version is broken
+            self.shadow = ShadowTraffic(shadow, engines[shadow.version])
 
-    def _running_experiment(self, before: Experiment | None) -> Experiment | None:
-        """Return the running experiment. While its file is broken, that is the one before; the error is logged once."""
+    def _running(self, read: Callable[[Registry, str], R | None], before: R | None) -> R | None:
+        """Return the running experiment or shadow. While its file is broken, it is the one before; the error is logged
+        once, as is a change."""
         if self.registry is None:
             return None
+        name = self.latest.bundle.manifest.name
         try:
-            experiment = experiments.running(self.registry, self.latest.bundle.manifest.name)
+            running = read(self.registry, name)
         except StoreError as error:
-            if str(error) != self._experiment_error:
-                logger.error("the experiment stays as it was: %s", error)
-            self._experiment_error = str(error)
+            if str(error) != self._traffic_errors.get(read):
+                logger.error("what is running stays as it was: %s", error)
+            self._traffic_errors[read] = str(error)
             return before
-        self._experiment_error = ""
-        return experiment
+        self._traffic_errors.pop(read, None)
+        if running != before:
+            logger.info("begins: %s; ends: %s", running, before)
+        return running
 
     def _variant_engine(self, choice: str, force: bool) -> Engine:
         """Return the engine of a version or policy. The live one answers for a host, and for a version that is broken.

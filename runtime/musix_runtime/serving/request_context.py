@@ -6,7 +6,7 @@ from typing import Any
 from musix_runtime.engine import Engine
 from musix_runtime.errors import NotReadyError
 from musix_runtime.schemas import Variant
-from musix_runtime.serving.traffic import Traffic
+from musix_runtime.serving.traffic import ShadowTraffic, Traffic
 from musix_runtime.timing import StageTimer
 
 SCOPE_KEY = "musix.request_context"  # in the ASGI scope
@@ -31,6 +31,7 @@ class RequestContext:
         "path",
         "request",
         "route",
+        "shadow",
         "source",
         "start",
         "timer",
@@ -40,13 +41,20 @@ class RequestContext:
     )
 
     def __init__(
-        self, engine: Engine, method: str, path: str, unready: str | None = None, traffic: Traffic | None = None
+        self,
+        engine: Engine,
+        method: str,
+        path: str,
+        unready: str | None = None,
+        traffic: Traffic | None = None,
+        shadow: ShadowTraffic | None = None,
     ) -> None:
         self.start = perf_counter()
         self._engine = engine
         self.bundle = engine.bundle
         self.unready = unready
         self.traffic = traffic  # of the running experiment
+        self.shadow = shadow
         self.database_failed = False
         self.variant: Variant | None = None  # that answers this request
         self.method = method

@@ -1,0 +1,152 @@
+"""A shadow answers beside the live bundle, and is never shown."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from starlette.testclient import TestClient
+
+from musix_runtime import Engine, ModelManager, RecommendRequest, Registry, create_app
+from musix_runtime.errors import StoreError
+from musix_runtime.registry import shadows
+from musix_runtime.serving.shadowing import compare
+from tests.bundle_variants import flip, variant
+
+USERS = [f"listener-{i:03d}" for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def bundles(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("bundles")
+    marks = {"1.0.0": "A", "1.1.0": "B"}
+    return [variant(small_bundle, folder / version, version, mark) for version, mark in marks.items()]
+
+
+@pytest.fixture
+def store(bundles: list[Path], tmp_path: Path) -> Registry:
+    """A registry with the live version 1.0.0 and the candidate 1.1.0."""
+    store = Registry(tmp_path / "store")
+    store.publish(bundles[0])
+    store.publish(bundles[1], candidate=True)
+    return store
+
+
+@pytest.fixture
+def manager(store: Registry) -> ModelManager:
+    return ModelManager.open(store.path)
+
+
+@pytest.fixture
+def client(manager: ModelManager) -> Iterator[TestClient]:
+    with TestClient(create_app(manager)) as client:
+        yield client
+
+
+def figures(client: TestClient) -> dict[str, float]:
+    """Return the metrics of shadows."""
+    lines = (line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+    return {name: float(value) for name, value in lines if name.startswith("musix_shadow") and "created" not in name}
+
+
+def until(client: TestClient, condition: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+    end = time.monotonic() + 20
+    while not condition(found := figures(client)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def ask(client: TestClient) -> None:
+    for user in USERS:
+        answer = client.post("/api/ml/recommend", json={"userId": user}).json()["data"]
+        assert {track["name"][0] for track in answer["recommendations"]} == {"A"}
+        assert "variant" not in answer
+
+
+def test_all_series_exist_from_the_start(client: TestClient) -> None:
+    assert set(figures(client).values()) == {0}
+    assert len(figures(client)) == 9
+
+
+def test_equal_models_overlap_wholly(store: Registry, manager: ModelManager, client: TestClient) -> None:
+    shadows.start(store, "demo", "1.1.0", 1.0, 1)
+    manager.refresh()
+    ask(client)
+    found = until(client, lambda found: found["musix_shadow_overlap_count"] == len(USERS))
+    assert found["musix_shadow_overlap_sum"] == len(USERS)
+    assert found["musix_shadow_score_drift_count"] == len(USERS)
+    assert found["musix_shadow_score_drift_sum"] == pytest.approx(0, abs=1e-6)
+    assert found['musix_shadow_seconds_count{answer="shadow"}'] == len(USERS)
+    assert 0 < found['musix_shadow_seconds_sum{answer="shadow"}'] < 60
+    assert found["musix_shadow_errors_total"] == 0
+
+
+def test_a_shadow_ends_when_it_is_stopped(store: Registry, manager: ModelManager, client: TestClient) -> None:
+    shadows.start(store, "demo", "1.1.0", 1.0, 1)
+    manager.refresh()
+    assert manager.shadow is not None
+    assert shadows.stop(store, "demo", 2).stopped_ms == 2
+    manager.refresh()
+    assert manager.shadow is None
+    ask(client)
+    assert set(figures(client).values()) == {0}
+
+
+def test_answers_that_fail_are_counted(
+    store: Registry, manager: ModelManager, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadows.start(store, "demo", "1.1.0", 1.0, 1)
+    manager.refresh()
+    assert manager.shadow is not None
+    broken = manager.shadow.engine.with_models(ranker=None)
+    manager.shadow = type(manager.shadow)(manager.shadow.shadow, broken)
+    ask(client)
+    found = until(client, lambda found: found["musix_shadow_errors_total"] == len(USERS))
+    assert found["musix_shadow_errors_total"] == len(USERS)
+    assert found["musix_shadow_overlap_count"] == 0
+
+
+def test_a_share_of_the_answers_is_repeated(store: Registry, manager: ModelManager, client: TestClient) -> None:
+    shadows.start(store, "demo", "1.1.0", 0.5, 1)
+    manager.refresh()
+    for _ in range(8):
+        ask(client)
+    time.sleep(1)
+    assert 10 < figures(client)["musix_shadow_overlap_count"] < 54  # of 64
+
+
+def test_a_broken_version_is_no_shadow(store: Registry, manager: ModelManager) -> None:
+    shadows.start(store, "demo", "1.1.0", 1.0, 1)
+    flip(store.path / "demo" / "1.1.0" / "mood" / "model.onnx")
+    manager.refresh()
+    assert manager.shadow is None
+    assert manager.engine.bundle.manifest.version == "1.0.0"
+
+
+def test_start_with_wrong_values(store: Registry) -> None:
+    with pytest.raises(StoreError, match=r"expected a published version, found 9\.0\.0"):
+        shadows.start(store, "demo", "9.0.0", 0.5, 1)
+    with pytest.raises(StoreError, match="expected a shadow, found: Expected `float` <= 1"):
+        shadows.start(store, "demo", "1.1.0", 1.5, 1)
+    with pytest.raises(StoreError, match="expected a running shadow, found none"):
+        shadows.stop(store, "demo", 1)
+
+
+def test_compare_two_lists(engine: Engine) -> None:
+    shown = engine.recommend(RecommendRequest(user_id="listener-001"))
+    tracks = shown.recommendations
+    higher = [replace(each, score=each.score + 0.1) for each in tracks[:2]]
+    other = replace(shown, recommendations=[*tracks[5:], *higher])
+    found = compare(shown, other, 0.1, 0.2)
+    assert (found.overlap, found.shown_s, found.candidate_s) == (0.7, 0.1, 0.2)
+    assert found.score_drift == pytest.approx(0.2 / 7)
+    nothing = compare(shown, replace(shown, recommendations=[]), 0.1, 0.2)
+    assert (nothing.overlap, nothing.score_drift) == (0, None)
+
+
+def test_gc_keeps_the_version_of_a_shadow(store: Registry) -> None:
+    shadows.start(store, "demo", "1.1.0", 0.5, 1)
+    assert store.gc("demo", keep=0) == []
+    shadows.stop(store, "demo", 2)
+    assert [path.name for path in store.gc("demo", keep=0)] == ["1.1.0"]
