@@ -45,8 +45,8 @@ class Metrics:
         self._recall = {part: recall.labels(part).observe for part in SEARCHED_PARTS}
         self._overlap = Summary("musix_shadow_overlap", "First ten tracks that a shadow has too.", registry=registry)
         self._drift = Summary("musix_shadow_score_drift", "Mean difference of a shadow's scores.", registry=registry)
-        seconds = Summary("musix_shadow_seconds", "Time of answers that are compared.", ["answer"], registry=registry)
-        self._shown_seconds, self._shadow_seconds = seconds.labels("shown"), seconds.labels("shadow")
+        answers = Summary("musix_shadow_seconds", "Time of answers that are compared.", ["answer"], registry=registry)
+        self._shown_seconds, self._shadow_seconds = answers.labels("shown"), answers.labels("shadow")
         self._shadow_errors = Counter("musix_shadow_errors", "Answers of a shadow that failed.", registry=registry)
         self._registry = registry
         if shared:

@@ -67,7 +67,7 @@ class ModelManager:
         self.traffic: Traffic | None = None  # of the running experiment
         self.shadow: ShadowTraffic | None = None
         self._variants: dict[str, Engine] = {}  # engines of the running experiment and shadow, by version or policy
-        self._traffic_errors: dict[object, str] = {}  # of the files of what is running
+        self._traffic_errors: dict[str, str] = {}  # by kind: experiment, shadow
 
     @classmethod
     def open(cls, path: Path, opener: Opener = Engine.open) -> "ModelManager":
@@ -140,8 +140,8 @@ class ModelManager:
     def _update_traffic(self, force: bool = False) -> None:
         """Hold the engines of the running experiment and shadow, and close those of stopped ones after their last
         requests."""
-        experiment = self._running(experiments.running, self.traffic and self.traffic.experiment)
-        shadow = self._running(shadows.running, self.shadow and self.shadow.shadow)
+        experiment = self._running("experiment", experiments.running, self.traffic.experiment if self.traffic else None)
+        shadow = self._running("shadow", shadows.running, self.shadow.shadow if self.shadow else None)
         choices = [*(experiment.choices.values() if experiment else ()), *([shadow.version] if shadow else ())]
         self._variants = engines = {choice: self._variant_engine(choice, force) for choice in choices}
         self.traffic = self.shadow = None
@@ -151,7 +151,7 @@ class ModelManager:
         if shadow and engines[shadow.version] is not self.latest:  # as it is while the version is broken
             self.shadow = ShadowTraffic(shadow, engines[shadow.version])
 
-    def _running(self, read: Callable[[Registry, str], R | None], before: R | None) -> R | None:
+    def _running(self, kind: str, read: Callable[[Registry, str], R | None], before: R | None) -> R | None:
         """Return the running experiment or shadow. While its file is broken, it is the one before; the error is logged
         once, as is a change."""
         if self.registry is None:
@@ -160,13 +160,13 @@ class ModelManager:
         try:
             running = read(self.registry, name)
         except StoreError as error:
-            if str(error) != self._traffic_errors.get(read):
-                logger.error("what is running stays as it was: %s", error)
-            self._traffic_errors[read] = str(error)
+            if str(error) != self._traffic_errors.get(kind):
+                logger.error("the %s stays as it was: %s", kind, error)
+            self._traffic_errors[kind] = str(error)
             return before
-        self._traffic_errors.pop(read, None)
+        self._traffic_errors.pop(kind, None)
         if running != before:
-            logger.info("begins: %s; ends: %s", running, before)
+            logger.info("%s is the running %s", running.id if running else "none", kind)
         return running
 
     def _variant_engine(self, choice: str, force: bool) -> Engine:

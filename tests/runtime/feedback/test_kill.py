@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 from itertools import count
@@ -32,7 +32,7 @@ class Client(threading.Thread):
         self.sent: list[str] = []
 
     def run(self) -> None:
-        with suppress(OSError, HTTPException):
+        with closing(self.connection), suppress(OSError, HTTPException):
             for i in count():
                 ids = [f"{self.prefix}-{i}-{j}" for j in range(BATCH)]
                 self.sent += ids

@@ -18,7 +18,7 @@ PLUGIN = """
 import click
 
 @click.command()
-def status():
+def verdict():
     "Show the verdict."
     click.echo("no difference")
 
@@ -208,9 +208,9 @@ def test_other_packages_add_commands(tmp_path: Path) -> None:
     metadata = tmp_path / "plugin-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
-    entries = "[musix.commands.experiment]\nstatus = plugin:status [evaluate]\nplot = plugin:plot [evaluate]\n"
+    entries = "[musix.commands.experiment]\nverdict = plugin:verdict [evaluate]\nplot = plugin:plot [evaluate]\n"
     (metadata / "entry_points.txt").write_text(entries)
-    assert musix("status", path=str(tmp_path)).stdout == "no difference\n"
+    assert musix("verdict", path=str(tmp_path)).stdout == "no difference\n"
     assert "Show the verdict." in musix("--help", path=str(tmp_path)).stdout
     done = musix("plot", path=str(tmp_path))
     assert done.returncode == 2

@@ -44,7 +44,11 @@ def fill(store: FeedbackStore, effect: float = 0.0, **fields: object) -> None:
     store.add_events(events)
 
 
-@pytest.mark.parametrize(("effect", "verdict"), [(-0.08, "win"), (0.08, "loss"), (0.0, "no difference")])
+@pytest.mark.parametrize(
+    ("database", "effect", "verdict"),
+    [("sqlite", -0.08, "win"), ("postgresql", 0.08, "loss"), ("sqlite", 0.0, "no difference")],
+    indirect=["database"],
+)
 def test_verdict_on_a_planted_effect(store, effect, verdict):
     fill(store, effect=effect)
     analysis = analyse(store, EXPERIMENT)
@@ -116,6 +120,21 @@ def test_guardrails(store):
     assert 0.2 < error_rate.treatment < 0.4
     assert p95.crossed
     assert (p95.control, p95.treatment) == (150, 150)
+
+
+@SQLITE
+def test_guardrails_are_not_crossed_by_few_listeners(store: FeedbackStore) -> None:
+    """The only listener of the treatment got an error, after a second."""
+    shown, _ = simulated()
+    users = {exposure.variant: exposure.user_id for exposure in shown}
+    for exposure in shown:
+        if exposure.user_id == users[exposure.variant]:
+            error = "ModelError" if exposure.variant == "treatment" else None
+            store.add_exposures([msgspec.structs.replace(exposure, error=error, duration_us=10**6)])
+    analysis = analyse(store, EXPERIMENT)
+    assert (analysis.treatment_listeners, analysis.control_listeners) == (1, 1)
+    assert [guardrail.treatment for guardrail in analysis.guardrails] == [1, 1000]
+    assert not any(guardrail.crossed for guardrail in analysis.guardrails)
 
 
 @SQLITE

@@ -8,6 +8,8 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from musix_runtime import Registry
+from musix_runtime.feedback.events import Event
+from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.experiments import Experiment
@@ -104,9 +106,13 @@ def registry(small_bundle: Path, tmp_path: Path) -> Registry:
 def test_step(
     registry: Registry, store: FeedbackStore, effect: float | None, code: int, live: str, state: str, output: str
 ) -> None:
+    lists: list[Exposure] = []
+    done: list[Event] = []
     for shown, events in simulate(experiments.read(registry, "demo"), 400 if effect is not None else 0, 5, effect or 0):
-        store.add_exposures(shown)
-        store.add_events(events)
+        lists += shown
+        done += events
+    store.add_exposures(lists)
+    store.add_events(done)
     arguments = [str(registry.path), "demo", "--feedback", store.name]
     result = CliRunner().invoke(step, arguments)
     assert (result.exit_code, result.output[: len(output)]) == (code, output)

@@ -1,7 +1,7 @@
 """Analysis of an experiment: its metrics by variant, its guardrails, and the verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -112,7 +112,7 @@ def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataF
     treated = int(listeners["treated"].sum())
     counts = treated, listeners.height - treated
     verdict, reason = _fault(experiment, lists, counts) or _decide(experiment, results[experiment.metric], counts)
-    return Analysis(experiment, *counts, results, _guardrails(experiment, lists), verdict, reason)
+    return Analysis(experiment, *counts, results, _guardrails(experiment, lists, counts), verdict, reason)
 
 
 def _result(metric: Metric, experiment: Experiment, listeners: pl.DataFrame, events: pl.DataFrame) -> MetricResult:
@@ -152,8 +152,10 @@ def _decide(experiment: Experiment, result: MetricResult, counts: tuple[int, int
     return "no difference", interval
 
 
-def _guardrails(experiment: Experiment, lists: pl.DataFrame) -> tuple[Guardrail, ...]:
-    return _errors(experiment, lists), _duration(lists)
+def _guardrails(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int]) -> tuple[Guardrail, ...]:
+    """Return the guardrails, of which none is crossed before there are listeners enough."""
+    found = _errors(experiment, lists), _duration(lists)
+    return found if min(counts) >= MIN_LISTENERS else tuple(replace(each, crossed=False) for each in found)
 
 
 def _errors(experiment: Experiment, lists: pl.DataFrame) -> Guardrail:
