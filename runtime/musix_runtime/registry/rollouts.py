@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 MAX_STAGES = 100
 MAX_HARM = 0.02  # by default: two points of the skip rate
-MAX_JOURNAL = 500
+MAX_JOURNAL = 500  # the newest entries
 State = Literal["running", "held", "aborted", "finished"]
-Action = Literal["start", "advance", "hold", "resume", "abort", "finish"]
+Action = Literal["start", "advance", "hold", "resume", "abort"]
 Share = Annotated[float, Meta(gt=0, le=1)]
 
 
@@ -58,7 +58,7 @@ class Rollout(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", k
     stage_ms: Annotated[int, Meta(ge=0, le=10**12)]
     listeners: Annotated[int, Meta(ge=experiments.MIN_LISTENERS, le=10**9)]
     metric: Metric
-    max_harm: Annotated[float, Meta(gt=0)]
+    max_harm: Annotated[float, Meta(gt=0, le=1000)]
     experiment: Annotated[int, Meta(ge=1, lt=10**9)]
     state: State
     journal: Annotated[tuple[Entry, ...], Meta(max_length=MAX_JOURNAL)]
@@ -187,7 +187,8 @@ def _enter(registry: "Registry", folder: Path, rollout: Rollout, stage: int, ent
 
 def _write(registry: "Registry", folder: Path, rollout: Rollout, entry: Entry) -> Rollout:
     """Write a rollout with a further entry in its journal, and let experiment and live pointer follow."""
-    written = replace(rollout, journal=(*rollout.journal, replace(entry, share=rollout.share)))
+    journal = (*rollout.journal, replace(entry, share=rollout.share))[-MAX_JOURNAL:]
+    written = replace(rollout, journal=journal)
     FILES.write(folder, written)
     _settle(registry, folder, written)
     return written

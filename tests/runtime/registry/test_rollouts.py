@@ -114,6 +114,15 @@ def test_a_rollout_that_is_held_keeps_its_share(store: Registry) -> None:
     assert advance(store).share == 0.4
 
 
+def test_the_journal_has_the_newest_entries(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "MAX_JOURNAL", 3)
+    start(store)
+    for _ in range(3):
+        rollouts.hold(store, "demo", 2)
+        rollouts.resume(store, "demo", 3)
+    assert [entry.action for entry in rollouts.read(store, "demo").journal] == ["resume", "hold", "resume"]
+
+
 def test_one_experiment_or_rollout_at_a_time(store: Registry) -> None:
     start(store)
     with pytest.raises(StoreError, match="expected no rollout, found demo/1; to end it, use: musix rollout abort"):
@@ -138,6 +147,9 @@ def test_one_experiment_or_rollout_at_a_time(store: Registry) -> None:
         ({"stages": (0.0, 1)}, r"> 0.0 - at `\$.stages"),
         ({"stages": (1,)}, "length >= 2"),
         ({"listeners": 9}, ">= 100"),
+        ({"max_harm": float("nan")}, "max"),
+        ({"max_harm": float("inf")}, "max"),
+        ({"stages": (float("nan"), 1)}, "stages"),
         ({"metric": "charm"}, "charm"),
     ],
 )
