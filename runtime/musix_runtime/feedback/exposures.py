@@ -10,6 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from musix_runtime.background import background
 from musix_runtime.feedback.events import DAY_MS
 
 logger = logging.getLogger(__name__)
@@ -76,14 +77,8 @@ class ExposureWriter:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Write the exposures until the context ends, and then those that are left."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,), name="musix-exposures", daemon=True)
-        thread.start()
-        try:
+        with background("musix-exposures", self._run):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(WRITE_INTERVAL_S):

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from musix_runtime.background import background
+
 logger = logging.getLogger(__name__)
 INTERVAL_S = 0.1
 MAX_WAITING = 64  # jobs; the oldest are dropped
@@ -25,14 +27,8 @@ class IdleWorker:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Do jobs until the context ends."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,), name="musix-idle", daemon=True)
-        thread.start()
-        try:
+        with background("musix-idle", self._run):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(INTERVAL_S):

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from musix_runtime.background import background
 from musix_runtime.bundle.archive import Stamp, overwritten, stamp
 from musix_runtime.engine import POLICIES, Engine, apply_policy
 from musix_runtime.errors import BundleError, MusixError, NotReadyError, StoreError
@@ -203,18 +204,13 @@ class ModelManager:
     @contextmanager
     def polling(self, interval_s: float) -> Iterator[None]:
         """Call `refresh` every `interval_s` seconds in a thread, until the context ends."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._poll, args=(stop, interval_s), name="musix-polling", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
-    def _poll(self, stop: threading.Event, interval_s: float) -> None:
-        while not stop.wait(interval_s):
-            self.refresh()
+        def poll(stop: threading.Event) -> None:
+            while not stop.wait(interval_s):
+                self.refresh()
+
+        with background("musix-polling", poll):
+            yield
 
 
 def _open_first_valid(paths: Sequence[Path], opener: Opener, refused: _Refused, force: bool = False) -> Engine | None:

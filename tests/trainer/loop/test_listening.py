@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from musix_trainer.loop.experiment import EVENT_COLUMNS
 from musix_trainer.loop.listening import METRICS, attribute, listeners_of, metric_sums
 
 MINUTE_MS = 60_000
@@ -25,16 +26,7 @@ def event(user, minute, action, track, list_id=None, ms_played=None, session=Non
 
 def sums(key, *events):
     """Return variant, numerator and denominator of ann, bob and eve, and what is known from before."""
-    schema = {
-        "user_id": pl.String,
-        "occurred_ms": pl.Int64,
-        "session_id": pl.String,
-        "list_id": pl.String,
-        "track_id": pl.String,
-        "action": pl.String,
-        "ms_played": pl.Int64,
-    }
-    table = attribute(pl.DataFrame(events, schema=schema, orient="row"), LISTS)
+    table = attribute(pl.DataFrame(events, schema=EVENT_COLUMNS, orient="row"), LISTS)
     found = metric_sums(METRICS[key], listeners_of(LISTS), table)
     assert found.treated.tolist() == [True, False, False]
     return found.numerator.tolist(), found.denominator.tolist(), found.before.tolist()
