@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from musix_runtime.registry.experiments import Experiment
 
 NAME = click.argument("name")
+LISTENERS = click.option(
+    "--listeners",
+    required=True,
+    type=click.IntRange(100, 10**9),
+    help="Number of users that the analysis is planned for.",
+)
+METRIC = click.option(
+    "--metric",
+    default="skip_rate",
+    show_default=True,
+    type=click.Choice(["skip_rate", "save_rate", "session_tracks", "repeat_rate"]),
+    help="What decides.",
+)
 
 
 @click.group(cls=Commands, entry_points="musix.commands.experiment")
@@ -27,9 +40,14 @@ def experiment() -> None:
 @NAME
 @click.option("--treatment", required=True, help="A published version, popular or blend.")
 @click.option("--control", help="A published version, popular, blend or external.  [default: the live version]")
-@click.option("--share", required=True, type=float, help="Share of the users that get the treatment, in 0..1.")
-@click.option("--listeners", required=True, type=int, help="Number of users that the analysis is planned for.")
-@click.option("--metric", default="skip_rate", show_default=True, help="What the analysis decides by.")
+@click.option(
+    "--share",
+    required=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the users that get the treatment.",
+)
+@LISTENERS
+@METRIC
 @TRUST
 def start(
     registry: Path,

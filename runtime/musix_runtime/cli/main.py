@@ -22,9 +22,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console that is not UTF-8 shows "?" for other characters
     try:
-        musix(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        code = musix(standalone_mode=False)  # what `Context.exit` was given, None without
+        sys.exit(code)
     except click.Abort:
         print_status("stopped", error=True)
         sys.exit(130)

@@ -9,7 +9,7 @@ import click
 
 from musix_runtime.cli.arguments import AS_JSON, TRUST
 from musix_runtime.cli.commands import Commands
-from musix_runtime.cli.experiment import NAME
+from musix_runtime.cli.experiment import LISTENERS, METRIC, NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.clock import format_time, now_ms
@@ -45,11 +45,25 @@ def rollout() -> None:
 @REGISTRY
 @NAME
 @click.argument("version")
-@click.option("--stages", default="20,40,60,80,100", show_default=True, type=_shares, help="Percent of the users.")
-@click.option("--over", default="7d", show_default=True, type=_duration, help="Least time until the version is live.")
-@click.option("--listeners", required=True, type=int, help="Number of users that a stage is planned for.")
-@click.option("--metric", default="skip_rate", show_default=True, help="What must not get worse.")
-@click.option("--max-harm", default=0.02, show_default=True, help="By how much the metric may get worse.")
+@click.option(
+    "--stages", default="20,40,60,80,100", show_default=True, type=_shares, help="Percent of the users; 100 is live."
+)
+@click.option(
+    "--over",
+    default="7d",
+    show_default=True,
+    type=_duration,
+    help="Least time until the version is live, in d, h, m or s; the stages before have equal parts of it.",
+)
+@LISTENERS
+@METRIC
+@click.option(
+    "--max-harm",
+    default=0.02,
+    show_default=True,
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="By how much the metric may get worse: a share, or tracks for session_tracks.",
+)
 @TRUST
 def start(
     registry: Path,

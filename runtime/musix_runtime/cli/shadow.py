@@ -24,7 +24,13 @@ def shadow() -> None:
 @REGISTRY
 @NAME
 @click.argument("version")
-@click.option("--share", default=0.05, show_default=True, type=float, help="Share of the recommendations, in 0..1.")
+@click.option(
+    "--share",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the recommendations.",
+)
 @TRUST
 def start(registry: Path, name: str, version: str, share: float, trust: Path | None) -> None:
     """Let VERSION of NAME in REGISTRY answer a share of the recommendations a second time.

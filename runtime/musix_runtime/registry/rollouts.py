@@ -113,7 +113,6 @@ def start(
         experiments.check_none_running(registry, name)
         if version == live:
             raise StoreError(f"{folder}: expected another version than the live one, found {version}")
-        registry.check_published(name, version)
         content = {
             "name": name,
             "number": FILES.next_number(folder),
@@ -128,7 +127,9 @@ def start(
             "state": "running",
             "journal": [],
         }
-        return _enter(registry, folder, FILES.convert(str(folder), content), 0, Entry(now_ms, "start"))
+        rollout = FILES.convert(str(folder), content)
+        registry.check_published(name, version)
+        return _enter(registry, folder, rollout, 0, Entry(now_ms, "start"))
 
 
 def advance(registry: "Registry", name: str, now_ms: int, reason: str, evidence: dict[str, Any]) -> Rollout:

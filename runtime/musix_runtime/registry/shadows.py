@@ -41,13 +41,15 @@ FILES = NumberedFiles(Shadow, "shadows", "a shadow", UnknownShadowError)
 def start(registry: "Registry", name: str, version: str, share: float, now_ms: int) -> Shadow:
     """Start a shadow, in place of one that is running.
 
-    Raises StoreError for wrong values and for a version that is not published, BundleError for a broken one.
+    Raises StoreError for wrong values, the live version and one that is not published, BundleError for a broken one.
     """
     registry.history(name)
     with registry.writing(name) as folder:
         number = FILES.next_number(folder)
         values = {"name": name, "number": number, "version": version, "share": share, "startedMs": now_ms}
         shadow = FILES.convert(str(folder), values)
+        if version == registry.history(name)[0]:
+            raise StoreError(f"{folder}: expected another version than the live one, found {version}")
         registry.check_published(name, version)
         FILES.write(folder, shadow)
     return shadow

@@ -68,6 +68,8 @@ class ModelManager:
         self.traffic: Traffic | None = None  # of the running experiment
         self.shadow: ShadowTraffic | None = None
         self._variants: dict[str, Engine] = {}  # engines of the running experiment and shadow, by version or policy
+        self._experiment: Experiment | None = None  # the running ones
+        self._shadow: Shadow | None = None
         self._traffic_errors: dict[str, str] = {}  # by kind: experiment, shadow
 
     @classmethod
@@ -141,15 +143,15 @@ class ModelManager:
     def _update_traffic(self, force: bool = False) -> None:
         """Hold the engines of the running experiment and shadow, and close those of stopped ones after their last
         requests."""
-        experiment = self._running("experiment", experiments.running, self.traffic.experiment if self.traffic else None)
-        shadow = self._running("shadow", shadows.running, self.shadow.shadow if self.shadow else None)
+        self._experiment = experiment = self._running("experiment", experiments.running, self._experiment)
+        self._shadow = shadow = self._running("shadow", shadows.running, self._shadow)
         choices = [*(experiment.choices.values() if experiment else ()), *([shadow.version] if shadow else ())]
         self._variants = engines = {choice: self._variant_engine(choice, force) for choice in choices}
         self.traffic = self.shadow = None
         if experiment:
             variants = {variant: engines[choice] for variant, choice in experiment.choices.items()}
             self.traffic = Traffic(experiment, variants)
-        if shadow and engines[shadow.version] is not self.latest:  # as it is while the version is broken
+        if shadow and engines[shadow.version] is not self.latest:  # as it is while the version is live or broken
             self.shadow = ShadowTraffic(shadow, engines[shadow.version])
 
     def _running(self, kind: str, read: Callable[[Registry, str], R | None], before: R | None) -> R | None:

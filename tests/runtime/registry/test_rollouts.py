@@ -141,6 +141,8 @@ def test_one_experiment_or_rollout_at_a_time(store: Registry) -> None:
     ("changes", "message"),
     [
         ({"version": "1.0.0"}, "expected another version than the live one, found 1.0.0"),
+        ({"version": ""}, "expected a rollout, found: Expected `str` matching"),
+        ({"version": "../demo/1.1.0"}, "expected a rollout, found: Expected `str` matching"),
         ({"version": "9.0.0"}, "expected a published version, found 9.0.0, which is missing"),
         ({"stages": (0.4, 0.2, 1)}, "stages: expected growing shares, the last of them 1"),
         ({"stages": (0.2, 0.4)}, "stages: expected growing shares, the last of them 1"),
@@ -211,6 +213,15 @@ def test_a_file_that_is_no_rollout(store: Registry, edit: Callable[[Any], Any]) 
         rollouts.read(store, "demo")
     with pytest.raises(StoreError, match=r"rollouts/1.json: "):
         rollouts.abort(store, "demo", 2)
+
+
+def test_without_the_file_of_its_experiment_a_rollout_reaches_nobody(store: Registry) -> None:
+    """What the documents advise when files are broken."""
+    start(store)
+    (store.path / "demo" / "experiments" / "1.json").unlink()
+    assert experiments.running(store, "demo") is None
+    (store.path / "demo" / "rollouts" / "1.json").unlink()
+    assert start(store).number == 1
 
 
 def test_commands(store: Registry) -> None:

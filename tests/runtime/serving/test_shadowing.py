@@ -1,5 +1,6 @@
 """A shadow answers beside the live bundle, and is never shown."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,8 @@ def test_start_with_wrong_values(store: Registry) -> None:
         shadows.start(store, "demo", "9.0.0", 0.5, 1)
     with pytest.raises(StoreError, match="expected a shadow, found: Expected `float` <= 1"):
         shadows.start(store, "demo", "1.1.0", 1.5, 1)
+    with pytest.raises(StoreError, match=r"expected another version than the live one, found 1\.0\.0"):
+        shadows.start(store, "demo", "1.0.0", 0.5, 1)
     with pytest.raises(StoreError, match="expected a running shadow, found none"):
         shadows.stop(store, "demo", 1)
 
@@ -150,3 +153,22 @@ def test_gc_keeps_the_version_of_a_shadow(store: Registry) -> None:
     assert store.gc("demo", keep=0) == []
     shadows.stop(store, "demo", 2)
     assert [path.name for path in store.gc("demo", keep=0)] == ["1.1.0"]
+
+
+def test_a_shadow_that_becomes_live_is_logged_once(
+    store: Registry, manager: ModelManager, bundles: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shadows.start(store, "demo", "1.1.0", 1.0, 1)
+    for _ in range(3):
+        manager.refresh()
+    store.publish(bundles[1])
+    for _ in range(3):
+        manager.refresh()
+    assert manager.shadow is None
+    store.rollback("demo")
+    manager.refresh()
+    assert manager.shadow is not None
+    assert [record.message for record in caplog.records if "shadow" in record.message] == [
+        "demo/1 is the running shadow"
+    ]

@@ -78,6 +78,17 @@ def test_compare_too_few_listeners(treated, denominator):
     assert compare(sums(treated, np.zeros(len(treated)), denominator), planned=100) is None
 
 
+@pytest.mark.parametrize("of_treatment", [0, 5])
+def test_listeners_who_do_not_differ_are_not_sure(of_treatment):
+    """Nobody of 100 on each side saved a track, or all of the treatment did: the interval has the width of the rule of
+    three, about 3 of 100."""
+    treated = np.arange(200) < 100
+    found = compare(sums(treated, of_treatment * treated, np.full(200, 5)), planned=200)
+    assert found.value == of_treatment / 5
+    assert found.high - found.value == pytest.approx(found.value - found.low)
+    assert 0.03 < found.high - found.value < 0.06
+
+
 def listeners(random, effect=0.0, share=0.5):
     """Return simulated listeners: variant, day of arrival, skips and plays of each day, and skips and plays before."""
     treated = random.random(LISTENERS) < share

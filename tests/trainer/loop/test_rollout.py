@@ -1,10 +1,11 @@
 """Decisions about a rollout by the analysis of its present stage, and the command that carries them out."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from msgspec.structs import replace
 
 from musix_runtime import Registry
@@ -14,7 +15,6 @@ from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.experiments import Experiment
 from musix_runtime.registry.rollouts import Rollout
-from musix_trainer.loop.cli import step
 from musix_trainer.loop.comparison import Difference
 from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
 from musix_trainer.loop.listening import METRICS
@@ -22,6 +22,7 @@ from musix_trainer.loop.rollout import decide
 from perf.listeners import simulate
 from tests.bundle_variants import variant
 
+MUSIX = Path(sys.executable).with_name("musix")
 ROLLOUT = Rollout(
     name="demo",
     number=1,
@@ -113,12 +114,13 @@ def test_step(
         done += events
     store.add_exposures(lists)
     store.add_events(done)
-    arguments = [str(registry.path), "demo", "--feedback", store.name]
-    result = CliRunner().invoke(step, arguments)
-    assert (result.exit_code, result.output[: len(output)]) == (code, output)
+    arguments = [MUSIX, "rollout", "step", registry.path, "demo", "--feedback", store.name]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout[: len(output)], result.stderr) == (code, output, "")
     assert registry.history("demo")[0] == live
     rollout = rollouts.read(registry, "demo")
     assert rollout.state == state
     if effect is not None:
         assert rollout.journal[-1].evidence["metrics"]["skip_rate"]["difference"] == pytest.approx(effect, abs=0.05)
-        assert CliRunner().invoke(step, arguments).output == f"demo/1 is {state}\n"
+        again = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert (again.returncode, again.stdout) == (5, f"demo/1 is {state}\n")

@@ -58,7 +58,7 @@ def compare(sums: Sums, planned: int) -> Difference | None:
     before_control, before_treatment, explained = _difference(sums, sums.before, np.ones_like(sums.before))
     slope = errors @ explained / (explained @ explained) if explained.any() else 0.0
     value = treatment - control - slope * (before_treatment - before_control)
-    variance = np.square(errors - slope * explained).sum() * listeners / (listeners - 1)
+    variance = np.square(errors - slope * explained).sum() * listeners / (listeners - 1) + _unseen_variance(sums)
     half = multiplier(listeners, planned) * math.sqrt(variance)
     return Difference(control, treatment, float(value), float(value - half), float(value + half))
 
@@ -72,6 +72,18 @@ def _difference(sums: Sums, numerator: Floats, denominator: Floats) -> tuple[flo
         ratios.append(float(numerator[rows].sum() / total))
         errors[rows] = sign * (numerator[rows] - ratios[-1] * denominator[rows]) / total
     return ratios[0], ratios[1], np.bincount(sums.listener, errors).astype(np.float64)
+
+
+def _unseen_variance(sums: Sums) -> float:
+    """Return the variance of the variants whose listeners do not differ, which is no certainty: as if one listener of
+    each had differed by 1. That is about the rule of three (Hanley and Lippman-Hand, JAMA 1983)."""
+    variance = 0.0
+    for treated in (False, True):
+        rows = (sums.treated == treated) & (sums.denominator > 0)
+        numerator, denominator = sums.numerator[rows], sums.denominator[rows]
+        if np.allclose(numerator, numerator.sum() / denominator.sum() * denominator):
+            variance += 1 / np.count_nonzero(rows) ** 2
+    return variance
 
 
 def multiplier(seen: int, planned: int) -> float:
