@@ -1,8 +1,9 @@
 """Export of the genre part: the whole ensemble as one ONNX graph, and the artist factors that are its input."""
 
 import json
+import re
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from musix_exporter.bundle_writer import PartWriter
 from musix_exporter.part import ParityInputs, Part, max_abs_error
 from musix_runtime.bundle.tree_check import MAX_NUMBER
 from musix_runtime.models import genre
+from musix_runtime.models.arrays import Floats
 from musix_trainer.models.genre import evidence
 from musix_trainer.models.genre.calibration import FLOOR
 from musix_trainer.models.genre.features import (
@@ -34,6 +36,15 @@ from musix_trainer.run import Run
 
 TINY = np.finfo(np.float32).tiny  # the least size of a prior that is not zero
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that the XGBoost converter writes
+
+# A booster in the text below. Its trees have a leaf for each row, with the number of its vector as the only weight. An
+# ensemble whose leaves had a weight for each family would take five times the bytes, and more memory to open.
+TREES = re.compile(r"(\w+) = trees\((\w+)\)")
+VECTOR_TREES = r"""\1_leaves = ai.onnx.ml.TreeEnsembleRegressor(\2)
+  \1_numbers = Cast<to = 7>(\1_leaves)
+  \1_vectors = Gather<axis = 0>(\1_leaf_vectors, \1_numbers)
+  \1 = ReduceSum<keepdims = 0>(\1_vectors, axis_1)"""
+SCALAR_TREES = r"\1 = ai.onnx.ml.TreeEnsembleRegressor(\2)"
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 15, "ai.onnx.ml" : 3]>
@@ -60,19 +71,19 @@ genre (float[N, INPUTS] features, float[N, WIDTH] artist, float[N, FAMILIES] tit
   lean_on_title = Mul(title, title_lean)
   sound = Concat<axis = 1>(clipped, energy_valence, tempo_loudness)
   evidence = Concat<axis = 1>(sound, name_score, title, case)
-  margin = ai.onnx.ml.TreeEnsembleRegressor(evidence)
+  margin = trees(evidence)
   title_evidence = Concat<axis = 1>(sound, title)
-  title_margin = ai.onnx.ml.TreeEnsembleRegressor(title_evidence)
+  title_margin = trees(title_evidence)
   title_leaned = Add(title_margin, lean_on_title)
   title_probability = Softmax<axis = 1>(title_leaned)
   title_positive = Max(title_probability, floor)
   title_score = Log(title_positive)
-  sound_margin = ai.onnx.ml.TreeEnsembleRegressor(sound)
+  sound_margin = trees(sound)
   sound_probability = Softmax<axis = 1>(sound_margin)
   sound_positive = Max(sound_probability, floor)
   sound_score = Log(sound_positive)
   audio = Gather<axis = 1>(sound, audio_columns)
-  audio_margin = ai.onnx.ml.TreeEnsembleRegressor(audio)
+  audio_margin = trees(audio)
   audio_probability = Softmax<axis = 1>(audio_margin)
   audio_positive = Max(audio_probability, floor)
   audio_score = Log(audio_positive)
@@ -191,15 +202,31 @@ def _graph(model: GenreModel, bin_factors: np.ndarray) -> onnx.ModelProto:
     text = TEXT
     for name, size in sizes.items():
         text = text.replace(name, str(size))
+    trees = [_trees(getattr(model, name)) for name in BOOSTERS]
+    for (margin, _), ensemble in zip(TREES.findall(TEXT), trees, strict=True):
+        text = TREES.sub(SCALAR_TREES if ensemble.vectors is None else VECTOR_TREES, text, count=1)
+        if ensemble.vectors is not None:
+            constants[f"{margin}_leaf_vectors"] = ensemble.vectors
     graph = onnx_graphs.from_text(text, constants)
     places = (node for node in graph.graph.node if node.op_type == "TreeEnsembleRegressor")
-    for place, name in zip(places, BOOSTERS, strict=True):
-        place.attribute.extend(_trees(getattr(model, name)))
+    for place, ensemble in zip(places, trees, strict=True):
+        place.attribute.extend(ensemble.attributes)
     return graph
 
 
-def _trees(booster: XGBClassifier) -> list[onnx.AttributeProto]:
-    """Return the attributes of a TreeEnsembleRegressor that computes the margins of the booster, a target per family.
+class Trees(NamedTuple):
+    """A booster as the attributes of a TreeEnsembleRegressor.
+
+    Without `vectors` its targets are the margins of the families. With `vectors` (leaves, families) they are numbers of
+    these, one for each tree, whose sum are the margins.
+    """
+
+    attributes: list[onnx.AttributeProto]
+    vectors: Floats | None
+
+
+def _trees(booster: XGBClassifier) -> Trees:
+    """Return the trees of a booster.
 
     Raises ValueError for other objectives and boosters, which the converter converts wrongly without an error.
     """
@@ -210,13 +237,15 @@ def _trees(booster: XGBClassifier) -> list[onnx.AttributeProto]:
         )
     learner = json.loads(booster.get_booster().save_raw("json"))["learner"]
     trees = learner["gradient_booster"]["model"]["trees"]
+    vectors, targets = None, booster.n_classes_
     if int(trees[0]["tree_param"]["size_leaf_vector"]) > 1:
-        base = json.loads(learner["learner_model_param"]["base_score"])
-        attributes = {"base_values": base, **_vector_trees(trees)}
+        attributes, vectors = _vector_trees(trees)
+        vectors[: _leaves(trees[0])] += np.array(json.loads(learner["learner_model_param"]["base_score"]), np.float32)
+        targets = len(trees)
     else:
         attributes = _scalar_trees(booster)
-    attributes |= {"n_targets": booster.n_classes_, "post_transform": "NONE"}
-    return [helper.make_attribute(name, value) for name, value in sorted(attributes.items())]
+    attributes |= {"n_targets": targets, "post_transform": "NONE"}
+    return Trees([helper.make_attribute(name, value) for name, value in sorted(attributes.items())], vectors)
 
 
 def _scalar_trees(booster: XGBClassifier) -> dict[str, Any]:
@@ -237,16 +266,19 @@ def _scalar_trees(booster: XGBClassifier) -> dict[str, Any]:
     return {name.replace("class_", "target_"): value for name, value in attributes.items()}
 
 
-def _vector_trees(trees: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the attributes of an ensemble with one tree for each round, whose leaves are vectors.
+def _vector_trees(trees: list[dict[str, Any]]) -> tuple[dict[str, Any], Floats]:
+    """Return the attributes of an ensemble with one tree for each round, and the vectors of all leaves.
 
     The converter does not support it, so it is read from XGBoost's JSON. There a leaf has no left child, and its right
     child is the position of its vector among the leaf vectors.
     """
     attributes: dict[str, list[Any]] = defaultdict(list)
+    vectors: list[Floats] = []
+    first = 0  # number of the first leaf of a tree
     for number, tree in enumerate(trees):
         left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
         leaf = left == -1
+        count = _leaves(tree)
         nodes = {
             "treeids": np.full(len(leaf), number),
             "nodeids": np.arange(len(leaf)),
@@ -257,17 +289,22 @@ def _vector_trees(trees: list[dict[str, Any]]) -> dict[str, Any]:
             "falsenodeids": np.where(leaf, 0, right),
             "missing_value_tracks_true": np.where(leaf, 0, tree["default_left"]),
         }
-        weights = np.array(tree["leaf_weights"], np.float32).reshape(leaf.sum(), -1)[right[leaf]]
         targets = {
-            "treeids": np.full(weights.size, number),
-            "nodeids": np.repeat(np.flatnonzero(leaf), weights.shape[1]),
-            "ids": np.tile(np.arange(weights.shape[1]), len(weights)),
-            "weights": weights.ravel(),
+            "treeids": np.full(count, number),
+            "nodeids": np.flatnonzero(leaf),
+            "ids": np.full(count, number),
+            "weights": first + right[leaf].astype(np.float32),
         }
+        vectors.append(np.array(tree["leaf_weights"], np.float32).reshape(count, -1))
+        first += count
         for kind, columns in (("nodes", nodes), ("target", targets)):
             for name, values in columns.items():
                 attributes[f"{kind}_{name}"] += values.tolist()
-    return attributes
+    return attributes, np.vstack(vectors)
+
+
+def _leaves(tree: dict[str, Any]) -> int:
+    return tree["left_children"].count(-1)
 
 
 def _bounded(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from threadpoolctl import threadpool_limits
 
 from musix_exporter.bundle_writer import PartWriter
 from musix_runtime.bundle.manifest import IndexInfo
-from musix_runtime.errors import GateError
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.index import Index
 from musix_trainer import progress
@@ -29,16 +28,17 @@ def add(name: str, array: str, vectors: Floats, queries: Floats, recipe: Recipe,
     """Write `vectors` (n, width) as `array`.npy and their index as `name`.faiss, and measure its recall.
 
     Recall is the mean share of the exact nearest vectors that the index finds for the `queries` (m, width), among as
-    many as the retriever searches for. Raises GateError when `MAX_PROBE_FRACTION` of the lists does not reach the
-    recipe's recall.
+    many as the retriever searches for. The index searches all vectors where they are few, or `MAX_PROBE_FRACTION` of
+    the lists does not reach the recipe's recall.
     """
     at, settings, file = recipe.ranker.candidates, recipe.index, f"{writer.part}/{name}.faiss"
     writer.add_array(array, vectors)
+    index, recall = _flat(vectors), 1.0
     if vectors.size > settings.exact:
-        index = _inverted_lists(vectors)
-        recall = _tune_nprobe(file, vectors, index, queries, at, settings.recall)
-    else:
-        index, recall = _flat(vectors), 1.0
+        clustered = _inverted_lists(vectors)
+        found = _tune_nprobe(file, vectors, clustered, queries, at, settings.recall)
+        if found is not None:
+            index, recall = clustered, found
     writer.add_bytes(f"{name}.faiss", faiss.serialize_index(index).tobytes())
     kind = Index(vectors, index).description
     info = IndexInfo(kind.kind, kind.nlist, kind.nprobe, recall, at, len(queries))
@@ -90,8 +90,9 @@ def _cluster(vectors: Floats, count: int) -> tuple[Floats, Rows]:
     return np.asarray(sums * (lengths / np.where(norms > 0, norms, 1))[:, None], np.float32), nearest
 
 
-def _tune_nprobe(name: str, vectors: Floats, index: Any, queries: Floats, at: int, floor: float) -> float:
-    """Raise the `nprobe` of the index until its recall is at least `floor`, and return the recall. Raises GateError."""
+def _tune_nprobe(name: str, vectors: Floats, index: Any, queries: Floats, at: int, floor: float) -> float | None:
+    """Raise the `nprobe` of the index until its recall is at least `floor`, and return the recall; None if too many
+    lists would have to be searched."""
     exact = Index(vectors)
     expected = [exact.nearest(query, at)[0] for query in queries]
     while True:
@@ -103,4 +104,5 @@ def _tune_nprobe(name: str, vectors: Floats, index: Any, queries: Floats, at: in
             return recall
         index.nprobe += max(1, int(index.nprobe * NPROBE_GROWTH))
         if index.nprobe > int(index.nlist * MAX_PROBE_FRACTION):
-            raise GateError(f"{name}: expected at least {floor:.1%} of the {at} nearest, found {recall:.1%}")
+            progress.say(f"{name}: all vectors are searched, as that takes no longer than more lists")
+            return None

@@ -26,14 +26,19 @@ def test_scalar_and_vector_trees_have_xgboosts_probabilities(strategy: str, relo
         booster.save_model(tmp_path / "booster.ubj")
         booster = XGBClassifier()
         booster.load_model(tmp_path / "booster.ubj")
+    trees = genre._trees(booster)
+    assert (trees.vectors is None) == (strategy == "one_output_per_tree")
     node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml")
-    node.attribute.extend(genre._trees(booster))
-    ports = [helper.make_tensor_value_info(name, 1, ["N", width]) for name, width in (("x", 17), ("y", 12))]
+    node.attribute.extend(trees.attributes)
+    width = 12 if trees.vectors is None else 20
+    ports = [helper.make_tensor_value_info(name, 1, ["N", width]) for name, width in (("x", 17), ("y", width))]
     opsets = [helper.make_opsetid(domain, version) for domain, version in genre.OPSET.items()]
     model = helper.make_model(
         helper.make_graph([node], "trees", ports[:1], ports[1:]), opset_imports=opsets, ir_version=8
     )
     (margins,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": inputs})
+    if trees.vectors is not None:
+        margins = trees.vectors[margins.astype(int)].sum(axis=1)
     result = np.exp(margins - margins.max(axis=1, keepdims=True))
     np.testing.assert_allclose(result / result.sum(axis=1, keepdims=True), expected, atol=2e-6)
 

@@ -1,19 +1,15 @@
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from musix_exporter import export, index
+from musix_exporter import index
 from musix_exporter.bundle_writer import BundleWriter, PartWriter
 from musix_runtime import Engine, RecommendRequest
 from musix_runtime.bundle.manifest import IndexInfo
-from musix_runtime.errors import GateError
 from musix_runtime.models.index import Description, Index
 from musix_runtime.models.parts import LAYOUT
 from musix_trainer import recipe
-from musix_trainer.run import Run
 
 
 def clusters(rows: int, width: int, count: int) -> np.ndarray:
@@ -51,12 +47,12 @@ def test_large_index_is_ivf_with_measured_recall(tmp_path: Path) -> None:
     assert np.mean(shared) == pytest.approx(search.recall)
 
 
-def test_unreachable_recall_fails_the_build(small_run: Run, tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(small_run.recipe, index=recipe.Index(exact=1, recall=1.0))
-    run = replace(small_run, recipe_file=replace(small_run.recipe_file, recipe=settings))
-    with pytest.raises(GateError, match=r"index.faiss: expected at least 100.0% of the 50 nearest, found \d"):
-        export.export(run, tmp_path / "small-1.0.0")
-    assert list(tmp_path.iterdir()) == []
+def test_all_vectors_are_searched_without_clusters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Vectors without clusters: a quarter of the lists does not hold all of the nearest."""
+    vectors = clusters(2000, 28, 2000)
+    search = add(tmp_path, vectors, vectors[:50], 50, exact=1, recall=1.0)
+    assert (search.kind, search.recall) == ("flat", 1.0)
+    assert "content/index.faiss: all vectors are searched" in capsys.readouterr().err
 
 
 def test_ivf_bundle_answers_nearly_like_a_flat_one(small_bundle: Path, ivf_bundle: Path) -> None:

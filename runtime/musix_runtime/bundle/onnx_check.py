@@ -17,7 +17,7 @@ from musix_runtime.bundle.onnx_schema import MODEL
 from musix_runtime.bundle.protobuf import decode
 from musix_runtime.bundle.tree_check import MAX_NUMBER
 
-MAX_BYTES = 16 * 2**20
+MAX_BYTES = 32 * 2**20
 MAX_NODES = 512
 MAX_CONSTANTS = 1024
 MAX_ELEMENTS = 2**24  # of all results of one run

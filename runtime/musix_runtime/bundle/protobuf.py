@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 INT, FLOAT, BYTES = "int", "float", "bytes"
 MAX_MESSAGES = 2**14  # in one message, at any depth
 MAX_VALUES = 2**20  # in one message and the messages in it; a run of numbers is one value
+MAX_NUMBERS = 2**22  # of repeated fields in all
 _MAX_RUN = 65_536  # numbers that are decoded at once, which limits the memory
 _WIRE_TYPES = {INT: 0, BYTES: 2, FLOAT: 5}
 _MAX_VARINT_BYTES = 10
@@ -45,6 +46,7 @@ class _Decoder:
         self.data = data
         self.values_left = MAX_VALUES
         self.messages_left = MAX_MESSAGES
+        self.numbers_left = MAX_NUMBERS
 
     def message(self, position: int, end: int, fields: Fields, place: str) -> dict[str, Any]:
         self.messages_left -= 1
@@ -56,6 +58,9 @@ class _Decoder:
             field, start = self.field(position, end, fields, place)
             if field.repeated and field.kind in (INT, FLOAT):
                 numbers, position = self.run(position, start, end, field, place)
+                self.numbers_left -= len(numbers)
+                if self.numbers_left < 0:
+                    raise ValueError(f"{place}.{field.name}: expected at most {MAX_NUMBERS:,} numbers, found more")
                 repeated[field.name].append(numbers)
                 continue
             if field.repeated and field.kind == BYTES:

@@ -22,6 +22,7 @@ from musix_runtime.schemas import ClassifyResponse
 
 MAX_NGRAM = 4
 MAX_TRACK_TEXT = 1_500  # characters of the artists and the name of one track, which take up to about 5 ms
+RUN_ROWS = 250  # tracks of one run of the graph, which limits its memory
 MAX_BATCH_TEXT = 200_000  # characters of all tracks of a batch
 MAX_LENGTH_BUCKET, MAX_WORDS = 12, 9  # style tokens count lengths (in units of 4 characters) and words up to these
 STYLE_PREFIX = "^"  # of a style token: no n-gram has it
@@ -136,9 +137,16 @@ class Genre:
     ) -> tuple[Floats, list[list[str]]]:
         """Return the confidence of each family, shape (n, families), and the evidence that each is based on."""
         texts = self.text_inputs(artists, titles)
-        feeds = {"features": inputs, **texts}
-        confidence = probabilities(self.session, "confidence", feeds, len(inputs), self.gram_weights.shape[1])
-        return confidence, evidence(inputs, texts["case"][:, 0])
+        return self.run({"features": inputs, **texts}), evidence(inputs, texts["case"][:, 0])
+
+    def run(self, feeds: dict[str, Floats]) -> Floats:
+        """Return the output of the graph for its inputs. Shape (n, families)."""
+        width = self.gram_weights.shape[1]
+        outputs = []
+        for start in range(0, len(feeds["case"]), RUN_ROWS):
+            some = {name: values[start : start + RUN_ROWS] for name, values in feeds.items()}
+            outputs.append(probabilities(self.session, "confidence", some, len(some["case"]), width))
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def text_inputs(self, artists: Sequence[Sequence[str]], titles: Sequence[str]) -> dict[str, Floats]:
         """Return the inputs of the graph that depend on artists and titles.
@@ -197,7 +205,7 @@ def _load(files: PartFiles) -> Genre:
         files.array("gram_weights"),
     )
     for case in (UNKNOWN_CASE, KNOWN_CASE, TITLED_CASE):
-        files.check_outputs("model", partial(_run, genre, _probes(genre, case)))
+        files.check_outputs("model", partial(genre.run, _probes(genre, case)))
     return genre
 
 
@@ -215,10 +223,6 @@ def _probes(genre: Genre, case: int) -> dict[str, Floats]:
         "title": np.repeat([title for _, title in kinds], len(inputs), axis=0),
         "case": np.full((len(kinds) * len(inputs), 1), case, np.float32),
     }
-
-
-def _run(genre: Genre, feeds: dict[str, Floats]) -> Floats:
-    return probabilities(genre.session, "confidence", feeds, len(feeds["case"]), genre.gram_weights.shape[1])
 
 
 def _validate(checks: Checks) -> None:
@@ -241,10 +245,10 @@ PART = Part(
     graphs={
         "model.onnx": Graph(
             {
-                "features": (1000, len(INPUTS)),
-                "artist": (1000, "genre_width"),
-                "title": (1000, "families"),
-                "case": (1000, 1),
+                "features": (RUN_ROWS, len(INPUTS)),
+                "artist": (RUN_ROWS, "genre_width"),
+                "title": (RUN_ROWS, "families"),
+                "case": (RUN_ROWS, 1),
             },
             {"confidence": "families"},
         )

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from musix_runtime import Engine
 from musix_runtime.bundle import onnx_check, tree_check
 from musix_runtime.bundle.onnx_operators import OPERATORS
+from musix_runtime.bundle.protobuf import INT, MAX_NUMBERS, Field, decode
 from musix_runtime.errors import BundleError, LayoutError
 from tests.runtime.hostile.build import agree
 
@@ -180,6 +181,14 @@ def test_hostile_graph_is_refused(copy: Path, change: Callable[[onnx.ModelProto]
 
 def test_exported_graph_passes(mood: bytes) -> None:
     onnx_check.check(mood, INPUTS, OUTPUTS)
+
+
+def test_numbers_that_would_fill_the_memory_are_refused() -> None:
+    """Two bytes of a file can be a number of eight."""
+    ints = {1: Field("ints", INT, repeated=True)}
+    assert len(decode(b"\x08\x01" * MAX_NUMBERS, ints, "model")["ints"]) == MAX_NUMBERS
+    with pytest.raises(ValueError, match=r"model\.ints: expected at most 4,194,304 numbers, found more"):
+        decode(b"\x08\x01" * (MAX_NUMBERS + 1), ints, "model")
 
 
 @pytest.mark.parametrize("extra", [b"\x38\x01", b"\xa0\x01\x01", b"\x0b", b"\x3a", b"\x3a\x00", b"\xff" * 11])
