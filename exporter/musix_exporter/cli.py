@@ -1,16 +1,27 @@
-"""The exporter's commands: `musix export`, `musix build` and `musix rebuild`."""
+"""The exporter's commands: `musix export`, `musix build`, `musix rebuild` and `musix loop`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from musix_runtime.cli.arguments import AS_JSON, TRUST
+from musix_runtime.cli.experiment import NAME
+from musix_runtime.cli.output import print_json, print_line
+from musix_runtime.cli.registry import REGISTRY, open_registry
+from musix_runtime.cli.rollout import duration
+from musix_runtime.clock import now_ms
 from musix_trainer.cli import DATA, OUT, RECIPE
+from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, opened
 
 if TYPE_CHECKING:
     from musix_runtime.bundle.reader import Bundle
+    from musix_trainer.loop.loop import Result
+    from musix_trainer.recipe import RecipeFile
 
 REPLACE = click.option("--replace", is_flag=True, help="Replace a bundle of the same name and version.")
+REFUSED = 3  # exit code
 FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
@@ -21,12 +32,13 @@ FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 def export(run_path: Path, out: Path, replace: bool) -> None:
     """Convert the run folder RUN to the bundle OUT/NAME-VERSION. Does not measure the gates of its recipe."""
     from musix_exporter import export
+    from musix_exporter.build import check_place
     from musix_runtime.cli.output import print_card
     from musix_trainer.run import Run
 
     run = Run.load(run_path)
     path = out / run.recipe.label
-    _check_place(path, replace)
+    check_place(path, replace)
     bundle = export.export(run, path, replace)
     print_card(bundle)
     _print_digest(bundle)
@@ -52,46 +64,24 @@ def build(
     Without any gate, a model that is worse than a simple baseline fails. When a gate fails, no bundle is written; the
     run, and the files of --json and --summary, are.
     """
-    from musix_exporter import export, gates
+    from musix_exporter.build import build
     from musix_exporter.build_report import BuildReport
-    from musix_runtime.atomic import check_writable, sole_writer, write_file
-    from musix_runtime.cli.output import print_line
-    from musix_trainer import pipeline, recipe, run, tracking
-    from musix_trainer.models.parts import floors
+    from musix_runtime.atomic import check_writable, write_file
+    from musix_trainer import recipe
 
-    recipe_file = recipe.read(recipe_path)
-    pipeline.check_gates(recipe_file)
-    path = out / recipe_file.recipe.label
-    run_path = out / "runs" / path.name
-    _check_place(path, replace)
-    if not replace:
-        run.check_unevaluated(run_path)
     for file in (json_path, summary_path):
         if file:
             check_writable(file.parent)
-    tracking.check(recipe_file)
 
-    def check(bundle: "Bundle") -> None:
-        measured = [
-            *gates.floors(bundle.manifest, floors()),
-            *gates.measure(bundle, recipe_file.recipe.gates),
-        ]
-        report = BuildReport.of(bundle, measured, path)
+    def show(report: BuildReport) -> None:
         if json_path:
             write_file(json_path, report.json())
         if summary_path:
             write_file(summary_path, report.markdown().encode())
         for line in report.lines():
             print_line(line)
-        gates.check(measured, path.name, run_path)
 
-    with sole_writer(path.with_name(f"{path.name}.build")):
-        trained = pipeline.train(recipe_file, data)
-        trained.save(run_path)
-        tracking.log(run_path, recipe_file, trained.quality, trained.points)
-        bundle = export.export(trained, path, replace, check)
-        tracking.log(run_path, recipe_file, {}, digest=bundle.digest)
-        _print_digest(bundle)
+    _print_digest(build(recipe.read(recipe_path), data, out, show, replace))
 
 
 @click.command()
@@ -101,7 +91,6 @@ def build(
 def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
     """Build BUNDLE again from its provenance and compare: shows which files differ, and why."""
     from musix_exporter.rebuild import rebuild as rebuild_bundle
-    from musix_runtime.cli.output import print_json, print_line
     from musix_runtime.models.parts import open_bundle
 
     report = rebuild_bundle(open_bundle(bundle), data)
@@ -113,17 +102,87 @@ def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
     report.check()
 
 
-def _check_place(path: Path, replace: bool) -> None:
-    from musix_runtime.atomic import check_free, check_writable
+@click.command()
+@REGISTRY
+@NAME
+@click.option("--recipe", "recipe_path", required=True, type=click.Path(path_type=Path), help="Recipe of the bundle.")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the recipe's tables.")
+@FEEDBACK
+@OUT
+@click.option("--now", "requested", is_flag=True, help="Train now, whatever the policy says.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--every", default="30d", show_default=True, type=duration, help="Longest time between two trainings.")
+@click.option("--pause", default="7d", show_default=True, type=duration, help="Shortest time between two trainings.")
+@click.option("--over", default="7d", show_default=True, type=duration, help="Least time of a rollout.")
+@click.option("--key", type=click.Path(path_type=Path), help="Private key that signs new bundles.")
+@AS_JSON
+@TRUST
+@click.pass_context
+def loop(
+    context: click.Context,
+    registry: Path,
+    name: str,
+    recipe_path: Path,
+    data: Path,
+    database: str,
+    out: Path,
+    requested: bool,
+    dry_run: bool,
+    every: int,
+    pause: int,
+    over: int,
+    key: Path | None,
+    as_json: bool,
+    trust: Path | None,
+) -> None:
+    """Look once at what listeners do with NAME in REGISTRY, and act: roll back, go on with a rollout, or train the next
+    version and start its rollout.
 
-    if replace:
-        check_writable(path.parent)
+    Call it often, such as every hour. Ends with 5 if there is nothing to do, with 3 if a new version was refused.
+    """
+    from musix_exporter.build import build
+    from musix_runtime.atomic import sole_writer
+    from musix_runtime.bundle import signature
+    from musix_trainer import recipe
+    from musix_trainer.loop.loop import Loop
+    from musix_trainer.loop.policy import Policy
+
+    def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
+        bundle = build(recipe_file, tables, folder, show=lambda report: None, replace=True)
+        if key:
+            signature.write(bundle.path, bundle.digest, key)
+        return bundle
+
+    with opened(database) as store:
+        runner = Loop(
+            open_registry(registry, trust),
+            name,
+            store,
+            recipe.read(recipe_path),
+            data,
+            out,
+            build_signed,
+            policy=Policy(every_ms=every, pause_ms=pause),
+            rollout_ms=over,
+        )
+        with sole_writer(out / f"{name}.loop"):
+            results = [runner.look(now_ms(), requested)] if dry_run else runner.run(now_ms(), requested)
+    if as_json:
+        print_json([asdict(result) for result in results])
     else:
-        check_free(path, "use --replace to replace it, or --out for another folder")
+        for line in map(_line, results):
+            print_line(line)
+    outcomes = {result.outcome for result in results}
+    context.exit(REFUSED if "refused" in outcomes else 0 if "done" in outcomes or dry_run else NOTHING_TO_DO)
+
+
+def _line(result: "Result") -> str:
+    decision = result.decision
+    what = f"{decision.action}{f' {result.version}' if result.version else ''}: {decision.reason}"
+    return f"{what}; {result.outcome}: {result.found}" if result.found else what
 
 
 def _print_digest(bundle: "Bundle") -> None:
-    from musix_runtime.cli.output import print_line
 
     for line in ("", bundle.path, f"digest {bundle.digest}"):
         print_line(line)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -316,6 +317,17 @@ def parse(text: bytes, path: Path) -> RecipeFile:
             f' {recipe.split.before or "none"} for by = "{recipe.split.by}"'
         )
     return RecipeFile(path, recipe, text)
+
+
+def with_version(recipe_file: RecipeFile, name: str, version: str) -> RecipeFile:
+    """Return the recipe with another version. Raises RecipeError for a recipe of another name than `name`."""
+    if recipe_file.recipe.name != name:
+        raise RecipeError(f"{recipe_file.path}: name: expected {name!r}, found {recipe_file.recipe.name!r}")
+    text = re.sub(rb"(?m)^version\s*=.*$", f'version = "{version}"'.encode(), recipe_file.text, count=1)
+    changed = parse(text, recipe_file.path)
+    if changed.recipe != msgspec.structs.replace(recipe_file.recipe, version=version):
+        raise RecipeError(f"{recipe_file.path}: version: expected a line of its own before all tables")
+    return changed
 
 
 def _check_finite(raw: dict[str, Any], place: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from musix_runtime.atomic import check_free, write_file
+from musix_runtime.bundle.manifest import SIGNATURE
 from musix_runtime.errors import InputError, OutputError, SignatureError
 from musix_runtime.input_file import read_input
 
@@ -53,6 +54,12 @@ def sign(digest: str, private: Path) -> bytes:
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise InputError(f"{private}: expected an Ed25519 private key, found another kind")
     return _encode(Signature(ALGORITHM, key.public_key().public_bytes_raw().hex(), key.sign(digest.encode()).hex()))
+
+
+def write(folder: Path, digest: str, private: Path) -> Path:
+    """Sign the bundle in a folder, and return the path of its `signature.json`. Raises InputError, OutputError."""
+    write_file(folder / SIGNATURE, sign(digest, private), beside=folder.with_name(f"{folder.name}.signature"))
+    return folder / SIGNATURE
 
 
 def read_key(path: Path) -> Any:

@@ -77,17 +77,13 @@ def keygen(path: Path) -> None:
 @click.option("--key", required=True, type=click.Path(path_type=Path), help="Private key that `musix keygen` wrote.")
 def sign(bundle: Path, key: Path) -> None:
     """Sign the folder BUNDLE with a private key."""
-    from musix_runtime.atomic import write_file
     from musix_runtime.bundle import signature
-    from musix_runtime.bundle.manifest import SIGNATURE
     from musix_runtime.models.parts import open_bundle
 
     opened = open_bundle(bundle)
     if not bundle.is_dir():
         raise InputError(f"{bundle}: expected a bundle folder to sign, found a file; sign first, then pack")
-    content = signature.sign(opened.digest, key)
-    write_file(bundle / SIGNATURE, content, beside=bundle.with_name(f"{bundle.name}.signature"))
-    print_line(bundle / SIGNATURE)
+    print_line(signature.write(bundle, opened.digest, key))
 
 
 @click.command()

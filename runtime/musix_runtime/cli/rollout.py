@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
-def _duration(text: str) -> int:
+def duration(text: str) -> int:
     """Return a number with a unit, such as 7d, 12h, 30m or 10s, in milliseconds."""
     found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
     if not found:
@@ -52,7 +52,7 @@ def rollout() -> None:
     "--over",
     default="7d",
     show_default=True,
-    type=_duration,
+    type=duration,
     help="Least time until the version is live, in d, h, m or s; the stages before have equal parts of it.",
 )
 @LISTENERS

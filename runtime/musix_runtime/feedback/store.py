@@ -86,6 +86,11 @@ class FeedbackStore:
         database.rewrite(self._engine)
         return events, exposures
 
+    def forgotten(self) -> set[str]:
+        """Return the hashes of the users who were forgotten, as `user_hash` makes them."""
+        with self._reading() as connection:
+            return set(connection.execute(select(FORGOTTEN.c.user_sha256)).scalars())
+
     def delete_before(self, time_ms: int) -> int:
         """Delete the events that occurred, and the lists that were shown, before a time. Return their number."""
         return self._delete_before(EVENTS, "occurred_ms", time_ms) + self._delete_before(EXPOSURES, "time_ms", time_ms)

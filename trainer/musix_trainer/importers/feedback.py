@@ -10,6 +10,7 @@ import polars as pl
 from musix_runtime.atomic import check_writable, new_path, writing
 from musix_runtime.feedback.events import SECOND_MS, Event
 from musix_runtime.feedback.opening import open_store
+from musix_runtime.feedback.store import FeedbackStore
 from musix_trainer.data import tables
 from musix_trainer.data.impressions import IS_POSITIVE
 
@@ -57,8 +58,16 @@ def export_feedback(database: str, out: Path, since: date | None = None) -> dict
     return notes
 
 
+def read_feedback(store: FeedbackStore, until_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the tables of listening and of feedback, of the events that occurred before a time. Raises
+    FeedbackError."""
+    events = (event for day in store.days() for event in store.events_of(day) if event.occurred_ms < until_ms)
+    impressions = _impressions(events)
+    return _listening(impressions), impressions
+
+
 def _impressions(events: Iterable[Event]) -> pl.DataFrame:
-    """Return the table of feedback of a day. What was only shown is no feedback yet."""
+    """Return the table of feedback. What was only shown is no feedback yet."""
     rows = [
         (event.user_id, event.track_id, event.occurred_ms // SECOND_MS, event.action, event.position)
         for event in events
@@ -69,7 +78,7 @@ def _impressions(events: Iterable[Event]) -> pl.DataFrame:
 
 
 def _listening(impressions: pl.DataFrame) -> pl.DataFrame:
-    """Return the table of listening of a day: the number and the last time of the plays of each user and track."""
+    """Return the table of listening: the number and the last time of the plays of each user and track."""
     plays = impressions.filter(pl.col("event") == "played").group_by("user_id", "track_id")
     totals = plays.agg(pl.len().cast(pl.Int64).alias("plays"), pl.col("timestamp").max())
     return totals.sort("user_id", "track_id")

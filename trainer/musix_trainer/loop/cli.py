@@ -39,7 +39,7 @@ def status(registry: Path, name: str, number: int | None, database: str, as_json
     from musix_trainer.loop.experiment import analyse
 
     experiment = experiments.read(open_registry(registry), name, number)
-    with _opened(database) as store:
+    with opened(database) as store:
         analysis = analyse(store, experiment)
     if as_json:
         print_json(summary.as_json(analysis))
@@ -58,29 +58,19 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
 
     Ends with 5 if there is nothing to do. Call it often, such as every five minutes.
     """
-    from musix_runtime.registry import experiments, rollouts
-    from musix_trainer.loop import summary
-    from musix_trainer.loop.experiment import analyse
-    from musix_trainer.loop.rollout import decide
+    from musix_trainer.loop import rollout
 
-    opened = open_registry(registry)
-    rollout = rollouts.read(opened, name)
-    if not rollout.goes_on:
-        print_line(f"{rollout.id} is {rollout.state}")
+    with opened(database) as store:
+        done = rollout.step(open_registry(registry), name, store, now_ms())
+    if not done.changed:
+        print_line(f"{done.rollout.id} waits: {done.reason}")
         context.exit(NOTHING_TO_DO)
-    with _opened(database) as store:
-        analysis = analyse(store, experiments.read(opened, name, rollout.experiment))
-    decision = decide(rollout, analysis, now_ms())
-    if decision.action == "wait":
-        print_line(f"{rollout.id} waits: {decision.reason}")
-        context.exit(NOTHING_TO_DO)
-    change = rollouts.advance if decision.action == "advance" else rollouts.abort
-    changed = change(opened, name, now_ms(), decision.reason, summary.as_json(analysis))
-    print_line(f"{describe(changed)}: {decision.reason}")
+    print_line(f"{describe(done.rollout)}: {done.reason}")
 
 
 @contextmanager
-def _opened(database: str) -> "Iterator[FeedbackStore]":
+def opened(database: str) -> "Iterator[FeedbackStore]":
+    """Open the feedback store of a URL, which must exist, for the block. Raises InputError."""
     from musix_runtime.feedback.opening import open_store
 
     store = open_store(database, create=False)

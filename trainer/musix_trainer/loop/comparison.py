@@ -44,6 +44,35 @@ class Difference:
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A ratio metric of some listeners, and the interval that holds it at every look."""
+
+    value: float
+    low: float
+    high: float
+    listeners: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f} %)"
+
+
+def estimate(numerator: Floats, denominator: Floats) -> Estimate | None:
+    """Estimate the ratio of the sums of both arguments, which have a value for each listener, of the shape (n,).
+
+    Returns None for fewer than two listeners.
+    """
+    known = denominator > 0
+    listeners = int(known.sum())
+    if listeners < 2:
+        return None
+    total = denominator.sum()
+    value = float(numerator.sum() / total)
+    errors = (numerator - value * denominator) / total
+    half = multiplier(listeners, listeners) * math.sqrt(np.square(errors).sum() * listeners / (listeners - 1))
+    return Estimate(value, value - half, value + half, listeners)
+
+
 def compare(sums: Sums, planned: int) -> Difference | None:
     """Compare the variants, with intervals that are narrowest when `planned` listeners were seen.
 

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.registry import experiments, rollouts
+from musix_runtime.registry.registry import Registry
 from musix_runtime.registry.rollouts import Rollout
-from musix_trainer.loop.experiment import MIN_LISTENERS, Analysis
+from musix_trainer.loop import summary
+from musix_trainer.loop.experiment import MIN_LISTENERS, Analysis, analyse
 
 Action = Literal["advance", "abort", "wait"]
 
@@ -15,6 +19,29 @@ class Decision:
 
     action: Action
     reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rollout after a decision about it: whether that changed it, and why or why not."""
+
+    rollout: Rollout
+    changed: bool
+    reason: str
+
+
+def step(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> Step:
+    """Decide about the latest rollout of `name`, and carry that out. Raises StoreError, FeedbackError."""
+    rollout = rollouts.read(registry, name)
+    if not rollout.goes_on:
+        return Step(rollout, False, f"the rollout is {rollout.state}")
+    analysis = analyse(store, experiments.read(registry, name, rollout.experiment))
+    decision = decide(rollout, analysis, now_ms)
+    if decision.action == "wait":
+        return Step(rollout, False, decision.reason)
+    change = rollouts.advance if decision.action == "advance" else rollouts.abort
+    changed = change(registry, name, now_ms, decision.reason, summary.as_json(analysis))
+    return Step(changed, True, decision.reason)
 
 
 def decide(rollout: Rollout, analysis: Analysis, now_ms: int) -> Decision:

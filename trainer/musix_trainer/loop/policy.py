@@ -1,0 +1,91 @@
+"""The retraining policy: one pure function from what is known now to what to do next."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from musix_runtime.feedback.events import DAY_MS
+from musix_trainer.loop.comparison import Difference, Estimate
+
+Action = Literal["roll back", "retrain", "wait"]
+Trigger = Literal["emergency", "request", "metric", "drift", "schedule"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to act. Times are in ms."""
+
+    every_ms: int = 30 * DAY_MS  # between two trainings, at most
+    pause_ms: int = 7 * DAY_MS  # between two trainings, at least, unless one is requested
+    max_drop: float = 0.05  # of the share of tracks that are not skipped
+    max_skip_rate: float = 0.40  # above it the version before is better than none
+
+
+@dataclass(frozen=True)
+class State:
+    """What the policy decides by."""
+
+    now_ms: int
+    trained_ms: int  # when the latest training ended; when the first list was shown if there was none
+    previous: str | None  # the version that was live before
+    rolled_back: bool  # whether a rollback was the latest action
+    busy: str | None  # the experiment or rollout that is running
+    rollout: bool  # whether that is a rollout
+    listeners: int  # who were shown lists in the latest week
+    skip_rate: Estimate | None  # of the live version's lists in the latest week
+    skip_change: Difference | None  # its difference to that of the version's first four weeks
+    alarms: tuple[str, ...]  # keys of drift alarms
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do, what led to it, and why in words."""
+
+    action: Action
+    trigger: Trigger | None
+    reason: str
+
+
+def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
+    """Decide what to do.
+
+    An emergency comes first: it rolls back whatever is running, and a training follows. Otherwise nothing is trained
+    while listeners compare two versions, nor soon after the training before unless somebody requests it. A rollout that
+    has found nothing until the next training is due makes room for it.
+    """
+    emergency = state.skip_rate is not None and state.skip_rate.low > policy.max_skip_rate
+    skips = f"skip rate {state.skip_rate}" if state.skip_rate else ""
+    if emergency and state.previous and not state.rolled_back:
+        return Decision("roll back", "emergency", f"{skips}, expected at most {100 * policy.max_skip_rate:g} %")
+    age_ms = state.now_ms - state.trained_ms
+    if state.busy and not (state.rollout and age_ms >= policy.every_ms):
+        return _wait(f"{state.busy} is running")
+    if requested:
+        return Decision("retrain", "request", "somebody requested it")
+    if state.rolled_back:
+        return Decision("retrain", "emergency", "the version before was rolled back")
+    if age_ms < policy.pause_ms:
+        return _wait(f"the latest training was {_days(age_ms)} ago, expected a pause of {_days(policy.pause_ms)}")
+    if emergency:
+        return Decision("retrain", "emergency", f"{skips}, and there is no version before")
+    if dropped := _dropped(state.skip_change, policy):
+        return Decision("retrain", "metric", dropped)
+    if state.alarms:
+        return Decision("retrain", "drift", f"alarms of {', '.join(state.alarms)}")
+    if age_ms >= policy.every_ms:
+        return Decision("retrain", "schedule", f"the latest training was {_days(age_ms)} ago")
+    return _wait(f"the next training is in {_days(policy.every_ms - age_ms)}")
+
+
+def _wait(reason: str) -> Decision:
+    return Decision("wait", None, reason)
+
+
+def _dropped(change: Difference | None, policy: Policy) -> str | None:
+    """Return why the change is a drop of the tracks that are not skipped, None if that is not sure."""
+    if change is None or change.low <= policy.max_drop * (1 - change.control):
+        return None
+    return f"skip rate {100 * change.treatment:.1f} %, in the first weeks {100 * change.control:.1f} %"
+
+
+def _days(milliseconds: int) -> str:
+    return f"{milliseconds / DAY_MS:.1f} days"

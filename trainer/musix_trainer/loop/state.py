@@ -1,0 +1,102 @@
+"""What the retraining policy decides by, read from a registry and a feedback store."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sqlalchemy import Select, func, select
+
+from musix_runtime.feedback.events import DAY_MS
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.feedback.tables import EVENTS, EXPOSURES
+from musix_runtime.registry import experiments
+from musix_runtime.registry.registry import Registry
+from musix_trainer.loop import journal
+from musix_trainer.loop.comparison import Difference, Estimate, Sums, compare, estimate
+from musix_trainer.loop.experiment import MIN_LISTENERS
+from musix_trainer.loop.listening import METRICS
+from musix_trainer.loop.policy import State
+
+RECENT_MS = 7 * DAY_MS
+FIRST_MS = 28 * DAY_MS
+COLUMNS = {"user_id": pl.String, "list_id": pl.String, "track_id": pl.String, "action": pl.String, "ms_played": pl.Int64}
+
+
+def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tuple[str, ...], now_ms: int) -> State:
+    """Return what is known now. Raises StoreError, FeedbackError."""
+    live, *earlier = registry.history(name)
+    records = journal.latest(registry, name)
+    trained = next((record.time_ms for record in records if record.action == "retrain"), None)
+    first = _first_list(store)
+    running = experiments.running(registry, name)
+    recent, change = _skips(store, f"{name}-{live}", now_ms)
+    return State(
+        now_ms=now_ms,
+        trained_ms=trained if trained is not None else now_ms if first is None else first,
+        previous=earlier[0] if earlier else None,
+        rolled_back=bool(records) and records[0].action == "roll back",
+        rollout=running is not None and running.rollout is not None,
+        listeners=_listeners(store, now_ms - RECENT_MS),
+        busy=None if running is None else f"{'experiment' if running.rollout is None else 'rollout'} {running.id}",
+        skip_rate=recent,
+        skip_change=change,
+        alarms=alarms,
+    )
+
+
+def read_plays(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
+    """Return user_id and track_id of the tracks that were played since a time. Raises FeedbackError."""
+    wanted = select(EVENTS.c.user_id, EVENTS.c.track_id).where(EVENTS.c.action == "played", EVENTS.c.occurred_ms >= since_ms)
+    return _table(store, wanted, {"user_id": pl.String, "track_id": pl.String})
+
+
+def _listeners(store: FeedbackStore, since_ms: int) -> int:
+    wanted = select(func.count(EXPOSURES.c.user_id.distinct())).where(EXPOSURES.c.time_ms >= since_ms)
+    ((count,),) = next(iter(store.read(wanted)))
+    return int(count)
+
+
+def _table(store: FeedbackStore, wanted: Select[Any], schema: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame([row for rows in store.read(wanted) for row in rows], schema=schema, orient="row")
+
+
+def _first_list(store: FeedbackStore, bundle: str | None = None) -> int | None:
+    """Return the time of the first list that was shown, of a bundle or of any; None without one."""
+    wanted = select(func.min(EXPOSURES.c.time_ms))
+    if bundle is not None:
+        wanted = wanted.where(EXPOSURES.c.bundle == bundle)
+    ((first,),) = next(iter(store.read(wanted)))
+    return None if first is None else int(first)
+
+
+def _skips(store: FeedbackStore, bundle: str, now_ms: int) -> tuple[Estimate | None, Difference | None]:
+    """Return the skip rate of a bundle's lists in the latest week, and its difference to that of their first four
+    weeks; None for fewer than 50 listeners."""
+    recent = _sums(store, bundle, now_ms - RECENT_MS, now_ms)
+    if recent.height < MIN_LISTENERS:
+        return None, None
+    rate = estimate(*(recent[name].cast(pl.Float64).to_numpy() for name in ("numerator", "denominator")))
+    first = _first_list(store, bundle) or now_ms
+    before = _sums(store, bundle, first, min(first + FIRST_MS, now_ms - RECENT_MS))
+    if before.height < MIN_LISTENERS:
+        return rate, None
+    both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
+    sums = Sums(
+        listener=both["user_id"].rank("dense").to_numpy().astype(np.int64) - 1,
+        treated=both["treated"].to_numpy(),
+        numerator=both["numerator"].cast(pl.Float64).to_numpy(),
+        denominator=both["denominator"].cast(pl.Float64).to_numpy(),
+        before=np.zeros(both.height),
+    )
+    return rate, compare(sums, planned=both["user_id"].n_unique())
+
+
+def _sums(store: FeedbackStore, bundle: str, since_ms: int, until_ms: int) -> pl.DataFrame:
+    """Return user_id, and numerator and denominator of the skip rate of a bundle's lists in a period."""
+    wanted = (
+        select(*(EVENTS.c[name] for name in COLUMNS))
+        .join(EXPOSURES, (EVENTS.c.list_id == EXPOSURES.c.list_id) & (EVENTS.c.user_id == EXPOSURES.c.user_id))
+        .where(EXPOSURES.c.bundle == bundle, EXPOSURES.c.time_ms >= since_ms, EXPOSURES.c.time_ms < until_ms)
+        .where(EVENTS.c.action.in_(("played", "skipped")))
+    )
+    return METRICS["skip_rate"].sums(_table(store, wanted, COLUMNS).with_columns(shown=True))

@@ -1,0 +1,50 @@
+"""The tables of a retraining: those of the recipe, and what the feedback store has learned since."""
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+
+from musix_runtime.atomic import new_folder
+from musix_runtime.errors import InputError
+from musix_runtime.feedback.store import FeedbackStore, user_hash
+from musix_trainer.data import impressions, interactions, tables
+from musix_trainer.data.tables import Column
+from musix_trainer.importers.feedback import read_feedback
+from musix_trainer.recipe import Recipe
+
+
+def write_training_tables(settings: Recipe, data: Path, store: FeedbackStore, until_ms: int, out: Path) -> None:
+    """Write the tables of a recipe into the folder `out`, as a whole: copies of those in `data`, with the events before
+    a time beside the listening and, if the recipe has such a table, the feedback.
+
+    Listeners who were forgotten are left out. Raises InputError for a recipe without tables, TableError for a table
+    that is wrong, FeedbackError, OutputError.
+    """
+    if settings.source != "tables":
+        raise InputError(f'{settings.name}: source: expected "tables", to which feedback can be added, found "{settings.source}"')
+    names = settings.tables
+    listening, feedback = read_feedback(store, until_ms)
+    forgotten = store.forgotten()
+    with new_folder(out, replace=True) as folder:
+        for name in (names.tracks, names.playlists, names.moods, names.families):
+            if name and (data / name).exists():
+                shutil.copyfile(data / name, folder / name)
+        _write_merged(data / names.listening, interactions.SCHEMA, listening, forgotten, folder / names.listening)
+        if names.feedback:
+            _write_merged(data / names.feedback, impressions.SCHEMA, feedback, forgotten, folder / names.feedback)
+
+
+def _write_merged(source: Path, schema: list[Column], added: pl.DataFrame, forgotten: set[str], path: Path) -> None:
+    """Write a table with further rows, without those of listeners who were forgotten."""
+    table = tables.read(source)
+    tables.check(table, schema, "user_id")
+    merged = pl.concat([table.frame, added.select(table.frame.columns)], how="vertical_relaxed")
+    if forgotten:
+        users = merged["user_id"].unique()
+        gone = [user for user in users if user_hash(user) in forgotten]
+        merged = merged.filter(~pl.col("user_id").is_in(gone))
+    if path.suffix == ".csv":
+        merged.write_csv(path)
+    else:
+        tables.write(path, merged)
