@@ -7,6 +7,7 @@ listeners and the clock are simulated.
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -28,18 +29,27 @@ SAVED = 0.1  # of the tracks that are played
 REMEMBERED = 20  # lists whose tracks are not shown to a listener again
 BATCH = 64
 # The chance that each of the tracks (n,) is skipped: version, listener's number, ids of the tracks, day.
-SkipChance = Callable[[str, int, list[str], int], NDArray[np.float64]]
+SkipChance = Callable[[str, int, list[str], int], NDArray[np.float64] | float]
+
+
+Chosen = Callable[[int, int, np.random.Generator], list[str]]
 
 
 @dataclass
 class SimulatedService:
-    """A music service with one server and its listeners. `skip_chance` is the planted truth."""
+    """A music service with one server and its listeners.
+
+    `skip_chance` is the planted truth about lists. `chosen` gives the tracks that a listener plays on a day without any
+    list: listener's number, day, random generator.
+    """
 
     manager: ModelManager
     store: FeedbackStore
     listeners: list[str]
     skip_chance: SkipChance
+    chosen: Chosen = lambda number, day, random: []
     seed: int = 0
+    start_ms: int = START_MS
     _seen: dict[str, deque[list[str]]] = field(default_factory=dict)
 
     def live_through(self, day: int) -> float:
@@ -56,6 +66,10 @@ class SimulatedService:
                     exposure = self._exposure(engine, variant, number, answer, day, random)
                     exposures.append(exposure)
                     events += self._events(engine, number, exposure, answer, day, random)
+                    events += [
+                        _event(random, exposure.user_id, None, None, track, "played", exposure.time_ms)
+                        for track in self.chosen(number, day, random)
+                    ]
         self.store.add_exposures(exposures)
         self.store.add_events(events)
         return sum(event.action == "skipped" for event in events) / max(len(exposures) * STARTED, 1)
@@ -72,7 +86,7 @@ class SimulatedService:
 
     def _answers(self, engine: Engine, numbers: list[int]) -> list[RecommendResponse]:
         users = [self.listeners[number] for number in numbers]
-        seen = [[id for tracks in self._seen.get(user, ()) for id in tracks] for user in users]
+        seen = [list(chain.from_iterable(self._seen.get(user, ()))) for user in users]
         requests = [RecommendRequest(user_id=user, exclude_ids=ids) for user, ids in zip(users, seen, strict=True)]
         return engine.recommend_batch(requests)
 
@@ -91,7 +105,7 @@ class SimulatedService:
         traffic = self.manager.traffic
         return Exposure(
             list_id=random.bytes(16).hex(),
-            time_ms=START_MS + day * DAY_MS + int(random.integers(DAY_MS - 3_600_000)),
+            time_ms=self.start_ms + day * DAY_MS + int(random.integers(DAY_MS - 3_600_000)),
             user_id=user,
             bundle=engine.bundle.name,
             digest=engine.bundle.digest,
@@ -119,21 +133,31 @@ class SimulatedService:
         time, events = exposure.time_ms, []
         for position, (track, skips) in enumerate(zip(tracks, random.random(len(tracks)) < chance, strict=True), 1):
             actions = ["skipped"] if skips else ["played", "saved"] if random.random() < SAVED else ["played"]
-            played = SKIP_MS if skips else PLAY_MS
-            time += played
+            time += SKIP_MS if skips else PLAY_MS
             events += [
-                Event(
-                    event_id=random.bytes(16).hex(),
-                    received_ms=time,
-                    occurred_ms=time,
-                    user_id=exposure.user_id,
-                    session_id=None,
-                    list_id=exposure.list_id,
-                    track_id=track,
-                    position=position,
-                    action=action,
-                    ms_played=played,
-                )
-                for action in actions
+                _event(random, exposure.user_id, exposure.list_id, position, track, action, time) for action in actions
             ]
         return events
+
+
+def _event(
+    random: np.random.Generator,
+    user: str,
+    list_id: str | None,
+    position: int | None,
+    track: str,
+    action: str,
+    time_ms: int,
+) -> Event:
+    return Event(
+        event_id=random.bytes(16).hex(),
+        received_ms=time_ms,
+        occurred_ms=time_ms,
+        user_id=user,
+        session_id=None,
+        list_id=list_id,
+        track_id=track,
+        position=position,
+        action=action,
+        ms_played=SKIP_MS if action == "skipped" else PLAY_MS,
+    )

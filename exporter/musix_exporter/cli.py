@@ -141,7 +141,7 @@ def loop(
     Call it often, such as every hour. Ends with 5 if there is nothing to do, with 3 if a new version was refused.
     """
     from musix_exporter.build import build
-    from musix_runtime.atomic import sole_writer
+    from musix_runtime.atomic import check_writable, sole_writer
     from musix_runtime.bundle import signature
     from musix_trainer import recipe
     from musix_trainer.loop.loop import Loop
@@ -153,6 +153,7 @@ def loop(
             signature.write(bundle.path, bundle.digest, key)
         return bundle
 
+    check_writable(out)
     with opened(database) as store:
         runner = Loop(
             open_registry(registry, trust),

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -20,6 +19,7 @@ from musix_trainer import recipe
 from musix_trainer.data import synthetic
 from musix_trainer.loop import journal
 from musix_trainer.loop.loop import Loop, Result
+from musix_trainer.loop.policy import Policy
 from musix_trainer.recipe import RecipeFile, Synthetic
 from perf.year import START_MS, SimulatedService
 from tests.bundle_variants import variant
@@ -39,12 +39,12 @@ class Year:
     results: list[tuple[int, Result]] = field(default_factory=list)
 
     def run(self, days: int) -> None:
-        for self.day in range(self.day, self.day + days):
+        for _ in range(days):
             self.service.live_through(self.day)
             for result in self.loop.run(START_MS + (self.day + 1) * DAY_MS):
                 if result.outcome != "nothing":
                     self.results.append((self.day, result))
-        self.day += 1
+            self.day += 1
 
     @property
     def live(self) -> list[str]:
@@ -76,21 +76,22 @@ def years(tmp_path: Path, small_bundle: Path) -> Callable[[SkipRates], Year]:
             ModelManager.open(registry.path / "demo"),
             store,
             [synthetic.user_id(number) for number in range(LISTENERS)],
-            lambda version, listener, tracks, day: np.full(len(tracks), skip_rates(version, day)),
+            lambda version, listener, tracks, day: skip_rates(version, day),
         )
         recipe_file = recipe.parse(text.encode(), Path("demo.toml"))
-        loop = Loop(registry, "demo", store, recipe_file, data, tmp_path / "out", build)
+        policy = Policy(every_ms=14 * DAY_MS, pause_ms=5 * DAY_MS)
+        loop = Loop(registry, "demo", store, recipe_file, data, tmp_path / "out", build, policy, rollout_ms=4 * DAY_MS)
         return Year(service, loop)
 
     return make
 
 
 def test_a_better_version_is_promoted(years: Callable[[SkipRates], Year]) -> None:
-    year = years(lambda version, day: 0.3 if version == "1.0.0" else 0.1)
-    year.run(29)
+    year = years(lambda version, day: 0.38 if version == "1.0.0" else 0.05)
+    year.run(14)
     assert year.actions() == []
     year.run(13)
-    assert year.actions() == [(29, "retrain", "1.1.0")]
+    assert year.actions() == [(14, "retrain", "1.1.0")]
     assert year.live == ["1.1.0", "1.0.0"]
     shares = [entry.share for entry in rollouts.read(year.loop.registry, "demo").journal]
     assert shares == [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -98,7 +99,7 @@ def test_a_better_version_is_promoted(years: Callable[[SkipRates], Year]) -> Non
 
 def test_a_worse_version_stays_below_the_second_stage(years: Callable[[SkipRates], Year]) -> None:
     year = years(lambda version, day: 0.2 if version == "1.0.0" else 0.35)
-    year.run(50)
+    year.run(25)
     assert year.live == ["1.0.0"]
     rollout = rollouts.read(year.loop.registry, "demo")
     assert rollout.state == "aborted"
@@ -111,13 +112,18 @@ def test_an_emergency_rolls_back_at_the_next_look(years: Callable[[SkipRates], Y
     registry.publish(variant(registry.live("demo"), year.loop.out.parent / "second", "1.1.0"))
     year.run(5)
     assert year.live == ["1.1.0", "1.0.0"]
-    year.run(7)
-    rolled_back, trained = year.actions()
-    assert rolled_back[1:] == ("roll back", "1.0.0")
-    assert trained == (rolled_back[0], "retrain", "1.2.0")  # at once
+    year.run(1)
+    assert year.actions() == [(5, "roll back", "1.0.0"), (5, "retrain", "1.2.0")]
     assert year.live == ["1.0.0"]
-    assert [record.trigger for record in journal.latest(registry, "demo")] == ["emergency"]
+    year.run(1)
     assert year.service.manager.engine.bundle.manifest.version == "1.0.0"
+
+
+def test_a_quiet_time_changes_nothing_but_the_scheduled_trainings(years: Callable[[SkipRates], Year]) -> None:
+    year = years(lambda version, day: 0.2)
+    year.run(32)
+    assert [(day, action) for day, action, _ in year.actions()] == [(14, "retrain"), (28, "retrain")]
+    assert year.live == ["1.0.0"]  # 300 listeners cannot show within two weeks that a copy is not worse
 
 
 def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callable[[SkipRates], Year]) -> None:
@@ -127,7 +133,7 @@ def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callabl
         raise GateError("demo-1.1.0: 1 of 2 gates failed")
 
     year.loop = Loop(**vars(year.loop) | {"build": refuse})
-    year.run(31)
+    year.run(16)
     (refused,) = (result for _, result in year.results)
     assert (refused.outcome, refused.found) == ("refused", "demo-1.1.0: 1 of 2 gates failed")
     assert year.live == ["1.0.0"]
@@ -139,14 +145,14 @@ def test_what_a_new_version_learns_from(years: Callable[[SkipRates], Year]) -> N
     """All but the latest week, and nothing of a listener who was forgotten."""
     year = years(lambda version, day: 0.2)
     gone = synthetic.user_id(5)
-    year.run(20)
+    year.run(10)
     year.loop.store.forget(gone, START_MS)
-    (result,) = year.loop.run(START_MS + 20 * DAY_MS, requested=True)
+    (result,) = year.loop.run(START_MS + 10 * DAY_MS, requested=True)
     assert result.outcome == "done"
     base = pl.read_parquet(year.loop.data / "listening.parquet")
     learned = pl.read_parquet(year.loop.out / "tables" / "demo-1.1.0" / "listening.parquet")
     assert gone in base["user_id"]
     assert gone not in learned["user_id"]
     new = learned.filter(pl.col("timestamp") >= START_MS // 1000)
-    assert new["timestamp"].max() < (START_MS + 13 * DAY_MS) // 1000
+    assert new["timestamp"].max() < (START_MS + 3 * DAY_MS) // 1000
     assert learned.height - new.height == base.filter(pl.col("user_id") != gone).height

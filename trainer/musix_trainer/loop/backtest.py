@@ -1,4 +1,4 @@
-"""A comparison of two bundles on what listeners played after both were trained."""
+"""A comparison of two bundles on what listeners chose after both were trained."""
 
 from dataclasses import dataclass
 
@@ -39,15 +39,18 @@ class Backtest:
         )
 
 
-def backtest(live: Engine, candidate: Engine, heard: pl.DataFrame, later: pl.DataFrame, seed: int = 0) -> Backtest | None:
-    """Compare two bundles on the tracks that listeners played later, for the first time.
+def backtest(
+    live: Engine, candidate: Engine, heard: pl.DataFrame, later: pl.DataFrame, seed: int = 0
+) -> Backtest | None:
+    """Compare two bundles on the tracks that listeners chose later themselves, for the first time.
 
     `heard` and `later` are user_id and track_id. Both bundles are asked for the next ten tracks of each listener,
-    without what was heard, and never for tracks that only one of them has. Returns None for fewer than 50 listeners.
-    A listener has chosen most of these tracks from lists of the live version, which favours it.
+    without what was heard; only tracks that both know count. What was played from a list must not be among `later`: it
+    would favour the bundle that made the list. Returns None for fewer than 50 listeners.
     """
     rows = later.unique().join(heard, on=["user_id", "track_id"], how="anti")
-    known = [id for id in rows["track_id"].unique() if all(each.catalog.row(id) is not None for each in (live, candidate))]
+    both = (live.catalog, candidate.catalog)
+    known = [track for track in rows["track_id"].unique() if all(each.row(track) is not None for each in both)]
     relevant = rows.filter(pl.col("track_id").is_in(known)).group_by("user_id").agg("track_id").sort("user_id")
     if relevant.height < MIN_LISTENERS:
         return None

@@ -63,7 +63,8 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
     with opened(database) as store:
         done = rollout.step(open_registry(registry), name, store, now_ms())
     if not done.changed:
-        print_line(f"{done.rollout.id} waits: {done.reason}")
+        waits = f"waits: {done.reason}" if done.rollout.goes_on else f"is {done.rollout.state}"
+        print_line(f"{done.rollout.id} {waits}")
         context.exit(NOTHING_TO_DO)
     print_line(f"{describe(done.rollout)}: {done.reason}")
 

@@ -1,6 +1,6 @@
 """The journal of the loop in a registry: what was done, when and why.
 
-    REGISTRY/NAME/decisions/NUMBER.json    one action; the numbers go from 1 on
+REGISTRY/NAME/decisions/NUMBER.json    one action; the numbers go from 1 on
 """
 
 from typing import Annotated, Any, Literal

@@ -18,7 +18,7 @@ from musix_trainer.loop import journal, rollout
 from musix_trainer.loop.backtest import Backtest, backtest
 from musix_trainer.loop.journal import Outcome
 from musix_trainer.loop.policy import Decision, Policy, State, decide
-from musix_trainer.loop.state import read_plays, read_state
+from musix_trainer.loop.state import read_chosen, read_state
 from musix_trainer.loop.training_tables import write_training_tables
 from musix_trainer.recipe import RecipeFile, with_version
 
@@ -109,15 +109,15 @@ class Loop:
             listeners=max(result.state.listeners, experiments.MIN_LISTENERS),
             now_ms=result.state.now_ms,
         )
-        found = f"{compared or 'too few listeners to compare it with the live version'}; rollout {started.id} begins"
+        seen = compared or "too few listeners chose tracks themselves to compare it sooner"
+        found = f"{seen}; rollout {started.id} begins"
         return self._record(replace(result, outcome="done", found=found))
 
     def _backtest(self, bundle: Bundle, listening: Path, until_ms: int) -> Backtest | None:
-        """Compare a new bundle with the live one on what it has not learned from."""
+        """Compare a new bundle with the live one on what it has not learned from, and neither has proposed."""
         live = self.registry.open_path(self.registry.live(self.name))
         heard = tables.read(listening).frame.select(pl.col("user_id", "track_id").cast(pl.String))
-        later = read_plays(self.store, until_ms)
-        return backtest(live, Engine.open(bundle.path), heard, later)
+        return backtest(live, Engine.open(bundle.path), heard, read_chosen(self.store, until_ms))
 
     def _record(self, result: Result) -> Result:
         """Write a result into the journal, and return it."""

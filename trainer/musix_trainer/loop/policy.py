@@ -31,8 +31,8 @@ class State:
     busy: str | None  # the experiment or rollout that is running
     rollout: bool  # whether that is a rollout
     listeners: int  # who were shown lists in the latest week
-    skip_rate: Estimate | None  # of the live version's lists in the latest week
-    skip_change: Difference | None  # its difference to that of the version's first four weeks
+    skip_rate: Estimate | None  # of the live version's lists in the latest day
+    skip_change: Difference | None  # that of the latest week, against the version's first four weeks
     alarms: tuple[str, ...]  # keys of drift alarms
 
 

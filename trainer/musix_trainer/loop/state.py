@@ -19,7 +19,13 @@ from musix_trainer.loop.policy import State
 
 RECENT_MS = 7 * DAY_MS
 FIRST_MS = 28 * DAY_MS
-COLUMNS = {"user_id": pl.String, "list_id": pl.String, "track_id": pl.String, "action": pl.String, "ms_played": pl.Int64}
+COLUMNS = {
+    "user_id": pl.String,
+    "list_id": pl.String,
+    "track_id": pl.String,
+    "action": pl.String,
+    "ms_played": pl.Int64,
+}
 
 
 def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tuple[str, ...], now_ms: int) -> State:
@@ -29,7 +35,6 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tupl
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
     first = _first_list(store)
     running = experiments.running(registry, name)
-    recent, change = _skips(store, f"{name}-{live}", now_ms)
     return State(
         now_ms=now_ms,
         trained_ms=trained if trained is not None else now_ms if first is None else first,
@@ -38,15 +43,18 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tupl
         rollout=running is not None and running.rollout is not None,
         listeners=_listeners(store, now_ms - RECENT_MS),
         busy=None if running is None else f"{'experiment' if running.rollout is None else 'rollout'} {running.id}",
-        skip_rate=recent,
-        skip_change=change,
+        skip_rate=_skip_rate(store, f"{name}-{live}", now_ms),
+        skip_change=_skip_change(store, f"{name}-{live}", now_ms),
         alarms=alarms,
     )
 
 
-def read_plays(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
-    """Return user_id and track_id of the tracks that were played since a time. Raises FeedbackError."""
-    wanted = select(EVENTS.c.user_id, EVENTS.c.track_id).where(EVENTS.c.action == "played", EVENTS.c.occurred_ms >= since_ms)
+def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
+    """Return user_id and track_id of the tracks that were played since a time and came from no list. Raises
+    FeedbackError."""
+    wanted = select(EVENTS.c.user_id, EVENTS.c.track_id).where(
+        EVENTS.c.action == "played", EVENTS.c.list_id.is_(None), EVENTS.c.occurred_ms >= since_ms
+    )
     return _table(store, wanted, {"user_id": pl.String, "track_id": pl.String})
 
 
@@ -69,26 +77,35 @@ def _first_list(store: FeedbackStore, bundle: str | None = None) -> int | None:
     return None if first is None else int(first)
 
 
-def _skips(store: FeedbackStore, bundle: str, now_ms: int) -> tuple[Estimate | None, Difference | None]:
-    """Return the skip rate of a bundle's lists in the latest week, and its difference to that of their first four
-    weeks; None for fewer than 50 listeners."""
+def _skip_rate(store: FeedbackStore, bundle: str, now_ms: int) -> Estimate | None:
+    """Return the skip rate of a bundle's lists in the latest day; None for fewer than 50 listeners."""
+    sums = _sums(store, bundle, now_ms - DAY_MS, now_ms)
+    if sums.height < MIN_LISTENERS:
+        return None
+    return estimate(sums["numerator"].to_numpy(), sums["denominator"].to_numpy())
+
+
+def _skip_change(store: FeedbackStore, bundle: str, now_ms: int) -> Difference | None:
+    """Return the difference of the skip rate of a bundle's lists in the latest week to that of their first four weeks.
+
+    None for fewer than 50 listeners in any of both, and until the bundle is two weeks old.
+    """
+    first = _first_list(store, bundle)
+    if first is None or now_ms - first < 2 * RECENT_MS:
+        return None
     recent = _sums(store, bundle, now_ms - RECENT_MS, now_ms)
-    if recent.height < MIN_LISTENERS:
-        return None, None
-    rate = estimate(*(recent[name].cast(pl.Float64).to_numpy() for name in ("numerator", "denominator")))
-    first = _first_list(store, bundle) or now_ms
     before = _sums(store, bundle, first, min(first + FIRST_MS, now_ms - RECENT_MS))
-    if before.height < MIN_LISTENERS:
-        return rate, None
+    if min(recent.height, before.height) < MIN_LISTENERS:
+        return None
     both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
     sums = Sums(
         listener=both["user_id"].rank("dense").to_numpy().astype(np.int64) - 1,
         treated=both["treated"].to_numpy(),
-        numerator=both["numerator"].cast(pl.Float64).to_numpy(),
-        denominator=both["denominator"].cast(pl.Float64).to_numpy(),
+        numerator=both["numerator"].to_numpy(),
+        denominator=both["denominator"].to_numpy(),
         before=np.zeros(both.height),
     )
-    return rate, compare(sums, planned=both["user_id"].n_unique())
+    return compare(sums, planned=both["user_id"].n_unique())
 
 
 def _sums(store: FeedbackStore, bundle: str, since_ms: int, until_ms: int) -> pl.DataFrame:
@@ -97,6 +114,7 @@ def _sums(store: FeedbackStore, bundle: str, since_ms: int, until_ms: int) -> pl
         select(*(EVENTS.c[name] for name in COLUMNS))
         .join(EXPOSURES, (EVENTS.c.list_id == EXPOSURES.c.list_id) & (EVENTS.c.user_id == EXPOSURES.c.user_id))
         .where(EXPOSURES.c.bundle == bundle, EXPOSURES.c.time_ms >= since_ms, EXPOSURES.c.time_ms < until_ms)
-        .where(EVENTS.c.action.in_(("played", "skipped")))
+        .where(EVENTS.c.action.in_(("played", "skipped")), EVENTS.c.occurred_ms >= since_ms)
     )
-    return METRICS["skip_rate"].sums(_table(store, wanted, COLUMNS).with_columns(shown=True))
+    sums = METRICS["skip_rate"].sums(_table(store, wanted, COLUMNS).with_columns(shown=True))
+    return sums.with_columns(pl.col("numerator", "denominator").cast(pl.Float64))

@@ -22,7 +22,9 @@ def write_training_tables(settings: Recipe, data: Path, store: FeedbackStore, un
     that is wrong, FeedbackError, OutputError.
     """
     if settings.source != "tables":
-        raise InputError(f'{settings.name}: source: expected "tables", to which feedback can be added, found "{settings.source}"')
+        raise InputError(
+            f'{settings.name}: source: expected "tables", to which feedback can be added, found "{settings.source}"'
+        )
     names = settings.tables
     listening, feedback = read_feedback(store, until_ms)
     forgotten = store.forgotten()

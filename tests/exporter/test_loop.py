@@ -1,0 +1,89 @@
+"""`musix loop` with a real training: from feedback to the rollout of the next version."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from musix_exporter.cli import loop
+from musix_runtime import Registry
+from musix_runtime.bundle import signature
+from musix_runtime.clock import now_ms
+from musix_runtime.errors import RecipeError
+from musix_runtime.feedback.events import DAY_MS
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.models.parts import open_bundle
+from musix_runtime.registry import experiments
+from musix_runtime.serving.model_manager import ModelManager
+from musix_trainer.data import synthetic
+from musix_trainer.recipe import Synthetic
+from perf.year import SimulatedService
+from tests.bundle_variants import variant
+from tests.recipes import SMALL
+
+FEEDBACK = '"tables"\n[tables]\nfeedback = "feedback.parquet"\n'
+
+
+@pytest.fixture
+def place(tmp_path: Path, small_bundle: Path) -> Path:
+    """A folder with a registry, the tables of a recipe, and a feedback store of 10 days."""
+    world = synthetic.generate(Synthetic(tracks=800, listeners=100), 0)
+    (tmp_path / "data").mkdir()
+    for name in ("tracks", "listening", "feedback"):
+        getattr(world, name).write_parquet(tmp_path / "data" / f"{name}.parquet")
+    (tmp_path / "demo.toml").write_text(SMALL.replace('"small"', '"demo"').replace('"synthetic"\n', FEEDBACK))
+    Registry(tmp_path / "registry").publish(variant(small_bundle, tmp_path / "demo-1.0.0", "1.0.0"))
+    store = FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")
+    service = SimulatedService(
+        ModelManager.open(tmp_path / "registry"),
+        store,
+        [synthetic.user_id(number) for number in range(100)],
+        lambda version, listener, tracks, day: 0.2,
+        start_ms=now_ms() - 10 * DAY_MS,
+    )
+    for day in range(10):
+        service.live_through(day)
+    store.close()
+    return tmp_path
+
+
+def run(place: Path, *options: str) -> Result:
+    paths = {"--recipe": "demo.toml", "--data": "data", "--out": "out"}
+    arguments = [each for name, path in paths.items() for each in (name, str(place / path))]
+    arguments += ["--feedback", f"sqlite:///{place / 'feedback.db'}", *options]
+    return CliRunner().invoke(loop, [str(place / "registry"), "demo", *arguments])
+
+
+def test_the_next_version_is_trained_and_rolled_out(place: Path) -> None:
+    assert (run(place).exit_code, run(place, "--dry-run").exit_code) == (5, 0)
+    private, public = signature.generate(place / "owner")
+    result = run(place, "--now", "--json", "--key", str(private))
+    assert result.exit_code == 0, result.output
+    (done,) = json.loads(result.stdout)
+    assert (done["decision"]["trigger"], done["outcome"], done["version"]) == ("request", "done", "1.1.0")
+    registry = Registry(place / "registry")
+    assert registry.history("demo") == ["1.0.0"]
+    running = experiments.running(registry, "demo")
+    assert running is not None
+    assert (running.treatment, running.share) == ("1.1.0", 0.2)
+    bundle = open_bundle(place / "registry" / "demo" / "1.1.0", public)
+    before = open_bundle(place / "registry" / "demo" / "1.0.0")
+    for table in ("listening", "feedback"):
+        assert bundle.manifest.provenance.sources[table].rows > before.manifest.provenance.sources[table].rows
+    assert run(place, "--now").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('name = "demo"', 'name = "other"', "name: expected 'demo', found 'other'"),
+        ('"tables"', '"synthetic"', 'source: expected "tables"'),
+    ],
+)
+def test_recipes_that_cannot_be_retrained(place: Path, before: str, after: str, message: str) -> None:
+    file = place / "demo.toml"
+    file.write_text(file.read_text().replace(before, after))
+    result = run(place, "--now")
+    assert message in str(result.exception)
+    assert isinstance(result.exception, RecipeError) or after == '"synthetic"'
