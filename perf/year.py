@@ -22,7 +22,6 @@ from musix_runtime.serving.feedback import ShownTrack
 from musix_runtime.serving.model_manager import ModelManager
 
 START_MS = 1_767_225_600_000  # 2026-01-01
-ACTIVE = 0.3  # share of the listeners who come on a day
 STARTED = 5  # tracks of each list
 PLAY_MS, SKIP_MS = 180_000, 10_000
 SAVED = 0.1  # of the tracks that are played
@@ -48,6 +47,7 @@ class SimulatedService:
     listeners: list[str]
     skip_chance: SkipChance
     chosen: Chosen = lambda number, day, random: []
+    active: float = 0.3  # share of the listeners who come on a day
     seed: int = 0
     start_ms: int = START_MS
     _seen: dict[str, deque[list[str]]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class SimulatedService:
         """Show a list to each listener who comes on a day, store what they do, and return the share of skips."""
         self.manager.refresh()
         random = np.random.default_rng([self.seed, day])
-        come = [number for number in range(len(self.listeners)) if random.random() < ACTIVE]
+        come = [number for number in range(len(self.listeners)) if random.random() < self.active]
         exposures: list[Exposure] = []
         events: list[Event] = []
         for engine, variant, numbers in self._routed(come):

@@ -25,7 +25,7 @@ from perf.year import START_MS, SimulatedService
 from tests.bundle_variants import variant
 from tests.recipes import SMALL
 
-LISTENERS = 300
+LISTENERS = 400
 SkipRates = Callable[[str, int], float]  # version, day -> share of the tracks that are skipped
 
 
@@ -77,9 +77,10 @@ def years(tmp_path: Path, small_bundle: Path) -> Callable[[SkipRates], Year]:
             store,
             [synthetic.user_id(number) for number in range(LISTENERS)],
             lambda version, listener, tracks, day: skip_rates(version, day),
+            active=0.4,
         )
         recipe_file = recipe.parse(text.encode(), Path("demo.toml"))
-        policy = Policy(every_ms=14 * DAY_MS, pause_ms=5 * DAY_MS)
+        policy = Policy(every_ms=12 * DAY_MS, pause_ms=5 * DAY_MS)
         loop = Loop(registry, "demo", store, recipe_file, data, tmp_path / "out", build, policy, rollout_ms=4 * DAY_MS)
         return Year(service, loop)
 
@@ -88,10 +89,10 @@ def years(tmp_path: Path, small_bundle: Path) -> Callable[[SkipRates], Year]:
 
 def test_a_better_version_is_promoted(years: Callable[[SkipRates], Year]) -> None:
     year = years(lambda version, day: 0.38 if version == "1.0.0" else 0.05)
-    year.run(14)
+    year.run(12)
     assert year.actions() == []
-    year.run(13)
-    assert year.actions() == [(14, "retrain", "1.1.0")]
+    year.run(10)
+    assert year.actions() == [(12, "retrain", "1.1.0")]
     assert year.live == ["1.1.0", "1.0.0"]
     shares = [entry.share for entry in rollouts.read(year.loop.registry, "demo").journal]
     assert shares == [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -99,7 +100,7 @@ def test_a_better_version_is_promoted(years: Callable[[SkipRates], Year]) -> Non
 
 def test_a_worse_version_stays_below_the_second_stage(years: Callable[[SkipRates], Year]) -> None:
     year = years(lambda version, day: 0.2 if version == "1.0.0" else 0.35)
-    year.run(25)
+    year.run(20)
     assert year.live == ["1.0.0"]
     rollout = rollouts.read(year.loop.registry, "demo")
     assert rollout.state == "aborted"
@@ -121,9 +122,9 @@ def test_an_emergency_rolls_back_at_the_next_look(years: Callable[[SkipRates], Y
 
 def test_a_quiet_time_changes_nothing_but_the_scheduled_trainings(years: Callable[[SkipRates], Year]) -> None:
     year = years(lambda version, day: 0.2)
-    year.run(32)
-    assert [(day, action) for day, action, _ in year.actions()] == [(14, "retrain"), (28, "retrain")]
-    assert year.live == ["1.0.0"]  # 300 listeners cannot show within two weeks that a copy is not worse
+    year.run(26)
+    assert [(day, action) for day, action, _ in year.actions()] == [(12, "retrain"), (24, "retrain")]
+    assert year.live == ["1.0.0"]  # 400 listeners cannot show within two weeks that a copy is not worse
 
 
 def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callable[[SkipRates], Year]) -> None:
@@ -133,7 +134,7 @@ def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callabl
         raise GateError("demo-1.1.0: 1 of 2 gates failed")
 
     year.loop = Loop(**vars(year.loop) | {"build": refuse})
-    year.run(16)
+    year.run(14)
     (refused,) = (result for _, result in year.results)
     assert (refused.outcome, refused.found) == ("refused", "demo-1.1.0: 1 of 2 gates failed")
     assert year.live == ["1.0.0"]
