@@ -18,7 +18,7 @@ from musix_runtime.registry import experiments
 from musix_runtime.serving.model_manager import ModelManager
 from musix_trainer.data import synthetic
 from musix_trainer.recipe import Synthetic
-from perf.year import SimulatedService
+from perf.simulated_service import SimulatedService
 from tests.bundle_variants import variant
 from tests.recipes import SMALL
 

@@ -21,7 +21,7 @@ from musix_trainer.loop import journal
 from musix_trainer.loop.loop import Loop, Result
 from musix_trainer.loop.policy import Policy
 from musix_trainer.recipe import RecipeFile, Synthetic
-from perf.year import START_MS, SimulatedService
+from perf.simulated_service import START_MS, SimulatedService
 from tests.bundle_variants import variant
 from tests.recipes import SMALL
 
