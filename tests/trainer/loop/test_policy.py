@@ -46,7 +46,8 @@ WORSE = Difference(0.2, 0.3, 0.1, 0.05, 0.15)
         ({"rolled_back": True, "trained_ms": 99 * DAY_MS}, "retrain", "emergency"),
         ({"skip_rate": None, "skip_change": None}, "wait", None),
         ({"busy": "rollout demo/1", "rollout": True}, "wait", None),
-        ({"busy": "rollout demo/1", "rollout": True, "trained_ms": 70 * DAY_MS}, "retrain", "schedule"),
+        ({"busy": "rollout demo/1", "rollout": True, "trained_ms": 70 * DAY_MS}, "wait", None),
+        ({"busy": "rollout demo/1", "rollout": True, "trained_ms": 40 * DAY_MS}, "retrain", "schedule"),
         ({"busy": "experiment demo/1", "trained_ms": 70 * DAY_MS}, "wait", None),
     ],
 )

@@ -50,14 +50,14 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
 
     An emergency comes first: it rolls back whatever is running, and a training follows. Otherwise nothing is trained
     while listeners compare two versions, nor soon after the training before unless somebody requests it. A rollout that
-    has found nothing until the next training is due makes room for it.
+    has not ended when the training after the next is due makes room for it.
     """
     emergency = state.skip_rate is not None and state.skip_rate.low > policy.max_skip_rate
     skips = f"skip rate {state.skip_rate}" if state.skip_rate else ""
     if emergency and state.previous and not state.rolled_back:
         return Decision("roll back", "emergency", f"{skips}, expected at most {100 * policy.max_skip_rate:g} %")
     age_ms = state.now_ms - state.trained_ms
-    if state.busy and not (state.rollout and age_ms >= policy.every_ms):
+    if state.busy and not (state.rollout and age_ms >= 2 * policy.every_ms):
         return _wait(f"{state.busy} is running")
     if requested:
         return Decision("retrain", "request", "somebody requested it")
