@@ -1,0 +1,271 @@
+"""Workers that run real programs, and workers that are killed, paused and stopped."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import pytest
+
+from musix_runtime.clock import now_ms
+from musix_runtime.feedback.jobs import CANCELLED, STOPPED, Lease
+from musix_runtime.feedback.schemas import LoggedJob
+from musix_runtime.feedback.store import FeedbackStore
+from musix_trainer.loop import watchdog
+from musix_trainer.loop.child import LOG_BYTES, Stop
+from musix_trainer.loop.worker import Timing, Worker
+from tests.system.test_swap import until
+
+MUSIX = Path(sys.executable).with_name("musix")
+PYTHON = [sys.executable, "-I", "-S"]
+WORKER = Path(__file__).with_name("worker_process.py")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """The URL of a file; the tests of the queue are those on PostgreSQL as well."""
+    return f"sqlite:///{tmp_path / 'feedback.db'}"
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    with Stop() as stop:
+        yield stop
+
+
+def run(store: FeedbackStore, stop: Stop, program: str, **timing: float) -> LoggedJob:
+    """Let a worker do a job with a Python program, and return the job."""
+    job_id = store.jobs.add("demo", "all", now_ms()).id
+    timings = Timing(**{"lease_s": 10, "renew_s": 0.05, **timing})
+    assert Worker(store.jobs, "demo", lambda job: [*PYTHON, "-c", program], stop, timings).run_one()
+    return store.jobs.read(job_id)
+
+
+@pytest.mark.parametrize(
+    ("program", "state", "reason"),
+    [
+        ("", "done", "exit code 0"),
+        ("raise SystemExit(3)", "refused", "exit code 3"),
+        ("raise SystemExit(5)", "nothing_to_do", "exit code 5"),
+        ("raise SystemExit(2)", "failed", "exit code 2"),
+        ("import os; os.kill(os.getpid(), 9)", "failed", "exit code 137"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "failed", "exit code 143"),
+    ],
+)
+def test_the_exit_code_is_the_state(store: FeedbackStore, stop: Stop, program: str, state: str, reason: str) -> None:
+    job = run(store, stop, program)
+    assert (job.state, job.reason, job.attempts) == (state, reason, 1)
+    assert job.finished_at is not None
+
+
+def test_without_a_job_nothing_runs(store: FeedbackStore, stop: Stop) -> None:
+    store.jobs.add("other", "all", 0)
+    assert not Worker(store.jobs, "demo", lambda job: [], stop, Timing()).run_one()
+
+
+def test_a_command_that_does_not_exist_fails(store: FeedbackStore, stop: Stop) -> None:
+    job_id = store.jobs.add("demo", "all", 0).id
+    assert Worker(store.jobs, "demo", lambda job: ["/no/such/program"], stop, Timing()).run_one()
+    job = store.jobs.read(job_id)
+    assert (job.state, job.reason) == ("failed", "exit code 127")
+    assert job.progress == "error: /no/such/program: expected a program, found: No such file or directory"
+
+
+def test_the_output_is_the_log(store: FeedbackStore, stop: Stop) -> None:
+    program = "import sys; print('one', flush=True); sys.stderr.write('zw\\xf6\\n'); print('th\\0ree\\n\\n')"
+    job = run(store, stop, f"import sys; sys.stderr.reconfigure(encoding='utf-8'); {program}")
+    assert job.log == "one\nzwö\nth\ufffdree\n\n\n"
+    assert job.progress == "th\ufffdree"
+
+
+def test_the_end_of_a_long_output_is_kept(store: FeedbackStore, stop: Stop) -> None:
+    job = run(store, stop, "for i in range(100_000): print(f'line {i:06d}')")
+    assert len(job.log) == LOG_BYTES
+    assert job.log.endswith("line 099998\nline 099999\n")
+    assert job.progress == "line 099999"
+
+
+def test_progress_is_seen_while_the_job_runs(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    program = f"import os, time; print('half', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    seen: list[LoggedJob] = []
+
+    def look() -> None:
+        def half() -> bool:
+            jobs = [store.jobs.read(job.id) for job in store.jobs.latest("demo")]
+            seen[:] = [job for job in jobs if job.progress == "half"]
+            return bool(seen)
+
+        until(half, "the progress is stored")
+        go.touch()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    job = run(store, stop, program)
+    thread.join()
+    assert (seen[0].state, seen[0].log, job.state) == ("running", "half\n", "done")
+
+
+def test_a_job_is_cancelled_with_all_its_processes(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
+    inner = f"import time; open({str(tmp_path / 'begun')!r}, 'w'); time.sleep(60)"
+    program = f"import subprocess, sys; print('x', flush=True); subprocess.run({[*PYTHON, '-c', inner]!r})"
+
+    def cancel() -> None:
+        until((tmp_path / "begun").exists, "the inner program runs")
+        store.jobs.cancel(store.jobs.latest("demo")[0].id, now_ms())
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    job = run(store, stop, program)
+    thread.join()
+    assert (job.state, job.reason, job.log) == ("cancelled", CANCELLED, "x\n")
+    assert not processes(str(tmp_path / "begun"))
+
+
+def test_what_a_command_leaves_behind_is_ended(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
+    inner = f"import time; {str(tmp_path)!r}; time.sleep(60)"
+    job = run(store, stop, f"import subprocess; subprocess.Popen({[*PYTHON, '-c', inner]!r})")
+    assert job.state == "done"
+    until(lambda: not processes(str(tmp_path)), "the process is ended")
+
+
+def test_a_worker_that_lost_its_lease_ends_the_command_and_writes_nothing(
+    store: FeedbackStore, stop: Stop, tmp_path: Path
+) -> None:
+    def take() -> None:
+        until(lambda: store.jobs.latest("demo")[0].progress == "x", "the job runs")
+        assert store.jobs.claim("demo", Lease("another", now_ms() + 10**6), now_ms() + 10**5)
+
+    thread = threading.Thread(target=take)
+    store.jobs.add("demo", "all", 0)
+    thread.start()
+    job = run(store, stop, f"import time; {str(tmp_path)!r}; print('x', flush=True); time.sleep(60)")
+    thread.join()
+    assert (job.state, job.attempts, job.log) == ("running", 2, "")
+    assert not processes(str(tmp_path))
+
+
+def test_a_command_ends_before_a_lease_that_is_not_renewed(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
+    program = f"import time; {str(tmp_path)!r}; time.sleep(60)"
+    job = run(store, stop, program, lease_s=0.5, renew_s=0.4)  # the deadline passes before the first renewal
+    assert (job.state, job.attempts, job.reason) == ("running", 1, None)
+    assert not processes(str(tmp_path))
+    until(lambda: store.jobs.claim("demo", Lease("next", now_ms() + 1000), now_ms()), "the lease ends")
+
+
+def test_a_stop_gives_the_job_back(store: FeedbackStore, database: str, tmp_path: Path) -> None:
+    job_id = store.jobs.add("demo", "all", now_ms()).id
+    with worker(database, tmp_path / "out", 60) as process:
+        until(lambda: store.jobs.read(job_id).state == "running", "the job runs")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    job = store.jobs.read(job_id)
+    assert (job.state, job.attempts, job.reason) == ("waiting", 0, STOPPED)
+    assert not processes(str(tmp_path / "out"))
+
+
+def test_a_paused_worker_runs_nothing_beside_the_next_one(store: FeedbackStore, database: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job_id = store.jobs.add("demo", "all", now_ms()).id
+    with worker(database, out, 1) as paused:
+        until(lambda: store.jobs.read(job_id).state == "running", "the job runs")
+        paused.send_signal(signal.SIGSTOP)
+        with worker(database, out, 1) as next_:
+            until(lambda: store.jobs.read(job_id).attempts == 2, "the next worker takes the job")
+            paused.send_signal(signal.SIGCONT)
+            until(lambda: store.jobs.read(job_id).state == "done", "the job is done")
+            for process in (paused, next_):
+                process.terminate()
+                assert process.wait(30) == 0
+    assert [words[-1] for words in runs(out)["all"]] == ["runs", "end"]
+
+
+def test_the_command_ends_with_its_watchdog(tmp_path: Path) -> None:
+    program = [*PYTHON, "-c", f"import time; {str(tmp_path)!r}; time.sleep(60)"]
+    command = [sys.executable, "-I", watchdog.__file__, str(now_ms() + 60_000), *program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        until(lambda: len(processes(str(tmp_path))) == 2, "both run")
+        process.kill()
+    until(lambda: not processes(str(tmp_path)), "both have ended")
+
+
+def test_no_job_is_lost_or_runs_twice_at_once_when_workers_are_killed(
+    store: FeedbackStore, database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    kills, rng, out = request.config.getoption("worker_kills"), random.Random(7), tmp_path / "out"
+    ids: list[str] = []
+
+    def runs_a_job(process: subprocess.Popen[bytes]) -> bool:
+        if sum(store.jobs.read(job_id).finished_at is None for job_id in ids[-4:]) < 3:  # so that none is idle
+            ids.append(store.jobs.add("demo", f"{len(ids)}", now_ms()).id)
+        return f" {process.pid} " in out.read_text()
+
+    out.touch()
+    with ExitStack() as ending:
+        workers = [ending.enter_context(worker(database, out, 0.4)) for _ in range(2)]
+        for kill in range(kills):
+            victim = workers[kill % 2]
+            until(lambda victim=victim: runs_a_job(victim), "the worker runs a job")
+            time.sleep(rng.uniform(0, 0.5))
+            victim.kill()
+            victim.wait()
+            workers[kill % 2] = ending.enter_context(worker(database, out, 0.4))
+        until(lambda: all(store.jobs.read(job_id).finished_at for job_id in ids), "all jobs are over")
+    found = runs(out)
+    for job in map(store.jobs.read, ids):
+        assert job.state in ("done", "failed")
+        assert len(found.get(job.model, [])) <= job.attempts <= 2
+        assert job.attempts == 2 if job.state == "failed" else found[job.model][-1][-1] == "end"
+
+
+def test_the_command_without_a_job_has_nothing_to_do(store: FeedbackStore, database: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").touch()
+    command = [MUSIX, "worker", tmp_path, "demo", "--recipe", tmp_path / "recipe.toml", "--feedback", database]
+    done = subprocess.run([*command, "--once"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (5, "")
+
+
+def runs(file: Path) -> dict[str, list[list[str]]]:
+    """Return the words of each run of each model. Fails when two runs of a model wrote by turns."""
+    lines: dict[str, list[tuple[str, str]]] = {}
+    for model, _, process, word in map(str.split, file.read_text().splitlines()):
+        lines.setdefault(model, []).append((process, word))
+    result = {}
+    for model, of_model in lines.items():
+        groups = [(process, [word for _, word in group]) for process, group in groupby(of_model, itemgetter(0))]
+        assert len({process for process, _ in groups}) == len(groups), f"two runs of {model} at once"
+        result[model] = [words for _, words in groups]
+    return result
+
+
+@contextmanager
+def worker(database: str, out: Path, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker in the context."""
+    command = [sys.executable, WORKER, database, out, f"{seconds}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def processes(text: str) -> list[int]:
+    """Return the ids of the processes that have a text in their command, without zombies."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command, state = (folder / "cmdline").read_text(), (folder / "stat").read_text().rpartition(")")[2]
+        except OSError:
+            continue
+        if text in command and state.split()[0] != "Z" and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
