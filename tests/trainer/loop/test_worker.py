@@ -115,7 +115,7 @@ def test_progress_is_seen_while_the_job_runs(store: FeedbackStore, stop: Stop, t
 
 
 def test_a_job_is_cancelled_with_all_its_processes(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
-    inner = f"import time; open({str(tmp_path / 'begun')!r}, 'w'); time.sleep(60)"
+    inner = f"import time; open({str(tmp_path / 'begun')!r}, 'w'); time.sleep(600)"
     program = f"import subprocess, sys; print('x', flush=True); subprocess.run({[*PYTHON, '-c', inner]!r})"
 
     def cancel() -> None:
@@ -131,7 +131,7 @@ def test_a_job_is_cancelled_with_all_its_processes(store: FeedbackStore, stop: S
 
 
 def test_what_a_command_leaves_behind_is_ended(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
-    inner = f"import time; {str(tmp_path)!r}; time.sleep(60)"
+    inner = f"import time; {str(tmp_path)!r}; time.sleep(600)"
     job = run(store, stop, f"import subprocess; subprocess.Popen({[*PYTHON, '-c', inner]!r})")
     assert job.state == "done"
     until(lambda: not processes(str(tmp_path)), "the process is ended")
@@ -147,14 +147,14 @@ def test_a_worker_that_lost_its_lease_ends_the_command_and_writes_nothing(
     thread = threading.Thread(target=take)
     store.jobs.add("demo", "all", 0)
     thread.start()
-    job = run(store, stop, f"import time; {str(tmp_path)!r}; print('x', flush=True); time.sleep(60)")
+    job = run(store, stop, f"import time; {str(tmp_path)!r}; print('x', flush=True); time.sleep(600)")
     thread.join()
     assert (job.state, job.attempts, job.log) == ("running", 2, "")
     assert not processes(str(tmp_path))
 
 
 def test_a_command_ends_before_a_lease_that_is_not_renewed(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
-    program = f"import time; {str(tmp_path)!r}; time.sleep(60)"
+    program = f"import time; {str(tmp_path)!r}; time.sleep(600)"
     job = run(store, stop, program, lease_s=0.5, renew_s=0.4)  # the deadline passes before the first renewal
     assert (job.state, job.attempts, job.reason) == ("running", 1, None)
     assert not processes(str(tmp_path))
@@ -163,7 +163,7 @@ def test_a_command_ends_before_a_lease_that_is_not_renewed(store: FeedbackStore,
 
 def test_a_stop_gives_the_job_back(store: FeedbackStore, database: str, tmp_path: Path) -> None:
     job_id = store.jobs.add("demo", "all", now_ms()).id
-    with worker(database, tmp_path / "out", 60) as process:
+    with worker(database, tmp_path / "out", 600) as process:
         until(lambda: store.jobs.read(job_id).state == "running", "the job runs")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
@@ -188,12 +188,17 @@ def test_a_paused_worker_runs_nothing_beside_the_next_one(store: FeedbackStore, 
     assert [words[-1] for words in runs(out)["all"]] == ["runs", "end"]
 
 
-def test_the_command_ends_with_its_watchdog(tmp_path: Path) -> None:
-    program = [*PYTHON, "-c", f"import time; {str(tmp_path)!r}; time.sleep(60)"]
-    command = [sys.executable, "-I", watchdog.__file__, str(now_ms() + 60_000), *program]
+@pytest.mark.parametrize("end", ["watchdog", "owner"])
+def test_the_command_ends_with_its_watchdog_and_with_the_owner_of_that(tmp_path: Path, end: str) -> None:
+    program = [*PYTHON, "-c", f"import time; {str(tmp_path)!r}; time.sleep(600)"]
+    command = [sys.executable, "-I", watchdog.__file__, str(now_ms() + 600_000), *program]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         until(lambda: len(processes(str(tmp_path))) == 2, "both run")
-        process.kill()
+        if end == "watchdog":
+            process.kill()
+        else:
+            process.communicate()  # which closes its standard input
+        assert process.wait(60) == -(signal.SIGKILL if end == "watchdog" else signal.SIGALRM)
     until(lambda: not processes(str(tmp_path)), "both have ended")
 
 
