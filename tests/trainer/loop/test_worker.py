@@ -163,7 +163,7 @@ def test_a_command_ends_before_a_lease_that_is_not_renewed(store: FeedbackStore,
 
 def test_a_stop_gives_the_job_back(store: FeedbackStore, database: str, tmp_path: Path) -> None:
     job_id = store.jobs.add("demo", "all", now_ms()).id
-    with worker(database, tmp_path / "out", 600) as process:
+    with worker(database, 30, tmp_path / "out", 600) as process:
         until(lambda: store.jobs.read(job_id).state == "running", "the job runs")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
@@ -175,10 +175,10 @@ def test_a_stop_gives_the_job_back(store: FeedbackStore, database: str, tmp_path
 def test_a_paused_worker_runs_nothing_beside_the_next_one(store: FeedbackStore, database: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     job_id = store.jobs.add("demo", "all", now_ms()).id
-    with worker(database, out, 1) as paused:
+    with worker(database, 0.6, out, 1) as paused:
         until(lambda: store.jobs.read(job_id).state == "running", "the job runs")
         paused.send_signal(signal.SIGSTOP)
-        with worker(database, out, 1) as next_:
+        with worker(database, 30, out, 1) as next_:
             until(lambda: store.jobs.read(job_id).attempts == 2, "the next worker takes the job")
             paused.send_signal(signal.SIGCONT)
             until(lambda: store.jobs.read(job_id).state == "done", "the job is done")
@@ -213,16 +213,16 @@ def test_no_job_is_lost_or_runs_twice_at_once_when_workers_are_killed(
             ids.append(store.jobs.add("demo", f"{len(ids)}", now_ms()).id)
         return f" {process.pid} " in out.read_text()
 
-    out.touch()
+    out.touch()  # a job lasts longer than a lease: what is left of one would run beside the next attempt
     with ExitStack() as ending:
-        workers = [ending.enter_context(worker(database, out, 0.4)) for _ in range(2)]
+        workers = [ending.enter_context(worker(database, 0.5, out, 1)) for _ in range(2)]
         for kill in range(kills):
             victim = workers[kill % 2]
             until(lambda victim=victim: runs_a_job(victim), "the worker runs a job")
-            time.sleep(rng.uniform(0, 0.5))
+            time.sleep(rng.uniform(0, 1))
             victim.kill()
             victim.wait()
-            workers[kill % 2] = ending.enter_context(worker(database, out, 0.4))
+            workers[kill % 2] = ending.enter_context(worker(database, 0.5, out, 1))
         until(lambda: all(store.jobs.read(job_id).finished_at for job_id in ids), "all jobs are over")
     found = runs(out)
     for job in map(store.jobs.read, ids):
@@ -252,9 +252,9 @@ def runs(file: Path) -> dict[str, list[list[str]]]:
 
 
 @contextmanager
-def worker(database: str, out: Path, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+def worker(database: str, lease_s: float, out: Path, job_s: float) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker in the context."""
-    command = [sys.executable, WORKER, database, out, f"{seconds}"]
+    command = [sys.executable, WORKER, database, f"{lease_s}", out, f"{job_s}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         yield process

@@ -1,6 +1,7 @@
-"""A worker with short leases, as a process for tests: python worker_process.py DATABASE FILE SECONDS
+"""A worker as a process for tests: python worker_process.py DATABASE LEASE FILE SECONDS
 
-Each of its jobs appends lines to FILE while it runs, which takes SECONDS: model, ids of worker and process, and a word.
+Its leases last LEASE seconds. Each of its jobs appends lines to FILE while it runs, which takes SECONDS: its model, the
+ids of the worker and of its own process, and a word.
 """
 
 import logging
@@ -13,7 +14,6 @@ from musix_runtime.feedback.store import FeedbackStore
 from musix_trainer.loop.child import Stop
 from musix_trainer.loop.worker import Timing, Worker
 
-TIMING = Timing(lease_s=0.6, renew_s=0.1, poll_s=0.05)
 PROGRAM = """
 import os, sys, time
 file, seconds, model, worker = sys.argv[1:]
@@ -29,11 +29,12 @@ say("end")
 
 
 def command(job: Job) -> list[str]:
-    return [sys.executable, "-I", "-S", "-c", PROGRAM, *sys.argv[2:], job.model, f"{os.getpid()}"]
+    return [sys.executable, "-I", "-S", "-c", PROGRAM, *sys.argv[3:], job.model, f"{os.getpid()}"]
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
+    lease_s = float(sys.argv[2])
     with Stop() as stop:
         signal.signal(signal.SIGTERM, lambda number, frame: stop.request())
-        Worker(FeedbackStore.open(sys.argv[1]).jobs, "demo", command, stop, TIMING).run()
+        Worker(FeedbackStore.open(sys.argv[1]).jobs, "demo", command, stop, Timing(lease_s, lease_s / 6, 0.05)).run()
