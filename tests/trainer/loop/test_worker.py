@@ -208,21 +208,28 @@ def test_no_job_is_lost_or_runs_twice_at_once_when_workers_are_killed(
     kills, rng, out = request.config.getoption("worker_kills"), random.Random(7), tmp_path / "out"
     ids: list[str] = []
 
-    def runs_a_job(process: subprocess.Popen[bytes]) -> bool:
-        if sum(store.jobs.read(job_id).finished_at is None for job_id in ids[-4:]) < 3:  # so that none is idle
+    def last_writer() -> str:
+        """Return the id of the worker of the last line, while two jobs at least wait or run."""
+        if sum(store.jobs.read(job_id).finished_at is None for job_id in ids[-3:]) < 2:
             ids.append(store.jobs.add("demo", f"{len(ids)}", now_ms()).id)
-        return f" {process.pid} " in out.read_text()
+        return out.read_text().split()[-3] if out.exists() else ""
 
-    out.touch()  # a job lasts longer than a lease: what is left of one would run beside the next attempt
+    def start() -> None:
+        """Start a worker whose jobs last longer than its leases: what is left of one runs beside the next attempt."""
+        process = ending.enter_context(worker(database, 0.5, out, 1.2))
+        workers[f"{process.pid}"] = process
+
+    workers: dict[str, subprocess.Popen[bytes]] = {}
     with ExitStack() as ending:
-        workers = [ending.enter_context(worker(database, 0.5, out, 1)) for _ in range(2)]
-        for kill in range(kills):
-            victim = workers[kill % 2]
-            until(lambda victim=victim: runs_a_job(victim), "the worker runs a job")
-            time.sleep(rng.uniform(0, 1))
+        for _ in range(3):  # so that one is idle, and takes the job of one that was killed
+            start()
+        for _ in range(kills):
+            until(lambda: last_writer() in workers, "a worker runs a job")
+            time.sleep(rng.uniform(0, 0.7))
+            victim = workers.pop(last_writer())
             victim.kill()
             victim.wait()
-            workers[kill % 2] = ending.enter_context(worker(database, 0.5, out, 1))
+            start()
         until(lambda: all(store.jobs.read(job_id).finished_at for job_id in ids), "all jobs are over")
     found = runs(out)
     for job in map(store.jobs.read, ids):
