@@ -3,12 +3,13 @@
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from musix_runtime.clock import now_ms
+from musix_runtime.feedback import database as databases
 from musix_runtime.feedback.jobs import CANCELLED, STOPPED, Lease
 from musix_runtime.feedback.schemas import LoggedJob
 from musix_runtime.feedback.store import FeedbackStore
@@ -41,12 +43,43 @@ def stop() -> Iterator[Stop]:
         yield stop
 
 
+@pytest.fixture
+def impatient(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeedbackStore]:
+    """A store that does not wait long for another writer."""
+    monkeypatch.setattr(databases, "TIMEOUT_S", 0.05)
+    opened = FeedbackStore.open(database)
+    yield opened
+    opened.close()
+
+
 def run(store: FeedbackStore, stop: Stop, program: str, **timing: float) -> LoggedJob:
     """Let a worker do a job with a Python program, and return the job."""
     job_id = store.jobs.add("demo", "all", now_ms()).id
     timings = Timing(**{"lease_s": 10, "renew_s": 0.05, **timing})
     assert Worker(store.jobs, "demo", lambda job: [*PYTHON, "-c", program], stop, timings).run_one()
     return store.jobs.read(job_id)
+
+
+def wait_for(file: Path) -> str:
+    """Return a program that prints a line, and ends when a file exists."""
+    return f"import os, time; print('x', flush=True)\nwhile not os.path.exists({str(file)!r}): time.sleep(0.01)"
+
+
+@contextmanager
+def locked(store: FeedbackStore) -> Iterator[None]:
+    """Let no other connection write in the context."""
+    with closing(sqlite3.connect(store.name.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def beside(action: Callable[[], None]) -> Iterator[None]:
+    """Carry out an action in a thread beside the context."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    yield
+    thread.join()
 
 
 @pytest.mark.parametrize(
@@ -94,24 +127,17 @@ def test_the_end_of_a_long_output_is_kept(store: FeedbackStore, stop: Stop) -> N
 
 
 def test_progress_is_seen_while_the_job_runs(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    program = f"import os, time; print('half', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
-    seen: list[LoggedJob] = []
+    go, seen = tmp_path / "go", list[LoggedJob]()
 
     def look() -> None:
-        def half() -> bool:
-            jobs = [store.jobs.read(job.id) for job in store.jobs.latest("demo")]
-            seen[:] = [job for job in jobs if job.progress == "half"]
-            return bool(seen)
-
-        until(half, "the progress is stored")
+        until(lambda: store.jobs.latest("demo")[0].progress, "the progress is stored")
+        seen.append(store.jobs.read(store.jobs.latest("demo")[0].id))
         go.touch()
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    job = run(store, stop, program)
-    thread.join()
-    assert (seen[0].state, seen[0].log, job.state) == ("running", "half\n", "done")
+    store.jobs.add("demo", "all", now_ms())
+    with beside(look):
+        job = run(store, stop, wait_for(go))
+    assert (seen[0].state, seen[0].progress, seen[0].log, job.state) == ("running", "x", "x\n", "done")
 
 
 def test_a_job_is_cancelled_with_all_its_processes(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
@@ -122,10 +148,8 @@ def test_a_job_is_cancelled_with_all_its_processes(store: FeedbackStore, stop: S
         until((tmp_path / "begun").exists, "the inner program runs")
         store.jobs.cancel(store.jobs.latest("demo")[0].id, now_ms())
 
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    job = run(store, stop, program)
-    thread.join()
+    with beside(cancel):
+        job = run(store, stop, program)
     assert (job.state, job.reason, job.log) == ("cancelled", CANCELLED, "x\n")
     assert not processes(str(tmp_path / "begun"))
 
@@ -144,11 +168,9 @@ def test_a_worker_that_lost_its_lease_ends_the_command_and_writes_nothing(
         until(lambda: store.jobs.latest("demo")[0].progress == "x", "the job runs")
         assert store.jobs.claim("demo", Lease("another", now_ms() + 10**6), now_ms() + 10**5)
 
-    thread = threading.Thread(target=take)
-    store.jobs.add("demo", "all", 0)
-    thread.start()
-    job = run(store, stop, f"import time; {str(tmp_path)!r}; print('x', flush=True); time.sleep(600)")
-    thread.join()
+    store.jobs.add("demo", "all", now_ms())
+    with beside(take):
+        job = run(store, stop, wait_for(tmp_path / "never"))
     assert (job.state, job.attempts, job.log) == ("running", 2, "")
     assert not processes(str(tmp_path))
 
@@ -159,6 +181,35 @@ def test_a_command_ends_before_a_lease_that_is_not_renewed(store: FeedbackStore,
     assert (job.state, job.attempts, job.reason) == ("running", 1, None)
     assert not processes(str(tmp_path))
     until(lambda: store.jobs.claim("demo", Lease("next", now_ms() + 1000), now_ms()), "the lease ends")
+
+
+def test_the_end_of_a_job_is_stored_when_the_database_answers_again(
+    impatient: FeedbackStore, stop: Stop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    go = tmp_path / "go"
+
+    def lock() -> None:
+        until(lambda: impatient.jobs.latest("demo")[0].progress == "x", "the job runs")
+        with locked(impatient):
+            until(lambda: "the lease cannot be renewed" in caplog.text, "a renewal has failed")
+            go.touch()
+            until(lambda: "its end cannot be stored" in caplog.text, "the end is known")
+
+    impatient.jobs.add("demo", "all", now_ms())
+    with beside(lock):
+        job = run(impatient, stop, wait_for(go))
+    assert (job.state, job.reason, job.attempts) == ("done", "exit code 0", 1)
+
+
+def test_a_worker_waits_for_the_database(
+    impatient: FeedbackStore, stop: Stop, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop_later() -> None:
+        until(lambda: caplog.text.count("no job can be taken") > 1, "the worker has tried twice")
+        stop.request()
+
+    with locked(impatient), beside(stop_later):
+        Worker(impatient.jobs, "demo", lambda job: [], stop, Timing(poll_s=0.01)).run()
 
 
 def test_a_stop_gives_the_job_back(store: FeedbackStore, database: str, tmp_path: Path) -> None:
