@@ -111,7 +111,7 @@ class JobQueue:
             _end_unclaimed(connection, now_ms)
             return job
 
-    def cancel(self, job_id: str, now_ms: int) -> Job:
+    def cancel(self, job_id: str, now_ms: int) -> LoggedJob:
         """Cancel a job: at once, or, if it is running, when its worker renews the lease.
 
         Raises UnknownJobError, and JobError for a job that is over.

@@ -218,7 +218,7 @@ ROUTES = (
     Route(
         *("DELETE", "/api/ml/jobs/{jobId}", CancelJob, "cancelJob", ADMIN),
         summary="Cancel a job: one that waits at once, one that is running within seconds.",
-        response=Job,
+        response=LoggedJob,
         errors=(*ADMIN_ERRORS, 404),
         admin=True,
         registry=True,

@@ -291,11 +291,28 @@ def test_no_job_is_lost_or_runs_twice_at_once_when_workers_are_killed(
         assert job.attempts == 2 if job.state == "failed" else found[job.model][-1][-1] == "end"
 
 
-def test_the_command_without_a_job_has_nothing_to_do(store: FeedbackStore, database: str, tmp_path: Path) -> None:
+def test_the_command(store: FeedbackStore, database: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").touch()
-    command = [MUSIX, "worker", tmp_path, "demo", "--recipe", tmp_path / "recipe.toml", "--feedback", database]
-    done = subprocess.run([*command, "--once"], capture_output=True, text=True, check=False)
+    command = [
+        MUSIX,
+        "worker",
+        tmp_path,
+        "demo",
+        "--recipe",
+        tmp_path / "recipe.toml",
+        "--feedback",
+        database,
+        "--once",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (5, "")
+    job_id = store.jobs.add("demo", "all", now_ms()).id
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"job {job_id}: failed, exit code 2\n" in done.stderr  # as the recipe is empty
+    job = store.jobs.read(job_id)
+    assert (job.state, job.reason) == ("failed", "exit code 2")
+    assert job.progress
 
 
 def runs(file: Path) -> dict[str, list[list[str]]]:
