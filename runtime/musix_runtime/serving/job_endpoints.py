@@ -25,16 +25,17 @@ class Train(ServerEndpoint):
 
     def __init__(self, route: "Route", state: ServerState) -> None:
         super().__init__(route, state)
+        self.status = route.status
         self.jobs = existing(state.feedback).store.jobs
         self.decoder = Decoder(TrainRequest)
 
     async def respond(self, context: RequestContext, request: Request) -> Response:
-        """Return the new job with status 202, or the same one while it waits or runs."""
+        """Return the id of the new job, or that of the one which waits or runs."""
         await self.state.authorization.check(request)
         body = await read_body(request.scope, request.receive, self.state.settings)
         model = self.decoder.decode(body).model
         answer = await run_in_threadpool(self._add, context.bundle.manifest.name, model)
-        return as_json({"success": True, "data": answer}, 202)
+        return as_json({"success": True, "data": answer}, self.status)
 
     def _add(self, name: str, model: str) -> TrainResponse:
         job = self.jobs.add(name, model, now_ms())

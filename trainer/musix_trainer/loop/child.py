@@ -88,9 +88,9 @@ class Child:
             readable, _, _ = select.select([self._output.fileno(), stop.fileno()], [], [], left)
             if self._output.fileno() in readable and not self._read():
                 return self._process.wait()
-        code = self._process.poll()  # not None, though output may still come, if the command left a process behind
-        while code is not None and select.select([self._output], [], [], 0)[0] and self._read():
-            pass
+        code = self._process.poll()  # a process that the command left behind may keep the output open
+        if code is not None and select.select([self._output], [], [], 0)[0]:
+            self._read()  # as much as a pipe holds
         return code
 
     def _read(self) -> bool:
