@@ -51,22 +51,26 @@ class Worker:
     def run(self) -> None:
         """Do jobs until a stop is requested. Raises FeedbackError when a job cannot be given back then."""
         while not self._stop.wait(0):
+            lease = self._lease(uuid4().hex)
             try:
-                found = self.run_one()
+                job = self._queue.claim(self._name, lease, now_ms())
             except FeedbackError as error:
-                if self._stop.wait(0):
-                    raise
                 logger.error("no job can be taken: %s", error)
-                found = False
-            if not found:
+                job = None
+            if job:
+                self._do(job, lease)
+            else:
                 self._stop.wait(self._timing.poll_s)
 
     def run_one(self) -> bool:
-        """Do the next job. Return whether there was one. Raises FeedbackError."""
+        """Do the next job. Return whether there was one. Raises FeedbackError when none can be taken or given back."""
         lease = self._lease(uuid4().hex)
         job = self._queue.claim(self._name, lease, now_ms())
-        if job is None:
-            return False
+        if job:
+            self._do(job, lease)
+        return job is not None
+
+    def _do(self, job: Job, lease: Lease) -> None:
         logger.info("job %s: attempt %d begins", job.id, job.attempts)
         with Child(self._command(job), self._deadline_ms(lease)) as child:
             ending = self._watch(job, lease, child)
@@ -74,7 +78,6 @@ class Worker:
             logger.error("job %s: the lease was lost", job.id)
         else:
             logger.info("job %s: %s, %s", job.id, ending.state, ending.reason)
-        return True
 
     def _lease(self, token: str) -> Lease:
         """Return a lease from now on."""
@@ -123,10 +126,10 @@ class Worker:
         while True:
             try:
                 if ending.state == "waiting":
-                    return self._queue.give_back(job.id, lease, child.output, now_ms()) is not None
-                return (
-                    self._queue.finish(job.id, lease, ending.state, ending.reason, child.output, now_ms()) is not None
-                )
+                    ended = self._queue.give_back(job.id, lease, child.output, now_ms())
+                else:
+                    ended = self._queue.finish(job.id, lease, ending.state, ending.reason, child.output, now_ms())
+                return ended is not None
             except FeedbackError as error:
                 logger.error("job %s: its end cannot be stored: %s", job.id, error)
                 if self._stop.wait(self._timing.renew_s):
