@@ -54,6 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=5, help="how often a server is killed while it stores events")
+    parser.addoption("--worker-kills", type=int, default=3, help="how often a worker is killed while it runs jobs")
 
 
 @pytest.fixture(scope="session")

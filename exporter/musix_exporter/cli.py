@@ -13,7 +13,7 @@ from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import duration
 from musix_runtime.clock import now_ms
 from musix_trainer.cli import DATA, OUT, RECIPE
-from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, opened
+from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, RECIPE_FILE, TABLES, opened
 
 if TYPE_CHECKING:
     from musix_runtime.bundle.reader import Bundle
@@ -105,8 +105,8 @@ def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
 @click.command()
 @REGISTRY
 @NAME
-@click.option("--recipe", "recipe_path", required=True, type=click.Path(path_type=Path), help="Recipe of the bundle.")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the recipe's tables.")
+@RECIPE_FILE
+@TABLES
 @FEEDBACK
 @OUT
 @click.option("--now", "requested", is_flag=True, help="Train now, whatever the policy says.")
@@ -122,7 +122,7 @@ def loop(
     context: click.Context,
     registry: Path,
     name: str,
-    recipe_path: Path,
+    recipe: Path,
     data: Path,
     database: str,
     out: Path,
@@ -143,7 +143,7 @@ def loop(
     from musix_exporter.build import build
     from musix_runtime.atomic import check_writable, sole_writer
     from musix_runtime.bundle import signature
-    from musix_trainer import recipe
+    from musix_trainer import recipe as recipes
     from musix_trainer.loop.loop import Loop
     from musix_trainer.loop.policy import Policy
 
@@ -159,7 +159,7 @@ def loop(
             open_registry(registry, trust),
             name,
             store,
-            recipe.read(recipe_path),
+            recipes.read(recipe),
             data,
             out,
             build_signed,

@@ -7,6 +7,8 @@
     │   ├── RequestError          wrong fields of a request                     HTTP 422
     │   ├── UnknownTrackError     a track id that is not in the bundle          HTTP 404
     │   ├── OutputError           a path that cannot be written
+    │   ├── JobError              a job that is over                            HTTP 409
+    │   │   └── UnknownJobError   a job that does not exist                     HTTP 404
     │   └── StoreError            a name or pointer that a registry does not have
     │       ├── VersionError      a version that cannot be published
     │       ├── UnknownExperimentError  an experiment that does not exist   HTTP 404
@@ -99,6 +101,14 @@ class UnknownTrackError(InputError):
 
 class OutputError(InputError):
     """A path to write to exists, or cannot be written."""
+
+
+class JobError(InputError):
+    """A job is over, so it cannot be cancelled."""
+
+
+class UnknownJobError(JobError):
+    """The feedback database does not have the job."""
 
 
 class StoreError(InputError):

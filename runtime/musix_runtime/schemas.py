@@ -19,7 +19,9 @@ TIME_RANGES = get_args(TimeRange)
 Variant = Literal["control", "treatment"]
 Action = Literal["shown", "played", "skipped", "saved", "clicked"]
 ACTIONS = get_args(Action)
-_ENUMERATIONS = {"timeRange": TIME_RANGES, "action": ACTIONS}  # by the name of the field
+TrainedModel = Literal["all"]
+TRAINED_MODELS = get_args(TrainedModel)
+_ENUMERATIONS = {"timeRange": TIME_RANGES, "action": ACTIONS, "model": TRAINED_MODELS}  # by the name of the field
 
 Id = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
 Limit = Annotated[int, Meta(ge=1, le=100)]
@@ -283,8 +285,8 @@ def field_error(error: msgspec.ValidationError, path: str = "", value: Any = Non
     message, _, inner = str(error).partition(" - at `$")
     full_path = f"{path}{inner.rstrip('`')}".lstrip(".")
     if message.startswith("Invalid enum value"):
-        names = _ENUMERATIONS[full_path.rpartition(".")[2]]
-        message = f"Expected {', '.join(names[:-1])} or {names[-1]}"
+        *names, last = _ENUMERATIONS[full_path.rpartition(".")[2]]
+        message = f"Expected {', '.join(names)} or {last}" if names else f"Expected {last}"
     elif message.startswith("Invalid RFC3339 encoded datetime") or "with a timezone" in message:
         message = "Expected a time in RFC 3339, such as 2026-01-31T20:00:00Z"
     elif message.startswith("Invalid RFC3339"):

@@ -4,8 +4,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from musix_runtime.atomic import lock
@@ -14,6 +16,7 @@ from musix_runtime.errors import FeedbackError, InputError, shorten
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
 SQLITE, POSTGRESQL = "sqlite", "postgresql+psycopg"
 TIMEOUT_S = 5  # for another writer of an SQLite database, and for a connection to PostgreSQL
+INSERT_UNIQUE: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # by the dialect's name
 
 
 def parse_url(text: str) -> URL:

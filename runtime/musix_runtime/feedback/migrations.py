@@ -54,6 +54,25 @@ STEPS: tuple[Step, ...] = (
         "ALTER TABLE exposures ADD COLUMN error TEXT",
         "CREATE INDEX exposures_experiment ON exposures (experiment) WHERE experiment IS NOT NULL",
     ),
+    (
+        """CREATE TABLE jobs (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            model TEXT NOT NULL,
+            state TEXT NOT NULL,
+            created_ms BIGINT NOT NULL,
+            started_ms BIGINT,
+            finished_ms BIGINT,
+            attempts INTEGER NOT NULL,
+            cancel_requested BOOLEAN NOT NULL,
+            lease_token TEXT,
+            lease_until_ms BIGINT,
+            progress TEXT NOT NULL,
+            log TEXT NOT NULL,
+            reason TEXT
+        )""",
+        "CREATE UNIQUE INDEX jobs_unfinished ON jobs (name, model) WHERE finished_ms IS NULL",
+    ),
 )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from musix_runtime.schemas import Action, Id, Request, Response
+from musix_runtime.schemas import Action, Id, Request, Response, TrainedModel
 
 EVENT_LIMIT = 1000  # in one request
 EXPOSURE_LIMIT = 100  # in one request
@@ -93,6 +93,46 @@ class EventsResponse(Response, frozen=True):
     """The result of each event, in order. Accepted events are stored."""
 
     events: list[EventResult]
+
+
+JobState = Literal["waiting", "running", "done", "refused", "nothing_to_do", "failed", "cancelled"]
+
+
+class TrainRequest(Request, frozen=True):
+    """Request to train all models. The parts of a bundle learn from each other, so none is trained alone."""
+
+    model: TrainedModel
+
+
+class TrainResponse(Response, frozen=True):
+    """The job of the training, and the median of the seconds that earlier ones took, null if there is none."""
+
+    status: Literal["training_started"]
+    job_id: str
+    estimated_time: float | None
+
+
+class Job(Response, frozen=True):
+    """A job. It is `refused` if a gate failed. `started_at` is the beginning of the last of its `attempts`, `progress`
+    the last line of its output, `reason` tells why it is over or waits again."""
+
+    id: str
+    name: str
+    model: str
+    state: JobState
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: int
+    cancel_requested: bool
+    progress: str
+    reason: str | None
+
+
+class LoggedJob(Job, frozen=True):
+    """A job with the end of its output."""
+
+    log: str
 
 
 class ForgetResponse(Response, frozen=True):

@@ -7,27 +7,31 @@ from typing import Any, Literal
 
 from msgspec import structs
 from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from musix_runtime.errors import FeedbackError, InputError
 from musix_runtime.feedback import database, migrations
+from musix_runtime.feedback.database import INSERT_UNIQUE
 from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
+from musix_runtime.feedback.jobs import JobQueue
 from musix_runtime.feedback.tables import EVENTS, EXPOSURES, FORGOTTEN
 
 Outcome = Literal["accepted", "duplicate", "forgotten"]
 LOCK = 0x6D757370  # of PostgreSQL: shared by the writers of rows, exclusive while a user is forgotten
 READ_ROWS = 2_000  # in one group; larger ones do not stay in the cache of the processor
 DELETE_ROWS = 10_000  # in one transaction, so that other writers do not wait long
-INSERT_UNIQUE: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class FeedbackStore:
-    """A feedback database. Make one with `FeedbackStore.open`. Methods raise FeedbackError while it cannot be used."""
+    """A feedback database. Make one with `FeedbackStore.open`. Methods raise FeedbackError while it cannot be used.
+
+    `jobs` is the queue of jobs, which is in the same database.
+    """
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
+        self.jobs = JobQueue(self)
         self._engine = engine
         add = INSERT_UNIQUE[engine.dialect.name]
         self._add_event = add(EVENTS).on_conflict_do_nothing(index_elements=["event_id"]).returning(EVENTS.c.event_id)
@@ -88,7 +92,7 @@ class FeedbackStore:
 
     def forgotten(self) -> set[str]:
         """Return the hashes of the users who were forgotten, as `user_hash` makes them."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return set(connection.execute(select(FORGOTTEN.c.user_sha256)).scalars())
 
     def delete_before(self, time_ms: int) -> int:
@@ -107,7 +111,7 @@ class FeedbackStore:
     def days(self) -> list[int]:
         """Return the days of the events by UTC, in order, as days since 1970."""
         day = (EVENTS.c.occurred_ms // DAY_MS).label("day")
-        with self._reading() as connection:
+        with self.reading() as connection:
             return list(connection.execute(select(day).distinct().order_by(day)).scalars())
 
     def events_of(self, day: int) -> list[Event]:
@@ -115,12 +119,12 @@ class FeedbackStore:
         time = EVENTS.c.occurred_ms
         columns = [EVENTS.c[name] for name in Event.__struct_fields__]
         wanted = select(*columns).where(time >= day * DAY_MS, time < (day + 1) * DAY_MS)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [Event(*row) for row in connection.execute(wanted.order_by(time, EVENTS.c.event_id))]
 
     def read(self, wanted: Select[Any]) -> Iterator[Sequence[Any]]:
         """Yield the rows of a query in groups, as the driver has them: a million take seconds less than as `Row`."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             cursor = connection.execute(wanted).cursor
             while cursor and (rows := cursor.fetchmany(READ_ROWS)):
                 yield rows
@@ -128,20 +132,27 @@ class FeedbackStore:
     def exposures(self) -> list[Exposure]:
         """Return all exposures, in the order in which they were stored."""
         columns = [EXPOSURES.c[name] for name in Exposure.__struct_fields__]
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [Exposure(*row) for row in connection.execute(select(*columns).order_by(EXPOSURES.c.id))]
 
     @contextmanager
     def _writing(self, exclusive: bool = False) -> Iterator[Connection]:
-        """Yield a connection in a transaction, which is committed at the end."""
-        with self._translating(), self._engine.begin() as connection:
+        """Yield a connection in a transaction that writes rows of users."""
+        with self.writing() as connection:
             if self._engine.dialect.name == "postgresql":
                 lock = func.pg_advisory_xact_lock if exclusive else func.pg_advisory_xact_lock_shared
                 connection.execute(select(lock(LOCK)))
             yield connection
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction, which is committed at the end."""
+        with self._translating(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection that only reads."""
         with self._translating(), self._engine.connect().execution_options(reads=True) as connection:
             yield connection
 

@@ -1,6 +1,6 @@
 """Tables of the feedback database, as the newest step of `migrations.py` leaves them. Times are in ms since 1970."""
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text
 
 METADATA = MetaData()
 
@@ -41,5 +41,23 @@ FORGOTTEN = Table(
     METADATA,
     Column("user_sha256", Text, primary_key=True),  # in hexadecimal, of the id in UTF-8
     Column("time_ms", BigInteger, nullable=False),
+)
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),  # random
+    Column("name", Text, nullable=False),  # of the bundle
+    Column("model", Text, nullable=False),  # what is trained
+    Column("state", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("started_ms", BigInteger),  # of the last attempt
+    Column("finished_ms", BigInteger),  # null while the job waits or runs
+    Column("attempts", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("lease_token", Text),  # random, of the worker that runs the job
+    Column("lease_until_ms", BigInteger),
+    Column("progress", Text, nullable=False),  # the last line of the output
+    Column("log", Text, nullable=False),  # the end of the output
+    Column("reason", Text),  # why the job is in its last state
 )
 SCHEMA_VERSION = Table("schema_version", METADATA, Column("version", Integer, nullable=False))

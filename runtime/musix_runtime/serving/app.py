@@ -43,7 +43,7 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
         admin=bool(settings.admin_token), registry=manager.registry is not None, feedback=feedback is not None
     )
     documents = DocumentCache(routes, manager.latest)
-    state = ServerState(manager, metrics, documents, AdminAuthorization(settings.admin_token), feedback)
+    state = ServerState(manager, metrics, documents, AdminAuthorization(settings.admin_token), settings, feedback)
     resources = Resources.from_settings(settings, metrics, feedback)
     mounted = starlette_routes(routes, resources, state)
 

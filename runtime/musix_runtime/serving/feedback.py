@@ -99,3 +99,10 @@ def _exposure(
 def new_list_id() -> str:
     """Return the id of a new list: 122 random bits of the operating system."""
     return uuid4().hex
+
+
+def existing(feedback: Feedback | None) -> Feedback:
+    """Return the feedback that a route needs. Raises ValueError without any."""
+    if feedback is None:
+        raise ValueError("routes: expected a feedback store for the routes about feedback, found none")
+    return feedback

@@ -25,7 +25,7 @@ from musix_runtime.feedback.schemas import (
 from musix_runtime.models.catalog import strip_uri
 from musix_runtime.schemas import TEXT_LIMIT, Id, parse
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
-from musix_runtime.serving.feedback import Feedback, ShownTrack, new_list_id
+from musix_runtime.serving.feedback import ShownTrack, existing, new_list_id
 from musix_runtime.serving.request_body import Decoder
 from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.serving.responses import as_json
@@ -42,7 +42,7 @@ class RecordEvents(ModelEndpoint):
 
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
-        self.feedback = _existing(resources.feedback)
+        self.feedback = existing(resources.feedback)
         self.threads = WorkerThreads(resources.settings)
         self.decoder = Decoder(Envelope)
 
@@ -70,7 +70,7 @@ class RecordExposures(ModelEndpoint):
 
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
-        self.feedback = _existing(resources.feedback)
+        self.feedback = existing(resources.feedback)
         self.threads = WorkerThreads(resources.settings)
         self.decoder = Decoder(ExposuresRequest)
 
@@ -92,7 +92,7 @@ class Forget(ServerEndpoint):
 
     def __init__(self, route: "Route", state: ServerState) -> None:
         super().__init__(route, state)
-        self.feedback = _existing(state.feedback)
+        self.feedback = existing(state.feedback)
 
     async def respond(self, context: RequestContext, request: Request) -> Response:
         """Delete what is stored of the listener, refuse what comes later, and return how much was deleted."""
@@ -136,9 +136,3 @@ def _result(event: Event, outcome: str) -> EventResult:
     if outcome == "forgotten":
         return EventResult(event.event_id, "refused", FORGOTTEN)
     return EventResult(event.event_id, "accepted" if outcome == "accepted" else "duplicate")
-
-
-def _existing(feedback: Feedback | None) -> Feedback:
-    if feedback is None:
-        raise ValueError("routes: expected a feedback store for the routes about feedback, found none")
-    return feedback

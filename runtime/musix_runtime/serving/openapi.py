@@ -20,9 +20,10 @@ ERROR_DESCRIPTIONS = {
     400: "The body is not JSON in UTF-8, or not gzip although the content encoding says so.",
     401: "The request has no token.",
     403: "The token is not that of the administrator.",
-    404: "The track is not in the catalogue, or the experiment does not exist.",
+    404: "The track is not in the catalogue, or the experiment or job does not exist.",
     408: "The body was not received in time.",
-    409: "The action failed, and the same bundle is served as before; or a file of the registry is broken.",
+    409: "The action failed, and the same bundle is served as before; or a file of the registry is broken; or the job "
+    "is over.",
     413: "The body is too large, packed or unpacked.",
     415: "The content type is not application/json, or the content encoding is not gzip.",
     422: "Fields are wrong. Up to 20 are named by their paths, or only the first one if the body is above 16 KiB.",
@@ -38,7 +39,11 @@ TAGS = {
     "admin": "Actions of the administrator.",
 }
 ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_LIMIT}  # of an id in a path: a listener's
-NUMBER_SCHEMA = {"type": "integer", "minimum": 1, "maximum": 10**9 - 1}  # of an experiment
+# Schemas and examples of the other parameters in paths: the number of an experiment, the id of a job.
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "number": {"schema": {"type": "integer", "minimum": 1, "maximum": 10**9 - 1}, "example": 1},
+    "jobId": {"schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "example": "5f0c6a3e9b1d4c7f8a2e6b0d9c3f1a75"},
+}
 DEFAULT_USER_ID = "listener-001"  # where the bundle knows no users
 
 
@@ -111,16 +116,14 @@ def _operation(route: "Route", schemas: dict[str, Any], examples: Examples) -> d
             schema = schema | {"maxItems": BATCH_LIMIT}
         content = {"application/json": {"schema": schema, "example": examples.fill(route.example)}}
         operation["requestBody"] = {"description": BODY_DESCRIPTION, "required": True, "content": content}
-    operation["responses"] = {"200": _success(route, schemas)} | {
+    operation["responses"] = {str(route.status): _success(route, schemas)} | {
         str(status): _error(status) for status in sorted(route.errors)
     }
     return operation
 
 
 def _path_parameter(name: str, examples: Examples) -> dict[str, Any]:
-    if name == "number":
-        return {"schema": NUMBER_SCHEMA, "example": 1}
-    return {"schema": ID_SCHEMA, "example": examples.user_id}
+    return PARAMETERS.get(name) or {"schema": ID_SCHEMA, "example": examples.user_id}
 
 
 def _success(route: "Route", schemas: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from musix_runtime.feedback.schemas import (
     ExposuresRequest,
     ExposuresResponse,
     ForgetResponse,
+    Job,
+    LoggedJob,
+    TrainRequest,
+    TrainResponse,
 )
 from musix_runtime.registry.experiments import Experiment
 from musix_runtime.schemas import (
@@ -37,6 +41,7 @@ from musix_runtime.schemas import (
 from musix_runtime.serving.endpoints import Classify, ClassifyMany, ModelEndpoint, Recommend, Resources, Similar
 from musix_runtime.serving.experiment_endpoints import Assign, ListExperiments, ShowExperiment
 from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents, RecordExposures
+from musix_runtime.serving.job_endpoints import CancelJob, ListJobs, ShowJob, Train
 from musix_runtime.serving.server_endpoints import (
     Health,
     Ready,
@@ -68,6 +73,7 @@ class Route:
     summary: str
     request: Any = None
     response: Any = None
+    status: int = 200  # of a successful response
     media_type: str = "application/json"
     errors: tuple[int, ...] = ()
     max_batch_size: int = 1  # requests that one call of the engine answers
@@ -177,6 +183,45 @@ ROUTES = (
         response=ForgetResponse,
         errors=(401, 403, 422, 503),
         admin=True,
+        feedback=True,
+    ),
+    Route(
+        *("POST", "/api/ml/train", Train, "train", ADMIN),
+        summary="Ask for a training by a worker; while one waits or runs, that one is meant.",
+        request=TrainRequest,
+        response=TrainResponse,
+        status=202,
+        errors=(*BODY_ERRORS, 401, 403),
+        example={"model": "all"},
+        admin=True,
+        registry=True,
+        feedback=True,
+    ),
+    Route(
+        *("GET", "/api/ml/jobs", ListJobs, "listJobs", ADMIN),
+        summary="List the latest jobs, newest first.",
+        response=list[Job],
+        errors=(401, 403, 503),
+        admin=True,
+        registry=True,
+        feedback=True,
+    ),
+    Route(
+        *("GET", "/api/ml/jobs/{jobId}", ShowJob, "showJob", ADMIN),
+        summary="Show a job with the end of its output.",
+        response=LoggedJob,
+        errors=(401, 403, 404, 503),
+        admin=True,
+        registry=True,
+        feedback=True,
+    ),
+    Route(
+        *("DELETE", "/api/ml/jobs/{jobId}", CancelJob, "cancelJob", ADMIN),
+        summary="Cancel a job: one that waits at once, one that is running within seconds.",
+        response=LoggedJob,
+        errors=(*ADMIN_ERRORS, 404),
+        admin=True,
+        registry=True,
         feedback=True,
     ),
     Route(

@@ -22,6 +22,7 @@ from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext
 from musix_runtime.serving.responses import as_json, error_response, probe_response
+from musix_runtime.settings import Settings
 
 if TYPE_CHECKING:
     from musix_runtime.serving.routes import Route
@@ -35,11 +36,12 @@ class ServerState:
     metrics: Metrics
     documents: DocumentCache
     authorization: AdminAuthorization
+    settings: Settings
     feedback: Feedback | None = None
 
 
 class ServerEndpoint(ABC):
-    """An ASGI endpoint of the server itself, which reads no body."""
+    """An ASGI endpoint of the server itself."""
 
     def __init__(self, route: "Route", state: ServerState) -> None:
         self.path = route.path

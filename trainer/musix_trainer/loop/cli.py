@@ -1,5 +1,8 @@
-"""The trainer's commands of the loop: `musix experiment status` and `musix rollout step`."""
+"""The trainer's commands of the loop: `musix experiment status`, `musix rollout step` and `musix worker`."""
 
+import logging
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +15,22 @@ from musix_runtime.cli.experiment import NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import describe
+from musix_runtime.cli.supervisor import terminating_signals
 from musix_runtime.clock import now_ms
+from musix_runtime.errors import InputError
+from musix_trainer.cli import OUT
 
 if TYPE_CHECKING:
+    from musix_runtime.feedback.schemas import Job
     from musix_runtime.feedback.store import FeedbackStore
+    from musix_trainer.loop.child import Stop
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NOTHING_TO_DO = 5  # exit code
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+RECIPE_FILE = click.option("--recipe", required=True, type=FILE, help="Recipe of the bundle.")
+TABLES = click.option("--data", required=True, type=FOLDER, help="Folder of the recipe's tables.")
 FEEDBACK = click.option(
     "--feedback", "database", required=True, help="Database of the feedback, as of `musix serve --feedback`."
 )
@@ -67,6 +80,56 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
         print_line(f"{done.rollout.id} {waits}")
         context.exit(NOTHING_TO_DO)
     print_line(f"{describe(done.rollout)}: {done.reason}")
+
+
+@click.command()
+@REGISTRY
+@NAME
+@RECIPE_FILE
+@TABLES
+@FEEDBACK
+@OUT
+@click.option("--once", is_flag=True, help="End after one job, with 5 if none waits.")
+@click.pass_context
+def worker(
+    context: click.Context, registry: Path, name: str, recipe: Path, data: Path, database: str, out: Path, once: bool
+) -> None:
+    """Do the trainings that servers were asked for, one at a time, until a signal stops it.
+
+    Each runs `musix loop` with these arguments. A training that is stopped begins again with the next worker.
+    """
+    from musix_trainer.loop.worker import Timing, Worker
+
+    if sys.platform == "win32":
+        raise InputError("musix worker: expected a system with groups of processes, found Windows")
+    options = {"--recipe": recipe, "--data": data, "--feedback": database, "--out": out}
+    arguments = [str(each) for option in options.items() for each in option]
+
+    def command(job: "Job") -> list[str]:
+        return [sys.argv[0], "loop", str(registry), name, *arguments, "--now"]
+
+    logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)
+    with opened(database) as store, _stopping() as stop:
+        worker = Worker(store.jobs, name, command, stop, Timing())
+        if not once:
+            worker.run()
+        elif not worker.run_one():
+            context.exit(NOTHING_TO_DO)
+
+
+@contextmanager
+def _stopping() -> "Iterator[Stop]":
+    """Yield what is requested by signals to stop."""
+    from musix_trainer.loop.child import Stop
+
+    with Stop() as stop:
+        numbers = (*terminating_signals(), signal.SIGINT)
+        before = [signal.signal(number, lambda number, frame: stop.request()) for number in numbers]
+        try:
+            yield stop
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
 @contextmanager
