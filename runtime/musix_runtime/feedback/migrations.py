@@ -54,6 +54,15 @@ STEPS: tuple[Step, ...] = (
         "ALTER TABLE exposures ADD COLUMN error TEXT",
         "CREATE INDEX exposures_experiment ON exposures (experiment) WHERE experiment IS NOT NULL",
     ),
+    (
+        """CREATE TABLE reports (
+            id {serial},
+            name TEXT NOT NULL,
+            time_ms BIGINT NOT NULL,
+            content TEXT NOT NULL
+        )""",
+        "CREATE INDEX reports_name ON reports (name)",
+    ),
 )
 
 

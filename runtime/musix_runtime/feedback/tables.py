@@ -42,4 +42,12 @@ FORGOTTEN = Table(
     Column("user_sha256", Text, primary_key=True),  # in hexadecimal, of the id in UTF-8
     Column("time_ms", BigInteger, nullable=False),
 )
+REPORTS = Table(
+    "reports",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("name", Text, nullable=False),  # of the bundle
+    Column("time_ms", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),  # JSON of `reports.Report`
+)
 SCHEMA_VERSION = Table("schema_version", METADATA, Column("version", Integer, nullable=False))
