@@ -1,4 +1,4 @@
-"""The trainer's commands of the loop: `musix experiment status` and `musix rollout step`."""
+"""The trainer's commands of the loop: `musix experiment status`, `musix rollout step` and `musix monitor`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +77,32 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
     change = rollouts.advance if decision.action == "advance" else rollouts.abort
     changed = change(opened, name, now_ms(), decision.reason, summary.as_json(analysis))
     print_line(f"{describe(changed)}: {decision.reason}")
+
+
+@click.command()
+@REGISTRY
+@NAME
+@FEEDBACK
+@AS_JSON
+def monitor(registry: Path, name: str, database: str, as_json: bool) -> None:
+    """Compare what listeners did in the last 7 days with what they did when the live version was new.
+
+    Shows drift, calibration and figures of NAME in REGISTRY, and stores the report in the database, from which servers
+    show it. Alarms are printed; they do not change the exit code. Call it once a day.
+    """
+    from musix_runtime.registry import experiments
+    from musix_trainer.loop import monitoring, report_text
+
+    opened = open_registry(registry)
+    engine = opened.open_path(opened.live(name))
+    with _opened(database) as store:
+        report = monitoring.monitor(store, engine, experiments.read_all(opened, name), now_ms())
+        store.add_report(report)
+    if as_json:
+        print_json(report)
+        return
+    for line in report_text.lines(report):
+        print_line(line)
 
 
 @contextmanager
