@@ -106,9 +106,9 @@ class Metrics:
 
     def _count_predictions(self, answers: Sequence[ClassifyResponse]) -> None:
         """Count tracks by their likeliest genre and mood."""
-        for genre, number in Counts(answer.genres[0].name for answer in answers).items():
+        predictions = Counts([(answer.genres[0].name, answer.mood.primary) for answer in answers])
+        for (genre, mood), number in predictions.items():
             self._genres(genre)(number)
-        for mood, number in Counts(answer.mood.primary for answer in answers).items():
             self._moods(mood)(number)
 
     def count_refusal(self, reason: str) -> None:

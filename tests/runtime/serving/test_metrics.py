@@ -10,8 +10,9 @@ from starlette.testclient import TestClient
 
 from musix_runtime import Engine, ModelManager, Registry, create_app
 from musix_runtime.models.mood import MOODS
+from musix_runtime.registry import experiments
 from musix_runtime.serving.process_metrics import WorkerProcesses
-from tests.bundle_variants import plant, variant
+from tests.bundle_variants import flip, plant, variant
 
 TRACKS = [{"trackId": f"simulated{i:013d}"} for i in (1, 2, 3)]
 
@@ -69,6 +70,17 @@ def test_versions_that_are_refused_are_counted(small_bundle: Path, tmp_path: Pat
     store.publish(variant(small_bundle, tmp_path / "1.3.0", "1.3.0"))
     manager.refresh()
     assert (figures(client)["musix_bundle_refused"], figures(client)["musix_registry_versions"]) == (0, 4)
+
+
+def test_a_refused_version_of_an_experiment_is_counted(small_bundle: Path, tmp_path: Path) -> None:
+    store = Registry(tmp_path / "store")
+    store.publish(variant(small_bundle, tmp_path / "1.0.0", "1.0.0"))
+    candidate = store.publish(variant(small_bundle, tmp_path / "1.1.0", "1.1.0"), candidate=True)
+    manager = ModelManager.open(store.path)
+    experiments.start(store, "demo", treatment="1.1.0", share=0.5, listeners=1000, now_ms=1)
+    flip(candidate / "mood" / "model.onnx")
+    manager.refresh()
+    assert figures(TestClient(create_app(manager)))["musix_bundle_refused"] == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
