@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from musix_runtime import Engine, Registry
@@ -14,6 +16,7 @@ from musix_runtime.feedback.reports import Report
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry.experiments import Experiment
 from musix_trainer.loop import report_text
+from musix_trainer.loop.live_figures import ratio
 from musix_trainer.loop.monitoring import LIVE_MS, monitor
 from perf.monitoring import NOW_MS, STARTED, Change, simulate
 
@@ -29,9 +32,9 @@ def engine(small_bundle: Path) -> Engine:
 
 def fill(store: FeedbackStore, engine: Engine, change: Change, **fields: object) -> None:
     """Store simulated lists and events, the lists with other values of some fields."""
-    for shown, events in simulate(engine, LISTENERS, LISTS, change):
-        store.add_exposures([msgspec.structs.replace(each, **fields) for each in shown])
-        store.add_events(events)
+    shown, events = zip(*simulate(engine, LISTENERS, LISTS, change), strict=True)
+    store.add_exposures([msgspec.structs.replace(each, **fields) for each in chain(*shown)])
+    store.add_events(list(chain(*events)))
 
 
 @pytest.mark.parametrize(
@@ -152,6 +155,16 @@ def test_figures_that_are_counted_by_hand(store: FeedbackStore, engine: Engine) 
     assert figures.skip_rate is None  # of one listener there is no interval
     assert (report.live.plays, report.live.unknown_plays) == (1, 1)
     assert (report.calibration.listeners, report.calibration.tracks) == (1, 3)
+
+
+def test_intervals_of_ratios_hold_the_truth() -> None:
+    """1,000 times 100 listeners, who skip shares of their own: 1 in 4 in the mean."""
+    random = np.random.default_rng(0)
+    started = random.integers(1, 40, (1000, 100))
+    skipped = random.binomial(started, random.beta(2, 6, started.shape))
+    found = [ratio(*each) for each in zip(skipped.astype(float), started.astype(float), strict=True)]
+    assert 930 <= sum(each.low < 0.25 < each.high for each in found) <= 970
+    assert ratio(np.array([1.0, 0]), np.array([2.0, 0])) is None
 
 
 def exposure(
