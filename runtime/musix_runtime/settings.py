@@ -42,7 +42,7 @@ class Settings:
     keep_alive_s: float = 75.0  # before an idle connection is closed; load balancers keep theirs for 60 s
     send_timeout_s: float = 30.0  # for a client that has stopped reading
     access_log: bool = False  # writes one line of JSON per request on standard output
-    shared_metrics: bool = False  # whether the workers share their metrics
+    shared_metrics: Path | None = None  # folder in which the workers share their metrics
     feedback: str = field(default="", repr=False)  # URL of the feedback database; without it nothing is recorded
     feedback_keep_days: int = 0  # older feedback is deleted; 0: none
     events_max_age_days: int = 30  # older events are refused
@@ -107,13 +107,13 @@ def _flag(variable: str) -> bool:
     return text == "1"
 
 
-def _shared_metrics() -> bool:
+def _shared_metrics() -> Path | None:
     folder = os.environ.get(SHARED_METRICS)
     if folder is None:
-        return False
+        return None
     try:
         with tempfile.TemporaryFile(dir=folder or os.devnull):
-            return True
+            return Path(folder)
     except OSError as error:
         raise InputError(
             f"{SHARED_METRICS}: expected a folder that can be written, found {folder!r}: {error.strerror}; "

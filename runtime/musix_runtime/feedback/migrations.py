@@ -73,6 +73,15 @@ STEPS: tuple[Step, ...] = (
         )""",
         "CREATE UNIQUE INDEX jobs_unfinished ON jobs (name, model) WHERE finished_ms IS NULL",
     ),
+    (
+        """CREATE TABLE reports (
+            id {serial},
+            name TEXT NOT NULL,
+            time_ms BIGINT NOT NULL,
+            content TEXT NOT NULL
+        )""",
+        "CREATE INDEX reports_name ON reports (name)",
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,12 +16,14 @@ from musix_runtime.feedback.database import INSERT_UNIQUE
 from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.jobs import JobQueue
-from musix_runtime.feedback.tables import EVENTS, EXPOSURES, FORGOTTEN
+from musix_runtime.feedback.reports import Report
+from musix_runtime.feedback.tables import EVENTS, EXPOSURES, FORGOTTEN, REPORTS
 
 Outcome = Literal["accepted", "duplicate", "forgotten"]
 LOCK = 0x6D757370  # of PostgreSQL: shared by the writers of rows, exclusive while a user is forgotten
 READ_ROWS = 2_000  # in one group; larger ones do not stay in the cache of the processor
 DELETE_ROWS = 10_000  # in one transaction, so that other writers do not wait long
+KEPT_REPORTS = 100  # of one name
 
 
 class FeedbackStore:
@@ -134,6 +137,25 @@ class FeedbackStore:
         columns = [EXPOSURES.c[name] for name in Exposure.__struct_fields__]
         with self.reading() as connection:
             return [Exposure(*row) for row in connection.execute(select(*columns).order_by(EXPOSURES.c.id))]
+
+    def add_report(self, report: Report) -> None:
+        """Store a report, and delete those of its name but the last `KEPT_REPORTS`."""
+        row = {"name": report.name, "time_ms": report.time_ms, "content": msgspec.json.encode(report).decode()}
+        ours = REPORTS.c.name == report.name
+        kept = select(REPORTS.c.id).where(ours).order_by(REPORTS.c.id.desc()).limit(KEPT_REPORTS)
+        with self._writing() as connection:
+            connection.execute(insert(REPORTS), row)
+            connection.execute(delete(REPORTS).where(ours, REPORTS.c.id.not_in(kept)))
+
+    def latest_report(self, name: str) -> Report | None:
+        """Return the last report of a name that was stored, None if there is none."""
+        wanted = select(REPORTS.c.content).where(REPORTS.c.name == name).order_by(REPORTS.c.id.desc()).limit(1)
+        with self.reading() as connection:
+            content = connection.execute(wanted).scalar_one_or_none()
+        try:
+            return None if content is None else msgspec.json.decode(content, type=Report)
+        except msgspec.DecodeError as error:
+            raise FeedbackError(f"{self.name}: reports: expected one of this program, found: {error}") from error
 
     @contextmanager
     def _writing(self, exclusive: bool = False) -> Iterator[Connection]:

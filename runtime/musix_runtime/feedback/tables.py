@@ -60,4 +60,12 @@ JOBS = Table(
     Column("log", Text, nullable=False),  # the end of the output
     Column("reason", Text),  # why the job is in its last state
 )
+REPORTS = Table(
+    "reports",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("name", Text, nullable=False),  # of the bundle
+    Column("time_ms", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),  # JSON of `reports.Report`
+)
 SCHEMA_VERSION = Table("schema_version", METADATA, Column("version", Integer, nullable=False))

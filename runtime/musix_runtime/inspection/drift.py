@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.models.arrays import Floats
+from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import AUDIO_NAMES
 
 BINS = 20  # quantile bins of the reference, which has equally many tracks in each; one more bin is for missing values
@@ -33,8 +33,7 @@ def divergence(reference: Floats, values: Floats) -> dict[str, float]:
     directions (Jeffreys 1946); JS: Jensen-Shannon (Lin 1991). NaN is a missing value and has a bin of its own. Half a
     track is added to every bin, so that no measure is infinite (Krichevsky and Trofimov 1981).
     """
-    known = reference[~np.isnan(reference)]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else known
+    edges = bin_edges(reference)
     before, after = _shares(reference, edges), _shares(values, edges)
     middle = (before + after) / 2
     return {
@@ -44,11 +43,26 @@ def divergence(reference: Floats, values: Floats) -> dict[str, float]:
     }
 
 
+def bin_edges(reference: Floats) -> NDArray[Any]:
+    """Return the edges between the quantile bins of `reference` (m,), ascending. Equal ones count once."""
+    known = reference[~np.isnan(reference)]
+    return np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else known
+
+
+def bin_count(edges: NDArray[Any]) -> int:
+    """Return the number of bins between, below and above the edges, and the one for missing values."""
+    return len(edges) + 2
+
+
+def bin_numbers(values: Floats, edges: NDArray[Any]) -> Rows:
+    """Return the bin of each value (n,); NaN is in the last one."""
+    missing = np.isnan(values)
+    return np.where(missing, bin_count(edges) - 1, np.searchsorted(edges, values, side="right"))
+
+
 def _shares(values: Floats, edges: NDArray[Any]) -> NDArray[np.float64]:
     """Return the share of the values in each bin."""
-    missing = np.isnan(values)
-    bins = np.where(missing, len(edges) + 1, np.searchsorted(edges, values, side="right"))
-    counts = np.bincount(bins, minlength=len(edges) + 2) + 0.5
+    counts = np.bincount(bin_numbers(values, edges), minlength=bin_count(edges)) + 0.5
     return np.asarray(counts / counts.sum())
 
 

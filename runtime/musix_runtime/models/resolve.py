@@ -14,6 +14,7 @@ from musix_runtime.schemas import RecommendRequest
 
 MAX_UNKNOWN = 100  # ids that a response names as unknown
 MAX_LOOKUPS = 100  # excluded ids that are looked up; longer lists are compared with the candidates
+SOURCES = ("hybrid", "collab", "history", "content", "popular")  # of a response: see `_source`
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from musix_runtime.errors import FeedbackError, InputError, NotReadyError
 from musix_runtime.serving.authorization import AdminAuthorization
 from musix_runtime.serving.connection_limits import ConnectionLimiter
 from musix_runtime.serving.docs import DocumentCache
-from musix_runtime.serving.endpoints import BatchedEndpoint, Resources
+from musix_runtime.serving.endpoints import BatchedEndpoint, ModelEndpoint, Resources
 from musix_runtime.serving.feedback import Feedback
 from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.middleware import AccessLog, RequestContextMiddleware, RequestHooks
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.rejecter import Rejecter
+from musix_runtime.serving.report_metrics import ReportReader
 from musix_runtime.serving.responses import feedback_error, http_error, input_error, not_ready
 from musix_runtime.serving.routes import routes_of, starlette_routes
 from musix_runtime.serving.server_endpoints import ServerState
@@ -42,15 +43,18 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
     routes = routes_of(
         admin=bool(settings.admin_token), registry=manager.registry is not None, feedback=feedback is not None
     )
+    metrics.expect(route.path for route in routes if issubclass(route.endpoint, ModelEndpoint))
     documents = DocumentCache(routes, manager.latest)
     state = ServerState(manager, metrics, documents, AdminAuthorization(settings.admin_token), settings, feedback)
     resources = Resources.from_settings(settings, metrics, feedback)
     mounted = starlette_routes(routes, resources, state)
+    reader = ReportReader(feedback.store, manager, resources.idle_worker, metrics.report) if feedback else None
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         recording = feedback.recording() if feedback else nullcontext()
-        with manager.polling(settings.poll_interval_s), resources.idle_worker.running(), recording:
+        reading = reader.running() if reader else nullcontext()
+        with manager.polling(settings.poll_interval_s), recording, resources.idle_worker.running(), reading:
             yield
 
     app = Starlette(

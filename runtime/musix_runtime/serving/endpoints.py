@@ -196,6 +196,8 @@ class Classify(BatchedEndpoint):
         else:
             answers = engine.classify_batch([context.request for context in contexts])
         mark_all([context.timer for context in contexts], "answer")
+        for context, answer in zip(contexts, answers, strict=True):
+            context.classified = (answer,)
         return answers
 
 
@@ -221,7 +223,8 @@ class ClassifyMany(ModelEndpoint):
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Predict genre and mood of every track of one request."""
-        return success(context.engine.classify_batch(self.decoder.decode(body)))
+        context.classified = context.engine.classify_batch(self.decoder.decode(body))
+        return success(context.classified)
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 
 from musix_runtime.clock import now_ms
 from musix_runtime.feedback.events import TimeLimits, storable
-from musix_runtime.feedback.exposures import DROPPED, RESULTS, Exposure, ExposureWriter
+from musix_runtime.feedback.exposures import DROPPED, Exposure, ExposureWriter
 from musix_runtime.feedback.opening import open_store
 from musix_runtime.schemas import RecommendResponse
 from musix_runtime.serving.request_context import RequestContext
@@ -42,8 +42,6 @@ class Feedback:
         """Open the store that the settings name, or return None if they name none. Raises InputError."""
         if not settings.feedback:
             return None
-        for result in RESULTS:
-            count(result, 0)
         store = open_store(settings.feedback)
         limits = TimeLimits(settings.events_max_ahead_s, settings.events_max_age_days)
         return cls(store, ExposureWriter(store, count, settings.feedback_keep_days), limits, count)

@@ -1,4 +1,4 @@
-"""Endpoints about feedback: clients send events and lists, the administrator forgets a listener."""
+"""Endpoints about feedback: clients send events and lists, the administrator forgets a listener or reads a report."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from musix_runtime.clock import now_ms
 from musix_runtime.errors import RequestError
 from musix_runtime.feedback.events import Event, TimeLimits, check_storable, milliseconds, to_event
 from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
+from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
     Envelope,
     EventRequest,
@@ -28,13 +29,14 @@ from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThre
 from musix_runtime.serving.feedback import ShownTrack, existing, new_list_id
 from musix_runtime.serving.request_body import Decoder
 from musix_runtime.serving.request_context import RequestContext
-from musix_runtime.serving.responses import as_json
+from musix_runtime.serving.responses import as_json, error_response
 from musix_runtime.serving.server_endpoints import ServerEndpoint, ServerState
 
 if TYPE_CHECKING:
     from musix_runtime.serving.routes import Route
 
 FORGOTTEN = "userId: expected a listener who was not forgotten, found one who was"
+NO_REPORT = "reports: expected one about {name}, found none; use: musix monitor REGISTRY {name} --feedback URL"
 
 
 class RecordEvents(ModelEndpoint):
@@ -100,6 +102,24 @@ class Forget(ServerEndpoint):
         user_id = parse(request.path_params["id"], Id, "id")
         deleted = await run_in_threadpool(self.feedback.store.forget, user_id, now_ms())
         return as_json({"success": True, "data": ForgetResponse(*deleted)})
+
+
+class ShowReport(ServerEndpoint):
+    """Answers with the latest report of monitoring, for requests with the administrator's token."""
+
+    def __init__(self, route: "Route", state: ServerState) -> None:
+        super().__init__(route, state)
+        self.feedback = existing(state.feedback)
+
+    async def respond(self, context: RequestContext, request: Request) -> Response:
+        """Return the report about the name that is served, and its age; status 404 while there is none."""
+        await self.state.authorization.check(request)
+        name = context.bundle.manifest.name
+        report = await run_in_threadpool(self.feedback.store.latest_report, name)
+        if report is None:
+            return error_response(404, NO_REPORT.format(name=name))
+        age_seconds = (now_ms() - report.time_ms) / 1000
+        return as_json({"success": True, "data": MonitoringResponse(age_seconds, report)})
 
 
 def _check_exposure(path: str, request: ExposureRequest, received_ms: int, limits: TimeLimits) -> None:

@@ -1,29 +1,40 @@
 """Metrics of the server in Prometheus' text format."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Summary, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, Summary, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from musix_runtime.feedback.exposures import RESULTS
+from musix_runtime.models.mood import MOODS
+from musix_runtime.models.resolve import SOURCES
+from musix_runtime.schemas import ClassifyResponse
 from musix_runtime.serving.model_manager import ModelManager
+from musix_runtime.serving.process_metrics import WorkerProcesses
 from musix_runtime.serving.refusals import REASONS
+from musix_runtime.serving.report_metrics import ReportMetrics
 from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.serving.shadowing import Comparison
+from musix_runtime.timing import RECOMMEND_STAGES
 
 SEARCHED_PARTS = ("collab", "content")
 BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # seconds
+EXPECTED = ("200", "500", "503")  # statuses that every route may have
 
 
 class Metrics:
     """Metrics of one application, in a Prometheus registry of its own, so that those of a host are not changed.
 
-    With `shared`, several workers write to one folder (`PROMETHEUS_MULTIPROC_DIR`) and each shows the sum of all.
+    With `shared`, several workers write to that folder (`PROMETHEUS_MULTIPROC_DIR`) and each shows the sum of all. What
+    comes from the manager or the latest report is that of the worker that answers.
     """
 
-    def __init__(self, manager: ModelManager, shared: bool) -> None:
+    def __init__(self, manager: ModelManager, shared: Path | None) -> None:
         registry = CollectorRegistry()
         seconds = Histogram(
             "musix_request_seconds",
@@ -38,9 +49,10 @@ class Metrics:
         self._sources = _counter(registry, "musix_recommendations", "Recommendations by source.", ["source"])
         self._rejections = _counter(registry, "musix_shed", "Requests rejected with status 503.", ["route"])
         self._refusals = _counter(registry, "musix_connections_refused", "Connections refused, by reason.", ["reason"])
-        for reason in REASONS:
-            self._refusals(reason)
         self._exposures = _counter(registry, "musix_exposures", "Lists shown, by result of recording.", ["result"])
+        self._genres = _counter(registry, "musix_predicted_genres", "Tracks by their likeliest genre.", ["genre"])
+        self._moods = _counter(registry, "musix_predicted_moods", "Tracks by their likeliest mood.", ["mood"])
+        self._show_from_the_start(manager.latest.bundle.manifest.families)
         recall = Summary("musix_search_recall", "Recall of repeated searches, by index.", ["part"], registry=registry)
         self._recall = {part: recall.labels(part).observe for part in SEARCHED_PARTS}
         self._overlap = Summary("musix_shadow_overlap", "First ten tracks that a shadow has too.", registry=registry)
@@ -52,7 +64,31 @@ class Metrics:
         if shared:
             self._registry = CollectorRegistry()
             MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
-        self._registry.register(_BundleInfo(manager))
+        self.report = ReportMetrics()
+        processes = WorkerProcesses(shared) if shared else ProcessCollector(registry=None)
+        for collector in (_BundleMetrics(manager), self.report, processes):
+            self._registry.register(collector)
+
+    def _show_from_the_start(self, genres: Iterable[str]) -> None:
+        """Make series that are 0: the first increase of one that does not exist yet could not be seen."""
+        for series, labels in (
+            (self._refusals, REASONS),
+            (self._exposures, RESULTS),
+            (self._sources, SOURCES),
+            (self._stages, RECOMMEND_STAGES),
+            (self._genres, genres),
+            (self._moods, MOODS),
+        ):
+            for label in labels:
+                series(label)
+
+    def expect(self, routes: Iterable[str]) -> None:
+        """Make the series of these routes."""
+        for route in routes:
+            self._seconds(route)
+            self._rejections(route)
+            for status in EXPECTED:
+                self._requests(route, status)
 
     def count(self, context: RequestContext, status: int) -> None:
         """Count a request whose response was sent."""
@@ -65,6 +101,15 @@ class Metrics:
             self._stages(stage)(seconds)
         if context.source:
             self._sources(context.source)()
+        if context.classified:
+            self._count_predictions(context.classified)
+
+    def _count_predictions(self, answers: Sequence[ClassifyResponse]) -> None:
+        """Count tracks by their likeliest genre and mood."""
+        predictions = Counts([(answer.genres[0].name, answer.mood.primary) for answer in answers])
+        for (genre, mood), number in predictions.items():
+            self._genres(genre)(number)
+            self._moods(mood)(number)
 
     def count_refusal(self, reason: str) -> None:
         """Count a connection that was refused."""
@@ -102,8 +147,8 @@ def _counter(
     return cache(lambda *values: counter.labels(*values).inc)
 
 
-class _BundleInfo(Collector):
-    """The bundle that the answering worker serves now."""
+class _BundleMetrics(Collector):
+    """The bundle that the answering worker serves now, and what it refused."""
 
     def __init__(self, manager: ModelManager) -> None:
         self.manager = manager
@@ -114,3 +159,12 @@ class _BundleInfo(Collector):
         family = GaugeMetricFamily("musix_bundle", "The bundle that is served.", labels=list(labels))
         family.add_metric(list(labels.values()), 1)
         yield family
+        ready = GaugeMetricFamily("musix_ready", "1 while requests are answered, 0 while files have changed.")
+        ready.add_metric([], float(self.manager.unready is None))
+        yield ready
+        refused = GaugeMetricFamily("musix_bundle_refused", "Versions that should answer now, but were refused.")
+        refused.add_metric([], self.manager.refused)
+        yield refused
+        versions = GaugeMetricFamily("musix_registry_versions", "Published versions of the name that is served.")
+        versions.add_metric([], self.manager.published)
+        yield versions

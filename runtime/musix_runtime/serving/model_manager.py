@@ -61,6 +61,8 @@ class ModelManager:
         self.registry = registry
         self.last_error: LoadError | None = None
         self.unready: str | None = None  # the reason why no request is answered now
+        self.refused = 0  # number of versions that should answer now
+        self.published = 0  # number of versions in the registry
         self._path = engine.bundle.path.absolute()
         self._open = opener or partial(Engine.open, trust=engine.bundle.trust)
         self._refused: _Refused = {}
@@ -91,6 +93,7 @@ class ModelManager:
         manager = cls(engine, registry, registry.open_path)
         manager._refused, manager.last_error = refused, _error(versions, refused)
         manager._update_traffic()
+        manager._count_versions()
         return manager
 
     @property
@@ -110,8 +113,10 @@ class ModelManager:
             try:
                 self._open_preferred(force)
                 self._update_traffic(force)
+                self._count_versions()
             except Exception as error:  # of any kind: an engine whose files are unchanged is still valid
                 before, self.last_error = self.last_error, LoadError(None, str(error), type(error).__name__)
+                self.refused = max(self.refused, 1)
                 if self.last_error != before:
                     unexpected = None if isinstance(error, MusixError) else error
                     logger.error("%s cannot be polled: %s", self._path, error, exc_info=unexpected)
@@ -153,6 +158,15 @@ class ModelManager:
             self.traffic = Traffic(experiment, variants)
         if shadow and engines[shadow.version] is not self.latest:  # as it is while the version is live or broken
             self.shadow = ShadowTraffic(shadow, engines[shadow.version])
+
+    def _count_versions(self) -> None:
+        """Count the versions that should answer and were refused, and the published ones."""
+        refused = {path.name for path in self._refused if path.name in self._variants}
+        if self.last_error:
+            refused.add(self.last_error.version or "")
+        self.refused = len(refused)
+        if self.registry is not None:
+            self.published = len(self.registry.versions(self.latest.bundle.manifest.name))
 
     def _running(self, kind: str, read: Callable[[Registry, str], R | None], before: R | None) -> R | None:
         """Return the running experiment or shadow. While its file is broken, it is the one before; the error is logged

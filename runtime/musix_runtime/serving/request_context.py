@@ -1,11 +1,12 @@
 """The context of one request, from its first byte to the last byte of its response."""
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 from musix_runtime.engine import Engine
 from musix_runtime.errors import NotReadyError
-from musix_runtime.schemas import Variant
+from musix_runtime.schemas import ClassifyResponse, Variant
 from musix_runtime.serving.traffic import ShadowTraffic, Traffic
 from musix_runtime.timing import StageTimer
 
@@ -26,6 +27,7 @@ class RequestContext:
     __slots__ = (
         "_engine",
         "bundle",
+        "classified",
         "database_failed",
         "method",
         "path",
@@ -62,6 +64,7 @@ class RequestContext:
         self.route = UNMATCHED
         self.request: Any = None  # the decoded body
         self.source = ""
+        self.classified: Sequence[ClassifyResponse] = ()
         self.timer = StageTimer()
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from starlette.routing import Route as StarletteRoute
 
+from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
     EVENT_LIMIT,
     EXPOSURE_LIMIT,
@@ -40,7 +41,7 @@ from musix_runtime.schemas import (
 )
 from musix_runtime.serving.endpoints import Classify, ClassifyMany, ModelEndpoint, Recommend, Resources, Similar
 from musix_runtime.serving.experiment_endpoints import Assign, ListExperiments, ShowExperiment
-from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents, RecordExposures
+from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents, RecordExposures, ShowReport
 from musix_runtime.serving.job_endpoints import CancelJob, ListJobs, ShowJob, Train
 from musix_runtime.serving.server_endpoints import (
     Health,
@@ -176,6 +177,15 @@ ROUTES = (
         errors=(*ADMIN_ERRORS, 404),
         admin=True,
         registry=True,
+    ),
+    Route(
+        *("GET", "/api/ml/monitoring", ShowReport, "showMonitoring", ADMIN),
+        summary="Show the latest report of monitoring: drift, calibration and what listeners did.",
+        response=MonitoringResponse,
+        errors=(401, 403, 404, 503),
+        admin=True,
+        registry=True,
+        feedback=True,
     ),
     Route(
         *("DELETE", "/api/ml/listeners/{id}", Forget, "forgetListener", ADMIN),

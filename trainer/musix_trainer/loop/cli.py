@@ -1,4 +1,5 @@
-"""The trainer's commands of the loop: `musix experiment status`, `musix rollout step` and `musix worker`."""
+"""The trainer's commands of the loop: `musix experiment status`, `musix rollout step`, `musix monitor` and
+`musix worker`."""
 
 import logging
 import signal
@@ -115,6 +116,28 @@ def worker(
             worker.run()
         elif not worker.run_one():
             context.exit(NOTHING_TO_DO)
+
+
+@click.command()
+@REGISTRY
+@NAME
+@FEEDBACK
+@AS_JSON
+def monitor(registry: Path, name: str, database: str, as_json: bool) -> None:
+    """Compare what listeners did in the last 7 days with what they did when the live version was new.
+
+    Shows drift, calibration and figures of NAME in REGISTRY, and stores the report in the database, from which servers
+    show it. Alarms are printed; they do not change the exit code. Call it once a day.
+    """
+    from musix_trainer.loop import monitoring, report_text
+
+    with opened(database) as store:
+        report = monitoring.add_report(store, open_registry(registry), name, now_ms())
+    if as_json:
+        print_json(report)
+        return
+    for line in report_text.lines(report):
+        print_line(line)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def analyse(store: FeedbackStore, experiment: Experiment) -> Analysis:
 def _read_lists(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
     """Return the lists of an experiment, in the order of their times."""
     wanted = select(*(EXPOSURES.c[name] for name in LISTS)).where(EXPOSURES.c.experiment == experiment.id)
-    return _table(store.read(wanted.order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)), LISTS)
+    return read_table(store.read(wanted.order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)), LISTS)
 
 
 def _read_events(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
@@ -91,10 +91,10 @@ def _read_events(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
     wanted = select(*(EVENTS.c[name] for name in EVENT_COLUMNS)).where(EVENTS.c.user_id.in_(users))
     if experiment.stopped_ms is not None:
         wanted = wanted.where(EVENTS.c.occurred_ms <= experiment.stopped_ms)
-    return _table(store.read(wanted.where(EVENTS.c.action.in_(ACTIONS))), EVENT_COLUMNS)
+    return read_table(store.read(wanted.where(EVENTS.c.action.in_(ACTIONS))), EVENT_COLUMNS)
 
 
-def _table(groups: Iterable[Sequence[Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
+def read_table(groups: Iterable[Sequence[Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
     columns = (dict(zip(schema, zip(*rows, strict=True), strict=True)) for rows in groups)
     return pl.concat([pl.DataFrame(schema=schema), *(pl.DataFrame(each, schema=schema) for each in columns)])
 

@@ -10,6 +10,7 @@ from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.errors import GateError
 from musix_runtime.feedback.events import DAY_MS
+from musix_runtime.feedback.reports import CALIBRATION, DRIFT
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.registry import Registry
@@ -17,6 +18,7 @@ from musix_trainer.data import tables
 from musix_trainer.loop import journal, rollout
 from musix_trainer.loop.backtest import Backtest, backtest
 from musix_trainer.loop.journal import Outcome
+from musix_trainer.loop.monitoring import add_report
 from musix_trainer.loop.policy import Decision, Policy, State, decide
 from musix_trainer.loop.state import read_chosen, read_state
 from musix_trainer.loop.training_tables import write_training_tables
@@ -53,8 +55,8 @@ class Loop:
     rollout_ms: int = 7 * DAY_MS
 
     def look(self, now_ms: int, requested: bool = False) -> Result:
-        """Return what the policy decides now, without doing it."""
-        state = read_state(self.registry, self.name, self.store, (), now_ms)
+        """Return what the policy decides now, without doing it. Stores a report of monitoring once a day."""
+        state = read_state(self.registry, self.name, self.store, self._alarms(now_ms), now_ms)
         return Result(decide(state, self.policy, requested), state, "nothing")
 
     def run(self, now_ms: int, requested: bool = False) -> list[Result]:
@@ -71,6 +73,14 @@ class Loop:
             step = rollout.step(self.registry, self.name, self.store, now_ms)
             return [replace(result, outcome="done" if step.changed else "nothing", found=step.reason)]
         return [result]
+
+    def _alarms(self, now_ms: int) -> tuple[str, ...]:
+        """Return the keys of the alarms of drift and calibration, by a report that is at most a day old."""
+        report = self.store.latest_report(self.name)
+        live = self.registry.history(self.name)[0]
+        if report is None or report.version != live or now_ms - report.time_ms >= DAY_MS:
+            report = add_report(self.store, self.registry, self.name, now_ms)
+        return tuple(alarm.key for alarm in report.alarms if alarm.kind in (DRIFT, CALIBRATION))
 
     def _roll_back(self, result: Result) -> Result:
         """Make the version before live, for all listeners."""

@@ -1,0 +1,1 @@
+"""What is watched of a server: the list, and the dashboard and alert rules that are made of it."""

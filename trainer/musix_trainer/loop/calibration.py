@@ -1,0 +1,31 @@
+"""Calibration: whether a score of the bundle still means what it meant when the bundle was new."""
+
+import numpy as np
+import polars as pl
+from sklearn.isotonic import IsotonicRegression
+
+from musix_runtime.feedback.reports import CalibrationDrift
+from musix_trainer.evaluation.bootstrap import ClusteredMetric, lower_bound
+from musix_trainer.loop.drift import LEVEL, MIN_LISTENERS, RESAMPLES
+
+MAX_ERROR = 0.1
+BINS = 10
+
+
+def measure(reference: pl.DataFrame, live: pl.DataFrame) -> CalibrationDrift:
+    """Compare scores of tracks with what happened to them.
+
+    Both tables are user_id, score and liked: whether a track that was started was not skipped. A monotone map from
+    score to the share that is liked is fitted on the reference; the error is that of its predictions for the live
+    window, whose listeners are resampled.
+    """
+    count = live["user_id"].n_unique()
+    if min(count, reference["user_id"].n_unique()) < MIN_LISTENERS:
+        return CalibrationDrift(None, None, count, live.height)
+    share_of = IsotonicRegression(out_of_bounds="clip")
+    share_of.fit(reference["score"].to_numpy(), reference["liked"].to_numpy().astype(np.float64))
+    expected = share_of.predict(live["score"].to_numpy())
+    listener = np.unique(live["user_id"].to_numpy(), return_inverse=True)[1]
+    metric = ClusteredMetric.calibration(expected, live["liked"].to_numpy(), listener, BINS)
+    error, low = lower_bound(metric, RESAMPLES, LEVEL)
+    return CalibrationDrift(float(error), float(low), count, live.height)

@@ -1,0 +1,64 @@
+"""Figures of the lists that were shown in a window: how good they were, by what listeners did with them."""
+
+import math
+
+import numpy as np
+import polars as pl
+
+from musix_runtime.feedback.reports import Figure, LiveFigures
+from musix_trainer.loop.comparison import Floats
+from musix_trainer.loop.listening import METRICS, SKIPPED_EARLY, STARTED, attribute, listeners_of, metric_sums
+
+FIRST = 10  # tracks of a list that count for its precision
+NORMAL_95 = 1.96  # standard errors to each side of an interval of 95 %
+
+
+def shown_tracks(lists: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each track of each list, with `started` and `liked`: whether the listener started it, and did
+    not skip it within 30 s.
+
+    `lists` have the column tracks, of id, position and score. Events count that name the list.
+    """
+    tracks = lists.explode("tracks").drop_nulls("tracks").unnest("tracks").rename({"id": "track_id"})
+    by_track = events.filter(pl.col("list_id").is_not_null()).group_by("user_id", "list_id", "track_id")
+    done = by_track.agg(started=STARTED.any(), skipped=SKIPPED_EARLY.any())
+    joined = tracks.join(done, on=["user_id", "list_id", "track_id"], how="left")
+    started = pl.col("started").fill_null(False)
+    return joined.with_columns(started=started, liked=started & ~pl.col("skipped").fill_null(False))
+
+
+def live_figures(lists: pl.DataFrame, shown: pl.DataFrame, events: pl.DataFrame, catalogue: int) -> LiveFigures:
+    """Return the figures of lists, in order of their times, of their `shown_tracks`, and of the events of the window.
+
+    `shown` has the row of each track in a catalogue of so many tracks, null for tracks that it does not have.
+    """
+    listeners, attributed = listeners_of(lists), attribute(events, lists)
+    sums = {key: metric_sums(metric, listeners, attributed) for key, metric in METRICS.items()}
+    return LiveFigures(
+        listeners=listeners.height,
+        lists=lists.height,
+        coverage=shown["row"].drop_nulls().n_unique() / catalogue,
+        precision=_precision(shown),
+        **{key: ratio(each.numerator, each.denominator) for key, each in sums.items()},
+    )
+
+
+def _precision(shown: pl.DataFrame) -> Figure | None:
+    """Return the precision of the lists, as the mean over listeners of the mean over their lists."""
+    by_list = shown.filter(pl.col("position") <= FIRST).group_by("user_id", "list_id").agg(pl.col("liked").mean())
+    values = by_list.group_by("user_id").agg(pl.col("liked").mean())["liked"].sort().to_numpy()
+    return ratio(values, np.ones_like(values))
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Figure | None:
+    """Return the ratio of the sums of listeners (n,), with its interval of 95 % by linearisation.
+
+    Returns None for less than two listeners with data.
+    """
+    count, total = np.count_nonzero(denominator), denominator.sum()
+    if count < 2:
+        return None
+    value = float(numerator.sum() / total)
+    errors = (numerator - value * denominator) / total
+    half = NORMAL_95 * math.sqrt(np.square(errors).sum() * count / (count - 1))
+    return Figure(value, value - half, value + half)

@@ -1,0 +1,226 @@
+"""Monitoring: what listeners did with the live bundle in the last week, beside what they did when it was new."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from sqlalchemy import ColumnElement, and_, func, or_, select
+
+from musix_runtime.engine import POLICIES, Engine
+from musix_runtime.feedback.events import DAY_MS
+from musix_runtime.feedback.reports import (
+    CALIBRATION,
+    DRIFT,
+    EMERGENCY,
+    NO_VARIANT,
+    SKIP_RATE,
+    Alarm,
+    CalibrationDrift,
+    InputDrift,
+    LiveFigures,
+    Report,
+    Window,
+)
+from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.feedback.tables import EVENTS, EXPOSURES
+from musix_runtime.models.arrays import ABSENT
+from musix_runtime.models.catalog import Catalog
+from musix_runtime.registry import experiments
+from musix_runtime.registry.experiments import Experiment
+from musix_runtime.registry.registry import Registry
+from musix_trainer.loop import calibration, drift
+from musix_trainer.loop.drift import MAX_KL, MIN_LISTENERS, Profiles, genre_and_mood_shares, track_bins
+from musix_trainer.loop.experiment import EVENT_COLUMNS, read_table
+from musix_trainer.loop.listening import ACTIONS, METRICS, PLAYED
+from musix_trainer.loop.live_figures import live_figures, shown_tracks
+
+LIVE_MS = 7 * DAY_MS
+REFERENCE_MS = 28 * DAY_MS
+EMERGENCY_SKIP_RATE = 0.4
+EXTERNAL = "external"  # in place of a version, for lists that the host made
+LISTS = {
+    "user_id": pl.String,
+    "list_id": pl.String,
+    "time_ms": pl.Int64,
+    "bundle": pl.String,
+    "experiment": pl.String,
+    "variant": pl.String,
+    "tracks": pl.String,
+}
+TRACKS = pl.List(pl.Struct({"id": pl.String, "position": pl.Int64, "score": pl.Float64}))
+Span = tuple[int, int]  # from, and before, in ms since 1970
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded of a name in a span: its lists in order of time, their `shown_tracks`, and all events."""
+
+    span: Span
+    lists: pl.DataFrame
+    shown: pl.DataFrame
+    events: pl.DataFrame
+
+
+def add_report(store: FeedbackStore, registry: Registry, name: str, now_ms: int) -> Report:
+    """Store a report about the live version of `name`, and return it. Raises StoreError, BundleError, FeedbackError."""
+    engine = registry.open_path(registry.live(name))
+    report = monitor(store, engine, experiments.read_all(registry, name), now_ms)
+    store.add_report(report)
+    return report
+
+
+def monitor(store: FeedbackStore, engine: Engine, past: Iterable[Experiment], now_ms: int) -> Report:
+    """Return a report about the bundle of `engine`, by what the feedback store holds. Raises FeedbackError.
+
+    The live window are the last 7 days. The reference are the first 28 days in which the bundle showed lists, so that
+    a slow drift is found as well; it ends before the live window. `past` are its experiments: lists of their
+    fixed policies have other scores than the bundle.
+    """
+    bundle, catalog = engine.bundle, engine.catalog
+    name, version = bundle.manifest.name, bundle.manifest.version
+    live_from = now_ms - LIVE_MS
+    first = min(_first_exposure(store, bundle.name) or live_from, live_from)
+    reference = _read(store, catalog, name, (first, min(first + REFERENCE_MS, live_from)))
+    live = _read(store, catalog, name, (live_from, now_ms))
+    plays = [_plays(recorded, catalog, bundle.name) for recorded in (reference, live)]
+    known = [each.filter(pl.col("row").is_not_null()) for each in plays]
+    seen = live.shown.filter((pl.col("bundle") == bundle.name) & pl.col("row").is_not_null()).select("user_id", "row")
+
+    profiles = Profiles.of([*known, seen])
+    bins = track_bins(catalog, profiles.rows)
+    before, after, shown = profiles.weights
+    drifts = drift.measure(catalog, before, after, bins, profiles.rows)
+    policies = [(each.id, variant) for each in past for variant, choice in each.choices.items() if choice in POLICIES]
+    scores = calibration.measure(*(_outcomes(recorded, bundle.name, policies) for recorded in (reference, live)))
+    bundles = {_version(key): figures for key, figures in _figures(live, "bundle", len(catalog)).items()}
+    return Report(
+        name=name,
+        version=version,
+        time_ms=now_ms,
+        reference=_window(reference.span, plays[0]),
+        live=_window(live.span, plays[1]),
+        drift=drifts,
+        calibration=scores,
+        bundles=bundles,
+        variants=_figures(live, "variant", len(catalog)),
+        shown=genre_and_mood_shares(shown, bins),
+        played=genre_and_mood_shares(after, bins),
+        alarms=[*_drift_alarms(drifts), *_calibration_alarms(scores), *_skip_alarms(version, bundles.get(version))],
+    )
+
+
+def _first_exposure(store: FeedbackStore, bundle: str) -> int | None:
+    """Return when a bundle showed its first list."""
+    wanted = select(func.min(EXPOSURES.c.time_ms)).where(EXPOSURES.c.bundle == bundle)
+    ((time,),) = (row for rows in store.read(wanted) for row in rows)
+    return time
+
+
+def _read(store: FeedbackStore, catalog: Catalog, name: str, span: Span) -> Recorded:
+    lists, events = _read_lists(store, name, span), _read_events(store, span)
+    return Recorded(span, lists, _with_rows(shown_tracks(lists, events), catalog), events)
+
+
+def _read_lists(store: FeedbackStore, name: str, span: Span) -> pl.DataFrame:
+    """Return the lists of all versions of a name, and those that hosts made for its experiments."""
+    ours = or_(
+        EXPOSURES.c.bundle.startswith(f"{name}-", autoescape=True),
+        and_(EXPOSURES.c.bundle == "", EXPOSURES.c.experiment.startswith(f"{name}/", autoescape=True)),
+    )
+    wanted = select(*(EXPOSURES.c[column] for column in LISTS)).where(ours, EXPOSURES.c.error.is_(None))
+    wanted = wanted.where(*_within(EXPOSURES.c.time_ms, span)).order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)
+    lists = read_table(store.read(wanted), LISTS)
+    of_name = pl.col("bundle").str.contains(rf"^({name}-[0-9]+\.[0-9]+\.[0-9]+)?$")  # not of NAME-OTHER
+    parsed = pl.col("tracks").str.json_decode(TRACKS)
+    return lists.filter(of_name).with_columns(parsed, pl.col("variant").fill_null(NO_VARIANT))
+
+
+def _read_events(store: FeedbackStore, span: Span) -> pl.DataFrame:
+    wanted = select(*(EVENTS.c[column] for column in EVENT_COLUMNS)).where(EVENTS.c.action.in_(ACTIONS))
+    return read_table(store.read(wanted.where(*_within(EVENTS.c.occurred_ms, span))), EVENT_COLUMNS)
+
+
+def _within(time: Any, span: Span) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return time >= span[0], time < span[1]
+
+
+def _with_rows(frame: pl.DataFrame, catalog: Catalog) -> pl.DataFrame:
+    """Add the row of each track_id in the catalogue, null for unknown ones."""
+    ids = frame["track_id"].unique()
+    rows = pl.Series(catalog.rows(ids.to_list()), dtype=pl.Int64)
+    known = pl.DataFrame({"track_id": ids, "row": rows}).filter(pl.col("row") != ABSENT)
+    return frame.join(known, on="track_id", how="left")
+
+
+def _plays(recorded: Recorded, catalog: Catalog, bundle: str) -> pl.DataFrame:
+    """Return user_id and row of every play of the listeners to whom the bundle showed a list in the span."""
+    users = recorded.lists.filter(pl.col("bundle") == bundle).select("user_id").unique()
+    plays = recorded.events.filter(PLAYED).join(users, on="user_id", how="semi").select("user_id", "track_id")
+    return _with_rows(plays, catalog).select("user_id", "row")
+
+
+def _window(span: Span, plays: pl.DataFrame) -> Window:
+    known = plays.drop_nulls("row")
+    return Window(*span, known["user_id"].n_unique(), known.height, plays.height - known.height)
+
+
+def _outcomes(recorded: Recorded, bundle: str, policies: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """Return user_id, score and liked of the tracks that were started, of lists that the bundle's network ranked."""
+    ranked = recorded.shown.filter((pl.col("bundle") == bundle) & pl.col("started") & pl.col("score").is_not_null())
+    other = pl.DataFrame(policies, {"experiment": pl.String, "variant": pl.String}, orient="row")
+    return ranked.join(other, on=["experiment", "variant"], how="anti").select("user_id", "score", "liked")
+
+
+def _figures(recorded: Recorded, column: str, catalogue: int) -> dict[str, LiveFigures]:
+    """Return the figures of the lists by each value of a column."""
+    return {
+        value: live_figures(
+            recorded.lists.filter(pl.col(column) == value),
+            recorded.shown.filter(pl.col(column) == value),
+            recorded.events,
+            catalogue,
+        )
+        for value in recorded.lists[column].unique().sort().to_list()
+    }
+
+
+def _version(bundle: str) -> str:
+    return bundle.rpartition("-")[2] or EXTERNAL
+
+
+def _drift_alarms(drifts: dict[str, InputDrift]) -> list[Alarm]:
+    return [
+        Alarm(
+            f"{DRIFT}/{name}",
+            f"{name}: expected a KL divergence of at most {MAX_KL:g} from the reference, found {each.kl:.2f},"
+            f" at least {each.low:.2f}",
+        )
+        for name, each in drifts.items()
+        if each.kl is not None and each.low is not None and each.low > MAX_KL
+    ]
+
+
+def _calibration_alarms(found: CalibrationDrift) -> list[Alarm]:
+    if found.error is None or found.low is None or found.low <= calibration.MAX_ERROR:
+        return []
+    sentence = (
+        f"scores: expected a calibration error of at most {calibration.MAX_ERROR:g}, found {found.error:.2f},"
+        f" at least {found.low:.2f}"
+    )
+    return [Alarm(CALIBRATION, sentence)]
+
+
+def _skip_alarms(version: str, figures: LiveFigures | None) -> list[Alarm]:
+    """Return the alarm about the skip rate of the live version, if it is surely above a limit."""
+    if figures is None or figures.skip_rate is None or figures.listeners < MIN_LISTENERS:
+        return []
+    metric, found = METRICS["skip_rate"], figures.skip_rate
+    for key, limit in ((EMERGENCY, EMERGENCY_SKIP_RATE), (SKIP_RATE, metric.target)):
+        if found.low > limit:
+            sentence = (
+                f"{metric.name} of {version}: expected below {metric.format(limit)},"
+                f" found {metric.format(found.value)}, at least {metric.format(found.low)}"
+            )
+            return [Alarm(key, sentence)]
+    return []
