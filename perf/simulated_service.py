@@ -22,7 +22,7 @@ START_MS = 1_767_225_600_000  # 2026-01-01
 STARTED = 5  # tracks of each list
 PLAY_MS, SKIP_MS = 180_000, 10_000
 SAVED = 0.1  # of the tracks that are played
-REMEMBERED = 20  # lists whose tracks are not shown to a listener again
+REMEMBERED = 3  # lists whose tracks are not shown to a listener again
 BATCH = 64
 # The chance that each of the tracks (n,) is skipped: version, listener's number, ids of the tracks, day.
 SkipChance = Callable[[str, int, list[str], int], NDArray[np.float64] | float]

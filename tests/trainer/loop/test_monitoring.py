@@ -82,8 +82,11 @@ def test_without_data(store: FeedbackStore, engine: Engine) -> None:
 @SQLITE
 def test_a_young_bundle_has_a_reference_that_ends_before_the_live_week(store: FeedbackStore, engine: Engine) -> None:
     fill(store, engine, Change())
-    young = monitor(store, engine, [], NOW_MS - 21 * DAY_MS)
-    assert young.reference.until_ms - young.reference.from_ms == pytest.approx(7 * DAY_MS, abs=DAY_MS)
+    newer = monitor(store, engine, [], NOW_MS - 22 * DAY_MS)
+    assert newer.reference.until_ms == newer.reference.from_ms  # less than a week tells too little
+    assert newer.alarms == []
+    young = monitor(store, engine, [], NOW_MS - 20 * DAY_MS)
+    assert young.reference.until_ms - young.reference.from_ms == pytest.approx(8 * DAY_MS, abs=DAY_MS)
     assert young.reference.until_ms == young.live.from_ms
     later = monitor(store, engine, [], NOW_MS + 100 * DAY_MS)
     assert later.reference.until_ms - later.reference.from_ms == 28 * DAY_MS

@@ -122,7 +122,7 @@ def test_an_emergency_rolls_back_at_the_next_look(years: Callable[[SkipRates], Y
 
 def test_a_quiet_time_changes_nothing_but_the_scheduled_trainings(years: Callable[[SkipRates], Year]) -> None:
     year = years(lambda version, day: 0.2)
-    year.run(25)
+    year.run(15)
     assert year.actions() == [(12, "retrain", "1.1.0")]
     assert year.live == ["1.0.0"]  # 400 listeners cannot show within two weeks that a copy is not worse
 

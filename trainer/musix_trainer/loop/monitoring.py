@@ -74,14 +74,14 @@ def monitor(store: FeedbackStore, engine: Engine, past: Iterable[Experiment], no
     """Return a report about the bundle of `engine`, by what the feedback store holds. Raises FeedbackError.
 
     The live window are the last 7 days. The reference are the first 28 days in which the bundle showed lists, so that
-    a slow drift is found as well; it ends before the live window. `past` are its experiments: lists of their
-    fixed policies have other scores than the bundle.
+    a slow drift is found as well; it ends before the live window, and has at least 7 days. `past` are the experiments:
+    lists of their fixed policies have other scores than the bundle.
     """
     bundle, catalog = engine.bundle, engine.catalog
     name, version = bundle.manifest.name, bundle.manifest.version
     live_from = now_ms - LIVE_MS
     first = min(_first_exposure(store, bundle.name) or live_from, live_from)
-    reference = _read(store, catalog, name, (first, min(first + REFERENCE_MS, live_from)))
+    reference = _read(store, catalog, name, _reference_span(first, live_from))
     live = _read(store, catalog, name, (live_from, now_ms))
     plays = [_plays(recorded, catalog, bundle.name) for recorded in (reference, live)]
     known = [each.filter(pl.col("row").is_not_null()) for each in plays]
@@ -108,6 +108,12 @@ def monitor(store: FeedbackStore, engine: Engine, past: Iterable[Experiment], no
         played=genre_and_mood_shares(after, bins),
         alarms=[*_drift_alarms(drifts), *_calibration_alarms(scores), *_skip_alarms(version, bundles.get(version))],
     )
+
+
+def _reference_span(first: int, live_from: int) -> Span:
+    """Return the span of the reference, which is empty while it would be shorter than the live window."""
+    until = min(first + REFERENCE_MS, live_from)
+    return (first, until) if until - first >= LIVE_MS else (first, first)
 
 
 def _first_exposure(store: FeedbackStore, bundle: str) -> int | None:
