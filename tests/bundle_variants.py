@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from musix_runtime import Registry
 from musix_runtime.bundle import manifest as manifests
 from musix_runtime.bundle.manifest import MANIFEST
 
@@ -26,6 +27,14 @@ def variant(bundle: Path, path: Path, version: str, mark: str | None = None) -> 
     other = msgspec.structs.replace(manifest, name="demo", version=version, files=files)
     (path / MANIFEST).write_bytes(manifests.encode(other))
     return path
+
+
+def copy_registry(published: Path, path: Path, live: list[str], candidates: tuple[str, ...] = ()) -> Registry:
+    """Copy versions of "demo" into a new registry: those that are live or were, newest first, and candidates."""
+    for version in (*live, *candidates):
+        shutil.copytree(published / "demo" / version, path / "demo" / version)
+    (path / "demo" / "live").write_text("".join(f"{version}\n" for version in live))
+    return Registry(path)
 
 
 def flip(path: Path) -> None:

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from musix_exporter import export, onnx_graphs
-from musix_runtime import Engine
+from musix_runtime import Engine, Registry
 from musix_runtime.atomic import lock
 from musix_trainer import pipeline, recipe
 from musix_trainer.data import synthetic
 from musix_trainer.run import Run
+from tests.bundle_variants import variant
 from tests.recipes import SMALL
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +124,16 @@ def ivf_bundle(shared: Path, small_run: Run) -> Path:
             settings = msgspec.structs.replace(small_run.recipe, index=recipe.Index(exact=1, recall=0.65))
             export.export(replace(small_run, recipe_file=replace(small_run.recipe_file, recipe=settings)), path)
     return shared / "ivf" / SMALL_LABEL
+
+
+@pytest.fixture(scope="session")
+def published(shared: Path, small_bundle: Path) -> Path:
+    """A registry of three versions of the small bundle, named demo, whose titles begin with A, B and C."""
+    with made_once(shared / "published" / "registry") as path:
+        if path:
+            for version, mark in {"1.0.0": "A", "1.1.0": "B", "1.2.0": "C"}.items():
+                Registry(path).publish(variant(small_bundle, path.parent / version, version, mark))
+    return shared / "published" / "registry"
 
 
 @pytest.fixture(scope="session", autouse=True)

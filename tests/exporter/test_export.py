@@ -9,6 +9,7 @@ import onnx
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from xgboost import XGBClassifier
 
 from musix_exporter import catalog, cli, export, genre, golden, onnx_graphs, parity
 from musix_exporter.bundle_writer import BundleWriter, PartWriter
@@ -58,12 +59,10 @@ def test_wrong_converter_fails_parity_and_golden_cases(
     """Parity finds the error, and without it the golden cases, which have the answers of the native models."""
     honest = genre._trees
 
-    def wrong(booster: object) -> list[onnx.AttributeProto]:
-        attributes = honest(booster)
-        for attribute in attributes:
-            if attribute.name == "target_weights":
-                attribute.floats[:] = [item / 2 for item in attribute.floats]
-        return attributes
+    def wrong(booster: XGBClassifier) -> genre.Trees:
+        trees = honest(booster)
+        assert trees.vectors is not None
+        return trees._replace(vectors=trees.vectors / 2)
 
     monkeypatch.setattr(genre, "_trees", wrong)
     with pytest.raises(ParityError, match=r"expected every error at most 0.0001, found \{'genre'"):

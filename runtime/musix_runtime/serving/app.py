@@ -82,6 +82,10 @@ def _middleware(settings: Settings, hooks: RequestHooks) -> list[Middleware]:
     if not settings.cors_origins:
         return [context]
     cors = Middleware(
-        CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["X-Bundle", "X-Request-Id", "Server-Timing", "Retry-After"],
     )
     return [context, cors]

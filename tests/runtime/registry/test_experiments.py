@@ -10,7 +10,7 @@ from musix_runtime import Registry
 from musix_runtime.errors import BundleError, StoreError, UnknownExperimentError
 from musix_runtime.registry import experiments
 from musix_runtime.registry.experiments import Experiment
-from tests.bundle_variants import flip, variant
+from tests.bundle_variants import copy_registry, flip
 
 MUSIX = Path(sys.executable).with_name("musix")
 WANTED: dict[str, Any] = {"treatment": "1.1.0", "control": "1.0.0", "share": 0.2, "listeners": 1000, "now_ms": 5}
@@ -29,12 +29,9 @@ def plot():
 
 
 @pytest.fixture
-def store(small_bundle: Path, tmp_path: Path) -> Registry:
+def store(published: Path, tmp_path: Path) -> Registry:
     """A registry with 1.0.0 and the live version 1.1.0."""
-    store = Registry(tmp_path / "store")
-    for version in ("1.0.0", "1.1.0"):
-        store.publish(variant(small_bundle, tmp_path / version, version))
-    return store
+    return copy_registry(published, tmp_path / "store", ["1.1.0", "1.0.0"])
 
 
 def start(store: Registry, **changes: Any) -> Experiment:

@@ -12,25 +12,16 @@ from musix_runtime import Registry
 from musix_runtime.errors import StoreError, UnknownRolloutError
 from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.rollouts import Rollout
-from tests.bundle_variants import variant
+from tests.bundle_variants import copy_registry
 
 MUSIX = Path(sys.executable).with_name("musix")
 USERS = [f"listener-{i:03d}" for i in range(200)]
 
 
-@pytest.fixture(scope="module")
-def bundles(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("bundles")
-    return [variant(small_bundle, folder / version, version) for version in ("1.0.0", "1.1.0")]
-
-
 @pytest.fixture
-def store(bundles: list[Path], tmp_path: Path) -> Registry:
+def store(published: Path, tmp_path: Path) -> Registry:
     """A registry with the live version 1.0.0 and the candidate 1.1.0."""
-    store = Registry(tmp_path / "store")
-    store.publish(bundles[0])
-    store.publish(bundles[1], candidate=True)
-    return store
+    return copy_registry(published, tmp_path / "store", ["1.0.0"], candidates=("1.1.0",))
 
 
 def start(store: Registry, **changes: Any) -> Rollout:
@@ -63,9 +54,9 @@ def test_a_candidate_is_not_live(store: Registry) -> None:
     assert store.versions("demo") == ["1.0.0", "1.1.0"]
 
 
-def test_a_candidate_needs_a_live_version(bundles: list[Path], tmp_path: Path) -> None:
+def test_a_candidate_needs_a_live_version(published: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="expected a live version beside a candidate, found none"):
-        Registry(tmp_path / "new").publish(bundles[0], candidate=True)
+        Registry(tmp_path / "new").publish(published / "demo" / "1.0.0", candidate=True)
     assert not (tmp_path / "new").exists()
 
 

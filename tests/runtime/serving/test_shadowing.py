@@ -13,25 +13,15 @@ from musix_runtime import Engine, ModelManager, RecommendRequest, Registry, crea
 from musix_runtime.errors import StoreError
 from musix_runtime.registry import shadows
 from musix_runtime.serving.shadowing import compare
-from tests.bundle_variants import flip, variant
+from tests.bundle_variants import copy_registry, flip
 
 USERS = [f"listener-{i:03d}" for i in range(8)]
 
 
-@pytest.fixture(scope="module")
-def bundles(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("bundles")
-    marks = {"1.0.0": "A", "1.1.0": "B"}
-    return [variant(small_bundle, folder / version, version, mark) for version, mark in marks.items()]
-
-
 @pytest.fixture
-def store(bundles: list[Path], tmp_path: Path) -> Registry:
+def store(published: Path, tmp_path: Path) -> Registry:
     """A registry with the live version 1.0.0 and the candidate 1.1.0."""
-    store = Registry(tmp_path / "store")
-    store.publish(bundles[0])
-    store.publish(bundles[1], candidate=True)
-    return store
+    return copy_registry(published, tmp_path / "store", ["1.0.0"], candidates=("1.1.0",))
 
 
 @pytest.fixture
@@ -156,13 +146,13 @@ def test_gc_keeps_the_version_of_a_shadow(store: Registry) -> None:
 
 
 def test_a_shadow_that_becomes_live_is_logged_once(
-    store: Registry, manager: ModelManager, bundles: list[Path], caplog: pytest.LogCaptureFixture
+    store: Registry, manager: ModelManager, published: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     shadows.start(store, "demo", "1.1.0", 1.0, 1)
     for _ in range(3):
         manager.refresh()
-    store.publish(bundles[1])
+    store.publish(published / "demo" / "1.1.0")
     for _ in range(3):
         manager.refresh()
     assert manager.shadow is None

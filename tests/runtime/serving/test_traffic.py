@@ -17,25 +17,16 @@ from musix_runtime.registry import experiments
 from musix_runtime.registry.assignment import assign
 from musix_runtime.registry.experiments import Experiment
 from musix_runtime.settings import Settings
-from tests.bundle_variants import flip, variant
+from tests.bundle_variants import copy_registry, flip
 
 USERS = [f"listener-{i:03d}" for i in range(40)]
 VERSIONS = {"1.0.0": "A", "1.1.0": "B", "1.2.0": "C"}  # and the first letter of their titles
 
 
-@pytest.fixture(scope="module")
-def bundles(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("bundles")
-    return [variant(small_bundle, folder / version, version, mark) for version, mark in VERSIONS.items()]
-
-
 @pytest.fixture
-def store(bundles: list[Path], tmp_path: Path) -> Registry:
+def store(published: Path, tmp_path: Path) -> Registry:
     """A registry with 1.0.0, 1.1.0 and the live version 1.2.0."""
-    store = Registry(tmp_path / "store")
-    for bundle in bundles:
-        store.publish(bundle)
-    return store
+    return copy_registry(published, tmp_path / "store", ["1.2.0", "1.1.0", "1.0.0"])
 
 
 @pytest.fixture

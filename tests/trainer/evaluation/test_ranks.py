@@ -1,14 +1,16 @@
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ranx import Qrels, Run, evaluate
 from scipy.sparse import csr_matrix
 
 from musix_trainer.evaluation import metrics
 
+numba.config.DISABLE_JIT = True  # before the import of ranx: to compile it takes longer than all its work here
+from ranx import Qrels, Run, evaluate  # noqa: E402
 
-@pytest.mark.filterwarnings("ignore:unsafe cast")  # numba, of ranx itself
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_metrics_equal_those_of_ranx(seed: int) -> None:

@@ -20,7 +20,7 @@ from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
 from musix_trainer.loop.listening import METRICS
 from musix_trainer.loop.rollout import decide
 from perf.listeners import simulate
-from tests.bundle_variants import variant
+from tests.bundle_variants import copy_registry
 
 MUSIX = Path(sys.executable).with_name("musix")
 ROLLOUT = Rollout(
@@ -86,11 +86,9 @@ def test_decision(found: Analysis, now_ms: int, state: Any, action: str) -> None
 
 
 @pytest.fixture
-def registry(small_bundle: Path, tmp_path: Path) -> Registry:
+def registry(published: Path, tmp_path: Path) -> Registry:
     """A registry with a rollout of 1.1.0 at half of the users, which is due to be live."""
-    registry = Registry(tmp_path / "store")
-    for version in ("1.0.0", "1.1.0"):
-        registry.publish(variant(small_bundle, tmp_path / version, version), candidate=version == "1.1.0")
+    registry = copy_registry(published, tmp_path / "store", ["1.0.0"], candidates=("1.1.0",))
     rollouts.start(registry, "demo", "1.1.0", stages=(0.5, 1), stage_ms=0, listeners=400, now_ms=10**12, max_harm=0.1)
     return registry
 

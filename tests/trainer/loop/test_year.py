@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from musix_runtime import Registry
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import GateError
 from musix_runtime.feedback.events import DAY_MS
@@ -22,7 +21,7 @@ from musix_trainer.loop.loop import Loop, Result
 from musix_trainer.loop.policy import Policy
 from musix_trainer.recipe import RecipeFile, Synthetic
 from perf.simulated_service import START_MS, SimulatedService
-from tests.bundle_variants import variant
+from tests.bundle_variants import copy_registry, variant
 from tests.recipes import SMALL
 
 LISTENERS = 400
@@ -56,7 +55,7 @@ class Year:
 
 
 @pytest.fixture
-def years(tmp_path: Path, small_bundle: Path) -> Callable[[SkipRates], Year]:
+def years(tmp_path: Path, published: Path) -> Callable[..., Year]:
     world = synthetic.generate(Synthetic(tracks=800, listeners=100), 0)
     data = tmp_path / "data"
     data.mkdir()
@@ -66,11 +65,10 @@ def years(tmp_path: Path, small_bundle: Path) -> Callable[[SkipRates], Year]:
 
     def build(recipe_file: RecipeFile, tables: Path, out: Path) -> Bundle:
         version = recipe_file.recipe.version
-        return open_bundle(variant(small_bundle, out / recipe_file.recipe.label, version))
+        return open_bundle(variant(published / "demo" / "1.0.0", out / recipe_file.recipe.label, version))
 
-    def make(skip_rates: SkipRates) -> Year:
-        registry = Registry(tmp_path / "registry")
-        registry.publish(variant(small_bundle, tmp_path / "demo-1.0.0", "1.0.0"))
+    def make(skip_rates: SkipRates, live: tuple[str, ...] = ("1.0.0",)) -> Year:
+        registry = copy_registry(published, tmp_path / "registry", [*live])
         store = FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")
         service = SimulatedService(
             ModelManager.open(registry.path / "demo"),
@@ -80,61 +78,59 @@ def years(tmp_path: Path, small_bundle: Path) -> Callable[[SkipRates], Year]:
             active=0.4,
         )
         recipe_file = recipe.parse(text.encode(), Path("demo.toml"))
-        policy = Policy(every_ms=12 * DAY_MS, pause_ms=5 * DAY_MS)
+        policy = Policy(every_ms=8 * DAY_MS, pause_ms=3 * DAY_MS)
         loop = Loop(registry, "demo", store, recipe_file, data, tmp_path / "out", build, policy, rollout_ms=4 * DAY_MS)
         return Year(service, loop)
 
     return make
 
 
-def test_a_better_version_is_promoted(years: Callable[[SkipRates], Year]) -> None:
+def test_a_better_version_is_promoted(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.38 if version == "1.0.0" else 0.05)
-    year.run(12)
+    year.run(8)
     assert year.actions() == []
-    year.run(10)
-    assert year.actions() == [(12, "retrain", "1.1.0")]
+    year.run(9)
+    assert year.actions() == [(8, "retrain", "1.1.0")]
     assert year.live == ["1.1.0", "1.0.0"]
     shares = [entry.share for entry in rollouts.read(year.loop.registry, "demo").journal]
     assert shares == [0.2, 0.4, 0.6, 0.8, 1.0]
 
 
-def test_a_worse_version_stays_below_the_second_stage(years: Callable[[SkipRates], Year]) -> None:
+def test_a_worse_version_stays_below_the_second_stage(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.2 if version == "1.0.0" else 0.35)
-    year.run(20)
+    year.run(14)
     assert year.live == ["1.0.0"]
     rollout = rollouts.read(year.loop.registry, "demo")
     assert rollout.state == "aborted"
     assert max(entry.share for entry in rollout.journal) == 0.2
 
 
-def test_an_emergency_rolls_back_at_the_next_look(years: Callable[[SkipRates], Year]) -> None:
-    year = years(lambda version, day: 0.6 if version == "1.1.0" and day >= 5 else 0.2)
-    registry = year.loop.registry
-    registry.publish(variant(registry.live("demo"), year.loop.out.parent / "second", "1.1.0"))
-    year.run(5)
+def test_an_emergency_rolls_back_at_the_next_look(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.6 if version == "1.1.0" and day >= 3 else 0.2, live=("1.1.0", "1.0.0"))
+    year.run(3)
     assert year.live == ["1.1.0", "1.0.0"]
     year.run(1)
-    assert year.actions() == [(5, "roll back", "1.0.0"), (5, "retrain", "1.2.0")]
+    assert year.actions() == [(3, "roll back", "1.0.0"), (3, "retrain", "1.2.0")]
     assert year.live == ["1.0.0"]
     year.run(1)
     assert year.service.manager.engine.bundle.manifest.version == "1.0.0"
 
 
-def test_a_quiet_time_changes_nothing_but_the_scheduled_trainings(years: Callable[[SkipRates], Year]) -> None:
+def test_a_quiet_time_changes_nothing_but_the_scheduled_trainings(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.2)
-    year.run(15)
-    assert year.actions() == [(12, "retrain", "1.1.0")]
-    assert year.live == ["1.0.0"]  # 400 listeners cannot show within two weeks that a copy is not worse
+    year.run(11)
+    assert year.actions() == [(8, "retrain", "1.1.0")]
+    assert year.live == ["1.0.0"]  # 400 listeners cannot show within days that a copy is not worse
 
 
-def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callable[[SkipRates], Year]) -> None:
+def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.2)
 
     def refuse(recipe_file: RecipeFile, tables: Path, out: Path) -> Bundle:
         raise GateError("demo-1.1.0: 1 of 2 gates failed")
 
     year.loop = Loop(**vars(year.loop) | {"build": refuse})
-    year.run(14)
+    year.run(10)
     (refused,) = (result for _, result in year.results)
     assert (refused.outcome, refused.found) == ("refused", "demo-1.1.0: 1 of 2 gates failed")
     assert year.live == ["1.0.0"]
@@ -142,7 +138,7 @@ def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callabl
     assert (record.outcome, record.version) == ("refused", "1.1.0")
 
 
-def test_what_a_new_version_learns_from(years: Callable[[SkipRates], Year]) -> None:
+def test_what_a_new_version_learns_from(years: Callable[..., Year]) -> None:
     """All but the latest week, and nothing of a listener who was forgotten."""
     year = years(lambda version, day: 0.2)
     gone = synthetic.user_id(5)
