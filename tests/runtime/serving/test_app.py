@@ -215,6 +215,16 @@ def test_cors_is_off_by_default(engine: Engine) -> None:
     opened = TestClient(create_app(engine, Settings(cors_origins=("https://player.example",)))).get("/health", **asked)
     assert "access-control-allow-origin" not in closed.headers
     assert opened.headers["access-control-allow-origin"] == "https://player.example"
+    assert {"X-Bundle", "X-Request-Id", "Server-Timing", "Retry-After"} == set(
+        opened.headers["access-control-expose-headers"].split(", ")
+    )
+
+
+def test_cors_allows_all_methods_of_the_routes(engine: Engine) -> None:
+    client = TestClient(create_app(engine, Settings(cors_origins=("https://player.example",))))
+    asked = {"Origin": "https://player.example", "Access-Control-Request-Method": "DELETE"}
+    answer = client.options("/api/ml/listeners/somebody", headers=asked)
+    assert (answer.status_code, answer.headers["access-control-allow-methods"]) == (200, "GET, POST, DELETE")
 
 
 def test_app_can_be_mounted(engine: Engine) -> None:
