@@ -89,7 +89,7 @@ def test_a_better_version_is_promoted(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.38 if version == "1.0.0" else 0.05)
     year.run(8)
     assert year.actions() == []
-    year.run(9)
+    year.run(8)
     assert year.actions() == [(8, "retrain", "1.1.0")]
     assert year.live == ["1.1.0", "1.0.0"]
     shares = [entry.share for entry in rollouts.read(year.loop.registry, "demo").journal]
@@ -142,14 +142,14 @@ def test_what_a_new_version_learns_from(years: Callable[..., Year]) -> None:
     """All but the latest week, and nothing of a listener who was forgotten."""
     year = years(lambda version, day: 0.2)
     gone = synthetic.user_id(5)
-    year.run(10)
+    year.run(6)
     year.loop.store.forget(gone, START_MS)
-    (result,) = year.loop.run(START_MS + 10 * DAY_MS, requested=True)
+    (result,) = year.loop.run(START_MS + 9 * DAY_MS, requested=True)
     assert result.outcome == "done"
     base = pl.read_parquet(year.loop.data / "listening.parquet")
     learned = pl.read_parquet(year.loop.out / "tables" / "demo-1.1.0" / "listening.parquet")
     assert gone in base["user_id"]
     assert gone not in learned["user_id"]
     new = learned.filter(pl.col("timestamp") >= START_MS // 1000)
-    assert new["timestamp"].max() < (START_MS + 3 * DAY_MS) // 1000
+    assert new["timestamp"].max() < (START_MS + 2 * DAY_MS) // 1000
     assert learned.height - new.height == base.filter(pl.col("user_id") != gone).height
