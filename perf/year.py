@@ -26,7 +26,7 @@ from musix_trainer.loop.loop import Loop
 from musix_trainer.recipe import Synthetic
 from perf.simulated_service import START_MS, SimulatedService
 
-LISTENERS, TRACKS, DAYS = 400, 1500, 364
+LISTENERS, TRACKS, DAYS = 500, 1500, 364
 FAVOURITE_SKIPS, OTHER_SKIPS = 0.10, 0.45
 CHANGE = 0.25  # chance that a listener exchanges one of three favourite families in a month
 CHOSEN = 3  # tracks that a listener plays without a list on a day
@@ -91,7 +91,7 @@ def simulate(folder: Path, with_loop: bool) -> tuple[NDArray[np.float64], list[t
     for name in ("tracks", "listening", "feedback"):
         getattr(world, name).write_parquet(data / f"{name}.parquet")
     recipe_file = recipe.parse(RECIPE.encode(), Path("year.toml"))
-    make = partial(build, show=lambda report: None)
+    make = partial(build, show=lambda report: None, replace=True)
     registry = Registry(folder / "registry")
     registry.publish(make(recipe_file, data, folder / "first").path)
     store = FeedbackStore.open(f"sqlite:///{folder / 'feedback.db'}")
