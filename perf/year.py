@@ -98,11 +98,13 @@ def simulate(folder: Path, with_loop: bool) -> tuple[NDArray[np.float64], list[t
     users = [synthetic.user_id(number) for number in range(LISTENERS)]
     manager = ModelManager.open(registry.path)
     service = SimulatedService(manager, store, users, taste.skip_chance, taste.chosen)
-    loop = Loop(registry, "year", store, recipe_file, data, folder / "out", make)
+    day = 0
+    clock = lambda: START_MS + (day + 1) * DAY_MS  # noqa: E731
+    loop = Loop(registry, "year", store, recipe_file, data, folder / "out", make, clock=clock)
     rates, versions = [], [(0, "1.0.0")]
     for day in range(DAYS):
         rates.append(service.live_through(day))
-        for result in loop.run(START_MS + (day + 1) * DAY_MS) if with_loop else ():
+        for result in loop.run() if with_loop else ():
             if result.outcome != "nothing":
                 click.echo(f"day {day}: {result.decision.action}, {result.decision.reason}: {result.found}", err=True)
         if (live := registry.history("year")[0]) != versions[-1][1]:

@@ -1,5 +1,6 @@
 """The exporter's commands: `musix export`, `musix build`, `musix rebuild` and `musix loop`."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from musix_runtime.cli.experiment import NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import duration
-from musix_runtime.clock import now_ms
+from musix_runtime.errors import InputError, OutputError
 from musix_trainer.cli import DATA, OUT, RECIPE
 from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, RECIPE_FILE, TABLES, opened
 
@@ -153,6 +154,10 @@ def loop(
             signature.write(bundle.path, bundle.digest, key)
         return bundle
 
+    if key:
+        signature.sign("", key)  # a key that cannot sign is better found now
+    elif trust:
+        raise InputError("--trust: expected --key as well, as new versions must be signed")
     check_writable(out)
     with opened(database) as store:
         runner = Loop(
@@ -166,8 +171,13 @@ def loop(
             policy=Policy(every_ms=every, pause_ms=pause),
             rollout_ms=over,
         )
-        with sole_writer(out / f"{name}.loop"):
-            results = [runner.look(now_ms(), requested)] if dry_run else runner.run(now_ms(), requested)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(sole_writer(out / f"{name}.loop", wait=requested))
+            except OutputError as error:
+                print_line(f"wait: {error}")
+                context.exit(NOTHING_TO_DO)
+            results = [runner.look(requested)] if dry_run else runner.run(requested)
     if as_json:
         print_json([asdict(result) for result in results])
     else:
@@ -179,7 +189,8 @@ def loop(
 
 def _line(result: "Result") -> str:
     decision = result.decision
-    what = f"{decision.action}{f' {result.version}' if result.version else ''}: {decision.reason}"
+    preposition = " to" if decision.action == "roll back" else ""
+    what = f"{decision.action}{f'{preposition} {result.version}' if result.version else ''}: {decision.reason}"
     return f"{what}; {result.outcome}: {result.found}" if result.found else what
 
 

@@ -74,10 +74,10 @@ def lock(file: Path, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
-    """Hold the lock of the writers of `path`. Raises OutputError when another process holds it."""
+def sole_writer(path: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of the writers of `path`. While another process holds it, wait, or raise OutputError."""
     file = _hidden(path, "lock")
-    with lock(file, wait=False):
+    with lock(file, wait):
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ from musix_runtime.models.ranker import COMPONENTS
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Width = Annotated[int, Meta(ge=1, le=4096)]  # numbers in a vector: larger ones fill the memory
 Depth = Annotated[int, Meta(ge=1, le=64)]
+Rounds = Annotated[int, Meta(ge=1, le=1024)]  # as many as a bundle's graph may have
 Bins = Annotated[int, Meta(ge=2, le=65_536)]
 FileBytes = Annotated[int, Meta(ge=1, le=2**53)]
 UnitInterval = Annotated[float, Meta(ge=0, le=1)]
@@ -113,7 +114,7 @@ class Genre(Section, frozen=True):
     max_depth: Depth = 7
     max_bin: Bins = 64  # of each XGBoost feature: as accurate as 256, in half the time
     learning_rate: PositiveFloat = 0.1
-    n_estimators: Positive = 200
+    n_estimators: Rounds = 200
     subsample: HalfOpenUnit = 0.8
     colsample_bytree: HalfOpenUnit = 0.8
     # One tree with vector leaves in each round, for all families: as accurate as one for each, and 16 times smaller.
@@ -319,10 +320,8 @@ def parse(text: bytes, path: Path) -> RecipeFile:
     return RecipeFile(path, recipe, text)
 
 
-def with_version(recipe_file: RecipeFile, name: str, version: str) -> RecipeFile:
-    """Return the recipe with another version. Raises RecipeError for a recipe of another name than `name`."""
-    if recipe_file.recipe.name != name:
-        raise RecipeError(f"{recipe_file.path}: name: expected {name!r}, found {recipe_file.recipe.name!r}")
+def with_version(recipe_file: RecipeFile, version: str) -> RecipeFile:
+    """Return the recipe with another version. Raises RecipeError unless that has a line of its own."""
     text = re.sub(rb"(?m)^version\s*=.*$", f'version = "{version}"'.encode(), recipe_file.text, count=1)
     changed = parse(text, recipe_file.path)
     if changed.recipe != msgspec.structs.replace(recipe_file.recipe, version=version):

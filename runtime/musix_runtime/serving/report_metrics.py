@@ -105,9 +105,11 @@ class ReportReader:
             self._worker.add(self.read)
 
     def read(self) -> None:
-        """Read the latest report."""
+        """Read the latest report, unless it is about another version, as after a rollback."""
         try:
-            self._metrics.report = self._store.latest_report(self._manager.latest.bundle.manifest.name)
+            manifest = self._manager.latest.bundle.manifest
+            report = self._store.latest_report(manifest.name)
+            self._metrics.report = report if report and report.version == manifest.version else None
         except FeedbackError as error:
             if str(error) != self._error:
                 logger.error("the latest report stays as it was: %s", error)

@@ -71,8 +71,11 @@ def test_session_tracks():
         event("bob", 2, "played", "t2", session="s2"),
         event("bob", 99, "played", "t3", session="s2"),
         event("eve", 99, "played", "t3"),
+        event("eve", 100, "played", "t4", session="s1"),
+        event("eve", 101, "played", "t5"),  # two devices by turns
+        event("eve", 102, "played", "t6", session="s1"),
     )
-    assert found == ([3, 3, 1], [2, 2, 1], [0, 0, 0])
+    assert found == ([3, 3, 4], [2, 2, 2], [0, 0, 0])
 
 
 def test_repeat_rate():

@@ -42,7 +42,7 @@ def fill(store: FeedbackStore, engine: Engine, change: Change, **fields: object)
     [
         ("sqlite", Change(), set()),
         ("postgresql", Change(energetic=0.6), {"drift"}),
-        ("sqlite", Change(disliked=0.3), {"calibration", "emergency"}),
+        ("sqlite", Change(disliked=0.3), {"calibration", "skip_rate", "emergency"}),
     ],
     indirect=["database"],
 )
@@ -107,7 +107,8 @@ def test_other_names_and_other_versions(store: FeedbackStore, engine: Engine, bu
 
 @SQLITE
 def test_variants_of_an_experiment(store: FeedbackStore, engine: Engine) -> None:
-    """Lists of a fixed policy have other scores, and do not count for the calibration; nor do lists of the host."""
+    """Lists of a fixed policy count as its variant, and neither as those of the version nor for the calibration; nor do
+    lists of the host. Variants are those of the running experiment."""
     policy = Experiment(
         name="small",
         number=1,
@@ -124,11 +125,13 @@ def test_variants_of_an_experiment(store: FeedbackStore, engine: Engine) -> None
     report = monitor(store, engine, [policy], NOW_MS)
     assert report.calibration.tracks == 0
     assert monitor(store, engine, [], NOW_MS).calibration.tracks == LISTENERS * LISTS * STARTED
-    assert set(report.bundles) == {"1.0.0", "external"}
+    assert set(report.bundles) == {"external"}
     assert {variant: figures.lists for variant, figures in report.variants.items()} == {
         "control": 1,
         "treatment": LISTENERS * LISTS,
     }
+    over = msgspec.structs.replace(policy, stopped_ms=NOW_MS)
+    assert monitor(store, engine, [over], NOW_MS).variants == {}
 
 
 @SQLITE

@@ -6,26 +6,38 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from msgspec.structs import replace
 
 from musix_runtime.bundle.reader import Bundle
-from musix_runtime.errors import GateError
+from musix_runtime.errors import GateError, RecipeError, TableError
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.models.parts import open_bundle
-from musix_runtime.registry import rollouts
+from musix_runtime.registry import experiments, rollouts
 from musix_runtime.serving.model_manager import ModelManager
 from musix_trainer import recipe
 from musix_trainer.data import synthetic
 from musix_trainer.loop import journal
 from musix_trainer.loop.loop import Loop, Result
 from musix_trainer.loop.policy import Policy
+from musix_trainer.loop.training_tables import write_training_tables
 from musix_trainer.recipe import RecipeFile, Synthetic
 from perf.simulated_service import START_MS, SimulatedService
-from tests.bundle_variants import copy_registry, variant
+from tests.bundle_variants import copy_registry, flip, variant
 from tests.recipes import SMALL
 
 LISTENERS = 400
 SkipRates = Callable[[str, int], float]  # version, day -> share of the tracks that are skipped
+
+
+@dataclass
+class Clock:
+    """A clock that is set."""
+
+    now_ms: int = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
 
 
 @dataclass
@@ -34,13 +46,15 @@ class Year:
 
     service: SimulatedService
     loop: Loop
+    clock: Clock
     day: int = 0
     results: list[tuple[int, Result]] = field(default_factory=list)
 
     def run(self, days: int) -> None:
         for _ in range(days):
             self.service.live_through(self.day)
-            for result in self.loop.run(START_MS + (self.day + 1) * DAY_MS):
+            self.clock.now_ms = START_MS + (self.day + 1) * DAY_MS
+            for result in self.loop.run():
                 if result.outcome != "nothing":
                     self.results.append((self.day, result))
             self.day += 1
@@ -78,9 +92,10 @@ def years(tmp_path: Path, published: Path) -> Callable[..., Year]:
             active=0.4,
         )
         recipe_file = recipe.parse(text.encode(), Path("demo.toml"))
+        clock = Clock()
         policy = Policy(every_ms=8 * DAY_MS, pause_ms=3 * DAY_MS)
-        loop = Loop(registry, "demo", store, recipe_file, data, tmp_path / "out", build, policy, rollout_ms=4 * DAY_MS)
-        return Year(service, loop)
+        loop = Loop(registry, "demo", store, recipe_file, data, tmp_path / "out", build, policy, 4 * DAY_MS, clock)
+        return Year(service, loop, clock)
 
     return make
 
@@ -144,7 +159,8 @@ def test_what_a_new_version_learns_from(years: Callable[..., Year]) -> None:
     gone = synthetic.user_id(5)
     year.run(6)
     year.loop.store.forget(gone, START_MS)
-    (result,) = year.loop.run(START_MS + 9 * DAY_MS, requested=True)
+    year.clock.now_ms = START_MS + 9 * DAY_MS
+    (result,) = year.loop.run(requested=True)
     assert result.outcome == "done"
     base = pl.read_parquet(year.loop.data / "listening.parquet")
     learned = pl.read_parquet(year.loop.out / "tables" / "demo-1.1.0" / "listening.parquet")
@@ -153,3 +169,69 @@ def test_what_a_new_version_learns_from(years: Callable[..., Year]) -> None:
     new = learned.filter(pl.col("timestamp") >= START_MS // 1000)
     assert new["timestamp"].max() < (START_MS + 2 * DAY_MS) // 1000
     assert learned.height - new.height == base.filter(pl.col("user_id") != gone).height
+
+
+def test_an_emergency_with_a_broken_version_before_is_answered_by_a_training(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.6, live=("1.1.0", "1.0.0"))
+    flip(year.loop.registry.path / "demo" / "1.0.0" / "genre" / "model.onnx")
+    year.run(1)
+    (_, refused), (_, trained) = year.results
+    assert (refused.decision.action, refused.outcome) == ("roll back", "refused")
+    assert "SHA-256" in refused.found or "genre/model.onnx" in refused.found
+    assert (trained.decision.action, trained.version, trained.outcome) == ("retrain", "1.2.0", "done")
+    assert year.live == ["1.1.0", "1.0.0"]
+
+
+def test_lists_of_a_fixed_policy_are_no_emergency_of_the_live_version(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.2, live=("1.1.0", "1.0.0"))
+    year.service.skip_chance = lambda version, number, tracks, day: 0.95 if treated(number) else 0.1
+    values = {"treatment": "popular", "share": 0.8, "listeners": 400, "now_ms": START_MS}
+    experiment = experiments.start(year.loop.registry, "demo", **values)
+
+    def treated(number: int) -> bool:
+        return experiment.variant(year.service.listeners[number]) == "treatment"
+
+    year.run(2)
+    assert year.results == []
+    assert year.live == ["1.1.0", "1.0.0"]
+    report = year.loop.store.latest_report("demo")
+    assert report is not None
+    assert [alarm.key for alarm in report.alarms] == []
+
+
+def test_a_training_that_fails_is_recorded_and_not_repeated(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.2)
+    (year.loop.data / "listening.parquet").write_bytes(b"")
+    year.run(8)
+    with pytest.raises(TableError, match=r"listening\.parquet: expected a"):
+        year.run(1)
+    (record,) = journal.latest(year.loop.registry, "demo")
+    assert (record.outcome, record.version) == ("failed", "1.1.0")
+    year.day += 1
+    year.run(1)
+    assert year.results == []
+
+
+def test_plays_are_added_to_a_table_without_numbers_of_plays(years: Callable[..., Year], tmp_path: Path) -> None:
+    year = years(lambda version, day: 0.0)
+    year.run(2)
+    recipe_file, events = year.loop.recipe_file.recipe, year.loop.store.days()
+    until_ms = (events[-1] + 2) * DAY_MS
+    write_training_tables(recipe_file, year.loop.data, year.loop.store, until_ms, tmp_path / "merged")
+    base = pl.read_parquet(year.loop.data / "listening.parquet")
+    merged = pl.read_parquet(tmp_path / "merged" / "listening.parquet")
+    assert "plays" not in base.columns
+    played = sum(event.action == "played" for day in events for event in year.loop.store.events_of(day))
+    assert merged["plays"].sum() == played  # the others have none, which is one play
+    assert merged["plays"].null_count() == base.height
+
+
+def test_tables_with_names_that_are_paths_are_refused(years: Callable[..., Year], tmp_path: Path) -> None:
+    year = years(lambda version, day: 0.2)
+    source = year.loop.data / "listening.parquet"
+    before = source.read_bytes()
+    tables = replace(year.loop.recipe_file.recipe.tables, listening=str(source))
+    settings = replace(year.loop.recipe_file.recipe, tables=tables)
+    with pytest.raises(RecipeError, match="expected names of files in the data folder, found"):
+        write_training_tables(settings, year.loop.data, year.loop.store, START_MS, tmp_path / "merged")
+    assert source.read_bytes() == before

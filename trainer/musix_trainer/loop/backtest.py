@@ -11,7 +11,8 @@ from musix_runtime.schemas import LIST_LIMIT, RecommendRequest
 from musix_trainer.evaluation.bootstrap import ClusteredMetric, estimate
 
 MAX_LISTENERS = 2000
-MIN_LISTENERS = 50
+MIN_LISTENERS = 50  # to tell that a bundle is worse
+ENOUGH_LISTENERS = 1000  # to tell that it is not: with fewer, the interval is wider than the loss that is allowed
 MAX_LOSS = 0.25  # of the live bundle's NDCG@10, that the candidate may lack
 K = 10
 BATCH = 16
@@ -28,9 +29,14 @@ class Backtest:
     high: float
 
     @property
+    def allowed(self) -> float:
+        """The least difference that is no great loss."""
+        return -MAX_LOSS * self.live
+
+    @property
     def passed(self) -> bool:
-        """Whether the candidate is surely not much worse."""
-        return self.low >= -MAX_LOSS * self.live
+        """Whether the candidate is not surely worse and, with enough listeners to tell, surely not much worse."""
+        return self.high >= 0 and (self.low >= self.allowed or self.listeners < ENOUGH_LISTENERS)
 
     def __str__(self) -> str:
         return (

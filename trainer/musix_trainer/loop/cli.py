@@ -91,20 +91,30 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
 @FEEDBACK
 @OUT
 @click.option("--once", is_flag=True, help="End after one job, with 5 if none waits.")
+@click.argument("options", nargs=-1)
 @click.pass_context
 def worker(
-    context: click.Context, registry: Path, name: str, recipe: Path, data: Path, database: str, out: Path, once: bool
+    context: click.Context,
+    registry: Path,
+    name: str,
+    recipe: Path,
+    data: Path,
+    database: str,
+    out: Path,
+    once: bool,
+    options: tuple[str, ...],
 ) -> None:
     """Do the trainings that servers were asked for, one at a time, until a signal stops it.
 
-    Each runs `musix loop` with these arguments. A training that is stopped begins again with the next worker.
+    Each runs `musix loop` with these arguments, and with OPTIONS of it, such as --key, which follow after --. A
+    training that is stopped begins again with the next worker.
     """
     from musix_trainer.loop.worker import Timing, Worker
 
     if sys.platform == "win32":
         raise InputError("musix worker: expected a system with groups of processes, found Windows")
-    options = {"--recipe": recipe, "--data": data, "--feedback": database, "--out": out}
-    arguments = [str(each) for option in options.items() for each in option]
+    paths = {"--recipe": recipe, "--data": data, "--feedback": database, "--out": out}
+    arguments = [*(str(each) for option in paths.items() for each in option), *options]
 
     def command(job: "Job") -> list[str]:
         return [sys.argv[0], "loop", str(registry), name, *arguments, "--now"]
@@ -132,7 +142,8 @@ def monitor(registry: Path, name: str, database: str, as_json: bool) -> None:
     from musix_trainer.loop import monitoring, report_text
 
     with opened(database) as store:
-        report = monitoring.add_report(store, open_registry(registry), name, now_ms())
+        report = monitoring.report_of(store, open_registry(registry), name, now_ms())
+        store.add_report(report)
     if as_json:
         print_json(report)
         return

@@ -13,7 +13,7 @@ from musix_runtime.registry.numbered_files import NumberedFiles
 from musix_runtime.registry.registry import Registry
 from musix_trainer.loop.policy import Trigger
 
-Outcome = Literal["done", "refused", "nothing"]
+Outcome = Literal["done", "refused", "failed", "nothing"]
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):

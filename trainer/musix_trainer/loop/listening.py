@@ -54,11 +54,12 @@ def _by_shown(events: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
 
 def _session_tracks(events: pl.DataFrame) -> pl.DataFrame:
     """Count the tracks that were played, and the sessions: by id, or by gaps of 30 minutes where there is none."""
-    ordered = events.filter(STARTED).sort("user_id", "occurred_ms")
-    gap = (pl.col("occurred_ms") - pl.col("occurred_ms").shift()).over("user_id") > SESSION_GAP_MS
-    first = pl.col("user_id").is_first_distinct()
-    other_id = pl.col("session_id").ne_missing(pl.col("session_id").shift().over("user_id"))
-    begins = first | other_id | (pl.col("session_id").is_null() & gap)
+    ordered = (
+        events.filter(STARTED).sort("user_id", "occurred_ms").with_columns(named=pl.col("session_id").is_not_null())
+    )
+    gap = pl.col("occurred_ms") - pl.col("occurred_ms").shift().over("user_id", "named")
+    first = pl.struct("user_id", "session_id").is_first_distinct()
+    begins = first | (~pl.col("named") & (gap > SESSION_GAP_MS))
     sessions = ordered.with_columns(begins.fill_null(False).alias("begins")).group_by("user_id")
     return sessions.agg(numerator=PLAYED.sum(), denominator=pl.col("begins").sum())
 

@@ -6,19 +6,23 @@ from pathlib import Path
 
 import polars as pl
 
+from musix_runtime.atomic import remove
 from musix_runtime.bundle.reader import Bundle
+from musix_runtime.clock import now_ms
 from musix_runtime.engine import Engine
-from musix_runtime.errors import GateError
+from musix_runtime.errors import BundleError, GateError, MusixError, RecipeError
 from musix_runtime.feedback.events import DAY_MS
-from musix_runtime.feedback.reports import CALIBRATION, DRIFT
+from musix_runtime.feedback.reports import CALIBRATION, DRIFT, Report
 from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.models.catalog import strip_uri
 from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.registry import Registry
 from musix_trainer.data import tables
 from musix_trainer.loop import journal, rollout
 from musix_trainer.loop.backtest import Backtest, backtest
+from musix_trainer.loop.experiment import MIN_LISTENERS
 from musix_trainer.loop.journal import Outcome
-from musix_trainer.loop.monitoring import add_report
+from musix_trainer.loop.monitoring import report_of
 from musix_trainer.loop.policy import Decision, Policy, State, decide
 from musix_trainer.loop.state import read_chosen, read_state
 from musix_trainer.loop.training_tables import write_training_tables
@@ -53,80 +57,113 @@ class Loop:
     build: Build
     policy: Policy = field(default_factory=Policy)
     rollout_ms: int = 7 * DAY_MS
+    clock: Callable[[], int] = now_ms
 
-    def look(self, now_ms: int, requested: bool = False) -> Result:
-        """Return what the policy decides now, without doing it. Stores a report of monitoring once a day."""
-        state = read_state(self.registry, self.name, self.store, self._alarms(now_ms), now_ms)
-        return Result(decide(state, self.policy, requested), state, "nothing")
+    def __post_init__(self) -> None:
+        recipe = self.recipe_file.recipe
+        if recipe.source != "tables":
+            raise RecipeError(
+                f'{self.recipe_file.path}: source: expected "tables", to which feedback can be added, found'
+                f' "{recipe.source}"'
+            )
+        if recipe.name != self.name:
+            raise RecipeError(f"{self.recipe_file.path}: name: expected {self.name!r}, found {recipe.name!r}")
 
-    def run(self, now_ms: int, requested: bool = False) -> list[Result]:
+    def look(self, requested: bool = False) -> Result:
+        """Return what the policy decides now, and change nothing."""
+        return self._decide(self._report()[0], requested)
+
+    def run(self, requested: bool = False) -> list[Result]:
         """Look once, and do what follows. After a rollback the next version is trained at once.
 
-        Raises MusixError for whatever cannot be read or written.
+        Stores a report of monitoring once a day. Raises MusixError for whatever cannot be read or written.
         """
-        result = self.look(now_ms, requested)
+        report, new = self._report()
+        if new:
+            self.store.add_report(report)
+        result = self._decide(report, requested)
         if result.decision.action == "roll back":
-            return [self._roll_back(result), *self.run(now_ms, requested)]
+            return [self._roll_back(result), *self.run(requested)]
         if result.decision.action == "retrain":
             return [self._retrain(result)]
-        if result.state.rollout:
-            step = rollout.step(self.registry, self.name, self.store, now_ms)
+        if result.state.rollout_since_ms is not None:
+            step = rollout.step(self.registry, self.name, self.store, self.clock())
             return [replace(result, outcome="done" if step.changed else "nothing", found=step.reason)]
         return [result]
 
-    def _alarms(self, now_ms: int) -> tuple[str, ...]:
-        """Return the keys of the alarms of drift and calibration, by a report that is at most a day old."""
-        report = self.store.latest_report(self.name)
+    def _decide(self, report: Report, requested: bool) -> Result:
+        alarms = tuple(alarm.key for alarm in report.alarms if alarm.kind in (DRIFT, CALIBRATION))
+        state = read_state(self.registry, self.name, self.store, alarms, self.clock())
+        return Result(decide(state, self.policy, requested), state, "nothing")
+
+    def _report(self) -> tuple[Report, bool]:
+        """Return a report about the live version that is at most a day old, and whether it is new."""
+        stored = self.store.latest_report(self.name)
         live = self.registry.history(self.name)[0]
-        if report is None or report.version != live or now_ms - report.time_ms >= DAY_MS:
-            report = add_report(self.store, self.registry, self.name, now_ms)
-        return tuple(alarm.key for alarm in report.alarms if alarm.kind in (DRIFT, CALIBRATION))
+        if stored and stored.version == live and self.clock() - stored.time_ms < DAY_MS:
+            return stored, False
+        return report_of(self.store, self.registry, self.name, self.clock()), True
 
     def _roll_back(self, result: Result) -> Result:
-        """Make the version before live, for all listeners."""
-        now_ms = result.state.now_ms
-        if result.state.rollout:
-            rollouts.abort(self.registry, self.name, now_ms, result.decision.reason)
+        """Make the version before live, for all listeners. It is refused if it is broken."""
+        if result.state.rollout_since_ms is not None:
+            rollouts.abort(self.registry, self.name, self.clock(), result.decision.reason)
         elif result.state.busy:
-            experiments.stop(self.registry, self.name, now_ms)
-        version = self.registry.rollback(self.name).name
+            experiments.stop(self.registry, self.name, self.clock())
+        live = self.registry.history(self.name)[0]
+        try:
+            version = self.registry.rollback(self.name).name
+        except BundleError as error:
+            return self._record(replace(result, outcome="refused", found=str(error), version=live))
         return self._record(replace(result, outcome="done", found=f"{version} is live", version=version))
 
     def _retrain(self, result: Result) -> Result:
-        """Train the next version, and start its rollout unless it is refused."""
-        if result.state.rollout:
-            rollouts.abort(self.registry, self.name, result.state.now_ms, "the next version is due")
-        version = next_version(self.registry.versions(self.name))
+        """Train the next version, and start its rollout unless it is refused. A failure is recorded, so that it is not
+        repeated before the pause is over."""
+        records = journal.latest(self.registry, self.name)
+        version = next_version([*self.registry.versions(self.name), *(record.version for record in records)])
         result = replace(result, version=version)
-        recipe_file = with_version(self.recipe_file, self.name, version)
+        try:
+            found = self._train(result, version)
+        except GateError as error:
+            return self._record(replace(result, outcome="refused", found=str(error)))
+        except MusixError as error:
+            self._record(replace(result, outcome="failed", found=str(error)))
+            raise
+        return self._record(replace(result, outcome="done", found=found))
+
+    def _train(self, result: Result, version: str) -> str:
+        """Train a version and start its rollout. Return what came of it; raises GateError when it is refused."""
+        recipe_file = with_version(self.recipe_file, version)
         folder = self.out / "tables" / recipe_file.recipe.label
         until_ms = result.state.now_ms - KEPT_MS
         write_training_tables(recipe_file.recipe, self.data, self.store, until_ms, folder)
-        try:
-            bundle = self.build(recipe_file, folder, self.out)
-        except GateError as error:
-            return self._record(replace(result, outcome="refused", found=str(error)))
+        for older in folder.parent.glob(f"{self.name}-*"):
+            if older != folder:
+                remove(older)  # it may hold listeners who were forgotten since
+        bundle = self.build(recipe_file, folder, self.out)
         compared = self._backtest(bundle, folder / recipe_file.recipe.tables.listening, until_ms)
         if compared and not compared.passed:
-            return self._record(replace(result, outcome="refused", found=str(compared)))
+            raise GateError(f"{compared}, expected at least {compared.allowed:+.4f}")
         self.registry.publish(bundle.path, candidate=True)
+        if result.state.rollout_since_ms is not None:
+            rollouts.abort(self.registry, self.name, self.clock(), "the next version is due")
         started = rollouts.start(
             self.registry,
             self.name,
             version,
             stages=STAGES,
             stage_ms=self.rollout_ms // (len(STAGES) - 1),
-            listeners=max(result.state.listeners, experiments.MIN_LISTENERS),
-            now_ms=result.state.now_ms,
+            listeners=max(result.state.listeners, round(MIN_LISTENERS / STAGES[0])),
+            now_ms=self.clock(),
         )
-        seen = compared or "too few listeners chose tracks themselves to compare it sooner"
-        found = f"{seen}; rollout {started.id} begins"
-        return self._record(replace(result, outcome="done", found=found))
+        return f"{compared or 'too few listeners chose tracks themselves to compare it'}; rollout {started.id} begins"
 
     def _backtest(self, bundle: Bundle, listening: Path, until_ms: int) -> Backtest | None:
         """Compare a new bundle with the live one on what it has not learned from, and neither has proposed."""
         live = self.registry.open_path(self.registry.live(self.name))
         heard = tables.read(listening).frame.select(pl.col("user_id", "track_id").cast(pl.String))
+        heard = heard.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
         return backtest(live, Engine.open(bundle.path), heard, read_chosen(self.store, until_ms))
 
     def _record(self, result: Result) -> Result:
@@ -134,7 +171,7 @@ class Loop:
         journal.write(
             self.registry,
             self.name,
-            time_ms=result.state.now_ms,
+            time_ms=self.clock(),
             action=result.decision.action,
             trigger=result.decision.trigger,
             reason=result.decision.reason,

@@ -61,16 +61,30 @@ class Recorded:
     shown: pl.DataFrame
     events: pl.DataFrame
 
+    def without(self, variants: Sequence[tuple[str, str]]) -> "Recorded":
+        """Return the same without the lists of these variants: pairs of experiment and variant."""
+        other = pl.DataFrame(variants, {"experiment": pl.String, "variant": pl.String}, orient="row")
+        lists, shown = (each.join(other, on=["experiment", "variant"], how="anti") for each in (self.lists, self.shown))
+        return Recorded(self.span, lists, shown, self.events)
 
-def add_report(store: FeedbackStore, registry: Registry, name: str, now_ms: int) -> Report:
-    """Store a report about the live version of `name`, and return it. Raises StoreError, BundleError, FeedbackError."""
+    def of_experiment(self, experiment: str | None) -> "Recorded":
+        """Return the same with the lists of one experiment, and those of none."""
+        ours = pl.col("experiment").is_null() | (pl.col("experiment") == pl.lit(experiment, pl.String))
+        return Recorded(self.span, self.lists.filter(ours), self.shown.filter(ours), self.events)
+
+
+def policy_variants(past: Iterable[Experiment]) -> list[tuple[str, str]]:
+    """Return experiment and variant of the lists that a fixed policy made, not a version."""
+    return [(each.id, variant) for each in past for variant, choice in each.choices.items() if choice in POLICIES]
+
+
+def report_of(store: FeedbackStore, registry: Registry, name: str, now_ms: int) -> Report:
+    """Return a report about the live version of `name`. Raises StoreError, BundleError, FeedbackError."""
     engine = registry.open_path(registry.live(name))
-    report = monitor(store, engine, experiments.read_all(registry, name), now_ms)
-    store.add_report(report)
-    return report
+    return monitor(store, engine, experiments.read_all(registry, name), now_ms)
 
 
-def monitor(store: FeedbackStore, engine: Engine, past: Iterable[Experiment], now_ms: int) -> Report:
+def monitor(store: FeedbackStore, engine: Engine, past: Sequence[Experiment], now_ms: int) -> Report:
     """Return a report about the bundle of `engine`, by what the feedback store holds. Raises FeedbackError.
 
     The live window are the last 7 days. The reference are the first 28 days in which the bundle showed lists, so that
@@ -91,9 +105,11 @@ def monitor(store: FeedbackStore, engine: Engine, past: Iterable[Experiment], no
     bins = track_bins(catalog, profiles.rows)
     before, after, shown = profiles.weights
     drifts = drift.measure(catalog, before, after, bins, profiles.rows)
-    policies = [(each.id, variant) for each in past for variant, choice in each.choices.items() if choice in POLICIES]
-    scores = calibration.measure(*(_outcomes(recorded, bundle.name, policies) for recorded in (reference, live)))
-    bundles = {_version(key): figures for key, figures in _figures(live, "bundle", len(catalog)).items()}
+    policies = policy_variants(past)
+    running = next((each.id for each in past if each.stopped_ms is None), None)
+    scores = calibration.measure(*(_outcomes(each.without(policies), bundle.name) for each in (reference, live)))
+    own = live.without(policies)
+    bundles = {_version(key): figures for key, figures in _figures(own, "bundle", len(catalog)).items()}
     return Report(
         name=name,
         version=version,
@@ -103,7 +119,7 @@ def monitor(store: FeedbackStore, engine: Engine, past: Iterable[Experiment], no
         drift=drifts,
         calibration=scores,
         bundles=bundles,
-        variants=_figures(live, "variant", len(catalog)),
+        variants=_figures(live.of_experiment(running), "variant", len(catalog)),
         shown=genre_and_mood_shares(shown, bins),
         played=genre_and_mood_shares(after, bins),
         alarms=[*_drift_alarms(drifts), *_calibration_alarms(scores), *_skip_alarms(version, bundles.get(version))],
@@ -171,11 +187,10 @@ def _window(span: Span, plays: pl.DataFrame) -> Window:
     return Window(*span, known["user_id"].n_unique(), known.height, plays.height - known.height)
 
 
-def _outcomes(recorded: Recorded, bundle: str, policies: Sequence[tuple[str, str]]) -> pl.DataFrame:
+def _outcomes(recorded: Recorded, bundle: str) -> pl.DataFrame:
     """Return user_id, score and liked of the tracks that were started, of lists that the bundle's network ranked."""
     ranked = recorded.shown.filter((pl.col("bundle") == bundle) & pl.col("started") & pl.col("score").is_not_null())
-    other = pl.DataFrame(policies, {"experiment": pl.String, "variant": pl.String}, orient="row")
-    return ranked.join(other, on=["experiment", "variant"], how="anti").select("user_id", "score", "liked")
+    return ranked.select("user_id", "score", "liked")
 
 
 def _figures(recorded: Recorded, column: str, catalogue: int) -> dict[str, LiveFigures]:
@@ -218,15 +233,16 @@ def _calibration_alarms(found: CalibrationDrift) -> list[Alarm]:
 
 
 def _skip_alarms(version: str, figures: LiveFigures | None) -> list[Alarm]:
-    """Return the alarm about the skip rate of the live version, if it is surely above a limit."""
+    """Return the alarms about the skip rate of the live version, where it is surely above a limit."""
     if figures is None or figures.skip_rate is None or figures.listeners < MIN_LISTENERS:
         return []
     metric, found = METRICS["skip_rate"], figures.skip_rate
-    for key, limit in ((EMERGENCY, EMERGENCY_SKIP_RATE), (SKIP_RATE, metric.target)):
-        if found.low > limit:
-            sentence = (
-                f"{metric.name} of {version}: expected below {metric.format(limit)},"
-                f" found {metric.format(found.value)}, at least {metric.format(found.low)}"
-            )
-            return [Alarm(key, sentence)]
-    return []
+    return [
+        Alarm(
+            key,
+            f"{metric.name} of {version}: expected below {metric.format(limit)},"
+            f" found {metric.format(found.value)}, at least {metric.format(found.low)}",
+        )
+        for key, limit in ((EMERGENCY, EMERGENCY_SKIP_RATE), (SKIP_RATE, metric.target))
+        if found.low > limit
+    ]

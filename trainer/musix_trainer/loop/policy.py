@@ -27,9 +27,9 @@ class State:
     now_ms: int
     trained_ms: int  # when the latest training ended; when the first list was shown if there was none
     previous: str | None  # the version that was live before
-    rolled_back: bool  # whether a rollback was the latest action
+    rolled_back: bool  # whether a rollback to the live version was the latest action
     busy: str | None  # the experiment or rollout that is running
-    rollout: bool  # whether that is a rollout
+    rollout_since_ms: int | None  # when the rollout that is running began
     listeners: int  # who were shown lists in the latest week
     skip_rate: Estimate | None  # of the live version's lists in the latest day
     skip_change: Difference | None  # that of the latest week, against the version's first four weeks
@@ -50,17 +50,17 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
 
     An emergency comes first: it rolls back whatever is running, and a training follows. Otherwise nothing is trained
     while listeners compare two versions, nor soon after the training before unless somebody requests it. A rollout that
-    has not ended when the training after the next is due makes room for it.
+    lasts as long as two of these times makes room for the next version.
     """
     emergency = state.skip_rate is not None and state.skip_rate.low > policy.max_skip_rate
     skips = f"skip rate {state.skip_rate}" if state.skip_rate else ""
     if emergency and state.previous and not state.rolled_back:
         return Decision("roll back", "emergency", f"{skips}, expected at most {100 * policy.max_skip_rate:g} %")
     age_ms = state.now_ms - state.trained_ms
-    if state.busy and not (state.rollout and age_ms >= 2 * policy.every_ms):
+    if state.busy and not _is_overdue(state, policy):
         return _wait(f"{state.busy} is running")
     if requested:
-        return Decision("retrain", "request", "somebody requested it")
+        return Decision("retrain", "request", "on request")
     if state.rolled_back:
         return Decision("retrain", "emergency", "the version before was rolled back")
     if age_ms < policy.pause_ms:
@@ -74,6 +74,12 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     if age_ms >= policy.every_ms:
         return Decision("retrain", "schedule", f"the latest training was {_days(age_ms)} ago")
     return _wait(f"the next training is in {_days(policy.every_ms - age_ms)}")
+
+
+def _is_overdue(state: State, policy: Policy) -> bool:
+    """Return whether a rollout has lasted too long."""
+    since_ms = state.rollout_since_ms
+    return since_ms is not None and state.now_ms - max(since_ms, state.trained_ms) >= 2 * policy.every_ms
 
 
 def _wait(reason: str) -> Decision:

@@ -4,19 +4,22 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
 
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.feedback.tables import EVENTS, EXPOSURES
-from musix_runtime.registry import experiments
+from musix_runtime.registry import experiments, rollouts
+from musix_runtime.registry.experiments import Experiment
 from musix_runtime.registry.registry import Registry
 from musix_trainer.loop import journal
 from musix_trainer.loop.comparison import Difference, Estimate, Sums, compare, estimate
 from musix_trainer.loop.experiment import MIN_LISTENERS
 from musix_trainer.loop.listening import METRICS
+from musix_trainer.loop.monitoring import policy_variants
 from musix_trainer.loop.policy import State
 
+Condition = ColumnElement[bool]  # on the table of exposures
 RECENT_MS = 7 * DAY_MS
 FIRST_MS = 28 * DAY_MS
 COLUMNS = {
@@ -33,18 +36,19 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tupl
     live, *earlier = registry.history(name)
     records = journal.latest(registry, name)
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
-    first = _first_list(store)
+    first = _first_list(store, _of_name(name))
     running = experiments.running(registry, name)
+    ours = _lists_of(f"{name}-{live}", policy_variants(experiments.read_all(registry, name)))
     return State(
         now_ms=now_ms,
         trained_ms=trained if trained is not None else now_ms if first is None else first,
         previous=earlier[0] if earlier else None,
-        rolled_back=bool(records) and records[0].action == "roll back",
-        rollout=running is not None and running.rollout is not None,
-        listeners=_listeners(store, now_ms - RECENT_MS),
+        rolled_back=bool(records) and records[0].action == "roll back" and records[0].version == live,
+        rollout_since_ms=_rollout_since(registry, running),
+        listeners=_listeners(store, name, now_ms - RECENT_MS),
         busy=None if running is None else f"{'experiment' if running.rollout is None else 'rollout'} {running.id}",
-        skip_rate=_skip_rate(store, f"{name}-{live}", now_ms),
-        skip_change=_skip_change(store, f"{name}-{live}", now_ms),
+        skip_rate=_skip_rate(store, ours, now_ms),
+        skip_change=_skip_change(store, ours, now_ms),
         alarms=alarms,
     )
 
@@ -58,8 +62,20 @@ def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
     return _table(store, wanted, {"user_id": pl.String, "track_id": pl.String})
 
 
-def _listeners(store: FeedbackStore, since_ms: int) -> int:
-    wanted = select(func.count(EXPOSURES.c.user_id.distinct())).where(EXPOSURES.c.time_ms >= since_ms)
+def _rollout_since(registry: Registry, running: Experiment | None) -> int | None:
+    if running is None or running.rollout is None:
+        return None
+    return rollouts.read(registry, running.name, running.rollout).journal[0].time_ms
+
+
+def _of_name(name: str) -> Condition:
+    """Return the condition that a bundle of a name made a list."""
+    return EXPOSURES.c.bundle.startswith(f"{name}-", autoescape=True)
+
+
+def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
+    shown = EXPOSURES.c.time_ms >= since_ms, _of_name(name)
+    wanted = select(func.count(EXPOSURES.c.user_id.distinct())).where(*shown)
     ((count,),) = next(iter(store.read(wanted)))
     return int(count)
 
@@ -68,33 +84,36 @@ def _table(store: FeedbackStore, wanted: Select[Any], schema: dict[str, Any]) ->
     return pl.DataFrame([row for rows in store.read(wanted) for row in rows], schema=schema, orient="row")
 
 
-def _first_list(store: FeedbackStore, bundle: str | None = None) -> int | None:
-    """Return the time of the first list that was shown, of a bundle or of any; None without one."""
-    wanted = select(func.min(EXPOSURES.c.time_ms))
-    if bundle is not None:
-        wanted = wanted.where(EXPOSURES.c.bundle == bundle)
-    ((first,),) = next(iter(store.read(wanted)))
+def _lists_of(bundle: str, policies: list[tuple[str, str]]) -> Condition:
+    """Return the condition that a bundle made a list, and not one of the fixed policies of an experiment."""
+    variant = tuple_(EXPOSURES.c.experiment, EXPOSURES.c.variant)
+    return and_(EXPOSURES.c.bundle == bundle, or_(EXPOSURES.c.experiment.is_(None), variant.not_in(policies)))
+
+
+def _first_list(store: FeedbackStore, ours: Condition) -> int | None:
+    """Return the time of the first of these lists that was shown; None without one."""
+    ((first,),) = next(iter(store.read(select(func.min(EXPOSURES.c.time_ms)).where(ours))))
     return None if first is None else int(first)
 
 
-def _skip_rate(store: FeedbackStore, bundle: str, now_ms: int) -> Estimate | None:
-    """Return the skip rate of a bundle's lists in the latest day; None for fewer than 50 listeners."""
-    sums = _sums(store, bundle, now_ms - DAY_MS, now_ms)
+def _skip_rate(store: FeedbackStore, ours: Condition, now_ms: int) -> Estimate | None:
+    """Return the skip rate of lists in the latest day; None for fewer than 50 listeners."""
+    sums = _sums(store, ours, now_ms - DAY_MS, now_ms)
     if sums.height < MIN_LISTENERS:
         return None
     return estimate(sums["numerator"].to_numpy(), sums["denominator"].to_numpy())
 
 
-def _skip_change(store: FeedbackStore, bundle: str, now_ms: int) -> Difference | None:
-    """Return the difference of the skip rate of a bundle's lists in the latest week to that of their first four weeks.
+def _skip_change(store: FeedbackStore, ours: Condition, now_ms: int) -> Difference | None:
+    """Return the difference of the skip rate of lists in the latest week to that in their first four weeks.
 
-    None for fewer than 50 listeners in any of both, and until the bundle is two weeks old.
+    None for fewer than 50 listeners in any of both, and until the first list is two weeks old.
     """
-    first = _first_list(store, bundle)
+    first = _first_list(store, ours)
     if first is None or now_ms - first < 2 * RECENT_MS:
         return None
-    recent = _sums(store, bundle, now_ms - RECENT_MS, now_ms)
-    before = _sums(store, bundle, first, min(first + FIRST_MS, now_ms - RECENT_MS))
+    recent = _sums(store, ours, now_ms - RECENT_MS, now_ms)
+    before = _sums(store, ours, first, min(first + FIRST_MS, now_ms - RECENT_MS))
     if min(recent.height, before.height) < MIN_LISTENERS:
         return None
     both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
@@ -108,12 +127,12 @@ def _skip_change(store: FeedbackStore, bundle: str, now_ms: int) -> Difference |
     return compare(sums, planned=both["user_id"].n_unique())
 
 
-def _sums(store: FeedbackStore, bundle: str, since_ms: int, until_ms: int) -> pl.DataFrame:
-    """Return user_id, and numerator and denominator of the skip rate of a bundle's lists in a period."""
+def _sums(store: FeedbackStore, ours: Condition, since_ms: int, until_ms: int) -> pl.DataFrame:
+    """Return user_id, and numerator and denominator of the skip rate of lists in a period."""
     wanted = (
         select(*(EVENTS.c[name] for name in COLUMNS))
         .join(EXPOSURES, (EVENTS.c.list_id == EXPOSURES.c.list_id) & (EVENTS.c.user_id == EXPOSURES.c.user_id))
-        .where(EXPOSURES.c.bundle == bundle, EXPOSURES.c.time_ms >= since_ms, EXPOSURES.c.time_ms < until_ms)
+        .where(ours, EXPOSURES.c.time_ms >= since_ms, EXPOSURES.c.time_ms < until_ms)
         .where(EVENTS.c.action.in_(("played", "skipped")), EVENTS.c.occurred_ms >= since_ms)
     )
     sums = METRICS["skip_rate"].sums(_table(store, wanted, COLUMNS).with_columns(shown=True))

@@ -3,10 +3,11 @@
 import shutil
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 from musix_runtime.atomic import new_folder
-from musix_runtime.errors import InputError
+from musix_runtime.errors import RecipeError
 from musix_runtime.feedback.store import FeedbackStore, user_hash
 from musix_trainer.data import impressions, interactions, tables
 from musix_trainer.data.tables import Column
@@ -18,14 +19,13 @@ def write_training_tables(settings: Recipe, data: Path, store: FeedbackStore, un
     """Write the tables of a recipe into the folder `out`, as a whole: copies of those in `data`, with the events before
     a time beside the listening and, if the recipe has such a table, the feedback.
 
-    Listeners who were forgotten are left out. Raises InputError for a recipe without tables, TableError for a table
-    that is wrong, FeedbackError, OutputError.
+    Listeners who were forgotten are left out. Raises RecipeError for names of tables that are
+    paths, TableError for a table that is wrong, FeedbackError, OutputError.
     """
-    if settings.source != "tables":
-        raise InputError(
-            f'{settings.name}: source: expected "tables", to which feedback can be added, found "{settings.source}"'
-        )
     names = settings.tables
+    for name in filter(None, msgspec.structs.astuple(names)):
+        if Path(name).name != name:
+            raise RecipeError(f"{settings.name}: tables: expected names of files in the data folder, found {name!r}")
     listening, feedback = read_feedback(store, until_ms)
     forgotten = store.forgotten()
     with new_folder(out, replace=True) as folder:
@@ -41,7 +41,8 @@ def _write_merged(source: Path, schema: list[Column], added: pl.DataFrame, forgo
     """Write a table with further rows, without those of listeners who were forgotten."""
     table = tables.read(source)
     tables.check(table, schema, "user_id")
-    merged = pl.concat([table.frame, added.select(table.frame.columns)], how="vertical_relaxed")
+    columns = [column.name for column in schema if column.name in added.columns]
+    merged = pl.concat([table.frame, added.select(columns)], how="diagonal_relaxed")
     if forgotten:
         users = merged["user_id"].unique()
         gone = [user for user in users if user_hash(user) in forgotten]
