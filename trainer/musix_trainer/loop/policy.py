@@ -62,7 +62,7 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     if requested:
         return Decision("retrain", "request", "on request")
     if state.rolled_back:
-        return Decision("retrain", "emergency", "the version before was rolled back")
+        return Decision("retrain", "emergency", "after an emergency")
     if age_ms < policy.pause_ms:
         return _wait(f"the latest training was {_days(age_ms)} ago, expected a pause of {_days(policy.pause_ms)}")
     if emergency:
