@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from musix_exporter.cli import loop
 from musix_runtime import Registry
+from musix_runtime.atomic import sole_writer
 from musix_runtime.bundle import signature
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import RecipeError
@@ -87,3 +88,19 @@ def test_recipes_that_cannot_be_retrained(place: Path, before: str, after: str, 
     result = run(place, "--now")
     assert message in str(result.exception)
     assert isinstance(result.exception, RecipeError) or after == '"synthetic"'
+
+
+def test_what_would_fail_after_the_training_is_found_before(place: Path) -> None:
+    _, public = signature.generate(place / "owner")
+    assert "--trust: expected --key as well" in str(run(place, "--now", "--trust", str(public)).exception)
+    missing = run(place, "--now", "--key", str(place / "no.key"))
+    assert "no.key: expected an Ed25519 private key" in str(missing.exception)
+    assert not (place / "out").exists()
+
+
+def test_a_look_beside_another_loop_has_nothing_to_do(place: Path) -> None:
+    (place / "out").mkdir()
+    with sole_writer(place / "out" / "demo.loop"):
+        result = run(place)
+    assert result.exit_code == 5
+    assert "expected no other writer" in result.output

@@ -47,6 +47,7 @@ def test_shipped_recipes_are_valid(name: str) -> None:
         (HEAD + f"[collab]\nno_components = {10**12}", "collab.no_components: expected `int` <= 4096"),
         (HEAD + f"[mood]\nhidden = [64, {10**12}]", "mood.hidden[1]: expected `int` <= 4096"),
         (HEAD + f"[genre]\nmax_depth = {10**12}", "genre.max_depth: expected `int` <= 64"),
+        (HEAD + "[genre]\nn_estimators = 1025", "genre.n_estimators: expected `int` <= 1024"),
         (HEAD + f"[ranker]\nepochs = {10**12}", "ranker.epochs: expected `int` <= 1000000000"),
         (HEAD + "[ranker.blend]\ncollab = 1.0", "ranker.blend: expected collab, content, preference"),
         (HEAD.replace("1.0.0", "latest"), "version: expected `str` matching regex"),

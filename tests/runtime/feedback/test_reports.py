@@ -26,6 +26,8 @@ from musix_runtime.feedback.reports import (
 )
 from musix_runtime.feedback.store import KEPT_REPORTS, FeedbackStore
 from musix_runtime.feedback.tables import REPORTS
+from musix_runtime.serving.idle_worker import IdleWorker
+from musix_runtime.serving.report_metrics import ReportMetrics, ReportReader
 from musix_runtime.settings import Settings
 
 ADMIN = {"authorization": "Bearer secret"}
@@ -128,3 +130,14 @@ def test_the_latest_report_is_shown_as_metrics(store: FeedbackStore, client: Tes
     assert found['musix_live_skip_rate{variant="none"}'] == 0.45
     assert math.isnan(found['musix_live_skip_rate{variant="treatment"}'])
     assert found['musix_live_listeners{variant="none"}'] == 100
+
+
+@SQLITE
+def test_a_report_about_another_version_is_not_shown_as_metrics(store: FeedbackStore, small_bundle: Path) -> None:
+    """As after a rollback: its alarms are not about the version that answers."""
+    metrics = ReportMetrics()
+    reader = ReportReader(store, ModelManager.open(small_bundle), IdleWorker(lambda: True), metrics)
+    for version, shown in (("1.0.0", True), ("1.1.0", False)):
+        store.add_report(replace(REPORT, version=version, time_ms=now_ms()))
+        reader.read()
+        assert (metrics.report is not None) == shown
