@@ -45,9 +45,7 @@ class Backtest:
         )
 
 
-def backtest(
-    live: Engine, candidate: Engine, heard: pl.DataFrame, later: pl.DataFrame, seed: int = 0
-) -> Backtest | None:
+def backtest(live: Engine, candidate: Engine, heard: pl.DataFrame, later: pl.DataFrame) -> Backtest | None:
     """Compare two bundles on the tracks that listeners chose later themselves, for the first time.
 
     `heard` and `later` are user_id and track_id. Both bundles are asked for the next ten tracks of each listener,
@@ -61,7 +59,7 @@ def backtest(
     if relevant.height < MIN_LISTENERS:
         return None
     if relevant.height > MAX_LISTENERS:
-        relevant = relevant.sample(MAX_LISTENERS, seed=seed).sort("user_id")
+        relevant = relevant.sample(MAX_LISTENERS, seed=0).sort("user_id")
     before = heard.unique().group_by("user_id").agg(heard="track_id")
     listeners = relevant.join(before, on="user_id", how="left", maintain_order="left")
     gains = {name: _gains(engine, listeners) for name, engine in (("live", live), ("candidate", candidate))}

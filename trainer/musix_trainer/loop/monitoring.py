@@ -34,10 +34,10 @@ from musix_trainer.loop.drift import MAX_KL, MIN_LISTENERS, Profiles, genre_and_
 from musix_trainer.loop.experiment import EVENT_COLUMNS, read_table
 from musix_trainer.loop.listening import ACTIONS, METRICS, PLAYED
 from musix_trainer.loop.live_figures import live_figures, shown_tracks
+from musix_trainer.loop.policy import EMERGENCY_SKIP_RATE
 
 LIVE_MS = 7 * DAY_MS
 REFERENCE_MS = 28 * DAY_MS
-EMERGENCY_SKIP_RATE = 0.4
 EXTERNAL = "external"  # in place of a version, for lists that the host made
 LISTS = {
     "user_id": pl.String,
@@ -94,8 +94,8 @@ def monitor(store: FeedbackStore, engine: Engine, past: Sequence[Experiment], no
     bundle, catalog = engine.bundle, engine.catalog
     name, version = bundle.manifest.name, bundle.manifest.version
     live_from = now_ms - LIVE_MS
-    first = min(_first_exposure(store, bundle.name) or live_from, live_from)
-    reference = _read(store, catalog, name, _reference_span(first, live_from))
+    first = min(first_list(store, EXPOSURES.c.bundle == bundle.name) or live_from, live_from)
+    reference = _read(store, catalog, name, reference_span(first, live_from))
     live = _read(store, catalog, name, (live_from, now_ms))
     plays = [_plays(recorded, catalog, bundle.name) for recorded in (reference, live)]
     known = [each.filter(pl.col("row").is_not_null()) for each in plays]
@@ -126,17 +126,16 @@ def monitor(store: FeedbackStore, engine: Engine, past: Sequence[Experiment], no
     )
 
 
-def _reference_span(first: int, live_from: int) -> Span:
+def reference_span(first: int, live_from: int) -> Span:
     """Return the span of the reference, which is empty while it would be shorter than the live window."""
     until = min(first + REFERENCE_MS, live_from)
     return (first, until) if until - first >= LIVE_MS else (first, first)
 
 
-def _first_exposure(store: FeedbackStore, bundle: str) -> int | None:
-    """Return when a bundle showed its first list."""
-    wanted = select(func.min(EXPOSURES.c.time_ms)).where(EXPOSURES.c.bundle == bundle)
-    ((time,),) = (row for rows in store.read(wanted) for row in rows)
-    return time
+def first_list(store: FeedbackStore, ours: ColumnElement[bool]) -> int | None:
+    """Return when the first of these lists was shown, by a condition on exposures; None without one."""
+    ((time,),) = (row for rows in store.read(select(func.min(EXPOSURES.c.time_ms)).where(ours)) for row in rows)
+    return None if time is None else int(time)
 
 
 def _read(store: FeedbackStore, catalog: Catalog, name: str, span: Span) -> Recorded:

@@ -6,6 +6,7 @@ from typing import Literal
 from musix_runtime.feedback.events import DAY_MS
 from musix_trainer.loop.comparison import Difference, Estimate
 
+EMERGENCY_SKIP_RATE = 0.40  # above it the version before is better than none
 Action = Literal["roll back", "retrain", "wait"]
 Trigger = Literal["emergency", "request", "metric", "drift", "schedule"]
 
@@ -17,7 +18,7 @@ class Policy:
     every_ms: int = 30 * DAY_MS  # between two trainings, at most
     pause_ms: int = 7 * DAY_MS  # between two trainings, at least, unless one is requested
     max_drop: float = 0.05  # of the share of tracks that are not skipped
-    max_skip_rate: float = 0.40  # above it the version before is better than none
+    max_skip_rate: float = EMERGENCY_SKIP_RATE
 
 
 @dataclass(frozen=True)

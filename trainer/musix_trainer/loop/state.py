@@ -1,10 +1,8 @@
 """What the retraining policy decides by, read from a registry and a feedback store."""
 
-from typing import Any
-
 import numpy as np
 import polars as pl
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
@@ -14,14 +12,12 @@ from musix_runtime.registry.experiments import Experiment
 from musix_runtime.registry.registry import Registry
 from musix_trainer.loop import journal
 from musix_trainer.loop.comparison import Difference, Estimate, Sums, compare, estimate
-from musix_trainer.loop.experiment import MIN_LISTENERS
+from musix_trainer.loop.experiment import MIN_LISTENERS, read_table
 from musix_trainer.loop.listening import METRICS
-from musix_trainer.loop.monitoring import policy_variants
+from musix_trainer.loop.monitoring import LIVE_MS, first_list, policy_variants, reference_span
 from musix_trainer.loop.policy import State
 
 Condition = ColumnElement[bool]  # on the table of exposures
-RECENT_MS = 7 * DAY_MS
-FIRST_MS = 28 * DAY_MS
 COLUMNS = {
     "user_id": pl.String,
     "list_id": pl.String,
@@ -36,7 +32,7 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tupl
     live, *earlier = registry.history(name)
     records = journal.latest(registry, name)
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
-    first = _first_list(store, _of_name(name))
+    first = first_list(store, _of_name(name))
     running = experiments.running(registry, name)
     ours = _lists_of(f"{name}-{live}", policy_variants(experiments.read_all(registry, name)))
     return State(
@@ -45,7 +41,7 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tupl
         previous=earlier[0] if earlier else None,
         rolled_back=bool(records) and records[0].action == "roll back" and records[0].version == live,
         rollout_since_ms=_rollout_since(registry, running),
-        listeners=_listeners(store, name, now_ms - RECENT_MS),
+        listeners=_listeners(store, name, now_ms - LIVE_MS),
         busy=None if running is None else f"{'experiment' if running.rollout is None else 'rollout'} {running.id}",
         skip_rate=_skip_rate(store, ours, now_ms),
         skip_change=_skip_change(store, ours, now_ms),
@@ -59,7 +55,7 @@ def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
     wanted = select(EVENTS.c.user_id, EVENTS.c.track_id).where(
         EVENTS.c.action == "played", EVENTS.c.list_id.is_(None), EVENTS.c.occurred_ms >= since_ms
     )
-    return _table(store, wanted, {"user_id": pl.String, "track_id": pl.String})
+    return read_table(store.read(wanted), {"user_id": pl.String, "track_id": pl.String})
 
 
 def _rollout_since(registry: Registry, running: Experiment | None) -> int | None:
@@ -80,20 +76,10 @@ def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
     return int(count)
 
 
-def _table(store: FeedbackStore, wanted: Select[Any], schema: dict[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame([row for rows in store.read(wanted) for row in rows], schema=schema, orient="row")
-
-
 def _lists_of(bundle: str, policies: list[tuple[str, str]]) -> Condition:
     """Return the condition that a bundle made a list, and not one of the fixed policies of an experiment."""
     variant = tuple_(EXPOSURES.c.experiment, EXPOSURES.c.variant)
     return and_(EXPOSURES.c.bundle == bundle, or_(EXPOSURES.c.experiment.is_(None), variant.not_in(policies)))
-
-
-def _first_list(store: FeedbackStore, ours: Condition) -> int | None:
-    """Return the time of the first of these lists that was shown; None without one."""
-    ((first,),) = next(iter(store.read(select(func.min(EXPOSURES.c.time_ms)).where(ours))))
-    return None if first is None else int(first)
 
 
 def _skip_rate(store: FeedbackStore, ours: Condition, now_ms: int) -> Estimate | None:
@@ -109,11 +95,10 @@ def _skip_change(store: FeedbackStore, ours: Condition, now_ms: int) -> Differen
 
     None for fewer than 50 listeners in any of both, and until the first list is two weeks old.
     """
-    first = _first_list(store, ours)
-    if first is None or now_ms - first < 2 * RECENT_MS:
-        return None
-    recent = _sums(store, ours, now_ms - RECENT_MS, now_ms)
-    before = _sums(store, ours, first, min(first + FIRST_MS, now_ms - RECENT_MS))
+    live_from = now_ms - LIVE_MS
+    first = first_list(store, ours)
+    since, until = reference_span(live_from if first is None else first, live_from)
+    recent, before = _sums(store, ours, live_from, now_ms), _sums(store, ours, since, until)
     if min(recent.height, before.height) < MIN_LISTENERS:
         return None
     both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
@@ -135,5 +120,5 @@ def _sums(store: FeedbackStore, ours: Condition, since_ms: int, until_ms: int) -
         .where(ours, EXPOSURES.c.time_ms >= since_ms, EXPOSURES.c.time_ms < until_ms)
         .where(EVENTS.c.action.in_(("played", "skipped")), EVENTS.c.occurred_ms >= since_ms)
     )
-    sums = METRICS["skip_rate"].sums(_table(store, wanted, COLUMNS).with_columns(shown=True))
+    sums = METRICS["skip_rate"].sums(read_table(store.read(wanted), COLUMNS).with_columns(shown=True))
     return sums.with_columns(pl.col("numerator", "denominator").cast(pl.Float64))
