@@ -12,6 +12,7 @@ RETRY_AFTER_S = 1
 SHED_WINDOW_S = 0.2  # the share of rejected requests is measured over this time
 SHED_RATIO = 0.25  # rejected to completed requests, above which the queue is made shorter
 SHED_QUEUE_LIMIT = 4  # length of the shorter queue
+GATHER_S = 0.001  # after a batch, how long to wait until as many requests have come as were there before
 
 
 class BatchHandler(Protocol):
@@ -44,6 +45,9 @@ class _Queue:
     limit: int
     waiting: deque[_PendingRequest] = field(default_factory=deque)
     scheduled: bool = False
+    answered: int = 0  # requests in the last batch
+    expected: int = 0  # requests for which the next batch waits, until `gather_until` on the loop's clock
+    gather_until: float = 0.0
     admitted: int = 0  # requests that were admitted and will be submitted in this iteration of the loop
     shedding: bool = False
     window_start: float = 0.0  # on the loop's clock
@@ -79,16 +83,26 @@ class _Queue:
     def _clear_admitted(self) -> None:
         self.admitted = 0
 
-    def schedule(self) -> None:
-        """Answer the next batch after the loop has polled its sockets."""
+    def schedule(self, answered: int) -> None:
+        """Answer the next batch after the loop has polled its sockets. The last batch had `answered` requests."""
         if not self.scheduled:
-            self.scheduled = True
-            self.loop.call_soon(self._poll_sockets)
+            self.scheduled, self.answered = True, answered
+            self.loop.call_soon(self._responses_sent)
+
+    def _responses_sent(self) -> None:
+        """Expect the clients that were answered to ask again, beside the requests that wait."""
+        self.expected = self.answered + len(self.waiting) if self.answered > 1 or self.waiting else 0
+        if self.waiting:
+            self.expected = min(self.expected, self.waiting[0].endpoint.max_batch_size)
+        self.gather_until = self.loop.time() + GATHER_S
+        self._poll_sockets()
 
     def _poll_sockets(self) -> None:
-        """Let the loop read from its sockets once more before the batch, if there is one."""
+        """Let the loop read from its sockets once more before the batch, if there is one, or until it is complete."""
         self._drop_cancelled()
-        if self.waiting:
+        if len(self.waiting) < self.expected and self.loop.time() < self.gather_until:
+            self.loop.call_soon(self._poll_sockets)
+        elif self.waiting:
             self.loop.call_soon(self._answer_next)
         else:
             self.scheduled = False
@@ -96,9 +110,10 @@ class _Queue:
     def _answer_next(self) -> None:
         self._drop_cancelled()
         self.scheduled = False
-        if self.waiting:
-            self._answer(self._next_batch())
-        self.schedule()
+        batch = self._next_batch() if self.waiting else []
+        if batch:
+            self._answer(batch)
+        self.schedule(len(batch))
 
     def _drop_cancelled(self) -> None:
         """Remove requests from the head of the queue whose clients have disconnected."""
@@ -126,7 +141,7 @@ class DynamicBatcher:
 
     Waiting requests of one endpoint and batch key are answered together, when the first of them is due. Between two
     batches the loop polls its sockets, so a request that has to be rejected is rejected within milliseconds. A request
-    to an idle server is answered at once.
+    to an idle server is answered at once; after a batch, the next one waits up to `GATHER_S` for as many requests.
 
     At most `max_queue` requests wait. Rejecting takes time from answering, so while many are rejected only
     `SHED_QUEUE_LIMIT` may wait: the latency of answered requests stays the same under overload.
@@ -157,7 +172,7 @@ class DynamicBatcher:
         loop = asyncio.get_running_loop()
         queue = self._queue_of(loop)
         if queue.idle:
-            queue.schedule()
+            queue.schedule(1)
             queue.completed += 1
             (response,) = endpoint.handle_batch([request])
             return response

@@ -1,11 +1,12 @@
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
 
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.serving.batching import SHED_QUEUE_LIMIT, SHED_WINDOW_S, DynamicBatcher
+from musix_runtime.serving.batching import GATHER_S, SHED_QUEUE_LIMIT, SHED_WINDOW_S, DynamicBatcher
 
 
 class Handler:
@@ -109,10 +110,11 @@ def test_an_admitted_request_keeps_its_place_for_one_iteration_of_the_loop() -> 
 
 def test_the_queue_is_shorter_while_many_requests_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> list[int]:
-        batcher, now, answered = DynamicBatcher(10), 1000.0, []
-        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
-        for count, later in [(12, 0), (50, 1.1), (50, 1.1), (50, 1.1), (5, 1.1), (50, 1.1), (1, 1.1), (50, 5)]:
-            now += later * SHED_WINDOW_S
+        batcher, later, answered = DynamicBatcher(10), 0.0, []
+        clock = asyncio.get_running_loop().time
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock() + later)
+        for count, windows in [(12, 0), (50, 1.1), (50, 1.1), (50, 1.1), (5, 1.1), (50, 1.1), (1, 1.1), (50, 5)]:
+            later += windows * SHED_WINDOW_S
             result = await asyncio.gather(*(batcher.submit(SAME, i) for i in range(count)), return_exceptions=True)
             answered.append(sum(isinstance(item, int) for item in result))
         return answered
@@ -141,6 +143,39 @@ def test_requests_of_one_endpoint_and_key_share_a_batch() -> None:
 
     assert asyncio.run(main()) == [0, 1, 2, 3, 4, 5, -6, 7, 8]
     assert order == [[0], [1, 3, 5, 7], [2, 4], [6], [8]]
+
+
+def test_clients_that_ask_again_after_each_response_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def answer(requests: list[int]) -> list[int]:
+        sizes.append(len(requests))
+        return requests
+
+    async def client(batcher: DynamicBatcher, handler: Handler, number: int) -> None:
+        for _ in range(5):
+            assert await batcher.submit(handler, number) == number
+            for _ in range(number):  # each one takes longer than the one before
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        ticks = itertools.count()  # a clock that other processes cannot slow down
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: next(ticks) * GATHER_S / 100)
+        batcher, handler = DynamicBatcher(10), Handler(answer, 8)
+        await asyncio.gather(*(client(batcher, handler, i) for i in range(4)))
+
+    asyncio.run(main())
+    assert sizes[0] == 1  # the first one did not wait
+    assert sizes[2:-1] == [4] * len(sizes[2:-1])
+
+
+def test_requests_wait_for_no_client_that_does_not_ask_again() -> None:
+    async def main() -> list[int]:
+        batcher, handler = DynamicBatcher(10), Handler(lambda requests: requests, 8)
+        await asyncio.gather(*(batcher.submit(handler, i) for i in range(6)))
+        return await asyncio.wait_for(asyncio.gather(*(batcher.submit(handler, i) for i in range(2))), 5)
+
+    assert asyncio.run(main()) == [0, 1]
 
 
 def test_an_error_of_one_request_does_not_fail_the_others_of_its_batch() -> None:
