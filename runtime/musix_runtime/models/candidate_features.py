@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.models.arrays import ABSENT, Floats, RaggedRows, Rows, gather
+from musix_runtime.models.arrays import Floats, RaggedRows, Rows, gather
 from musix_runtime.models.ranker import COMPONENTS, MICRO
 from musix_runtime.models.selection import PAGE
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 GENRE_AFFINITY_WEIGHT = np.float32(0.2)  # of preference, for a track of the user's most frequent family
 KEY_BITS = 36  # of a key: five components of at most a million each, times the number of candidates
+_LARGEST, _LAST = (1 << KEY_BITS) - 1, np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +76,23 @@ def prefilter_by_blend(features: CandidateFeatures, weights: Floats, sizes: Rows
     """Return the `sizes` (batch,) candidates of each request with the largest weighted sums of components, in their
     order. `weights` (5,). Sums are compared as whole millionths; of equal ones the first is kept. Of one artist, as
     many are kept as lists of these sizes may have."""
-    n = features.rows.shape[1]
+    batch, n = features.rows.shape
     kept = min(n, int(sizes.max()))
-    blend = np.einsum("bki,i->bk", features.components, weights * np.float32(MICRO))
-    order = np.rint(blend).astype(np.int64) * n - np.arange(n)
-    pages = -(-sizes // PAGE)
-    allowed = (
-        _ranks_within(np.where(features.valid, features.artists, ABSENT), order)
-        < (features.max_per_artist * pages)[:, None]
-    )
-    keys = np.where(features.valid & allowed, order.astype(np.float64), -np.inf)
-    chosen = np.sort(np.argpartition(keys, n - kept, axis=1)[:, n - kept :], axis=1)
-    flat = chosen + (np.arange(len(keys)) * n)[:, None]
-    valid = (features.valid & allowed).take(flat)
-    if (sizes < kept).any():
-        ordered = np.sort(keys, axis=1)
-        valid &= keys.take(flat) >= ordered[np.arange(len(keys)), np.maximum(n - sizes, 0)][:, None]
+    blend = np.rint(np.einsum("bki,i->bk", features.components, weights * np.float32(MICRO)))
+    worse = _LARGEST - blend.astype(np.int64) * n - np.arange(n - 1, -1, -1)  # all different: the last digit is a place
+    keys = np.where(features.valid, (features.artists << KEY_BITS) + worse, _LAST)
+    keys.sort(axis=1)  # by artist, the best first
+    before = np.arange(n) - (features.max_per_artist * -(-sizes // PAGE))[:, None]  # a track of another artist, or none
+    artists, starts = keys >> KEY_BITS, np.arange(0, batch * n, n)[:, None]
+    too_many = (before >= 0) & (artists.take(before + starts, mode="clip") == artists)
+    keys = np.where(too_many, _LAST, keys & _LARGEST)
+    keys.sort(axis=1)  # the best first
+    keys = keys[:, :kept]
+    chosen = n - 1 - (_LARGEST - keys) % n
+    chosen[(keys == _LAST) | (np.arange(kept) >= sizes[:, None])] = n
+    chosen.sort(axis=1)
+    flat = np.minimum(chosen, n - 1) + starts
     vectors = features.vectors.reshape(-1, features.vectors.shape[2]).take(flat, axis=0)
     components = features.components.reshape(-1, len(COMPONENTS)).take(flat, axis=0)
     rows, artists = features.rows.take(flat), features.artists.take(flat)
-    return CandidateFeatures(rows, valid, vectors, components, artists, features.max_per_artist)
-
-
-def _ranks_within(groups: Rows, keys: Rows) -> Rows:
-    """Return the rank of each key among those of its group in the same row, 0 for the largest. Shape (batch, n)."""
-    order = np.argsort((groups << KEY_BITS) - keys, axis=1)
-    ordered = np.take_along_axis(groups, order, axis=1)
-    places = np.broadcast_to(np.arange(groups.shape[1]), groups.shape)
-    starts = np.where(ordered != np.roll(ordered, 1, axis=1), places, 0)
-    ranks = np.empty(groups.shape, np.int64)
-    np.put_along_axis(ranks, order, places - np.maximum.accumulate(starts, axis=1), axis=1)
-    return ranks
+    return CandidateFeatures(rows, chosen < n, vectors, components, artists, features.max_per_artist)
