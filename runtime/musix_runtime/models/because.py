@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musix_runtime.models.arrays import ABSENT, Floats, RaggedRows, Rows, Scores, gather
-from musix_runtime.models.ranker import COMPONENTS
 
 if TYPE_CHECKING:
     from musix_runtime.models.retrieval import Retriever
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 MOST = 3  # tracks that are named for a recommendation
 NEWEST = 50  # tracks of the profile that are considered
 LEAST = 0.01  # share of a track that is named
-_COLLAB, _CONTENT, _PREFERENCE = (COMPONENTS.index(name) for name in ("collab", "content", "preference"))
+_COLLAB, _CONTENT, _PREFERENCE = range(3)  # the first of the COMPONENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,35 +32,54 @@ def causes(retriever: "Retriever", profiles: RaggedRows, current: Rows, rows: Ro
     by cosine, collab by co-listening, preference by artist. A share is a part of the sum of all three.
     """
     heard = _heard(profiles, current)
-    known = heard != ABSENT
-    collab, content, artists = retriever.collab, retriever.content, retriever.artists
-    cosines = _products(content.vectors(heard), content.vectors(rows))
-    positions, others = collab.places(heard), collab.places(rows)
-    tastes = _products(gather(collab.tastes, positions), gather(collab.tastes, others))
-    tastes *= (positions >= 0)[:, None] & (others >= 0)[:, :, None]
-    terms = {_CONTENT: cosines, _COLLAB: tastes, _PREFERENCE: artists.kinship(heard, rows)}
-    strength = np.zeros(cosines.shape, np.float32)
-    for component, term in terms.items():
-        term = np.maximum(term, 0) * known[:, None]
-        total = np.maximum(values[..., component], 0)[..., None]
-        strength += np.where(total > 0, total * term / np.maximum(term.sum(axis=2, keepdims=True), 1e-12), 0)
-    whole = np.maximum(values[..., list(terms)], 0).sum(axis=2, keepdims=True)
-    order = np.argsort(-strength, axis=2, kind="stable")[..., :MOST]
-    shares = np.take_along_axis(strength, order, axis=2) / np.maximum(whole, 1e-12)
-    named = np.take_along_axis(np.broadcast_to(heard[:, None], strength.shape), order, axis=2)
-    return Causes(np.where(shares >= LEAST, named, ABSENT), shares.astype(np.float32))
+    terms = _terms(retriever, heard, rows)
+    # The sums over the heard tracks run in their order, so they do not depend on the batch.
+    totals = np.ascontiguousarray(terms.transpose(3, 0, 1, 2)).sum(axis=0)
+    positive = np.maximum(values[..., : len(terms)], 0)
+    whole = np.maximum(positive.sum(axis=2, keepdims=True), 1e-12)
+    parts = ((positive / whole).transpose(2, 0, 1) / np.maximum(totals, 1e-12)).astype(np.float32)
+    collab, content, preference = terms * parts[..., None]
+    shares, heard_tracks = _largest(collab + content + preference)
+    named = heard.take(heard_tracks + (np.arange(len(heard)) * heard.shape[1])[:, None, None])
+    return Causes(np.where(shares >= LEAST, named, ABSENT), shares)
 
 
 def _heard(profiles: RaggedRows, current: Rows) -> Rows:
-    """Return the current track and the newest of each profile, padded with ABSENT. Shape
-    (batch, `NEWEST` + 1)."""
+    """Return the current track and up to `NEWEST` of each profile, padded with ABSENT. Shape (batch, m)."""
     sizes = np.minimum(profiles.sizes, NEWEST)
     starts = profiles.sizes.cumsum() - profiles.sizes
-    places = np.arange(NEWEST)  # as many for any batch, so that sums over them do not depend on it
+    places = np.arange(sizes.max())
     rows = gather(profiles.values, starts[:, None] + places)
     return np.column_stack([current, np.where(places < sizes[:, None], rows, ABSENT)])
 
 
-def _products(heard: Floats, proposed: Floats) -> Floats:
-    """Return the inner products of vectors (batch, m, width) and (batch, n, width). Shape (batch, n, m)."""
-    return np.einsum("bnw,bmw->bnm", proposed, heard)  # unlike matmul, the same in any batch
+def _terms(retriever: "Retriever", heard: Rows, rows: Rows) -> Floats:
+    """Return how much each heard track (batch, m) speaks for each of the `rows` (batch, n), by collab, content and
+    preference; nothing for ABSENT. Shape (3, batch, n, m)."""
+    collab, content = retriever.collab, retriever.content
+    terms = np.empty((3, *rows.shape, heard.shape[1]), np.float32)
+    positions, others = collab.places(heard), collab.places(rows)
+    _products(gather(collab.tastes, positions), gather(collab.tastes, others), terms[_COLLAB])
+    terms[_COLLAB] *= (positions >= 0)[:, None] & (others >= 0)[:, :, None]
+    _products(content.vectors(heard), content.vectors(rows), terms[_CONTENT])
+    terms[_PREFERENCE] = retriever.artists.kinship(heard, rows)
+    terms *= (heard != ABSENT)[:, None]
+    return np.maximum(terms, 0, out=terms)
+
+
+def _products(heard: Floats, proposed: Floats, out: Floats) -> None:
+    """Write the inner products of vectors (batch, m, width) and (batch, n, width) to `out` (batch, n, m)."""
+    np.einsum("bnw,bmw->bnm", proposed, heard, out=out)  # unlike matmul, the same in any batch
+
+
+def _largest(strength: Floats) -> tuple[Floats, Rows]:
+    """Return the `MOST` largest of (batch, n, m), largest first, and their places. Shapes (batch, n, `MOST`)."""
+    batch, n, m = strength.shape
+    starts = np.arange(0, batch * n * m, m).reshape(batch, n)
+    values, places = np.empty((batch, n, MOST), np.float32), np.empty((batch, n, MOST), np.int64)
+    for i in range(MOST):
+        places[..., i] = strength.argmax(axis=2)
+        flat = places[..., i] + starts
+        values[..., i] = strength.take(flat)
+        strength.put(flat, -1)
+    return values, places
