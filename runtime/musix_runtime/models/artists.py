@@ -56,18 +56,21 @@ class Artists:
     def affinities(self, profiles: RaggedRows) -> ArtistAffinities:
         """Return the affinities of users to the artists of their profiles, and to artists like these."""
         requests = np.arange(len(profiles.sizes)).repeat(profiles.sizes)
-        own_keys, heard = np.unique(
-            requests * len(self) + gather(self.track_artists, profiles.values), return_counts=True
-        )
-        requests, artists = own_keys // len(self), own_keys % len(self)
+        plays = np.sort(requests * len(self) + gather(self.track_artists, profiles.values))
+        starts = _starts(plays)
+        own_keys, heard = plays[starts], np.diff(starts, append=len(plays))
+        requests, artists = np.divmod(own_keys, len(self))
         shares = heard / profiles.sizes[requests]
-        similar_keys = (requests * len(self))[:, None] + gather(self.similar, artists)
+        similar_keys = (own_keys - artists)[:, None] + gather(self.similar, artists)
         similar_shares = shares[:, None] * gather(self.similarities, artists)
-        keys, positions = np.unique(np.concatenate([own_keys, similar_keys.ravel()]), return_inverse=True)
-        own, other = positions[: len(own_keys)], positions[len(own_keys) :]
-        similar = np.bincount(other, similar_shares.ravel(), len(keys))
+        keys = np.concatenate([own_keys, similar_keys.ravel()])
+        order = keys.argsort(kind="stable")
+        keys = keys[order]
+        starts = _starts(keys)
+        similar = np.add.reduceat(np.concatenate([np.zeros(len(own_keys)), similar_shares.ravel()])[order], starts)
+        keys = keys[starts]
         counts = np.zeros((2, len(keys)))
-        counts[:, own] = heard, np.sqrt(shares)
+        counts[:, keys.searchsorted(own_keys)] = heard, np.sqrt(shares)
         return ArtistAffinities(
             keys, counts[0].astype(np.int64), counts[1].astype(np.float32), np.minimum(similar, 1).astype(np.float32)
         )
@@ -116,6 +119,13 @@ class Artists:
         out = np.full((len(counts), int(per_request.max(initial=0))), len(self.track_artists))
         out[requests.repeat(sizes), columns] = rows
         return out
+
+
+def _starts(keys: Rows) -> Rows:
+    """Return the positions at which another value than before begins in sorted keys (n,)."""
+    different = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=different[1:])
+    return different.nonzero()[0]
 
 
 def _combined(own: Floats, similar: Floats) -> Floats:
