@@ -141,6 +141,7 @@ class Bundle:
         try:
             onnx_check.check(data, shapes, list(expected.output_widths))
             session = ort.InferenceSession(data, _session_options(expected.arena), ["CPUExecutionProvider"])
+            session._model_bytes = None  # which it would keep to open the graph again for another kind of processor
         except Exception as error:  # onnxruntime's errors have no common base class below Exception
             raise LayoutError(f"{self.path}: {name}: expected an ONNX graph, found: {error}") from error
         widths = {port: axes[-1] for port, axes in expected.input_shapes.items()}

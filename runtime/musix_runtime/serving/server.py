@@ -26,8 +26,8 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 STOP_TIMEOUT_S = 10  # for requests under way when the server stops
 SWITCH_INTERVAL_S = 0.0005  # a tenth of Python's: a thread with a large request lets the event loop run sooner
 BACKLOG = 1024  # connections that wait to be accepted: enough for a burst, few enough to be answered in time
-M_MMAP_THRESHOLD = -3  # glibc's malloc.h
-MMAP_THRESHOLD_BYTES = 128 * 1024  # the default, which would grow with the size of freed blocks
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's malloc.h
+MMAP_THRESHOLD_BYTES = 1024 * 1024  # larger than most arrays of a batch; the default would grow with freed blocks
 
 
 def run(
@@ -47,6 +47,7 @@ def run(
     logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)
     settings = Settings.from_environment()
     settings = replace(settings, access_log=settings.access_log or access_log, feedback=feedback or settings.feedback)
+    _use_one_heap()
     manager = ModelManager.open(path, partial(Engine.open, trust=trust))
     app = _application(manager, settings)
     logger.info("%s answers", manager.latest.bundle.label)
@@ -75,14 +76,26 @@ def _application(manager: ModelManager, settings: Settings) -> Starlette:
     return app
 
 
-def _freeze_heap() -> None:
-    """Exclude all objects from garbage collection, and return freed memory to the system, from now on as well.
+def _use_one_heap() -> None:
+    """Let all threads allocate from one heap, and return large freed blocks to the system.
 
-    What was loaded stays until the process ends. glibc would keep the memory that ONNX Runtime needed to read its
-    graphs, and that of large batches.
+    With a heap for each thread, glibc would keep what the threads that verify a bundle have freed.
     """
+    if libc := _glibc():
+        libc.mallopt(M_ARENA_MAX, 1)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+
+
+def _freeze_heap() -> None:
+    """Exclude all objects from garbage collection, and return freed memory to the system: what was loaded stays until
+    the process ends. glibc would keep the memory that ONNX Runtime needed to read its graphs."""
     gc.collect()
     gc.freeze()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+    if libc := _glibc():
         libc.malloc_trim(0)
-        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Return the C library if it is glibc."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "malloc_trim") else None
