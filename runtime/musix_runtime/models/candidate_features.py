@@ -85,7 +85,7 @@ def prefilter_by_blend(features: CandidateFeatures, weights: Floats, sizes: Rows
     before = np.arange(n) - (features.max_per_artist * -(-sizes // PAGE))[:, None]  # a track of another artist, or none
     artists, starts = keys >> KEY_BITS, np.arange(0, batch * n, n)[:, None]
     too_many = (before >= 0) & (artists.take(before + starts, mode="clip") == artists)
-    keys = np.where(too_many, _LAST, keys & _LARGEST)
+    keys = np.where(too_many | (keys == _LAST), _LAST, keys & _LARGEST)
     keys.sort(axis=1)  # the best first
     keys = keys[:, :kept]
     chosen = n - 1 - (_LARGEST - keys) % n
