@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from musix_runtime.models import filters
 from musix_runtime.models.arrays import ABSENT, Floats, RaggedRows, Rows, gather
 from musix_runtime.models.catalog import Catalog, strip_uri
-from musix_runtime.models.retrieval import ExcludedIds, RetrievalQuery, Retriever
+from musix_runtime.models.exclusion import ExcludedIds
+from musix_runtime.models.retrieval import RetrievalQuery, Retriever
 from musix_runtime.schemas import RecommendRequest
 
 MAX_UNKNOWN = 100  # ids that a response names as unknown

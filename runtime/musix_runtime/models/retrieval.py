@@ -1,6 +1,6 @@
 """Candidate retrieval: the tracks that may be recommended to each user of a batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from musix_runtime.models.artists import ArtistAffinities, Artists
 from musix_runtime.models.candidate_features import CandidateFeatures
 from musix_runtime.models.collab import Collab
 from musix_runtime.models.content import Content
+from musix_runtime.models.exclusion import ExcludedIds, ExclusionFilter
 from musix_runtime.models.index import Index, Mask
 from musix_runtime.models.selection import PAGE
 
@@ -22,7 +23,6 @@ CURRENT_TASTE = np.float32(0.3)  # share of the current track in co-listening
 MAX_PER_ARTIST = 3  # tracks of one artist on a page, by default
 MAX_OVERFETCH = 256  # additional tracks to search for, as some are excluded; more only if too few remain
 OVERFETCH_GROWTH = 4
-SIEVE = (1 << 14) - 1  # last bits of a key, which rule out an exclusion for most candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,6 @@ class User:
 
 
 ANONYMOUS = User(None, np.empty(0, np.int64), np.empty(0, np.int64))
-
-
-@dataclass(frozen=True, slots=True)
-class ExcludedIds:
-    """Many excluded tracks of a request: their number, and a function that returns which rows (n,) are among them.
-
-    Hardly any of them is a candidate, so the ids of the candidates are compared instead of looking up all excluded
-    ids."""
-
-    count: int
-    contain: Callable[[Rows], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -93,42 +82,6 @@ class Candidates:
     rows: Rows
     valid: NDArray[np.bool_]
     best: Floats
-
-
-class ExclusionFilter:
-    """The excluded rows of each request of a batch, and those that do not pass its filters."""
-
-    def __init__(
-        self,
-        excluded: RaggedRows,
-        n_rows: int,
-        excluded_ids: Mapping[int, ExcludedIds] | None = None,
-        passing: Mapping[int, Mask] | None = None,
-    ) -> None:
-        self._excluded_ids = excluded_ids or {}
-        self._passing = passing or {}
-        keys = np.repeat(np.arange(len(excluded.sizes)) * n_rows, excluded.sizes) + excluded.values
-        self._keys = np.sort(keys[(excluded.values >= 0) & (excluded.values < n_rows)])
-        self._n_rows = n_rows
-        self._sieve = np.zeros(SIEVE + 1, bool)
-        self._sieve[self._keys & SIEVE] = True
-
-    def allows(self, requests: NDArray[np.int64], rows: Rows) -> NDArray[np.bool_]:
-        """Return whether each of the rows (m, n) may be recommended for the `requests` (m,). Shape (m, n)."""
-        allowed = np.ones(rows.shape, bool)
-        if len(self._keys):
-            keys = (rows + (requests * self._n_rows)[:, None]).ravel()
-            (suspect,) = self._sieve.take(keys & SIEVE).nonzero()
-            keys = keys.take(suspect)
-            positions = self._keys.searchsorted(keys)
-            allowed.ravel()[suspect] = self._keys.take(positions, mode="clip") != keys
-        for i, request in enumerate(requests.tolist() if self._excluded_ids else ()):
-            if request in self._excluded_ids:
-                allowed[i] &= ~self._excluded_ids[request].contain(rows[i])
-        for i, request in enumerate(requests.tolist() if self._passing else ()):
-            if request in self._passing:
-                allowed[i] &= gather(self._passing[request], rows[i])
-        return allowed
 
 
 @dataclass(frozen=True)

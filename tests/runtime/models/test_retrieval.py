@@ -8,9 +8,10 @@ from musix_runtime import Engine
 from musix_runtime.models.arrays import ABSENT, Floats, RaggedRows, Rows
 from musix_runtime.models.artists import MAX_TRACKS, Artists
 from musix_runtime.models.candidate_features import CandidateFeatures, prefilter_by_blend
+from musix_runtime.models.exclusion import ExclusionFilter
 from musix_runtime.models.index import Index
 from musix_runtime.models.ranker import COMPONENTS
-from musix_runtime.models.retrieval import ANONYMOUS, Candidates, ExclusionFilter, Retriever, User
+from musix_runtime.models.retrieval import ANONYMOUS, Candidates, Retriever, User
 from musix_runtime.models.selection import PAGE
 
 NONE: Rows = np.empty(0, np.int64)
