@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from musix_runtime.models.arrays import ABSENT, Floats, Rows, gather
 
-SPARE_LISTS = 8  # whose products are computed exactly, besides the lists to search
+ONE_THREAD = 1 << 18  # numbers of a matrix whose product with a vector BLAS computes in the calling thread
 NPROBE_GROWTH = 4  # factor by which nprobe grows while the lists hold fewer vectors than requested
 _FLOATS, _INTEGERS = faiss.cast_integer_to_float_ptr, faiss.cast_integer_to_idx_t_ptr  # cheaper than swig_ptr
 BLOCK_ROWS = 65_536  # of the matrix
@@ -162,24 +162,23 @@ class _Lists:
 
 
 class _Centroids:
-    """The centroids of inverted lists, compared with all queries of a batch at once, in half of FAISS' time."""
+    """The centroids of inverted lists. Their products are computed for one query after another, so that they are the
+    same in any batch, and in parts that are too small for BLAS to use several threads."""
 
     def __init__(self, vectors: Floats) -> None:
-        self._vectors, self._columns = vectors, np.ascontiguousarray(vectors.T)
+        self._count, width = vectors.shape
+        step = max(ONE_THREAD // width, 1)
+        self._parts = [np.ascontiguousarray(vectors[at : at + step].T) for at in range(0, self._count, step)]
 
     def nearest(self, queries: Floats, nprobe: int) -> _Lists:
-        """Return the `nprobe` lists whose centroids have the largest products with each query.
-
-        The last bits of a matrix product depend on the batch, so it only preselects the lists whose products are then
-        computed one by one.
-        """
-        nlist = len(self._vectors)
-        count = min(nlist, nprobe + SPARE_LISTS)
-        roughly = np.argpartition(queries @ self._columns, nlist - count, axis=1)[:, nlist - count :]
-        roughly.sort(axis=1)
-        exact = np.einsum("bkd,bd->bk", self._vectors.take(roughly, axis=0), queries)
-        best = np.negative(exact, out=exact).argsort(axis=1, kind="stable")[:, :nprobe]  # equal ones by number
-        numbers = roughly.take(best + np.arange(0, roughly.size, count)[:, None])
+        """Return the `nprobe` lists whose centroids have the largest products with each query."""
+        products = np.empty((len(queries), self._count), np.float32)
+        for row, query in zip(products, queries, strict=True):
+            start = 0
+            for part in self._parts:
+                start += np.dot(query, part, out=row[start : start + part.shape[1]]).size
+        numbers = np.argpartition(products, self._count - nprobe, axis=1)[:, self._count - nprobe :]
+        numbers = np.ascontiguousarray(numbers)
         return _Lists(numbers, np.zeros(numbers.shape, np.float32))
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musix_runtime.models import index
 from musix_runtime.models.arrays import ABSENT
 from musix_runtime.models.index import Index, mapped
 
@@ -36,18 +37,20 @@ def test_vector_with_nan_is_never_found() -> None:
     assert sorted(Index(matrix).nearest(np.ones(5, np.float32), 5)[0]) == [0, 1, 3, 4]
 
 
+@pytest.mark.parametrize("one_thread", [index.ONE_THREAD, 300])  # centroids in one part, and in several
 @pytest.mark.parametrize("width", [3, 28, 51])
-def test_ivf_index_searches_the_nearest_lists(width: int) -> None:
+def test_ivf_index_searches_the_nearest_lists(width: int, one_thread: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "ONE_THREAD", one_thread)
     rng = np.random.default_rng(width)
     vectors = rng.standard_normal((3000, width)).astype(np.float32)
     file = faiss.serialize_index(inverted_lists(vectors, 70, 5))
-    index, read = Index.read(vectors, file), mapped(file)
+    searched, read = Index.read(vectors, file), mapped(file)
     lists, centroids = faiss.downcast_InvertedLists(read.invlists), read.quantizer.reconstruct_n(0, 70)
     for query in rng.standard_normal((20, width)).astype(np.float32):
         near = np.argsort(-(centroids @ query))[:5].tolist()
         rows = np.concatenate([faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)) for i in near])
         best = rows[np.argsort(-(vectors[rows] @ query))[:10]]
-        assert index.nearest(query, 10)[0].tolist() == best.tolist()
+        assert searched.nearest(query, 10)[0].tolist() == best.tolist()
 
 
 def test_ivf_index_searches_more_lists_when_results_are_missing() -> None:
