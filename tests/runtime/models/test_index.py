@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musix_runtime.models import index
 from musix_runtime.models.arrays import ABSENT
-from musix_runtime.models.index import Index, mapped
+from musix_runtime.models.index import ONE_THREAD, Index, mapped
 
 
 def inverted_lists(vectors: np.ndarray, nlist: int, nprobe: int, coarse: faiss.Index | None = None) -> faiss.Index:
@@ -37,10 +36,10 @@ def test_vector_with_nan_is_never_found() -> None:
     assert sorted(Index(matrix).nearest(np.ones(5, np.float32), 5)[0]) == [0, 1, 3, 4]
 
 
-@pytest.mark.parametrize("one_thread", [index.ONE_THREAD, 300])  # centroids in one part, and in several
+@pytest.mark.parametrize("one_thread", [ONE_THREAD, 300])  # centroids in one part, and in several
 @pytest.mark.parametrize("width", [3, 28, 51])
 def test_ivf_index_searches_the_nearest_lists(width: int, one_thread: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "ONE_THREAD", one_thread)
+    monkeypatch.setattr("musix_runtime.models.index.ONE_THREAD", one_thread)
     rng = np.random.default_rng(width)
     vectors = rng.standard_normal((3000, width)).astype(np.float32)
     file = faiss.serialize_index(inverted_lists(vectors, 70, 5))
