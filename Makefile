@@ -10,7 +10,7 @@ DEMO := build/demo-1.0.0
 SOURCES := $(shell find runtime exporter trainer -name '*.py' -o -name '*.toml')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz serve load clean
+.PHONY: help demo test check style types tests fuzz serve load clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
@@ -19,14 +19,22 @@ demo: $(DEMO)/manifest.json ## train, export, verify, serve and query the demo b
 	$(BIN)/musix verify $(DEMO)
 	$(BIN)/python examples/ask_over_http.py $(DEMO)
 
-test: check ## run the checks and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+test: style ## run the checks and all tests
+	$(MAKE) --jobs 2 types tests
 
-check: $(INSTALLED) ## run the linter, the formatter, the type checker and the import rules
+check: style types ## run the linter, the formatter, the type checker and the import rules
+
+style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+# Bytecode is written, whatever the environment says: else each process that a test starts would compile the project.
+tests: $(INSTALLED)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 fuzz: $(INSTALLED) ## open mutated bundles for ten minutes; none may crash or hang the runtime
 	$(BIN)/python -m tests.fuzz --minutes 10 --jobs 2

@@ -1,10 +1,15 @@
 """A recipe whose models are trained in seconds, badly, and a table of moods."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import polars as pl
 
 from musix_runtime.models.features import AUDIO_NAMES
-from musix_trainer.data.tracks import Tracks
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from musix_trainer.data.tracks import Tracks
 
 SMALL = """
 name = "small"
@@ -28,8 +33,10 @@ epochs = 2
 """
 
 
-def moods_table(catalogue: Tracks) -> pl.DataFrame:
+def moods_table(catalogue: "Tracks") -> "pl.DataFrame":
     """Return moods of all recordings by danceability and acousticness; an artist's are in the split of its number."""
+    import polars as pl  # which a process that needs the recipe alone does without
+
     dance, acoustic = (catalogue.inputs[:, AUDIO_NAMES.index(name)] > 0.5 for name in ("danceability", "acousticness"))
     artist = np.unique(catalogue.primary_artists(), return_inverse=True)[1]
     moods = {

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import httpx2
-
 from tests.flood.attacks import HOST, Attack, Sent
+from tests.system.servers import CLIENT
 
 REFUSED = re.compile(r'^musix_connections_refused_total\{reason="(\w+)"\} (\S+)$', re.MULTILINE)
 BODY = b'{"userId":"listener-001","limit":3}'
@@ -132,7 +131,7 @@ def _run(attack: Attack, port: int, seconds: float, sender: Connection) -> None:
 
 def refusals(port: int) -> dict[str, int]:
     """Return the counters of refused connections of the server."""
-    text = httpx2.get(f"http://{HOST}:{port}/metrics", timeout=20).text
+    text = CLIENT.get(f"http://{HOST}:{port}/metrics", timeout=20).text
     return {reason: int(float(count)) for reason, count in REFUSED.findall(text)}
 
 

@@ -13,7 +13,7 @@ from musix_runtime import Engine, create_app
 from musix_runtime.models.mood import MOODS
 from musix_runtime.schemas import ClassifyResponse, RecommendResponse, SimilarResponse
 from musix_runtime.serving.model_manager import ModelManager
-from tests.runtime.test_schemas import FEATURES
+from tests.features import FEATURES
 
 SOURCES = {"hybrid", "collab", "history", "content", "popular"}
 TYPES: dict[str, Any] = {

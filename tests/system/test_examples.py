@@ -2,11 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.conftest import ROOT
-from tests.system.servers import free_port, running
+from tests.system.servers import CLIENT, free_port, running
 
 EXAMPLES = ROOT / "examples"
 QUESTION = {"userId": "listener-001", "limit": 3}
@@ -32,22 +31,22 @@ def test_an_example_that_mounts_the_application(name: str, demo_bundle: Path) ->
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running([sys.executable, EXAMPLES / name, demo_bundle, port], url):
-        answer = httpx2.post(f"{url}/music/api/ml/recommend", json=QUESTION)
+        answer = CLIENT.post(f"{url}/music/api/ml/recommend", json=QUESTION)
         assert len(answer.json()["data"]["recommendations"]) == 3
-        assert httpx2.get(f"{url}/music/ready").json()["name"] == "demo"
+        assert CLIENT.get(f"{url}/music/ready").json()["name"] == "demo"
         if "fastapi" in name:
             best = answer.json()["data"]["recommendations"][0]
-            assert httpx2.get(f"{url}/listeners/listener-001/next").json()["id"] == best["id"]
+            assert CLIENT.get(f"{url}/listeners/listener-001/next").json()["id"] == best["id"]
         else:
-            assert httpx2.get(url).text == "A shop with music\n"
+            assert CLIENT.get(url).text == "A shop with music\n"
 
 
 def test_the_example_behind_wsgi(demo_bundle: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running([sys.executable, EXAMPLES / "behind_wsgi.py", demo_bundle, port], url):
-        assert len(httpx2.post(f"{url}/recommend", json=QUESTION).json()["recommendations"]) == 3
-        wrong = httpx2.post(f"{url}/recommend", json={"userId": "x", "limit": 0})
+        assert len(CLIENT.post(f"{url}/recommend", json=QUESTION).json()["recommendations"]) == 3
+        wrong = CLIENT.post(f"{url}/recommend", json={"userId": "x", "limit": 0})
         assert (wrong.status_code, wrong.json()["error"][0]["path"]) == (422, "limit")
-        assert httpx2.post(f"{url}/similar", json={"trackId": "no such track"}).status_code == 404
-        assert httpx2.post(f"{url}/similar", content=b"{").status_code == 400
+        assert CLIENT.post(f"{url}/similar", json={"trackId": "no such track"}).status_code == 404
+        assert CLIENT.post(f"{url}/similar", content=b"{").status_code == 400

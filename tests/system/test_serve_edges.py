@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
-from tests.system.servers import MUSIX, free_port, serving, worker_pid
+from tests.system.servers import CLIENT, MUSIX, free_port, serving, worker_pid
 from tests.system.test_workers import until, workers
 
 
@@ -23,7 +22,7 @@ def serving_in_shell(command: str, bundle: Path) -> Iterator[tuple[str, subproce
     with subprocess.Popen(["bash", "-c", f"exec {command}"], stderr=subprocess.DEVNULL, text=True) as process:
         try:
             url = f"http://127.0.0.1:{port}"
-            until(lambda: httpx2.get(f"{url}/ready").status_code == 200)
+            until(lambda: CLIENT.get(f"{url}/ready").status_code == 200)
             yield url, process
         finally:
             process.terminate()
@@ -34,7 +33,7 @@ def test_a_closed_standard_output_is_logged_once_and_the_server_goes_on(small_bu
     log = tmp_path / "log"
     with serving_in_shell(f"MUSIX > >(head -1) 2> {log}", small_bundle) as (url, process):
         for _ in range(5):
-            assert httpx2.get(f"{url}/ready").status_code == 200
+            assert CLIENT.get(f"{url}/ready").status_code == 200
     assert process.returncode == 0
     text = log.read_text()
     assert text.count("access log: expected standard output to take a line, found: Broken pipe") == 1
@@ -51,7 +50,7 @@ def test_a_server_without_output_replaces_its_worker(small_bundle: Path, command
         (worker,) = workers(process)
         os.kill(worker, signal.SIGKILL)
         until(lambda: len(workers(process) - {worker}) == 1)
-        assert until(lambda: httpx2.get(f"{url}/ready").status_code == 200)
+        assert until(lambda: CLIENT.get(f"{url}/ready").status_code == 200)
         assert len(workers(process)) == 1
     assert process.returncode == 0
 
@@ -68,7 +67,7 @@ def test_snapshots_are_removed_also_after_a_hangup(small_bundle: Path, tmp_path:
 def test_a_hangup_that_is_ignored_stays_ignored(small_bundle: Path) -> None:
     with serving_in_shell("nohup MUSIX", small_bundle) as (url, process):
         process.send_signal(signal.SIGHUP)
-        assert httpx2.get(f"{url}/ready").status_code == 200
+        assert CLIENT.get(f"{url}/ready").status_code == 200
         assert process.poll() is None
 
 
@@ -87,7 +86,7 @@ def test_snapshots_of_killed_servers_are_removed_by_the_next_one(small_bundle: P
         until(lambda: not Path(f"/proc/{worker}").exists())
         with serving(small_bundle, "--snapshot", TMPDIR=str(tmp_path)):
             assert len(list(tmp_path.iterdir())) == 5
-        assert httpx2.get(f"{url}/ready").status_code == 200
+        assert CLIENT.get(f"{url}/ready").status_code == 200
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
@@ -111,5 +110,5 @@ def test_a_wrong_folder_of_shared_metrics_prints_one_sentence(small_bundle: Path
 def test_an_access_log_on_a_full_disk_is_reported_once(small_bundle: Path, tmp_path: Path) -> None:
     with serving_in_shell(f"MUSIX > /dev/full 2> {tmp_path / 'log'}", small_bundle) as (url, _):
         for _ in range(3):
-            assert json.loads(httpx2.get(f"{url}/ready").text)["status"] == "ready"
+            assert json.loads(CLIENT.get(f"{url}/ready").text)["status"] == "ready"
     assert (tmp_path / "log").read_text().count("No space left on device") == 1

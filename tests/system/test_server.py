@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from musix_runtime import Registry
-from tests.system.servers import MUSIX, free_port, serving
+from tests.system.servers import CLIENT, MUSIX, free_port, serving
 
 QUESTION = {"userId": "listener-001"}
 BODY = json.dumps(QUESTION).encode()
@@ -45,9 +45,9 @@ def number(metrics: str, name: str) -> float:
 def test_metrics_count_the_requests_of_all_workers(demo_bundle: Path, workers: int) -> None:
     with serving(demo_bundle, "--workers", workers) as (url, _):
         for _ in range(30):  # over a new connection each: any worker may answer
-            assert httpx2.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
-        httpx2.post(f"{url}/api/ml/similar", json={"trackId": "no such track"})
-        text = httpx2.get(f"{url}/metrics").text
+            assert CLIENT.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
+        CLIENT.post(f"{url}/api/ml/similar", json={"trackId": "no such track"})
+        text = CLIENT.get(f"{url}/metrics").text
     assert number(text, r'musix_requests_total\{route="/api/ml/recommend",status="200"\}') == 30
     assert number(text, r'musix_requests_total\{route="/api/ml/similar",status="404"\}') == 1
     assert number(text, r'musix_request_seconds_count\{route="/api/ml/recommend"\}') == 30
@@ -59,7 +59,7 @@ def test_metrics_count_the_requests_of_all_workers(demo_bundle: Path, workers: i
 def test_access_log_has_one_json_line_per_request_and_is_off_by_default(demo_bundle: Path) -> None:
     for options, lines in ((["--access-log"], 2), ([], 0)):
         with serving(demo_bundle, *options) as (url, process):
-            httpx2.post(f"{url}/api/ml/recommend", json=QUESTION)
+            CLIENT.post(f"{url}/api/ml/recommend", json=QUESTION)
             process.send_signal(signal.SIGTERM)
             results = [json.loads(line) for line in process.stdout if line.startswith("{")]
         assert len(results) == lines
@@ -71,7 +71,7 @@ def test_access_log_has_one_json_line_per_request_and_is_off_by_default(demo_bun
 
 def test_slow_body_times_out_without_delaying_others(demo_bundle: Path) -> None:
     with serving(demo_bundle, MUSIX_BODY_TIMEOUT_S="0.5") as (url, _), begin(url) as slow:
-        assert httpx2.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
+        assert CLIENT.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
         answer = b""
         while chunk := slow.recv(65536):  # until the server closes
             answer += chunk
@@ -92,7 +92,7 @@ def test_requests_beyond_the_queue_are_rejected_and_others_answered(demo_bundle:
         for item in answers:
             item.begin()
         sent = [(dict(item.getheaders()), json.loads(item.read())) for item in answers if item.status == 503]
-        text = httpx2.get(f"{url}/metrics").text
+        text = CLIENT.get(f"{url}/metrics").text
     assert {item.status for item in answers} == {200, 503}
     names = {"content-type", "content-length", "retry-after", "date", "x-bundle", "server-timing"}
     assert {"connection" in headers for headers, _ in sent} == {True, False}
@@ -104,11 +104,11 @@ def test_requests_beyond_the_queue_are_rejected_and_others_answered(demo_bundle:
 
 def test_stopped_server_finishes_its_requests(demo_bundle: Path) -> None:
     with serving(demo_bundle) as (url, process), begin(url) as started:
-        httpx2.get(f"{url}/health")  # so that the server has read the start by now
+        CLIENT.get(f"{url}/health")  # so that the server has read the start by now
         process.send_signal(signal.SIGTERM)
         while True:  # no new connection is taken any more
             try:
-                httpx2.get(f"{url}/health")
+                CLIENT.get(f"{url}/health")
             except httpx2.TransportError:
                 break
         started.sendall(BODY[5:])
@@ -133,7 +133,7 @@ def test_wrong_tokens_are_delayed_without_delaying_others(demo_bundle: Path, tmp
         start = time.monotonic()
         for connection in every:
             connection.sendall(head % b"wrong")
-        right = httpx2.post(f"{url}/api/ml/reload", headers={"authorization": "Bearer right"})
+        right = CLIENT.post(f"{url}/api/ml/reload", headers={"authorization": "Bearer right"})
         answers = [int(connection.recv(65536)[9:12]) for connection in every]
         assert time.monotonic() - start >= 1
     assert right.status_code == 200
@@ -153,9 +153,9 @@ def test_probes_are_answered_under_overload(demo_bundle: Path) -> None:
 
         asking = [threads.submit(ask) for _ in range(16)]
         try:
-            while not number(httpx2.get(f"{url}/metrics").text, r"musix_shed_total\{.*\}"):
+            while not number(CLIENT.get(f"{url}/metrics").text, r"musix_shed_total\{.*\}"):
                 pass
-            statuses = [httpx2.get(f"{url}{path}").status_code for path in ("/health", "/ready", "/metrics") * 20]
+            statuses = [CLIENT.get(f"{url}{path}").status_code for path in ("/health", "/ready", "/metrics") * 20]
         finally:
             stop.set()
         assert set(statuses) == {200}

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 import yaml
 
@@ -13,7 +12,7 @@ from deploy.files import contents
 from deploy.watched import ALERTS, WATCHED
 from musix_runtime import Registry
 from tests.conftest import ROOT
-from tests.system.servers import serving
+from tests.system.servers import CLIENT, serving
 
 SERIES = re.compile(r"\b((?:musix|process)_[a-z_]+)(?:\{([^}]*)\})?")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -53,7 +52,7 @@ def test_every_series_exists_from_the_start(small_bundle: Path, tmp_path: Path, 
     registry.publish(small_bundle)
     options = ["--workers", workers, "--feedback", f"sqlite:///{tmp_path / 'feedback.db'}"]
     with serving(registry.path, *options) as (url, _):
-        text = httpx2.get(f"{url}/metrics").text
+        text = CLIENT.get(f"{url}/metrics").text
     samples = [(name, set(LABEL.findall(labels))) for name, labels in SAMPLE.findall(text)]
     missing = {
         (name, labels)

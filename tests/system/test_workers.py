@@ -16,7 +16,7 @@ import pytest
 
 from musix_runtime import Registry
 from tests.bundle_variants import flip, variant
-from tests.system.servers import MUSIX, free_port, running, serving, worker_pid
+from tests.system.servers import CLIENT, MUSIX, free_port, running, serving, worker_pid
 from tests.system.test_server import BODY, begin
 
 WAIT_S = 240
@@ -69,7 +69,7 @@ def test_ipv6_hosts_are_served(demo_bundle: Path, host: str, asked: str, count: 
     port = free_port()
     command = [MUSIX, "serve", demo_bundle, "--host", host, "--port", port, "--workers", count]
     with running(command, f"http://{asked}:{port}/ready"):
-        assert httpx2.get(f"http://{asked}:{port}/health").status_code == 200
+        assert CLIENT.get(f"http://{asked}:{port}/health").status_code == 200
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
@@ -93,7 +93,7 @@ def test_workers_serve_without_a_writable_folder(demo_bundle: Path) -> None:
     port = free_port()
     serve = f"{MUSIX} serve {demo_bundle} --port {port} --workers 2"
     with running([*unshare, f"{read_only} && exec {serve}"], f"http://127.0.0.1:{port}/ready") as process:
-        text = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        text = CLIENT.get(f"http://127.0.0.1:{port}/metrics").text
         process.send_signal(signal.SIGTERM)
         log = process.stdout.read()
     assert "musix_requests_total" in text
@@ -107,7 +107,7 @@ def test_worker_that_dies_is_replaced(demo_bundle: Path) -> None:
         os.kill(min(before), signal.SIGKILL)
         until(lambda: len(workers(process) - before) == 1)
         assert max(before) in workers(process)
-        assert until(lambda: httpx2.get(f"{url}/ready").status_code == 200)
+        assert until(lambda: CLIENT.get(f"{url}/ready").status_code == 200)
 
 
 def test_replaced_workers_serve_the_last_valid_version(demo_bundle: Path, tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_replaced_workers_serve_the_last_valid_version(demo_bundle: Path, tmp_pa
     for version in ("1.0.0", "1.1.0"):
         store.publish(variant(demo_bundle, tmp_path / version, version))
     with serving(store.path, "--workers", 2) as (url, process):
-        assert httpx2.get(f"{url}/ready").json()["version"] == "1.1.0"
+        assert CLIENT.get(f"{url}/ready").json()["version"] == "1.1.0"
         flip(store.live("demo") / "mood/model.onnx")
         end_workers(process)
-        ready = until(lambda: httpx2.get(f"{url}/ready").json())
+        ready = until(lambda: CLIENT.get(f"{url}/ready").json())
     assert ready["version"] == "1.0.0"
     assert ready["failed"] == {"version": "1.1.0", "error": "HashError"}
 
@@ -130,7 +130,7 @@ def test_workers_that_cannot_start_end_the_command(copy: Path) -> None:
         assert process.wait(WAIT_S) == 4
         log = process.stdout.read()
         with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"{url}/ready")
+            CLIENT.get(f"{url}/ready")
     assert "mood/model.onnx: expected SHA-256" in log
     assert "error: workers: expected processes that keep running, found " in log
     assert "Traceback" not in log
@@ -157,7 +157,7 @@ def test_stopped_workers_finish_their_requests(demo_bundle: Path, number: signal
 
 def _accepts(url: str) -> bool:
     try:
-        httpx2.get(f"{url}/health")
+        CLIENT.get(f"{url}/health")
     except httpx2.TransportError:
         return False
     return True
@@ -169,7 +169,7 @@ def test_single_worker_is_replaced_after_a_signal(demo_bundle: Path) -> None:
         killed = worker_pid(process)
         os.kill(killed, signal.SIGBUS)
         until(lambda: worker_pid(process) != killed)
-        until(lambda: httpx2.post(f"{url}/api/ml/recommend", json={"userId": "x"}).status_code == 200)
+        until(lambda: CLIENT.post(f"{url}/api/ml/recommend", json={"userId": "x"}).status_code == 200)
     assert process.returncode == 0
 
 
@@ -199,7 +199,7 @@ def test_truncated_bundle_is_refused_by_the_replaced_worker(demo_bundle: Path, t
     store.publish(variant(demo_bundle, tmp_path / "first", "0.9.0"))
     live = store.publish(demo_bundle)
     with serving(store.path, MUSIX_POLL_INTERVAL_S="60") as (url, process):
-        assert httpx2.get(f"{url}/ready").json()["version"] == "1.0.0"
+        assert CLIENT.get(f"{url}/ready").json()["version"] == "1.0.0"
         os.truncate(live / "content" / "vectors.npy", 100)
         os.kill(worker_pid(process), signal.SIGBUS)
-        until(lambda: httpx2.get(f"{url}/ready").json()["version"] == "0.9.0")
+        until(lambda: CLIENT.get(f"{url}/ready").json()["version"] == "0.9.0")

@@ -15,7 +15,7 @@ from musix_runtime.bundle import manifest as manifests
 from musix_runtime.bundle.manifest import MANIFEST
 from musix_runtime.cli.main import musix as cli
 from tests.bundle_variants import NAMES, variant
-from tests.runtime.test_schemas import FEATURES
+from tests.features import FEATURES
 
 MUSIX = Path(sys.executable).with_name("musix")
 

@@ -16,7 +16,7 @@ from musix_runtime import Engine, create_app
 from musix_runtime.feedback import database as databases
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.settings import Settings
-from tests.system.servers import MUSIX, serving
+from tests.system.servers import CLIENT, MUSIX, serving
 
 ADMIN = {"authorization": "Bearer secret"}
 RECOMMEND = {"userId": "listener-001", "limit": 3, "context": {"hour": 20}}
@@ -210,9 +210,9 @@ def test_document_has_the_routes_with_examples_that_are_answered(client: TestCli
 def test_workers_of_a_server_share_the_database(small_bundle: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'f.db'}"
     with serving(small_bundle, "--workers", 2, "--feedback", url) as (address, _):
-        answers = [httpx2.post(f"{address}/api/ml/recommend", json=RECOMMEND).json()["data"] for _ in range(30)]
+        answers = [CLIENT.post(f"{address}/api/ml/recommend", json=RECOMMEND).json()["data"] for _ in range(30)]
         body = {"sentAt": datetime.now(UTC).isoformat(), "events": [event("a")]}
-        results = [httpx2.post(f"{address}/api/ml/events", json=body).json()["data"]["events"][0] for _ in range(10)]
+        results = [CLIENT.post(f"{address}/api/ml/events", json=body).json()["data"]["events"][0] for _ in range(10)]
     assert [result["status"] for result in results] == ["accepted"] + ["duplicate"] * 9
     store = FeedbackStore.open(url)
     assert {item.list_id for item in store.exposures()} == {answer["listId"] for answer in answers}

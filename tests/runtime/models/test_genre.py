@@ -15,7 +15,7 @@ from musix_runtime.models.genre import (
 )
 from musix_runtime.models.track_inputs import track_inputs
 from musix_runtime.schemas import AudioFeatures
-from tests.runtime.test_schemas import FEATURES
+from tests.features import FEATURES
 
 
 @pytest.mark.parametrize(

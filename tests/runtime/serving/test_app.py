@@ -12,7 +12,7 @@ from musix_runtime.serving import openapi
 from musix_runtime.serving.routes import routes_of
 from musix_runtime.settings import Settings
 from musix_runtime.timing import RECOMMEND_STAGES
-from tests.runtime.test_schemas import FEATURES
+from tests.features import FEATURES
 
 TRACK = "simulated0000000000001"
 

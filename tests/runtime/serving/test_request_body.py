@@ -15,7 +15,7 @@ from musix_runtime.errors import MAX_FIELD_ERRORS, RequestError
 from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, RecommendRequest, SimilarRequest
 from musix_runtime.serving.request_body import MAX_FULLY_CHECKED_BYTES, MAX_VALUES, BatchDecoder, Decoder, read_body
 from musix_runtime.settings import Settings
-from tests.runtime.test_schemas import FEATURES
+from tests.features import FEATURES
 
 JSON = b"application/json"
 BODY = b'{"userId":"a"}'

@@ -1,4 +1,3 @@
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,13 +6,15 @@ from scipy.sparse import csr_matrix
 
 from musix_trainer.evaluation import metrics
 
-numba.config.DISABLE_JIT = True  # before the import of ranx: to compile it takes longer than all its work here
-from ranx import Qrels, Run, evaluate  # noqa: E402
-
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_metrics_equal_those_of_ranx(seed: int) -> None:
+    import numba
+
+    numba.config.DISABLE_JIT = True  # before the import of ranx: to compile it takes longer than all its work here
+    from ranx import Qrels, Run, evaluate  # a second to import, for one process of the tests
+
     rng = np.random.default_rng(seed)
     listeners, tracks = 8, 40
     scores = rng.permutation(listeners * tracks).reshape(listeners, tracks).astype(np.float32)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import polars as pl
-from sklearn.isotonic import IsotonicRegression
 
 from musix_runtime.feedback.reports import CalibrationDrift
 from musix_trainer.evaluation.bootstrap import ClusteredMetric, lower_bound
@@ -19,6 +18,8 @@ def measure(reference: pl.DataFrame, live: pl.DataFrame) -> CalibrationDrift:
     score to the share that is liked is fitted on the reference; the error is that of its predictions for the live
     window, whose listeners are resampled.
     """
+    from sklearn.isotonic import IsotonicRegression  # a second to import, for this function alone
+
     count = live["user_id"].n_unique()
     if min(count, reference["user_id"].n_unique()) < MIN_LISTENERS:
         return CalibrationDrift(None, None, count, live.height)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 ALPHA = 0.05
 POWER = 0.8
@@ -132,7 +132,7 @@ def detectable(sums: Sums, planned: int, share: float) -> float | None:
         return None
     errors = (sums.numerator - sums.numerator.sum() / total * sums.denominator) / total
     spread = math.sqrt(count * np.square(errors).sum())
-    reach = multiplier(planned, planned) + float(stats.norm.ppf(POWER))
+    reach = multiplier(planned, planned) + float(special.ndtri(POWER))
     return reach * spread / math.sqrt(planned * share * (1 - share))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse
 
 from musix_runtime.feedback.reports import DRIFT_INPUTS, InputDrift, Shares
 from musix_runtime.inspection.drift import THRESHOLDS, bin_count, bin_edges, bin_numbers
@@ -145,6 +145,8 @@ def _distance(catalog: Catalog, name: str, rows: Rows, reference: Floats, live: 
 
     The weights of the tracks are (tracks,). Returns None for what is no quantity, is never known, or does not vary.
     """
+    from scipy import stats  # half a second to import, for this function alone
+
     if name not in AUDIO_NAMES or name in NO_QUANTITIES:
         return None
     values = catalog.inputs[rows, AUDIO_NAMES.index(name)].astype(np.float64)
