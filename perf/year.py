@@ -66,11 +66,10 @@ class Taste:
         months = [world.favourite]
         for _ in range(DAYS // 30):
             now = months[-1].copy()
-            for row in now[random.random(len(now)) < CHANGE]:
-                row[random.choice(np.flatnonzero(row))] = False
-            for row in now:
-                missing = 3 - row.sum()
-                row[random.choice(np.flatnonzero(~row), missing, replace=False)] = True
+            for listener in np.flatnonzero(random.random(len(now)) < CHANGE):
+                row = now[listener]
+                old, new = random.choice(np.flatnonzero(row)), random.choice(np.flatnonzero(~row))
+                row[old], row[new] = False, True
             months.append(now)
         return cls(world.family, np.array(months))
 

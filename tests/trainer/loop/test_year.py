@@ -27,6 +27,7 @@ from musix_trainer.loop.policy import Policy
 from musix_trainer.loop.training_tables import write_training_tables
 from musix_trainer.recipe import RecipeFile, Synthetic
 from perf.simulated_service import START_MS, SimulatedService
+from perf.year import CHANGE, Taste
 from tests.bundle_variants import copy_registry, flip, variant
 from tests.recipes import SMALL
 
@@ -116,6 +117,15 @@ def records(year: Year) -> list[tuple[str, str, str, str]]:
     """Return action, version, outcome and result of each record of the journal."""
     found = journal.read_all(year.loop.registry, "demo")
     return [(record.action, record.version, record.outcome, record.found) for record in reversed(found)]
+
+
+def test_the_taste_of_the_simulated_year_changes() -> None:
+    world = synthetic.generate(Synthetic(tracks=300, listeners=400), 0)
+    taste = Taste.of(world)
+    assert (taste.favourite[0] == world.favourite).all()
+    assert (taste.favourite.sum(axis=2) == world.favourite.sum(axis=1)).all()  # a family goes, another one comes
+    changed = (taste.favourite[1:] != taste.favourite[:-1]).any(axis=2).mean(axis=1)
+    assert (abs(changed - CHANGE) < 0.1).all()
 
 
 def test_a_better_version_is_promoted(years: Callable[..., Year]) -> None:
