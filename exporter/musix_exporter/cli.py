@@ -142,9 +142,10 @@ def loop(
     Call it often, such as every hour. Ends with 5 if there is nothing to do, with 3 if a new version was refused.
     """
     from musix_exporter.build import build
-    from musix_runtime.atomic import check_writable, sole_writer
+    from musix_runtime.atomic import check_writable
     from musix_runtime.bundle import signature
     from musix_trainer import recipe as recipes
+    from musix_trainer.loop import journal
     from musix_trainer.loop.loop import Loop
     from musix_trainer.loop.policy import Policy
 
@@ -173,7 +174,7 @@ def loop(
         )
         with ExitStack() as stack:
             try:
-                stack.enter_context(sole_writer(out / f"{name}.loop", wait=requested))
+                stack.enter_context(journal.sole_loop(runner.registry, name, wait=requested))
             except OutputError as error:
                 print_line(f"wait: {error}")
                 context.exit(NOTHING_TO_DO)

@@ -8,7 +8,6 @@ from click.testing import CliRunner, Result
 
 from musix_exporter.cli import loop
 from musix_runtime import Registry
-from musix_runtime.atomic import sole_writer
 from musix_runtime.bundle import signature
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import RecipeError
@@ -18,6 +17,7 @@ from musix_runtime.models.parts import open_bundle
 from musix_runtime.registry import experiments
 from musix_runtime.serving.model_manager import ModelManager
 from musix_trainer.data import synthetic
+from musix_trainer.loop import journal
 from musix_trainer.recipe import Synthetic
 from perf.simulated_service import SimulatedService
 from tests.bundle_variants import variant
@@ -98,9 +98,10 @@ def test_what_would_fail_after_the_training_is_found_before(place: Path) -> None
     assert not (place / "out").exists()
 
 
-def test_a_look_beside_another_loop_has_nothing_to_do(place: Path) -> None:
-    (place / "out").mkdir()
-    with sole_writer(place / "out" / "demo.loop"):
+def test_one_loop_at_a_time_works_with_a_registry(place: Path) -> None:
+    """With whatever --out; another one has nothing to do."""
+    with journal.sole_loop(Registry(place / "registry"), "demo", wait=False):
         result = run(place)
     assert result.exit_code == 5
-    assert "expected no other writer" in result.output
+    assert "demo/.loop: expected no other writer, found one" in result.output
+    assert run(place, "--dry-run").exit_code == 0

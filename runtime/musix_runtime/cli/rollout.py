@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from musix_runtime.cli.arguments import AS_JSON, TRUST
 from musix_runtime.cli.commands import Commands
@@ -104,11 +105,12 @@ def status(registry: Path, name: str, as_json: bool) -> None:
     """Show the latest rollout of NAME in REGISTRY, and its journal."""
     from musix_runtime.registry import rollouts
 
-    found = rollouts.read(open_registry(registry), name)
+    opened = open_registry(registry)
+    found, live = rollouts.read(opened, name), opened.history(name)[0]
     if as_json:
-        print_json(found)
+        print_json({**msgspec.to_builtins(found), "live": live})
         return
-    print_line(describe(found))
+    print_line(describe(found, live))
     for entry in found.journal:
         reason = f": {entry.reason}" if entry.reason else ""
         print_line(f"  {format_time(entry.time_ms)} {entry.action}, {entry.share:.0%}{reason}")
@@ -145,6 +147,8 @@ def abort(registry: Path, name: str, reason: str) -> None:
     print_line(describe(rollouts.abort(open_registry(registry), name, now_ms(), reason)))
 
 
-def describe(found: "Rollout") -> str:
-    """Return a rollout on one line."""
+def describe(found: "Rollout", live: str | None = None) -> str:
+    """Return a rollout on one line. `live` is the live version, which may have changed after the rollout."""
+    if found.state == "finished" and live not in (None, found.version):
+        return f"{found.id}: {found.version} for 0% of the users, finished; {live} is live now"
     return f"{found.id}: {found.version} for {found.share:.0%} of the users, {found.state}"

@@ -1,6 +1,8 @@
 """Connections to the feedback database: SQLite or PostgreSQL, by a URL."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,14 +10,17 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from musix_runtime.atomic import lock
 from musix_runtime.errors import FeedbackError, InputError, shorten
+from musix_runtime.feedback import residue
 
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
 SQLITE, POSTGRESQL = "sqlite", "postgresql+psycopg"
 TIMEOUT_S = 5  # for another writer of an SQLite database, and for a connection to PostgreSQL
+CHECKPOINT_PAGES = 4000  # of the log, 16 MB: a page that changes often is then written to the file less often
 INSERT_UNIQUE: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}  # by the dialect's name
 
 
@@ -50,6 +55,7 @@ def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None  # `_begin_sqlite` begins the transactions
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
 
 
@@ -59,9 +65,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def rewrite(engine: Engine) -> None:
-    """Write the file of an SQLite database anew and empty its log: until then both have bytes of deleted rows, which
-    `secure_delete` leaves where pages were split.
+def erase(engine: Engine, wanted: bytes) -> None:
+    """Empty the log of an SQLite database, so that the file is all there is; if it still has the bytes, in unused parts
+    of its pages or as a part of others, write it anew, for which all others wait.
 
     Waits up to `TIMEOUT_S` for others. Raises FeedbackError when they use the database for longer.
     """
@@ -70,14 +76,28 @@ def rewrite(engine: Engine) -> None:
     connection = engine.raw_connection()  # not in a transaction
     try:
         cursor = connection.cursor()
-        cursor.execute("VACUUM")
-        (busy, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        _empty_log(cursor, str(engine.url.database))
+        if _holds(str(engine.url.database), wanted):
+            cursor.execute("VACUUM")
+            _empty_log(cursor, str(engine.url.database))
     except sqlite3.Error as error:
         raise FeedbackError(f"{engine.url.database}: expected a file to write anew, found: {error}") from error
     finally:
         connection.close()
+
+
+def _empty_log(cursor: DBAPICursor, file: str) -> None:
+    """Move the log into the file. Raises FeedbackError while somebody reads from it."""
+    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (busy, *_) = cursor.fetchone() or (True,)
     if busy:
-        raise FeedbackError(f"{engine.url.database}: expected no other reader for {TIMEOUT_S} s, found one")
+        raise FeedbackError(f"{file}: expected no other reader for {TIMEOUT_S} s, found one")
+
+
+def _holds(file: str, wanted: bytes) -> bool:
+    """Return whether a file has the bytes, or whether that is not known: see `residue`."""
+    found = subprocess.run([sys.executable, "-I", residue.__file__, file], input=wanted, check=False)
+    return found.returncode != 0
 
 
 @contextmanager

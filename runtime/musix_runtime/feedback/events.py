@@ -10,6 +10,7 @@ from musix_runtime.feedback.schemas import EventRequest
 from musix_runtime.models.catalog import strip_uri
 
 MAX_ID_BYTES = 128  # as in the tables of the trainer
+ID_FIELDS = ("eventId", "userId", "trackId", "sessionId", "listId")
 MS = timedelta(milliseconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND_MS, DAY_MS = 1000, 86_400_000
@@ -71,9 +72,9 @@ def to_event(request: EventRequest, sent_at: datetime, received_ms: int, limits:
         action=request.action,
         ms_played=request.ms_played,
     )
-    ids = {"eventId": event.event_id, "userId": event.user_id, "trackId": event.track_id}
-    for name, value in (ids | {"sessionId": event.session_id, "listId": event.list_id}).items():
-        if value is not None:
+    ids = event.event_id, event.user_id, event.track_id, event.session_id or "", event.list_id or ""
+    if not storable("".join(ids)):  # so long together, or one is wrong
+        for name, value in zip(ID_FIELDS, ids, strict=True):
             check_storable(name, value)
     return event
 

@@ -82,6 +82,11 @@ STEPS: tuple[Step, ...] = (
         )""",
         "CREATE INDEX reports_name ON reports (name)",
     ),
+    (
+        "CREATE INDEX exposures_bundle ON exposures (bundle, time_ms)",
+        "DROP INDEX exposures_user_id",  # these kept copies of ids in unused parts of their pages
+        "DROP INDEX events_user_id",
+    ),
 )
 
 

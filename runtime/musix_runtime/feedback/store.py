@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import structs
-from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from musix_runtime.errors import FeedbackError, InputError
@@ -15,15 +15,26 @@ from musix_runtime.feedback import database, migrations
 from musix_runtime.feedback.database import INSERT_UNIQUE
 from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
+from musix_runtime.feedback.grouping import GroupedWriter
 from musix_runtime.feedback.jobs import JobQueue
 from musix_runtime.feedback.reports import Report
 from musix_runtime.feedback.tables import EVENTS, EXPOSURES, FORGOTTEN, REPORTS
 
 Outcome = Literal["accepted", "duplicate", "forgotten"]
 LOCK = 0x6D757370  # of PostgreSQL: shared by the writers of rows, exclusive while a user is forgotten
+GROUP_EVENTS = 4_000  # in one transaction, if several threads have some
 READ_ROWS = 2_000  # in one group; larger ones do not stay in the cache of the processor
 DELETE_ROWS = 10_000  # in one transaction, so that other writers do not wait long
 KEPT_REPORTS = 100  # of one name
+
+
+# Of SQLite: one statement for all rows takes half the processor time of SQLAlchemy's own, which has one for each number
+# of rows.
+EVENT_COLUMNS = Event.__struct_fields__
+INSERT_EVENT = (
+    f"INSERT INTO events ({', '.join(EVENT_COLUMNS)}) VALUES ({', '.join('?' * len(EVENT_COLUMNS))})"
+    " ON CONFLICT (event_id) DO NOTHING"
+)
 
 
 class FeedbackStore:
@@ -38,6 +49,7 @@ class FeedbackStore:
         self._engine = engine
         add = INSERT_UNIQUE[engine.dialect.name]
         self._add_event = add(EVENTS).on_conflict_do_nothing(index_elements=["event_id"]).returning(EVENTS.c.event_id)
+        self._events = GroupedWriter(self._add_events, GROUP_EVENTS)
         self._add_forgotten = add(FORGOTTEN).on_conflict_do_nothing(index_elements=["user_sha256"])
 
     @classmethod
@@ -63,14 +75,28 @@ class FeedbackStore:
 
     def add_events(self, events: Sequence[Event]) -> list[Outcome]:
         """Store the events whose ids are new, and return the outcome of each, in order, after the commit."""
+        return self._events.add(events) if events else []
+
+    def _add_events(self, events: list[Event]) -> list[Outcome]:
+        """Store events of one or more callers in one transaction: see `add_events`."""
         first = {event.event_id: event for event in reversed(events)}
         with self._writing() as connection:
             forgotten = _forgotten(connection, {event.user_id for event in events})
             new = [event for event in first.values() if event.user_id not in forgotten]
             new.sort(key=lambda event: event.event_id)  # in one order everywhere, so that no two writers deadlock
-            rows = [structs.asdict(event) for event in new]
-            added = set(connection.execute(self._add_event, rows).scalars()) if rows else set()
+            added = self._insert(connection, new) if new else set()
         return [_outcome(event, first[event.event_id] is event, forgotten, added) for event in events]
+
+    def _insert(self, connection: Connection, events: list[Event]) -> set[str]:
+        """Insert the events whose ids are new, and return these ids."""
+        if connection.dialect.name != "sqlite":
+            rows = [structs.asdict(event) for event in events]
+            return set(connection.execute(self._add_event, rows).scalars())
+        (last,) = connection.exec_driver_sql("SELECT max(id) FROM events").one()  # the transaction is the only writer
+        done = connection.exec_driver_sql(INSERT_EVENT, [structs.astuple(event) for event in events])
+        if done.rowcount == len(events):
+            return {event.event_id for event in events}
+        return set(connection.exec_driver_sql("SELECT event_id FROM events WHERE id > ?", (last or 0,)).scalars())
 
     def add_exposures(self, exposures: Sequence[Exposure]) -> int:
         """Store the exposures of users who were not forgotten, and return their number."""
@@ -82,16 +108,29 @@ class FeedbackStore:
         return len(rows)
 
     def forget(self, user_id: str, now_ms: int) -> tuple[int, int]:
-        """Delete the rows of a user, also their bytes in a file of SQLite, and refuse later ones.
+        """Refuse later rows of a user, and delete the present ones, also their bytes in a file of SQLite.
 
-        Return the numbers of deleted events and exposures.
+        Return the numbers of deleted events and exposures. Others read and write meanwhile.
         """
         with self._writing(exclusive=True) as connection:
             connection.execute(self._add_forgotten, {"user_sha256": user_hash(user_id), "time_ms": now_ms})
-            events = connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user_id)).rowcount
-            exposures = connection.execute(delete(EXPOSURES).where(EXPOSURES.c.user_id == user_id)).rowcount
-        database.rewrite(self._engine)
+        events, exposures = (self._delete_user(table, user_id) for table in (EVENTS, EXPOSURES))
+        database.erase(self._engine, user_id.encode())
         return events, exposures
+
+    def _delete_user(self, table: Table, user_id: str) -> int:
+        """Delete the rows of a user, to whom none is added any more, and return their number."""
+        with self.reading() as connection:
+            ids = connection.execute(select(table.c.id).where(table.c.user_id == user_id)).scalars().all()
+        deleted = 0
+        for start in range(0, len(ids), DELETE_ROWS):
+            ours = table.c.id.in_(ids[start : start + DELETE_ROWS])
+            with self._writing() as connection:
+                # A value of equal length overwrites the id where it is. When rows are deleted, SQLite moves those
+                # beside them, and leaves copies in unused parts of pages.
+                connection.execute(update(table).where(ours).values(user_id="0" * len(user_id.encode())))
+                deleted += connection.execute(delete(table).where(ours)).rowcount
+        return deleted
 
     def forgotten(self) -> set[str]:
         """Return the hashes of the users who were forgotten, as `user_hash` makes them."""
@@ -120,7 +159,7 @@ class FeedbackStore:
     def events_of(self, day: int) -> list[Event]:
         """Return the events of a day, in the order of their time and id."""
         time = EVENTS.c.occurred_ms
-        columns = [EVENTS.c[name] for name in Event.__struct_fields__]
+        columns = [EVENTS.c[name] for name in EVENT_COLUMNS]
         wanted = select(*columns).where(time >= day * DAY_MS, time < (day + 1) * DAY_MS)
         with self.reading() as connection:
             return [Event(*row) for row in connection.execute(wanted.order_by(time, EVENTS.c.event_id))]

@@ -36,13 +36,14 @@ JSON = (b"content-type", b"application/json")
 class WorkerThreads:
     """Threads that answer large requests, which take longer than small requests may wait.
 
-    `max_concurrent_batches` requests run at a time, and `max_queue` more wait.
+    `count` requests run at a time, by default `max_concurrent_batches`, and `max_queue` more wait.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._threads = CapacityLimiter(settings.max_concurrent_batches)
+    def __init__(self, settings: Settings, count: int | None = None) -> None:
+        count = count or settings.max_concurrent_batches
+        self._threads = CapacityLimiter(count)
         self._running = 0
-        self._limit = settings.max_concurrent_batches + settings.max_queue
+        self._limit = count + settings.max_queue
 
     async def run(self, endpoint: "ModelEndpoint", context: RequestContext, body: bytes) -> bytes:
         """Return what `endpoint.handle_body` returns. Raises HTTPException 503 when too many wait."""

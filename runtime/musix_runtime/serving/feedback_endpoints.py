@@ -35,17 +35,19 @@ from musix_runtime.serving.server_endpoints import ServerEndpoint, ServerState
 if TYPE_CHECKING:
     from musix_runtime.serving.routes import Route
 
+EVENT_THREADS = 8
 FORGOTTEN = "userId: expected a listener who was not forgotten, found one who was"
 NO_REPORT = "reports: expected one about {name}, found none; use: musix monitor REGISTRY {name} --feedback URL"
 
 
 class RecordEvents(ModelEndpoint):
-    """Answers EventsRequest with EventsResponse. It has threads of its own: they may wait for the database."""
+    """Answers EventsRequest with EventsResponse. It has threads of its own: they wait for the database, which commits
+    the events of all that wait at once."""
 
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
         self.feedback = existing(resources.feedback)
-        self.threads = WorkerThreads(resources.settings)
+        self.threads = WorkerThreads(resources.settings, EVENT_THREADS)
         self.decoder = Decoder(Envelope)
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:

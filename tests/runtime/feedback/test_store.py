@@ -1,4 +1,5 @@
 import sqlite3
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from musix_runtime.errors import FeedbackError, InputError
 from musix_runtime.feedback import database as databases
+from musix_runtime.feedback import residue
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import DELETE_ROWS, FeedbackStore
@@ -112,6 +114,86 @@ def test_a_missing_file_is_not_created_for_reading(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"feedback\.db: expected a feedback database, found none"):
         FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}", create=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def schema_version(file: Path) -> int:
+    """Return a number that grows when the file is written anew."""
+    with closing(sqlite3.connect(file)) as connection:
+        return int(connection.execute("PRAGMA schema_version").fetchone()[0])
+
+
+def fill(store: FeedbackStore, users: list[str]) -> None:
+    """Store many events of users, in an order that is not that of their names."""
+    for start in range(0, 6000, 500):
+        store.add_events([event(f"{i}", users[i * 7919 % len(users)], i) for i in range(start, start + 500)])
+    store.add_exposures([exposure(f"{i}", users[i % 2]) for i in range(300)])
+
+
+def leave_copy(file: Path, text: bytes) -> None:
+    """Write a text between the pointers and the cells of a page, as SQLite leaves copies of cells that it has moved."""
+    content = bytearray(file.read_bytes())
+    for page in range(4096, len(content), 4096):
+        kind, cells, first = content[page], *struct.unpack(">xHH", content[page + 2 : page + 7])
+        unused = 8 + 2 * cells
+        if kind == 13 and first - unused > len(text):  # a leaf of a table
+            content[page + unused : page + unused + len(text)] = text
+            file.write_bytes(content)
+            return
+    raise AssertionError("expected a page with room, found none")
+
+
+@pytest.mark.parametrize(
+    ("user", "copy", "rewritten"),
+    [
+        ("the-listener-who-leaves", False, False),
+        ("the-listener", False, True),  # as it is a part of other ids
+        ("the-listener-who-leaves", True, True),
+    ],
+)
+def test_the_file_is_written_anew_only_if_it_still_has_the_id(
+    tmp_path: Path, user: str, copy: bool, rewritten: bool
+) -> None:
+    file = tmp_path / "f.db"
+    store = FeedbackStore.open(f"sqlite:///{file}")
+    fill(store, [user, *(f"the-listener-who-stays-{i:03d}" for i in range(150))])
+    if copy:
+        store.close()
+        leave_copy(file, user.encode())
+    before = schema_version(file)
+    events, exposures = store.forget(user, 0)
+    assert (events, exposures) == (6000 // 151 + 1, 150)
+    assert (schema_version(file) > before) is rewritten
+    left = [path.name for path in tmp_path.iterdir() if user.encode() in path.read_bytes()]
+    assert left == (["f.db"] if user == "the-listener" else [])
+    assert len(store.exposures()) == 150
+    store.close()
+
+
+def test_others_write_while_a_listener_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the step that takes longest: the look for bytes in the whole file."""
+    store = FeedbackStore.open(f"sqlite:///{tmp_path / 'f.db'}")
+    fill(store, ["ann-who-leaves", "bob-who-stays"])
+    look, outcomes = databases._holds, []
+
+    def look_and_write(file: str, wanted: bytes) -> bool:
+        outcomes.extend(store.add_events([event("new", "bob-who-stays"), event("late", "ann-who-leaves")]))
+        return look(file, wanted)
+
+    monkeypatch.setattr(databases, "_holds", look_and_write)
+    assert store.forget("ann-who-leaves", 0)[0] == 3000
+    assert outcomes == ["accepted", "forgotten"]
+    assert "new" in stored(store)
+    store.close()
+
+
+@pytest.mark.parametrize("place", [0, 2**22 - 3, 2**22, 2**23 - 1])
+def test_bytes_are_found_across_the_parts_that_are_read(tmp_path: Path, place: int) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(place) + b"needle" + bytes(2**22))
+    with file.open("rb") as opened:
+        assert residue.holds(opened, b"needle")
+    with file.open("rb") as opened:
+        assert not residue.holds(opened, b"needles")
 
 
 def test_forgetting_is_complete_only_when_no_reader_keeps_the_log(

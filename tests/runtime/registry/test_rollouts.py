@@ -180,10 +180,14 @@ def test_what_was_rolled_back_after_a_rollout_stays_so(store: Registry) -> None:
     start(store)
     advance(store)
     advance(store)
+    assert musix("status", store.path, "demo").stdout.startswith("demo/1: 1.1.0 for 100% of the users, finished\n")
     store.rollback("demo")
     with pytest.raises(StoreError, match="which is finished"):
         advance(store)
     assert store.history("demo") == ["1.0.0"]
+    status = musix("status", store.path, "demo").stdout.splitlines()[0]
+    assert status == "demo/1: 1.1.0 for 0% of the users, finished; 1.0.0 is live now"
+    assert json.loads(musix("status", store.path, "demo", "--json").stdout)["live"] == "1.0.0"
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def test_figures_that_are_counted_by_hand(store: FeedbackStore, engine: Engine) 
             event("ann", "nowhere", "played", start, 30_000),
             event("ann", ids[0], "saved", start),
             event("bob", ids[0], "played", start - 2, 200_000),  # before the live week
+            event("ann", ids[3], "played", start - 1, 200_000),  # in it, and before the list
         ]
     )
     report = monitor(store, engine, [], NOW_MS)
@@ -159,7 +160,7 @@ def test_figures_that_are_counted_by_hand(store: FeedbackStore, engine: Engine) 
     assert figures.coverage == 4 / len(engine.catalog)
     assert figures.precision.value == pytest.approx((2 / 4 + 0) / 2)
     assert figures.skip_rate is None  # of one listener there is no interval
-    assert (report.live.plays, report.live.unknown_plays) == (1, 1)
+    assert (report.live.plays, report.live.unknown_plays) == (2, 1)
     assert (report.calibration.listeners, report.calibration.tracks) == (1, 3)
 
 

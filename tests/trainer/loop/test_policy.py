@@ -6,7 +6,7 @@ import pytest
 
 from musix_runtime.feedback.events import DAY_MS
 from musix_trainer.loop.comparison import Difference, Estimate
-from musix_trainer.loop.policy import Policy, State, decide
+from musix_trainer.loop.policy import Policy, State, decide, is_open
 
 POLICY = Policy()
 QUIET = State(
@@ -14,6 +14,7 @@ QUIET = State(
     trained_ms=80 * DAY_MS,
     previous="1.0.0",
     rolled_back=False,
+    rolled_back_ms=None,
     busy=None,
     rollout_since_ms=None,
     listeners=1000,
@@ -44,6 +45,9 @@ WORSE = Difference(0.2, 0.3, 0.1, 0.05, 0.15)
         ({"skip_rate": EMERGENCY, "previous": None, "trained_ms": 99 * DAY_MS}, "wait", None),
         ({"skip_rate": EMERGENCY, "rolled_back": True}, "retrain", "emergency"),
         ({"rolled_back": True, "trained_ms": 99 * DAY_MS}, "retrain", "emergency"),
+        ({"skip_rate": EMERGENCY, "rolled_back_ms": 93 * DAY_MS}, "roll back", "emergency"),
+        ({"skip_rate": EMERGENCY, "rolled_back_ms": 94 * DAY_MS}, "retrain", "emergency"),  # one rollback in a week
+        ({"skip_rate": EMERGENCY, "rolled_back_ms": 94 * DAY_MS, "trained_ms": 94 * DAY_MS}, "wait", None),
         ({"skip_rate": None, "skip_change": None}, "wait", None),
         ({"busy": "rollout demo/1", "rollout_since_ms": 80 * DAY_MS}, "wait", None),
         ({"busy": "rollout demo/1", "rollout_since_ms": 80 * DAY_MS, "trained_ms": 40 * DAY_MS}, "wait", None),
@@ -61,6 +65,24 @@ def test_a_request_waits_for_a_running_comparison_but_for_no_pause():
     assert decide(young, POLICY, requested=True).trigger == "request"
     waits = decide(replace(young, busy="rollout demo/3"), POLICY, requested=True)
     assert (waits.action, waits.reason) == ("wait", "rollout demo/3 is running")
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_it"),
+    [
+        ({}, True),
+        ({"trained_ms": 94 * DAY_MS}, False),
+        ({"rolled_back": True}, False),
+        ({"busy": "experiment demo/1"}, False),
+        ({"busy": "rollout demo/1", "rollout_since_ms": 80 * DAY_MS}, False),
+        ({"busy": "rollout demo/1", "rollout_since_ms": 40 * DAY_MS, "trained_ms": 40 * DAY_MS}, True),
+    ],
+)
+def test_what_is_read_only_if_it_can_change_the_decision(changes, is_it):
+    state = replace(QUIET, **changes)
+    assert is_open(state, POLICY) is is_it
+    changed = decide(replace(state, skip_change=WORSE, alarms=("energy",)), POLICY) != decide(state, POLICY)
+    assert changed is is_it
 
 
 def test_reasons_are_sentences_with_figures():

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from musix_runtime import Registry
-from musix_runtime.feedback.events import Event
+from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry import experiments, rollouts
@@ -70,6 +70,7 @@ CROSSED = Guardrail("error_rate", 0.0, 0.1, crossed=True)
         (analysis(-0.01, 0.01), 6000, "running", "advance"),
         (analysis(-0.01, 0.01), 5999, "running", "wait"),  # the stage is not over
         (analysis(-0.01, 0.01), 6000, "held", "wait"),
+        (analysis(-0.01, 0.01), 5000 - 2 * DAY_MS, "running", "abort"),  # a clock was wrong when it began
         (analysis(-0.03, 0.03), 6000, "running", "wait"),  # it may be worse by 0.03
         (analysis(-0.09, -0.03, "win"), 6000, "running", "advance"),
         (analysis(0.005, 0.015, "loss"), 5000, "running", "abort"),

@@ -300,7 +300,7 @@ def test_the_command(store: FeedbackStore, database: str, tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (5, "")
     job_id = store.jobs.add("demo", "all", now_ms()).id
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert f"job {job_id}: failed, exit code 2\n" in done.stderr  # as the recipe is empty
     job = store.jobs.read(job_id)
     assert (job.state, job.reason) == ("failed", "exit code 2")

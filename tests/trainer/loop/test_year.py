@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import insert
 
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.errors import GateError, RecipeError, TableError
-from musix_runtime.feedback.events import DAY_MS
+from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.feedback.tables import REPORTS
 from musix_runtime.models.parts import open_bundle
 from musix_runtime.registry import experiments, rollouts
+from musix_runtime.registry.registry import Registry
 from musix_runtime.serving.model_manager import ModelManager
 from musix_trainer import recipe
 from musix_trainer.data import synthetic
@@ -23,6 +27,7 @@ from musix_trainer.loop.policy import Policy
 from musix_trainer.loop.training_tables import write_training_tables
 from musix_trainer.recipe import RecipeFile, Synthetic
 from perf.simulated_service import START_MS, SimulatedService
+from perf.year import CHANGE, Taste
 from tests.bundle_variants import copy_registry, flip, variant
 from tests.recipes import SMALL
 
@@ -100,6 +105,29 @@ def years(tmp_path: Path, published: Path) -> Callable[..., Year]:
     return make
 
 
+class Killed(BaseException):
+    """In place of the end of the process."""
+
+
+def killed(*arguments: object, **fields: object) -> Any:
+    raise Killed
+
+
+def records(year: Year) -> list[tuple[str, str, str, str]]:
+    """Return action, version, outcome and result of each record of the journal."""
+    found = journal.read_all(year.loop.registry, "demo")
+    return [(record.action, record.version, record.outcome, record.found) for record in reversed(found)]
+
+
+def test_the_taste_of_the_simulated_year_changes() -> None:
+    world = synthetic.generate(Synthetic(tracks=300, listeners=400), 0)
+    taste = Taste.of(world)
+    assert (taste.favourite[0] == world.favourite).all()
+    assert (taste.favourite.sum(axis=2) == world.favourite.sum(axis=1)).all()  # a family goes, another one comes
+    changed = (taste.favourite[1:] != taste.favourite[:-1]).any(axis=2).mean(axis=1)
+    assert (abs(changed - CHANGE) < 0.1).all()
+
+
 def test_a_better_version_is_promoted(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.38 if version == "1.0.0" else 0.05)
     year.run(8)
@@ -127,6 +155,7 @@ def test_an_emergency_rolls_back_at_the_next_look(years: Callable[..., Year]) ->
     year.run(1)
     assert year.actions() == [(3, "roll back", "1.0.0"), (3, "retrain", "1.2.0")]
     assert year.live == ["1.0.0"]
+    assert year.loop.look().state.rolled_back_ms == year.clock.now_ms
     year.run(1)
     assert year.service.manager.engine.bundle.manifest.version == "1.0.0"
 
@@ -149,8 +178,7 @@ def test_a_version_that_is_refused_is_tried_again_after_the_pause(years: Callabl
     (refused,) = (result for _, result in year.results)
     assert (refused.outcome, refused.found) == ("refused", "demo-1.1.0: 1 of 2 gates failed")
     assert year.live == ["1.0.0"]
-    (record,) = journal.latest(year.loop.registry, "demo")
-    assert (record.outcome, record.version) == ("refused", "1.1.0")
+    assert records(year) == [("retrain", "1.1.0", "refused", "demo-1.1.0: 1 of 2 gates failed")]
 
 
 def test_what_a_new_version_learns_from(years: Callable[..., Year]) -> None:
@@ -182,6 +210,91 @@ def test_an_emergency_with_a_broken_version_before_is_answered_by_a_training(yea
     assert year.live == ["1.1.0", "1.0.0"]
 
 
+def test_a_rollback_is_recorded_by_the_loop_after_one_that_was_killed(
+    years: Callable[..., Year], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    year = years(lambda version, day: 0.6 if version == "1.1.0" else 0.2, live=("1.1.0", "1.0.0"))
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "finish", killed)
+        with pytest.raises(Killed):
+            year.run(1)
+    assert records(year) == [("roll back", "1.0.0", "begun", "")]
+    results = year.loop.run()
+    assert [result.decision.reason for result in results] == ["after an emergency"]
+    assert records(year)[0] == ("roll back", "1.0.0", "done", "1.0.0 is live")
+
+
+@pytest.mark.parametrize(("place", "outcome"), [("publish", "failed"), ("_backtest", "failed"), ("finish", "done")])
+def test_a_training_that_was_killed_is_recorded_and_not_repeated(
+    years: Callable[..., Year], monkeypatch: pytest.MonkeyPatch, place: str, outcome: str
+) -> None:
+    year = years(lambda version, day: 0.2)
+    owner = {"publish": Registry, "_backtest": Loop, "finish": journal}[place]
+    year.clock.now_ms += DAY_MS
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, place, killed)
+        with pytest.raises(Killed):
+            year.loop.run(requested=True)
+    assert [record[2] for record in records(year)] == ["begun"]
+    (result,) = year.loop.run()
+    assert (result.decision.action, result.outcome) == ("wait", "nothing")
+    found = {"failed": "the loop was ended before it was done", "done": "rollout demo/1 begins"}[outcome]
+    assert records(year) == [("retrain", "1.1.0", outcome, found)]
+
+
+def test_broken_records_and_reports_are_named_and_delay_no_emergency(
+    years: Callable[..., Year], caplog: pytest.LogCaptureFixture
+) -> None:
+    year = years(lambda version, day: 0.6 if version == "1.1.0" else 0.2, live=("1.1.0", "1.0.0"))
+    folder = year.loop.registry.path / "demo" / "decisions"
+    folder.mkdir()
+    (folder / "7.json").write_text("{")
+    with year.loop.store.writing() as connection:
+        connection.execute(insert(REPORTS), {"name": "demo", "time_ms": START_MS, "content": "{}"})
+    year.run(1)
+    assert year.actions() == [(0, "roll back", "1.0.0"), (0, "retrain", "1.2.0")]
+    assert "decisions/7.json: expected JSON that can be read" in caplog.text
+    assert "reports: expected one of this program" in caplog.text
+    assert year.loop.store.latest_report("demo") is not None
+
+
+def test_times_of_a_wrong_clock_delay_no_training(years: Callable[..., Year]) -> None:
+    """A record, a report and a list of a year that is to come."""
+    year = years(lambda version, day: 0.2)
+    year.run(1)
+    far = START_MS + 3650 * DAY_MS
+    values = {"action": "retrain", "trigger": "schedule", "reason": "", "version": "1.0.0", "evidence": {}}
+    journal.finish(year.loop.registry, journal.begin(year.loop.registry, "demo", time_ms=far, **values), outcome="done")
+    store, report = year.loop.store, year.loop.store.latest_report("demo")
+    assert report is not None
+    store.add_report(replace(report, time_ms=far))
+    store.add_exposures([replace(store.exposures()[0], list_id="far", time_ms=far)])
+    year.clock.now_ms = START_MS + 9 * DAY_MS
+    (result,) = year.loop.run()
+    assert (result.decision.trigger, result.outcome) == ("schedule", "done")
+    latest = store.latest_report("demo")
+    assert latest is not None
+    assert latest.time_ms == year.clock.now_ms
+
+
+def test_a_client_that_skips_everything_is_one_listener(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.2, live=("1.1.0", "1.0.0"))
+    year.run(1)
+    before = year.loop.look().state.skip_rate
+    shown = year.loop.store.exposures()[0]
+    lists = [replace(shown, list_id=f"{i}", time_ms=START_MS) for i in range(2000)]
+    skips = [
+        Event(f"{i}", START_MS, START_MS, shown.user_id, None, f"{i}", "t", 1, "skipped", 0) for i in range(len(lists))
+    ]
+    year.loop.store.add_exposures(lists)
+    year.loop.store.add_events(skips)
+    after = year.loop.look().state.skip_rate
+    assert before is not None
+    assert after is not None
+    assert after.listeners == before.listeners
+    assert 0 < after.value - before.value <= 1 / before.listeners
+
+
 def test_lists_of_a_fixed_policy_are_no_emergency_of_the_live_version(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.2, live=("1.1.0", "1.0.0"))
     year.service.skip_chance = lambda version, number, tracks, day: 0.95 if treated(number) else 0.1
@@ -205,8 +318,7 @@ def test_a_training_that_fails_is_recorded_and_not_repeated(years: Callable[...,
     year.run(8)
     with pytest.raises(TableError, match=r"listening\.parquet: expected a"):
         year.run(1)
-    (record,) = journal.latest(year.loop.registry, "demo")
-    assert (record.outcome, record.version) == ("failed", "1.1.0")
+    assert [record[:3] for record in records(year)] == [("retrain", "1.1.0", "failed")]
     year.day += 1
     year.run(1)
     assert year.results == []

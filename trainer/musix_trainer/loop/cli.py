@@ -90,7 +90,7 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
 @TABLES
 @FEEDBACK
 @OUT
-@click.option("--once", is_flag=True, help="End after one job, with 5 if none waits.")
+@click.option("--once", is_flag=True, help="End after one job, with the exit code of its training, 5 if none waits.")
 @click.argument("options", nargs=-1)
 @click.pass_context
 def worker(
@@ -124,8 +124,9 @@ def worker(
         worker = Worker(store.jobs, name, command, stop, Timing())
         if not once:
             worker.run()
-        elif not worker.run_one():
-            context.exit(NOTHING_TO_DO)
+            return
+        ending = worker.run_one()
+    context.exit(NOTHING_TO_DO if ending is None else ending.code)
 
 
 @click.command()

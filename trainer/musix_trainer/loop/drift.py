@@ -88,8 +88,8 @@ class Profiles:
         """Return the profiles of windows, whose columns are user_id and row: one line for each play."""
         plays = pl.concat([window.with_columns(window=pl.lit(i)) for i, window in enumerate(windows)])
         rows, track = np.unique(plays["row"].to_numpy(), return_inverse=True)
-        users, listener = np.unique(plays["user_id"].to_numpy(), return_inverse=True)
-        shape = len(users), len(rows)
+        listener = plays["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
+        shape = plays["user_id"].n_unique(), len(rows)
         of_window = [plays["window"].to_numpy() == i for i in range(len(windows))]
         return cls(rows, [_weights(listener[mask], track[mask], shape) for mask in of_window])
 

@@ -95,14 +95,15 @@ def listeners_of(lists: pl.DataFrame) -> pl.DataFrame:
 
 def attribute(events: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     """Add to the events of listeners `after`: whether it came after their first list of the experiment; and `shown`:
-    whether it belongs to such a list, or to any list if it came before.
+    whether it belongs to such a list and came after that was shown, or belongs to any list if it came before.
 
     `events` are user_id, occurred_ms, session_id, list_id, track_id, action and ms_played.
     """
     timed = events.join(listeners_of(lists), on="user_id")
-    ours = lists.select("user_id", "list_id").unique().with_columns(ours=True)
+    ours = lists.select("user_id", "list_id", list_ms="time_ms").unique(["user_id", "list_id"])
     after = pl.col("occurred_ms") >= pl.col("first_ms")
-    shown = pl.when(after).then(pl.col("ours").fill_null(False)).otherwise(pl.col("list_id").is_not_null())
+    from_list = (pl.col("occurred_ms") >= pl.col("list_ms")).fill_null(False)
+    shown = pl.when(after).then(from_list).otherwise(pl.col("list_id").is_not_null())
     return timed.join(ours, on=["user_id", "list_id"], how="left").with_columns(after=after, shown=shown)
 
 

@@ -17,10 +17,12 @@ def shown_tracks(lists: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each track of each list, with `started` and `liked`: whether the listener started it, and did
     not skip it within 30 s.
 
-    `lists` have the column tracks, of id, position and score. Events count that name the list.
+    `lists` have the columns time_ms and tracks, of id, position and score. Events count that name the list, and
+    occurred after it was shown.
     """
     tracks = lists.explode("tracks").drop_nulls("tracks").unnest("tracks").rename({"id": "track_id"})
-    by_track = events.filter(pl.col("list_id").is_not_null()).group_by("user_id", "list_id", "track_id")
+    of_lists = events.join(lists.select("user_id", "list_id", "time_ms"), on=["user_id", "list_id"])
+    by_track = of_lists.filter(pl.col("occurred_ms") >= pl.col("time_ms")).group_by("user_id", "list_id", "track_id")
     done = by_track.agg(started=STARTED.any(), skipped=SKIPPED_EARLY.any())
     joined = tracks.join(done, on=["user_id", "list_id", "track_id"], how="left")
     started = pl.col("started").fill_null(False)

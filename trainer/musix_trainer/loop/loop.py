@@ -1,5 +1,6 @@
 """The loop: one look at what listeners do, and what follows from it: a rollback, a step of a rollout, a new version."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from musix_runtime.atomic import remove
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.clock import now_ms
 from musix_runtime.engine import Engine
-from musix_runtime.errors import BundleError, GateError, MusixError, RecipeError
+from musix_runtime.errors import BundleError, FeedbackError, GateError, MusixError, RecipeError
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.reports import CALIBRATION, DRIFT, Report
 from musix_runtime.feedback.store import FeedbackStore
@@ -21,13 +22,14 @@ from musix_trainer.data import tables
 from musix_trainer.loop import journal, rollout
 from musix_trainer.loop.backtest import Backtest, backtest
 from musix_trainer.loop.experiment import MIN_LISTENERS
-from musix_trainer.loop.journal import Outcome
+from musix_trainer.loop.journal import Outcome, Record
 from musix_trainer.loop.monitoring import report_of
-from musix_trainer.loop.policy import Decision, Policy, State, decide
-from musix_trainer.loop.state import read_chosen, read_state
+from musix_trainer.loop.policy import Decision, Policy, State, decide, is_open
+from musix_trainer.loop.state import read_chosen, read_skip_change, read_state
 from musix_trainer.loop.training_tables import write_training_tables
 from musix_trainer.recipe import RecipeFile, with_version
 
+logger = logging.getLogger(__name__)
 KEPT_MS = 7 * DAY_MS  # what a new version does not learn from, so that it can be compared with the live one on it
 STAGES = (0.2, 0.4, 0.6, 0.8, 1.0)
 Build = Callable[[RecipeFile, Path, Path], Bundle]  # recipe, folder of its tables, folder for the bundle
@@ -71,17 +73,16 @@ class Loop:
 
     def look(self, requested: bool = False) -> Result:
         """Return what the policy decides now, and change nothing."""
-        return self._decide(self._report()[0], requested)
+        return self._decide(requested, self._report_if_due)
 
     def run(self, requested: bool = False) -> list[Result]:
         """Look once, and do what follows. After a rollback the next version is trained at once.
 
-        Stores a report of monitoring once a day. Raises MusixError for whatever cannot be read or written.
+        Stores a report of monitoring once a day. The caller holds `journal.sole_loop`. Raises MusixError for whatever
+        cannot be read or written.
         """
-        report, new = self._report()
-        if new:
-            self.store.add_report(report)
-        result = self._decide(report, requested)
+        journal.complete(self.registry, self.name)
+        result = self._decide(requested, self._stored_report)
         if result.decision.action == "roll back":
             return [self._roll_back(result), *self.run(requested)]
         if result.decision.action == "retrain":
@@ -91,46 +92,75 @@ class Loop:
             return [replace(result, outcome="done" if step.changed else "nothing", found=step.reason)]
         return [result]
 
-    def _decide(self, report: Report, requested: bool) -> Result:
-        alarms = tuple(alarm.key for alarm in report.alarms if alarm.kind in (DRIFT, CALIBRATION))
-        state = read_state(self.registry, self.name, self.store, alarms, self.clock())
-        return Result(decide(state, self.policy, requested), state, "nothing")
+    def _decide(self, requested: bool, report_of_day: Callable[[], Report]) -> Result:
+        """Decide: about an emergency first, for which no report is needed, and about others by the report of the day.
 
-    def _report(self) -> tuple[Report, bool]:
-        """Return a report about the live version that is at most a day old, and whether it is new."""
-        stored = self.store.latest_report(self.name)
+        What takes long to read is read only if it can change the decision.
+        """
+        state = read_state(self.registry, self.name, self.store, self.clock())
+        decision = decide(state, self.policy, requested)
+        if decision.action != "roll back":
+            report = report_of_day()
+            if is_open(state, self.policy):
+                change = read_skip_change(self.registry, self.name, self.store, state.now_ms)
+                alarms = tuple(alarm.key for alarm in report.alarms if alarm.kind in (DRIFT, CALIBRATION))
+                state = replace(state, skip_change=change, alarms=alarms)
+                decision = decide(state, self.policy, requested)
+        return Result(decision, state, "nothing")
+
+    def _stored_report(self) -> Report:
+        """Return a report about the live version that is at most a day old. A new one is stored."""
+        report = self._latest_report()
+        if report is None:
+            report = report_of(self.store, self.registry, self.name, self.clock())
+            self.store.add_report(report)
+        return report
+
+    def _report_if_due(self) -> Report:
+        """Return such a report, and store none."""
+        return self._latest_report() or report_of(self.store, self.registry, self.name, self.clock())
+
+    def _latest_report(self) -> Report | None:
+        """Return the latest report if it is about the live version and of the latest day; one with a later time is of a
+        wrong clock. One that cannot be read is named in the log, and replaced by the next."""
+        try:
+            stored = self.store.latest_report(self.name)
+        except FeedbackError as error:
+            logger.warning("%s; the loop makes a new one", error)
+            return None
         live = self.registry.history(self.name)[0]
-        if stored and stored.version == live and self.clock() - stored.time_ms < DAY_MS:
-            return stored, False
-        return report_of(self.store, self.registry, self.name, self.clock()), True
+        fits = stored and stored.version == live and abs(self.clock() - stored.time_ms) < DAY_MS
+        return stored if fits else None
 
     def _roll_back(self, result: Result) -> Result:
         """Make the version before live, for all listeners. It is refused if it is broken."""
+        live, version, *_ = self.registry.history(self.name)
+        record = self._begin(result, version)
         if result.state.rollout_since_ms is not None:
             rollouts.abort(self.registry, self.name, self.clock(), result.decision.reason)
         elif result.state.busy:
             experiments.stop(self.registry, self.name, self.clock())
-        live = self.registry.history(self.name)[0]
         try:
-            version = self.registry.rollback(self.name).name
+            self.registry.rollback(self.name)
         except BundleError as error:
-            return self._record(replace(result, outcome="refused", found=str(error), version=live))
-        return self._record(replace(result, outcome="done", found=f"{version} is live", version=version))
+            return self._finish(record, replace(result, outcome="refused", found=str(error), version=live))
+        return self._finish(record, replace(result, outcome="done", found=f"{version} is live", version=version))
 
     def _retrain(self, result: Result) -> Result:
         """Train the next version, and start its rollout unless it is refused. A failure is recorded, so that it is not
         repeated before the pause is over."""
-        records = journal.latest(self.registry, self.name)
+        records = journal.read_all(self.registry, self.name)
         version = next_version([*self.registry.versions(self.name), *(record.version for record in records)])
         result = replace(result, version=version)
+        record = self._begin(result, version)
         try:
             found = self._train(result, version)
         except GateError as error:
-            return self._record(replace(result, outcome="refused", found=str(error)))
+            return self._finish(record, replace(result, outcome="refused", found=str(error)))
         except MusixError as error:
-            self._record(replace(result, outcome="failed", found=str(error)))
+            self._finish(record, replace(result, outcome="failed", found=str(error)))
             raise
-        return self._record(replace(result, outcome="done", found=found))
+        return self._finish(record, replace(result, outcome="done", found=found))
 
     def _train(self, result: Result, version: str) -> str:
         """Train a version and start its rollout. Return what came of it; raises GateError when it is refused."""
@@ -166,20 +196,23 @@ class Loop:
         heard = heard.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
         return backtest(live, Engine.open(bundle.path), heard, read_chosen(self.store, until_ms))
 
-    def _record(self, result: Result) -> Result:
-        """Write a result into the journal, and return it."""
-        journal.write(
+    def _begin(self, result: Result, version: str) -> Record:
+        """Write into the journal that an action begins."""
+        return journal.begin(
             self.registry,
             self.name,
             time_ms=self.clock(),
             action=result.decision.action,
             trigger=result.decision.trigger,
             reason=result.decision.reason,
-            version=result.version,
-            outcome=result.outcome,
-            found=result.found,
+            version=version,
             evidence=asdict(result.state),
         )
+
+    def _finish(self, record: Record, result: Result) -> Result:
+        """Write a result into the journal, and return it."""
+        changes = {"outcome": result.outcome, "found": result.found, "version": result.version}
+        journal.finish(self.registry, record, time_ms=self.clock(), **changes)
         return result
 
 

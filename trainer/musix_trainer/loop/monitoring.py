@@ -94,7 +94,7 @@ def monitor(store: FeedbackStore, engine: Engine, past: Sequence[Experiment], no
     bundle, catalog = engine.bundle, engine.catalog
     name, version = bundle.manifest.name, bundle.manifest.version
     live_from = now_ms - LIVE_MS
-    first = min(first_list(store, EXPOSURES.c.bundle == bundle.name) or live_from, live_from)
+    first = min(first_list(store, EXPOSURES.c.bundle == bundle.name, now_ms) or live_from, live_from)
     reference = _read(store, catalog, name, reference_span(first, live_from))
     live = _read(store, catalog, name, (live_from, now_ms))
     plays = [_plays(recorded, catalog, bundle.name) for recorded in (reference, live)]
@@ -132,9 +132,13 @@ def reference_span(first: int, live_from: int) -> Span:
     return (first, until) if until - first >= LIVE_MS else (first, first)
 
 
-def first_list(store: FeedbackStore, ours: ColumnElement[bool]) -> int | None:
-    """Return when the first of these lists was shown, by a condition on exposures; None without one."""
-    ((time,),) = (row for rows in store.read(select(func.min(EXPOSURES.c.time_ms)).where(ours)) for row in rows)
+def first_list(store: FeedbackStore, ours: ColumnElement[bool], now_ms: int) -> int | None:
+    """Return when the first of these lists was shown, by a condition on exposures; None without one.
+
+    What seems to be shown later than now has the time of a wrong clock, and does not count.
+    """
+    past = select(func.min(EXPOSURES.c.time_ms)).where(ours, EXPOSURES.c.time_ms <= now_ms)
+    ((time,),) = (row for rows in store.read(past) for row in rows)
     return None if time is None else int(time)
 
 
@@ -150,7 +154,7 @@ def _read_lists(store: FeedbackStore, name: str, span: Span) -> pl.DataFrame:
         and_(EXPOSURES.c.bundle == "", EXPOSURES.c.experiment.startswith(f"{name}/", autoescape=True)),
     )
     wanted = select(*(EXPOSURES.c[column] for column in LISTS)).where(ours, EXPOSURES.c.error.is_(None))
-    wanted = wanted.where(*_within(EXPOSURES.c.time_ms, span)).order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)
+    wanted = wanted.where(*within(EXPOSURES.c.time_ms, span)).order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)
     lists = read_table(store.read(wanted), LISTS)
     of_name = pl.col("bundle").str.contains(rf"^({name}-[0-9]+\.[0-9]+\.[0-9]+)?$")  # not of NAME-OTHER
     parsed = pl.col("tracks").str.json_decode(TRACKS)
@@ -159,10 +163,11 @@ def _read_lists(store: FeedbackStore, name: str, span: Span) -> pl.DataFrame:
 
 def _read_events(store: FeedbackStore, span: Span) -> pl.DataFrame:
     wanted = select(*(EVENTS.c[column] for column in EVENT_COLUMNS)).where(EVENTS.c.action.in_(ACTIONS))
-    return read_table(store.read(wanted.where(*_within(EVENTS.c.occurred_ms, span))), EVENT_COLUMNS)
+    return read_table(store.read(wanted.where(*within(EVENTS.c.occurred_ms, span))), EVENT_COLUMNS)
 
 
-def _within(time: Any, span: Span) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def within(time: Any, span: Span) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions that a time is in a span."""
     return time >= span[0], time < span[1]
 
 

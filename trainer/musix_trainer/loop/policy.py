@@ -16,7 +16,7 @@ class Policy:
     """When to act. Times are in ms."""
 
     every_ms: int = 30 * DAY_MS  # between two trainings, at most
-    pause_ms: int = 7 * DAY_MS  # between two trainings, at least, unless one is requested
+    pause_ms: int = 7 * DAY_MS  # between two trainings, unless one is requested, and between two rollbacks, at least
     max_drop: float = 0.05  # of the share of tracks that are not skipped
     max_skip_rate: float = EMERGENCY_SKIP_RATE
 
@@ -29,10 +29,11 @@ class State:
     trained_ms: int  # when the latest training ended; when the first list was shown if there was none
     previous: str | None  # the version that was live before
     rolled_back: bool  # whether a rollback to the live version was the latest action
+    rolled_back_ms: int | None  # when the latest rollback was done
     busy: str | None  # the experiment or rollout that is running
     rollout_since_ms: int | None  # when the rollout that is running began
     listeners: int  # who were shown lists in the latest week
-    skip_rate: Estimate | None  # of the live version's lists in the latest day
+    skip_rate: Estimate | None  # of the live version's lists in the latest day, as the mean over listeners
     skip_change: Difference | None  # that of the latest week, against the version's first four weeks
     alarms: tuple[str, ...]  # keys of drift alarms
 
@@ -49,13 +50,14 @@ class Decision:
 def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     """Decide what to do.
 
-    An emergency comes first: it rolls back whatever is running, and a training follows. Otherwise nothing is trained
+    An emergency comes first: it rolls back whatever is running, and a training follows; soon after a rollback there is
+    no other one, as then the version may not be what is wrong. Otherwise nothing is trained
     while listeners compare two versions, nor soon after the training before unless somebody requests it. A rollout that
     lasts as long as two of these times makes room for the next version.
     """
     emergency = state.skip_rate is not None and state.skip_rate.low > policy.max_skip_rate
     skips = f"skip rate {state.skip_rate}" if state.skip_rate else ""
-    if emergency and state.previous and not state.rolled_back:
+    if emergency and state.previous and not state.rolled_back and not _is_cooling_down(state, policy):
         return Decision("roll back", "emergency", f"{skips}, expected at most {100 * policy.max_skip_rate:g} %")
     age_ms = state.now_ms - state.trained_ms
     if state.busy and not _is_overdue(state, policy):
@@ -67,7 +69,7 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     if age_ms < policy.pause_ms:
         return _wait(f"the latest training was {_days(age_ms)} ago, expected a pause of {_days(policy.pause_ms)}")
     if emergency:
-        return Decision("retrain", "emergency", f"{skips}, and there is no version before")
+        return Decision("retrain", "emergency", f"{skips}, and there is no version before to return to")
     if dropped := _dropped(state.skip_change, policy):
         return Decision("retrain", "metric", dropped)
     if state.alarms:
@@ -75,6 +77,17 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     if age_ms >= policy.every_ms:
         return Decision("retrain", "schedule", f"the latest training was {_days(age_ms)} ago")
     return _wait(f"the next training is in {_days(policy.every_ms - age_ms)}")
+
+
+def is_open(state: State, policy: Policy) -> bool:
+    """Return whether `skip_change` and `alarms` can change the decision: they cannot while nothing may be trained."""
+    waits = state.busy and not _is_overdue(state, policy)
+    return not waits and not state.rolled_back and state.now_ms - state.trained_ms >= policy.pause_ms
+
+
+def _is_cooling_down(state: State, policy: Policy) -> bool:
+    """Return whether the latest rollback was a short time ago."""
+    return state.rolled_back_ms is not None and state.now_ms - state.rolled_back_ms < policy.pause_ms
 
 
 def _is_overdue(state: State, policy: Policy) -> bool:

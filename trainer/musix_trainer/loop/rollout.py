@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from musix_runtime.clock import format_time
+from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.registry import Registry
@@ -59,6 +61,9 @@ def decide(rollout: Rollout, analysis: Analysis, now_ms: int) -> Decision:
         return Decision("wait", f"the rollout is {rollout.state}")
     if analysis.verdict == "broken":
         return Decision("wait", analysis.reason)
+    if analysis.experiment.started_ms > now_ms + DAY_MS:
+        began = format_time(analysis.experiment.started_ms)
+        return Decision("abort", f"expected a stage that began before now, found {began}: a clock was wrong")
     remaining_ms = rollout.stage_ms - (now_ms - analysis.experiment.started_ms)
     if remaining_ms > 0:
         return Decision("wait", f"the stage lasts {remaining_ms / 3_600_000:.1f} h more")

@@ -14,12 +14,14 @@ from musix_trainer.loop import journal
 from musix_trainer.loop.comparison import Difference, Estimate, Sums, compare, estimate
 from musix_trainer.loop.experiment import MIN_LISTENERS, read_table
 from musix_trainer.loop.listening import METRICS
-from musix_trainer.loop.monitoring import LIVE_MS, first_list, policy_variants, reference_span
+from musix_trainer.loop.monitoring import LIVE_MS, Span, first_list, policy_variants, reference_span, within
 from musix_trainer.loop.policy import State
 
 Condition = ColumnElement[bool]  # on the table of exposures
+LISTS = {"user_id": pl.String, "list_id": pl.String, "time_ms": pl.Int64}
 COLUMNS = {
     "user_id": pl.String,
+    "occurred_ms": pl.Int64,
     "list_id": pl.String,
     "track_id": pl.String,
     "action": pl.String,
@@ -27,26 +29,54 @@ COLUMNS = {
 }
 
 
-def read_state(registry: Registry, name: str, store: FeedbackStore, alarms: tuple[str, ...], now_ms: int) -> State:
-    """Return what is known now. Raises StoreError, FeedbackError."""
+def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> State:
+    """Return what is known now, without the change of the skip rate and alarms. Raises StoreError, FeedbackError.
+
+    What was recorded more than a day later than now has the time of a wrong clock, and does not count.
+    """
     live, *earlier = registry.history(name)
-    records = journal.latest(registry, name)
+    records = [each for each in journal.read_all(registry, name) if each.time_ms <= now_ms + DAY_MS]
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
-    first = first_list(store, _of_name(name))
+    back = next((record for record in records if record.action == "roll back" and record.outcome == "done"), None)
+    first = first_list(store, _of_name(name), now_ms)
     running = experiments.running(registry, name)
-    ours = _lists_of(f"{name}-{live}", policy_variants(experiments.read_all(registry, name)))
     return State(
         now_ms=now_ms,
         trained_ms=trained if trained is not None else now_ms if first is None else first,
         previous=earlier[0] if earlier else None,
         rolled_back=bool(records) and records[0].action == "roll back" and records[0].version == live,
+        rolled_back_ms=back.time_ms if back else None,
         rollout_since_ms=_rollout_since(registry, running),
         listeners=_listeners(store, name, now_ms - LIVE_MS),
         busy=None if running is None else f"{'experiment' if running.rollout is None else 'rollout'} {running.id}",
-        skip_rate=_skip_rate(store, ours, now_ms),
-        skip_change=_skip_change(store, ours, now_ms),
-        alarms=alarms,
+        skip_rate=_skip_rate(store, _lists_of_live(registry, name), now_ms),
+        skip_change=None,
+        alarms=(),
     )
+
+
+def read_skip_change(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> Difference | None:
+    """Return the difference of the skip rate of the live version's lists in the latest week to that in their first four
+    weeks.
+
+    None for fewer than 50 listeners in any of both, and until the first list is two weeks old. Raises StoreError,
+    FeedbackError.
+    """
+    ours, live_from = _lists_of_live(registry, name), now_ms - LIVE_MS
+    first = first_list(store, ours, now_ms)
+    span = reference_span(live_from if first is None else first, live_from)
+    recent, before = (_sums(_started(store, ours, each)) for each in ((live_from, now_ms), span))
+    if min(recent.height, before.height) < MIN_LISTENERS:
+        return None
+    both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
+    sums = Sums(
+        listener=both["user_id"].rank("dense").to_numpy().astype(np.int64) - 1,
+        treated=both["treated"].to_numpy(),
+        numerator=both["numerator"].to_numpy(),
+        denominator=both["denominator"].to_numpy(),
+        before=np.zeros(both.height),
+    )
+    return compare(sums, planned=both["user_id"].n_unique())
 
 
 def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
@@ -76,49 +106,42 @@ def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
     return int(count)
 
 
-def _lists_of(bundle: str, policies: list[tuple[str, str]]) -> Condition:
-    """Return the condition that a bundle made a list, and not one of the fixed policies of an experiment."""
+def _lists_of_live(registry: Registry, name: str) -> Condition:
+    """Return the condition that the live version made a list, and not one of the fixed policies of an experiment."""
     variant = tuple_(EXPOSURES.c.experiment, EXPOSURES.c.variant)
+    policies = policy_variants(experiments.read_all(registry, name))
+    bundle = f"{name}-{registry.history(name)[0]}"
     return and_(EXPOSURES.c.bundle == bundle, or_(EXPOSURES.c.experiment.is_(None), variant.not_in(policies)))
 
 
 def _skip_rate(store: FeedbackStore, ours: Condition, now_ms: int) -> Estimate | None:
-    """Return the skip rate of lists in the latest day; None for fewer than 50 listeners."""
-    sums = _sums(store, ours, now_ms - DAY_MS, now_ms)
+    """Return the skip rate of the lists of the latest day; None for fewer than 50 listeners.
+
+    It is the mean of the rates of listeners, so that none counts for more than another, whatever they send.
+    """
+    sums = _sums(_started(store, ours, (now_ms - DAY_MS, now_ms)))
     if sums.height < MIN_LISTENERS:
         return None
-    return estimate(sums["numerator"].to_numpy(), sums["denominator"].to_numpy())
+    rates = (sums["numerator"] / sums["denominator"]).to_numpy()
+    return estimate(rates, np.ones_like(rates))
 
 
-def _skip_change(store: FeedbackStore, ours: Condition, now_ms: int) -> Difference | None:
-    """Return the difference of the skip rate of lists in the latest week to that in their first four weeks.
+def _started(store: FeedbackStore, ours: Condition, span: Span) -> pl.DataFrame:
+    """Return COLUMNS of what was started from lists of a span, in that span, and `time_ms` of the list.
 
-    None for fewer than 50 listeners in any of both, and until the first list is two weeks old.
+    Both tables are read by time and joined here: the database would look up the events of each list one by one.
     """
-    live_from = now_ms - LIVE_MS
-    first = first_list(store, ours)
-    since, until = reference_span(live_from if first is None else first, live_from)
-    recent, before = _sums(store, ours, live_from, now_ms), _sums(store, ours, since, until)
-    if min(recent.height, before.height) < MIN_LISTENERS:
-        return None
-    both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
-    sums = Sums(
-        listener=both["user_id"].rank("dense").to_numpy().astype(np.int64) - 1,
-        treated=both["treated"].to_numpy(),
-        numerator=both["numerator"].to_numpy(),
-        denominator=both["denominator"].to_numpy(),
-        before=np.zeros(both.height),
-    )
-    return compare(sums, planned=both["user_id"].n_unique())
+    if span[0] >= span[1]:
+        return pl.DataFrame(schema={**COLUMNS, "time_ms": pl.Int64})
+    wanted = select(*(EXPOSURES.c[name] for name in LISTS)).where(ours, *within(EXPOSURES.c.time_ms, span))
+    lists = read_table(store.read(wanted), LISTS)
+    started = EVENTS.c.action.in_(("played", "skipped")), EVENTS.c.list_id.is_not(None)
+    wanted = select(*(EVENTS.c[name] for name in COLUMNS)).where(*started, *within(EVENTS.c.occurred_ms, span))
+    events = read_table(store.read(wanted), COLUMNS)
+    return events.join(lists, on=["user_id", "list_id"]).filter(pl.col("occurred_ms") >= pl.col("time_ms"))
 
 
-def _sums(store: FeedbackStore, ours: Condition, since_ms: int, until_ms: int) -> pl.DataFrame:
-    """Return user_id, and numerator and denominator of the skip rate of lists in a period."""
-    wanted = (
-        select(*(EVENTS.c[name] for name in COLUMNS))
-        .join(EXPOSURES, (EVENTS.c.list_id == EXPOSURES.c.list_id) & (EVENTS.c.user_id == EXPOSURES.c.user_id))
-        .where(ours, EXPOSURES.c.time_ms >= since_ms, EXPOSURES.c.time_ms < until_ms)
-        .where(EVENTS.c.action.in_(("played", "skipped")), EVENTS.c.occurred_ms >= since_ms)
-    )
-    sums = METRICS["skip_rate"].sums(read_table(store.read(wanted), COLUMNS).with_columns(shown=True))
+def _sums(started: pl.DataFrame) -> pl.DataFrame:
+    """Return user_id, and numerator and denominator of the skip rate."""
+    sums = METRICS["skip_rate"].sums(started.with_columns(shown=True))
     return sums.with_columns(pl.col("numerator", "denominator").cast(pl.Float64))

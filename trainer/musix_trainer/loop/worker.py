@@ -26,10 +26,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a command ended: the state of its job, which waits if it is to be done again, and the reason."""
+    """How a command ended: the state of its job, which waits if it is to be done again, the reason, and the exit code,
+    0 if the worker has ended it."""
 
     state: JobState
     reason: str
+    code: int = 0
 
 
 class Worker:
@@ -62,22 +64,30 @@ class Worker:
             else:
                 self._stop.wait(self._timing.poll_s)
 
-    def run_one(self) -> bool:
-        """Do the next job. Return whether there was one. Raises FeedbackError when none can be taken or given back."""
+    def run_one(self) -> Ending | None:
+        """Do the next job, and return how it ended, None if there was none.
+
+        Raises FeedbackError when none can be taken or given back, and when the lease was lost.
+        """
         lease = self._lease(uuid4().hex)
         job = self._queue.claim(self._name, lease, now_ms())
-        if job:
-            self._do(job, lease)
-        return job is not None
+        if job is None:
+            return None
+        ending = self._do(job, lease)
+        if ending is None:
+            raise FeedbackError(f"job {job.id}: expected a lease until its end, found that it was lost")
+        return ending
 
-    def _do(self, job: Job, lease: Lease) -> None:
+    def _do(self, job: Job, lease: Lease) -> Ending | None:
+        """Run the command of a job and store how it ended. Return that, or None if the lease was lost."""
         logger.info("job %s: attempt %d begins", job.id, job.attempts)
         with Child(self._command(job), self._deadline_ms(lease)) as child:
             ending = self._watch(job, lease, child)
         if ending is None or not self._record(job, lease, ending, child):
             logger.error("job %s: the lease was lost", job.id)
-        else:
-            logger.info("job %s: %s, %s", job.id, ending.state, ending.reason)
+            return None
+        logger.info("job %s: %s, %s", job.id, ending.state, ending.reason)
+        return ending
 
     def _lease(self, token: str) -> Lease:
         """Return a lease from now on."""
@@ -101,7 +111,7 @@ class Worker:
             return None
         if code not in STATES and self._stop.wait(0):  # the same signal may have reached the command
             return Ending("waiting", STOPPED)
-        return Ending(STATES.get(code, "failed"), f"exit code {code}")
+        return Ending(STATES.get(code, "failed"), f"exit code {code}", code)
 
     def _renew(self, job: Job, token: str, child: Child) -> Job | None:
         """Renew the lease and then the deadline. Return None if the lease was lost.
