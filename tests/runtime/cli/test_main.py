@@ -59,10 +59,8 @@ def test_console_without_utf8(demo_bundle: Path, tmp_path: Path, encoding: str) 
         assert b"ulated Song" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("start", "shown"), [("\x1b[2J", "\\x1b[2J"), ("\x9b2J", "\\x9b2J"), ("\r\n", "\\r\\n"), ("\u202e", "\\u202e")]
-)
-def test_control_characters_of_titles_are_escaped(demo_bundle: Path, tmp_path: Path, start: str, shown: str) -> None:
+def test_control_characters_of_titles_are_escaped(demo_bundle: Path, tmp_path: Path) -> None:
+    start, shown = "\x1b[2J\x9b2J\r\n\u202e", r"\x1b[2J\x9b2J\r\n\u202e"
     bundle = _with_titles(demo_bundle, tmp_path, start)
     for command in (["similar", bundle, "simulated0000000000001"], ["recommend", bundle, "listener-001"]):
         output = musix(*command).stdout
