@@ -47,7 +47,7 @@ def main(events: int, listeners: int) -> None:
         store.add_exposures(sorted(shown, key=lambda exposure: exposure.time_ms))
         start, cpu = time.perf_counter(), time.process_time()
         analysis = analyse(store, experiment)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        took = f"{time.perf_counter() - start:.1f} s, {time.process_time() - cpu:.1f} s of processor time"
         store.close()
     for line in summary.lines(analysis):
         click.echo(line)
