@@ -51,9 +51,7 @@ def main(events: int, listeners: int) -> None:
         store.close()
     for line in summary.lines(analysis):
         click.echo(line)
-    click.echo(
-        f"{len(done):,} simulated events, planted effect {100 * EFFECT:g} points: {seconds:.1f} s, {cpu_seconds:.1f} s of processor time"
-    )
+    click.echo(f"{len(done):,} simulated events, planted effect {100 * EFFECT:g} points: {took}")
 
 
 if __name__ == "__main__":
