@@ -42,8 +42,8 @@ def main(events: int, listeners: int) -> None:
             shown += lists
             done += plays
         done.sort(key=lambda event: event.occurred_ms)  # as a service stores them
-        for start in range(0, len(done), BATCH):
-            store.add_events(done[start : start + BATCH])
+        for first in range(0, len(done), BATCH):
+            store.add_events(done[first : first + BATCH])
         store.add_exposures(sorted(shown, key=lambda exposure: exposure.time_ms))
         start, cpu = time.perf_counter(), time.process_time()
         analysis = analyse(store, experiment)
