@@ -188,7 +188,7 @@ class Ranker(Section, frozen=True):
     hidden: tuple[Width, Width] = (32, 16)
     learning_rate: PositiveFloat = 0.001
     batch: Positive = 64  # lists
-    epochs: Positive = 50
+    epochs: Annotated[int, Meta(ge=0, le=10**9)] = 50  # 0: the network stays the linear function that it begins at
     patience: Positive = 10
     validation: OpenUnit = 0.2
     negatives: Positive = 20  # negative impressions for each positive one, without an impressions table
