@@ -13,10 +13,9 @@ import numpy as np
 import optuna
 import tomlkit
 from numpy.typing import NDArray
-from optuna import Trial
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FixedTrial
+from optuna.trial import BaseTrial, FixedTrial
 
 from musix_runtime.errors import InputError
 from musix_trainer import progress, recipe
@@ -33,7 +32,9 @@ from musix_trainer.models.genre.training import fit as fit_genre
 from musix_trainer.pipeline import deterministic, tables_of
 from musix_trainer.recipe import Recipe, RecipeFile
 
-Objective = Callable[[Trial], NDArray[np.float64]]  # the values of each listener or fold, whose mean is searched for
+Objective = Callable[
+    [BaseTrial], NDArray[np.float64]
+]  # the values of each listener or fold, whose mean is searched for
 
 
 def tune(recipe_file: RecipeFile, data: Path | None, part: str, trials: int, studies: Path) -> str:
@@ -104,11 +105,11 @@ def _collab_objectives(catalogue: Tracks | None, interactions: Interactions, set
             ranks += metrics.full_ranks(scorer(batch), history[batch], relevant[batch])
         return metrics.ndcg(ranks, K)
 
-    def lightfm(trial: Trial) -> NDArray[np.float64]:
+    def lightfm(trial: BaseTrial) -> NDArray[np.float64]:
         values = msgspec.structs.replace(settings.collab, **_collab_values(trial))
         return ndcg(lightfm_scorer(collab.train(train, values, settings.seed, numbers), train, columns))
 
-    def baseline(name: str, values: Callable[[Trial], dict[str, Any]]) -> Objective:
+    def baseline(name: str, values: Callable[[BaseTrial], dict[str, Any]]) -> Objective:
         return lambda trial: ndcg(BASELINES[name](history, settings.seed, **values(trial)))
 
     return {
@@ -120,7 +121,7 @@ def _collab_objectives(catalogue: Tracks | None, interactions: Interactions, set
     }
 
 
-def _collab_values(trial: Trial) -> dict[str, Any]:
+def _collab_values(trial: BaseTrial) -> dict[str, Any]:
     return {
         "loss": trial.suggest_categorical("loss", ["warp", "bpr"]),
         "learning_schedule": trial.suggest_categorical("learning_schedule", ["adagrad", "adadelta"]),
@@ -132,7 +133,7 @@ def _collab_values(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _ials_values(trial: Trial) -> dict[str, Any]:
+def _ials_values(trial: BaseTrial) -> dict[str, Any]:
     return {
         "factors": trial.suggest_int("factors", 16, 192, step=16),
         "regularization": trial.suggest_float("regularization", 0.01, 100, log=True),
@@ -141,7 +142,7 @@ def _ials_values(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _bpr_values(trial: Trial) -> dict[str, Any]:
+def _bpr_values(trial: BaseTrial) -> dict[str, Any]:
     return {
         "factors": trial.suggest_int("factors", 16, 192, step=16),
         "learning_rate": trial.suggest_float("learning_rate", 0.005, 0.2, log=True),
@@ -157,7 +158,7 @@ def _genre_objective(catalogue: Tracks, settings: Recipe) -> Objective:
     usable = np.flatnonzero(split.assign(len(catalogue), own.validation, own.test, settings.seed) != split.TEST)
     folds = np.random.default_rng(settings.seed).permutation(len(usable)) % FOLDS
 
-    def objective(trial: Trial) -> NDArray[np.float64]:
+    def objective(trial: BaseTrial) -> NDArray[np.float64]:
         values = msgspec.structs.replace(
             own,
             max_depth=trial.suggest_int("max_depth", 4, 10),
