@@ -32,9 +32,7 @@ from musix_trainer.models.genre.training import fit as fit_genre
 from musix_trainer.pipeline import deterministic, tables_of
 from musix_trainer.recipe import Recipe, RecipeFile
 
-Objective = Callable[
-    [BaseTrial], NDArray[np.float64]
-]  # the values of each listener or fold, whose mean is searched for
+Objective = Callable[[BaseTrial], NDArray[np.float64]]  # values by listener or fold, whose mean is maximised
 
 
 def tune(recipe_file: RecipeFile, data: Path | None, part: str, trials: int, studies: Path) -> str:
