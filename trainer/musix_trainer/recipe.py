@@ -77,9 +77,10 @@ class Split(Section, frozen=True):
     """How interactions are held out.
 
     `artist`: a listener's tracks of one artist are held out together; needed when interactions were derived from
-    artists, as each track would reveal the others. `leave_one_out`: one entry of each listener for validation and one
-    for test, whatever the shares. `time`: for test what a listener heard for the first time on the day `before` or
-    later (UTC), whatever the share; for validation the latest entries of those before.
+    artists, as each track would reveal the others. The ranker then learns that each track stands for its artist.
+    `leave_one_out`: one entry of each listener for validation and one for test, whatever the shares. `time`: for test
+    what a listener heard for the first time on the day `before` or later (UTC), whatever the share; for validation the
+    latest entries of those before.
     """
 
     by: Literal["track", "artist", "leave_one_out", "time"] = "track"
@@ -187,7 +188,7 @@ class Ranker(Section, frozen=True):
     hidden: tuple[Width, Width] = (32, 16)
     learning_rate: PositiveFloat = 0.001
     batch: Positive = 64  # lists
-    epochs: Positive = 50
+    epochs: Annotated[int, Meta(ge=0, le=10**9)] = 50  # 0: the network stays the linear function that it begins at
     patience: Positive = 10
     validation: OpenUnit = 0.2
     negatives: Positive = 20  # negative impressions for each positive one, without an impressions table

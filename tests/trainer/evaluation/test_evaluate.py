@@ -1,6 +1,7 @@
 """Evaluation of a small simulated run by all protocols: results, stored results, refusals, tuning."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -300,6 +301,7 @@ def test_benchmark_is_trained_measured_and_tuned(fans: Path) -> None:
     outputs = [runner.invoke(cli.tune, [str(fans / "fans.toml"), *options], catch_exceptions=False) for _ in range(2)]
     assert "tuning EASE: trials: 2/2" in outputs[0].stderr
     assert "tuning EASE: trials" not in outputs[1].stderr  # both trials were stored
+    assert re.search(r"^collab - iALS: [-+]0\.\d{4} \([-+]\d\.\d{4} to [-+]\d\.\d{4}\)$", outputs[1].stderr, re.M)
     tuned = recipe.read(fans / "tuned.toml").recipe
     assert tuned.tuned.trials == {"collab": 2, "ItemKNN": 2, "EASE": 2, "iALS": 2, "BPR": 2}
     assert len(tuned.tuned.study) == 64

@@ -3,7 +3,9 @@ from scipy.sparse import csr_matrix
 
 from musix_trainer import curves
 from musix_trainer.data.interactions import Interactions
+from musix_trainer.evaluation.protocols.collab import component_scorer
 from musix_trainer.models import collab
+from musix_trainer.models.ranker.candidates import compute_features, known_user
 from musix_trainer.recipe import Collab
 from musix_trainer.run import Run
 
@@ -123,3 +125,14 @@ def test_autoencoder_solves_its_ridge_regression() -> None:
     vectors = collab.fit_autoencoder(csr_matrix(plays), 20, 4.0, 2.0, 1).astype(np.float64)
     gram = plays.T @ plays
     np.testing.assert_allclose(vectors @ vectors.T, 2 * np.linalg.solve(gram + 4 * np.eye(20), gram), atol=1e-4)
+
+
+def test_component_scorer_gives_what_the_ranker_sees(demo_run: Run) -> None:
+    retriever, model = demo_run.retriever(), demo_run.collab
+    every = demo_run.interactions
+    train = every.select(np.isin(every.names, model.listeners.astype(str))[every.listener])
+    scores = component_scorer(model, train, retriever.serving.factors)(np.unique(train.listener)[[4, 9]])
+    for number, expected in zip((4, 9), scores, strict=True):
+        user, query = known_user(retriever, model, number)
+        components = compute_features(retriever, user, query, model.rows.astype(np.int64)).components
+        np.testing.assert_allclose(components[0, :, 0], expected, atol=1e-6)

@@ -11,11 +11,17 @@ from musix_trainer.data.impressions import Impressions
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.data.synthetic import World, positive_probability
 from musix_trainer.models import item_stats
-from musix_trainer.models.ranker.candidates import compute_features, known_user, retrieve_candidates
-from musix_trainer.models.ranker.examples import TrainingExamples
+from musix_trainer.models.ranker.candidates import (
+    compute_features,
+    known_user,
+    measured_user,
+    retrieve_candidates,
+    serving_context,
+)
+from musix_trainer.models.ranker.examples import TrainingExamples, _draw_heard
 from musix_trainer.models.ranker.linear import fit_linear
 from musix_trainer.models.ranker.network import RankerModel, RankerNetwork
-from musix_trainer.models.ranker.training import _lists, _loss, train
+from musix_trainer.models.ranker.training import _lists, _loss, fit, train
 from musix_trainer.recipe import CatalogSection
 from musix_trainer.run import Run
 
@@ -61,6 +67,27 @@ def test_without_impressions_it_trains_on_held_out_interactions(demo_run: Run) -
 
 def _candidates(retriever: Retriever, run: Run, number: int) -> np.ndarray:
     return retrieve_candidates(retriever, *known_user(retriever, run.collab, number), 50)
+
+
+def test_listener_of_an_artist_has_heard_other_tracks_of_it_the_more_popular_the_likelier(demo_run: Run) -> None:
+    retriever, rng = demo_run.retriever(), np.random.default_rng(0)
+    artists, every = retriever.artists, np.arange(len(demo_run.catalogue))
+    listened = np.array([artists.rows[artists.offsets[number]] for number in (3, 5)])
+    heard = np.mean([_draw_heard(retriever, listened, every, rng) for _ in range(2000)], axis=0)
+    own = np.isin(artists.of(every), (3, 5))
+    assert own.sum() > 10
+    np.testing.assert_allclose(heard[own], 1 / np.sqrt(1 + artists.ranks[own]), atol=0.05)
+    assert not heard[~own].any()
+
+
+def test_lists_measured_after_a_split_by_artist_have_other_artists_alone(demo_run: Run) -> None:
+    retriever, collab = demo_run.retriever(), demo_run.collab
+    for by in ("artist", "track"):
+        user, query = measured_user(retriever, collab, 7, recipe.Split(by=by))
+        rows = retrieve_candidates(retriever, user, query, 10)
+        shared = np.isin(retriever.artists.of(rows), retriever.artists.of(user.profile_items))
+        assert shared.any() == (by == "track")
+        assert serving_context(user)[0] == len(retriever.collab.history(7))
 
 
 def test_hour_without_training_data_does_not_change_scores(demo_run: Run, engine: Engine) -> None:
@@ -133,3 +160,14 @@ def test_linear_weights_follow_the_evidence_and_are_not_negative() -> None:
     assert weights[0] > 1.5 * weights[2] > 0
     assert weights[1] == weights[4] == 0
     assert abs(weights[3]) < 0.5
+
+
+def test_network_without_epochs_is_the_linear_function() -> None:
+    rng = np.random.default_rng(0)
+    inputs = np.column_stack([rng.random((2000, 5)), np.full(2000, 9.0), np.full(2000, np.nan)]).astype(np.float32)
+    positive = rng.random(2000) < inputs[:, 0]
+    number = np.repeat(np.arange(100), 20)
+    model, card = fit(TrainingExamples(number, number, inputs, positive), recipe.Ranker(epochs=0), 1)
+    assert card["best_epoch"] == 0
+    assert card["validation_auc"]["network"] == pytest.approx(card["validation_auc"]["linear"])
+    assert model.blend["collab"] > 0.8

@@ -37,7 +37,7 @@ from musix_trainer.recipe import RecipeFile
 from musix_trainer.run import Run
 from musix_trainer.runs import EVALUATION
 
-VERSION = 6  # of the protocols; results of another version are measured again
+VERSION = 7  # of the protocols; results of another version are measured again
 
 Measure = Callable[[EvaluationContext], dict[str, Results]]
 # Protocols that are measured together and stored in one file, by the prefix of their names, PART/PROTOCOL.

@@ -14,11 +14,9 @@ from musix_trainer.importers import release_dates
 
 PLAYS = [Column("userID", "text"), Column("artistID", "text"), Column("weight", "number", 0)]
 ARTISTS = [Column("id", "text"), Column("name", "text")]
-MAX_RECORDINGS = 5  # that an artist is replaced by
 DERIVATION = (
-    f"a listener of an artist counts as a listener of that artist's {MAX_RECORDINGS} most popular recordings in the"
-    " catalogue (fewer where it has fewer), the plays shared equally; artists are joined by normalised name of the"
-    " primary artist"
+    "a listener of an artist counts as a listener of that artist's most popular recording in the catalogue; artists are"
+    " joined by normalised name of the primary artist"
 )
 
 
@@ -54,9 +52,9 @@ def _derive(plays: Table, artists: Table, tracks: Table) -> tuple[pl.DataFrame, 
         recordings, on="key", how="semi"
     )
     # Spellings with the same key are one artist.
-    merged = known.group_by("userID", "key").agg(pl.col("weight").sum()).join(recordings, on="key")
-    merged = merged.with_columns(plays=pl.col("weight") / pl.len().over("userID", "key"))
-    listening = merged.select(user_id="userID", track_id="track_id", plays="plays").sort("user_id", "track_id")
+    merged = known.group_by("userID", "key").agg(plays=pl.col("weight").cast(pl.Float64).sum())
+    listening = merged.join(recordings, on="key").select("track_id", "plays", user_id="userID")
+    listening = listening.select("user_id", "track_id", "plays").sort("user_id", "track_id")
     return listening, {
         "pairs of listener and artist": plays.frame.height,
         "pairs matched": known.height,
@@ -73,4 +71,4 @@ def _best_recordings(tracks: Table) -> pl.DataFrame:
     frame = merged.frame.select("track_id", key=pl.Series(merged.primary_artists()))
     popularity = tracks.frame.group_by("track_id").agg(pl.col("popularity").max())
     ranked = frame.join(popularity, on="track_id").sort(["popularity", "track_id"], descending=[True, False])
-    return ranked.group_by("key", maintain_order=True).head(MAX_RECORDINGS).select("key", "track_id")
+    return ranked.unique("key", keep="first", maintain_order=True).select("key", "track_id")

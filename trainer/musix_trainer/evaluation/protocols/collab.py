@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from musix_runtime.models.arrays import Floats
+from musix_runtime.models.arrays import Floats, RaggedRows
 from musix_trainer import progress, recipe
 from musix_trainer.data import split
 from musix_trainer.data.interactions import Interactions
@@ -25,6 +25,7 @@ N_NEGATIVES = 99
 SAMPLED = ("sampled_99", "sampled_99_popular")
 K = 10
 OURS = "LightFM"
+COMPONENT = "collab"
 DEFAULTS = "lightfm_default_settings"
 LONG_TAIL = 0.8  # least popular share of the tracks
 
@@ -71,6 +72,23 @@ def lightfm_scorer(model: CollabModel, train: Interactions, columns: NDArray[np.
         return np.asarray(users[:, :-1] @ items[:, :-1].T + items[:, -1], np.float32)
 
     return scores
+
+
+def component_scorer(model: CollabModel, train: Interactions, share: float) -> Scorer:
+    """Return the scorer of the ranker's component collab, by the runtime's code: affinities by factors, which have the
+    `share`, and by co-listening. It scores the rows that the model has factors for."""
+    part, positions = model.runtime(), np.arange(len(model.rows))[None]
+    numbers = np.full(len(train.names), -1)
+    numbers[np.unique(train.listener)] = np.arange(len(model.listeners))
+
+    def score(number: int) -> Floats:
+        queries = part.queries(model.listener_factors[number : number + 1])
+        best = (queries @ model.track_factors.T).max(axis=1)
+        taste = part.taste(RaggedRows.of([part.history(number)]))
+        by_factors, by_taste = part.affinities(positions, queries, best), part.item_affinities(positions, taste)
+        return np.asarray(share * by_factors[0] + (1 - share) * by_taste[0], np.float32)
+
+    return lambda listeners: np.stack([score(number) for number in numbers[listeners].tolist()])
 
 
 def make_scorers(

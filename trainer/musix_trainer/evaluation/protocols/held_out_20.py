@@ -5,14 +5,22 @@ import numpy as np
 from musix_trainer.data import split
 from musix_trainer.evaluation import leakage
 from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
-from musix_trainer.evaluation.protocols.collab import interaction_matrices, make_scorers, rank_fully, record
+from musix_trainer.evaluation.protocols.collab import (
+    COMPONENT,
+    component_scorer,
+    interaction_matrices,
+    make_scorers,
+    rank_fully,
+    record,
+)
 from musix_trainer.models import collab
 
 SHARE = 0.2
 
 
 def measure(context: EvaluationContext) -> dict[str, Results]:
-    """Measure held_out_20/full: LightFM and the baselines are trained on the other artists, with the recipe's values.
+    """Measure held_out_20/full: the component collab, LightFM alone and the baselines are trained on the other artists,
+    with the recipe's values.
 
     Intervals are over listeners.
     """
@@ -26,6 +34,9 @@ def measure(context: EvaluationContext) -> dict[str, Results]:
         history, relevant, columns = interaction_matrices(train, test)
         listeners = np.flatnonzero(np.diff(relevant.indptr))
         model = collab.train(train, settings.collab, seed)
-        scorers = make_scorers(settings, model, train, history, columns, seed)
+        scorers = {
+            COMPONENT: component_scorer(model, train, settings.ranker.factors),
+            **make_scorers(settings, model, train, history, columns, seed),
+        }
         record(collector, rank_fully(scorers, history, relevant, listeners), listeners)
     return {"held_out_20/full": collector.results()}

@@ -17,7 +17,15 @@ from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import leakage, metrics
 from musix_trainer.evaluation.baselines import popularity
 from musix_trainer.evaluation.protocols import EvaluationContext, MetricCollector, Results
-from musix_trainer.evaluation.protocols.collab import K, interaction_matrices, make_scorers, rank_fully, record
+from musix_trainer.evaluation.protocols.collab import (
+    COMPONENT,
+    K,
+    component_scorer,
+    interaction_matrices,
+    make_scorers,
+    rank_fully,
+    record,
+)
 from musix_trainer.models.collab import DAY
 from musix_trainer.models.ranker.candidates import known_user, recommend
 from musix_trainer.run import Run
@@ -26,7 +34,8 @@ RECENT_DAYS = 182
 
 
 def measure(context: EvaluationContext) -> dict[str, Results]:
-    """Measure temporal/full: lists as served if the run has all parts, LightFM, and baselines on the same interactions.
+    """Measure temporal/full: lists as served if the run has all parts, the component collab, LightFM alone, and
+    baselines on the same interactions.
 
     Beside the baselines of `collab`, popularity among the interactions of the last six months before the date.
     Raises InputError if the recipe does not split by time.
@@ -44,7 +53,10 @@ def measure(context: EvaluationContext) -> dict[str, Results]:
     leakage.check_times(train, test)
     history, relevant, columns = interaction_matrices(train, test)
     listeners = np.flatnonzero(np.diff(relevant.indptr))
-    scorers = make_scorers(settings, run.collab, train, history, columns, settings.seed)
+    scorers = {
+        COMPONENT: component_scorer(run.collab, train, settings.ranker.factors),
+        **make_scorers(settings, run.collab, train, history, columns, settings.seed),
+    }
     recent = train.select(train.last >= settings.split.before_s - RECENT_DAYS * DAY)
     scorers["popularity_of_six_months"] = popularity(interaction_matrices(train, recent)[1], settings.seed)
     ranks = rank_fully(scorers, history, relevant, listeners)

@@ -28,7 +28,7 @@ def _train_part(run: Training) -> tuple[RankerModel, dict[str, Any]]:
         retriever = make_retriever(artists, collab, content, stats, settings, blend)
         model, card = training.train(retriever, collab, run.impressions, run.validation, settings, seed)
     retriever = make_retriever(artists, collab, content, stats, settings, model.serving_blend(settings))
-    return model, {"ranker": card, "hybrid": quality.measure(retriever, collab, model, run.test)}
+    return model, {"ranker": card, "hybrid": quality.measure(retriever, collab, model, run.test, run.recipe.split)}
 
 
 PART = Part(

@@ -1,5 +1,7 @@
 """Candidates and their features, by the runtime's retriever, for one listener at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from musix_runtime.models.arrays import ABSENT, Floats, Rows
@@ -7,12 +9,28 @@ from musix_runtime.models.candidate_features import CandidateFeatures, prefilter
 from musix_runtime.models.ranker import COMPONENTS, Ranker
 from musix_runtime.models.retrieval import Candidates, Retriever, User
 from musix_trainer.models.collab import CollabModel
+from musix_trainer.recipe import Split
 
 
 def known_user(retriever: Retriever, collab: CollabModel, number: int) -> tuple[User, Floats]:
     """Return a listener with factors, by number, and its content query (28,): the profile of its whole history."""
     history = retriever.collab.history(number)
     return User(collab.listener_factors[number], history, history), retriever.content.profile(history)
+
+
+def measured_user(retriever: Retriever, collab: CollabModel, number: int, split: Split) -> tuple[User, Floats]:
+    """Return a listener as `known_user` does, to measure lists against what was held out by this split."""
+    user, query = known_user(retriever, collab, number)
+    return replace(user, history=wrong_rows(retriever, user.history, split)), query
+
+
+def wrong_rows(retriever: Retriever, history: Rows, split: Split) -> Rows:
+    """Return the rows that no held-out track of a listener with this history can be: those of the history, and, split
+    by artist, all others of its artists, which are then in no list that is measured."""
+    if split.by != "artist":
+        return history
+    artists = retriever.artists
+    return np.flatnonzero(np.isin(artists.track_artists, artists.of(history)))
 
 
 def new_user(retriever: Retriever, history: Rows) -> tuple[User, Floats]:
@@ -59,5 +77,8 @@ def compute_features(
 
 
 def serving_context(user: User) -> Floats:
-    """Return the context of a request that does not tell the hour: history length and NaN. Shape (2,)."""
-    return np.array([len(user.history), np.nan], np.float32)
+    """Return the context of a request that does not tell the hour: number of heard tracks and NaN. Shape (2,).
+
+    These are the profile: the history can have more rows that are not to be recommended.
+    """
+    return np.array([len(user.profile_items), np.nan], np.float32)

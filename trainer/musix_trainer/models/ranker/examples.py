@@ -70,10 +70,13 @@ def derive_examples(
 
 
 def continue_histories(
-    retriever: Retriever, data: Interactions, folded: NDArray[np.int64], seed: int
+    retriever: Retriever, data: Interactions, folded: NDArray[np.int64], seed: int, by_artist: bool
 ) -> Iterator[Piece]:
     """Yield simulated impressions of new listeners: all candidates for a random part of the history, positive those in
-    its rest. `folded` are the numbers of the listeners in `data`, to whom the retriever's models were not fitted."""
+    its rest. `folded` are the numbers of the listeners in `data`, to whom the retriever's models were not fitted.
+
+    With `by_artist`, each track stands for an artist: positive are then random tracks of all artists of the listener.
+    """
     rng = np.random.default_rng(seed)
     for number in folded.tolist():
         rows = data.row[data.listener == number]
@@ -85,8 +88,19 @@ def continue_histories(
                 shown = rng.permutation(retrieve_candidates(retriever, user, query, retriever.serving.candidates))
                 shown = shown[shown != user.current]
                 hours = np.full(len(shown), np.nan, np.float32)
-                positive = np.isin(shown, rest)
+                positive = _draw_heard(retriever, rows, shown, rng) if by_artist else np.isin(shown, rest)
                 yield _list_examples(retriever, user, query, number, shown, positive, hours)
+
+
+def _draw_heard(retriever: Retriever, listened: Rows, rows: Rows, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return whether a listener of the artists of `listened` has heard each of the `rows` (n,), at random.
+
+    Of an artist, the most popular track always was, and others with the chance 1 / root(1 + rank), by which the artists
+    part weighs them. Without this, the ranker would learn that no other track of a heard artist is right.
+    """
+    artists = retriever.artists
+    chance = 1 / np.sqrt(1 + artists.ranks[rows])
+    return np.isin(artists.of(rows), artists.of(listened)) & (rng.random(len(rows)) < chance)
 
 
 def split_inputs(inputs: Floats) -> tuple[Floats, Floats]:

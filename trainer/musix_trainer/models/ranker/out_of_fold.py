@@ -49,7 +49,12 @@ def assign_folds(data: Interactions, folds: int, seed: int) -> Rows:
 def out_of_fold_examples(
     catalogue: Tracks, content: ContentModel, stats: ItemStats, data: Interactions, settings: recipe.Recipe
 ) -> TrainingExamples:
-    """Return examples of all playlists of `data`, or of all listeners without any, in `settings.ranker.folds` folds."""
+    """Return examples of all playlists of `data`, or of all listeners without any, in `settings.ranker.folds` folds.
+
+    If the recipe splits by artist, as listening that was derived from artists needs, a track of a listener stands for
+    its artist.
+    """
+    by_artist = settings.split.by == "artist" and not data.playlists
     folds = assign_folds(data, settings.ranker.folds, settings.seed)
     pieces: list[Piece] = []
     for fold in range(settings.ranker.folds):
@@ -57,5 +62,5 @@ def out_of_fold_examples(
         held_out = folds[data.listener] == fold
         retriever, _ = train_retriever(catalogue, content, stats, data.select(~held_out), settings)
         listeners = np.unique(data.listener[held_out])
-        pieces += continue_histories(retriever, data, listeners, settings.seed + fold)
+        pieces += continue_histories(retriever, data, listeners, settings.seed + fold, by_artist)
     return concatenate(pieces)

@@ -14,12 +14,14 @@ from musix_trainer.models.collab import CollabModel, relevant_rows
 from musix_trainer.models.ranker.candidates import (
     compute_features,
     known_user,
+    measured_user,
     retrieve_candidates,
     select,
     serving_context,
 )
 from musix_trainer.models.ranker.network import RankerModel
 from musix_trainer.quality import RANKING, keys
+from musix_trainer.recipe import Split
 
 RECOMMENDERS = ("hybrid", "collab_alone", "content_alone", "popularity_alone")
 QUALITY_KEYS = (
@@ -43,15 +45,18 @@ def recommend(
 
 
 def measure(
-    retriever: Retriever, collab: CollabModel, model: RankerModel, test: Interactions, limit: int = 10
+    retriever: Retriever, collab: CollabModel, model: RankerModel, test: Interactions, split: Split, limit: int = 10
 ) -> dict[str, Any]:
-    """Return the ranking metrics of lists as `recommend` makes them, and of lists by single components."""
+    """Return the ranking metrics of lists as `recommend` makes them, and of lists by single components.
+
+    If `test` was split by artist, lists have only artists that the listener has not heard.
+    """
     relevant = relevant_rows(collab, test)
     ranker = model.runtime()
     by_popularity = np.argsort(-retriever.popularity, kind="stable")
     lists: dict[str, list[Rows]] = {name: [] for name in RECOMMENDERS}
     for _, number in zip(progress.steps("hybrid: listeners", len(relevant)), sorted(relevant), strict=True):
-        user, query = known_user(retriever, collab, number)
+        user, query = measured_user(retriever, collab, number, split)
         rows = retrieve_candidates(retriever, user, query, limit)
         (components,) = compute_features(retriever, user, query, rows).components
         scored = compute_features(retriever, user, query, rows, limit)

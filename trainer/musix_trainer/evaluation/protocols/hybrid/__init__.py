@@ -1,6 +1,7 @@
 """Hybrid protocols: lists as served, over the whole catalogue, against held-out interactions.
 
-Lists are made by the runtime's own retriever and ranker for known listeners, with their whole history as the query.
+Lists are made by the runtime's own retriever and ranker for known listeners, with their whole history as the query. If
+the recipe splits by artist, no held-out track is by an artist of the history: lists then have other artists alone.
 Intervals are over listeners.
 """
 
@@ -23,9 +24,11 @@ from musix_trainer.models.collab import SHORT_HISTORIES, relevant_rows
 from musix_trainer.models.ranker.candidates import (
     compute_features,
     known_user,
+    measured_user,
     new_user,
     retrieve_candidates,
     serving_context,
+    wrong_rows,
 )
 from musix_trainer.run import Run
 
@@ -70,7 +73,7 @@ def _full(run: Run, relevant: Relevant, rankings: dict[str, Ranking], artists: l
     lists: Lists = {name: [] for name in (*rankings, "popularity")}
     listeners = sorted(relevant)
     for _, number in zip(progress.steps("hybrid: listeners", len(listeners)), listeners, strict=True):
-        user, query = known_user(retriever, run.collab, number)
+        user, query = measured_user(retriever, run.collab, number, run.recipe.split)
         features, context = _scored(retriever, user, query), serving_context(user)
         for name, ranking in rankings.items():
             lists[name].append(features.rows[0, ranking(features, context)])
@@ -110,7 +113,8 @@ def _long_tail(run: Run) -> set[int]:
 def _cold_start(run: Run, relevant: Relevant, hybrid: Ranking) -> Results:
     """Measure each listener as an unknown one with its newest tracks as history; baseline: popularity.
 
-    No list has any of the listener's training tracks, as these could only be misses.
+    No list has any of the listener's training tracks, or, split by artist, any of their artists, as these could only be
+    misses.
     """
     retriever, collector = run.retriever(), MetricCollector()
     by_popularity = np.argsort(-retriever.popularity, kind="stable")
@@ -120,9 +124,10 @@ def _cold_start(run: Run, relevant: Relevant, hybrid: Ranking) -> Results:
         for number in listeners:
             heard = retriever.collab.history(number)
             user, query = new_user(retriever, heard[:size])
-            features = _scored(retriever, replace(user, history=heard), query)
+            wrong = wrong_rows(retriever, heard, run.recipe.split)
+            features = _scored(retriever, replace(user, history=wrong), query)
             lists[OURS].append(features.rows[0, hybrid(features, serving_context(user))])
-            lists["popularity"].append(by_popularity[~np.isin(by_popularity, heard)][:K])
+            lists["popularity"].append(by_popularity[~np.isin(by_popularity, wrong)][:K])
         truth = [relevant[number] for number in listeners]
         add_accuracy(collector, lists, truth, np.array(listeners), f"_history_{size}")
     return collector.results()

@@ -13,7 +13,7 @@ from musix_trainer.evaluation.protocols.hybrid.list_metrics import Lists, add_ac
 from musix_trainer.evaluation.protocols.hybrid.rankings import OURS, K
 from musix_trainer.models.ranker.candidates import (
     compute_features,
-    known_user,
+    measured_user,
     retrieve_candidates,
     serving_context,
 )
@@ -44,7 +44,7 @@ def measure_tradeoff(run: Run, relevant: dict[int, set[int]]) -> Results:
     lists: Lists = {tradeoff_key(name, weight): [] for name, weights in TRADEOFF_WEIGHTS.items() for weight in weights}
     recommended = {weight: np.zeros(len(run.catalogue), bool) for weight in TRADEOFF_WEIGHTS["novelty_bonus"]}
     for _, number in zip(progress.steps("hybrid: trade-offs", len(listeners)), listeners, strict=True):
-        user, query = known_user(retriever, run.collab, number)
+        user, query = measured_user(retriever, run.collab, number, run.recipe.split)
         context = serving_context(user)[None]
         features = compute_features(retriever, user, query, retrieve_candidates(retriever, user, query, K), K)
         rows, components = features.rows[0], features.components[0]

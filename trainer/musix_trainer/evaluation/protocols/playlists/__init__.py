@@ -2,7 +2,8 @@
 
 The listeners are cut into five folds; with a table of playlists beside the listening, the playlists alone are. For each
 fold the recommender and the baselines are trained on all others; then each listener of the fold is a new one, with a
-history of 1, 5, 10 or half of its tracks, and all its other tracks are relevant. The whole catalogue is ranked.
+history of 1, 5, 10 or half of its tracks, and all its other tracks are relevant. The whole catalogue is ranked. One
+of the baselines is the blend of the components at which the ranker network began.
 Intervals are over listeners, differences are paired.
 """
 

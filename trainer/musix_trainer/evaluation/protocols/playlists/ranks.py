@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from musix_runtime.models.arrays import Rows
-from musix_runtime.models.ranker import Ranker
+from musix_runtime.models.ranker import COMPONENTS, BlendSession, Ranker
 from musix_runtime.models.retrieval import Retriever
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.evaluation import metrics
@@ -19,6 +20,7 @@ from musix_trainer.evaluation.protocols.playlists.baselines import Scorer
 from musix_trainer.models.ranker.candidates import new_user, recommend
 
 OURS = "hybrid"
+BLEND = "fixed_blend"
 LENGTHS: dict[str, Callable[[int], int]] = {  # of the history, by the number of the listener's tracks
     "history_1": lambda size: 1,
     "history_5": lambda size: 5,
@@ -84,10 +86,17 @@ def make_queries(test: Interactions, length: Callable[[int], int], seed: int) ->
 def model_ranks(
     retriever: Retriever, ranker: Ranker, scorers: Mapping[str, Scorer], queries: Queries, size: int
 ) -> dict[str, dict[str, list[Any]]]:
-    """Return the ranks by model and metric: of the recommender's lists, which come first, and of all baselines."""
+    """Return the ranks by model and metric: of the recommender's lists, which come first, of lists by the blend of the
+    components in place of the network, and of all baselines."""
     users = [new_user(retriever, history) for history in queries.histories]
-    own = served_ranks(lambda limit: [recommend(retriever, ranker, *each, limit) for each in users], queries)
-    return {OURS: own} | {name: baseline_ranks(scorer, queries, size) for name, scorer in scorers.items()}
+    weights = np.array([retriever.serving.blend[name] for name in COMPONENTS], np.float32)
+    rankers = {OURS: ranker, BLEND: Ranker(BlendSession(weights))}
+
+    def lists(name: str, limit: int) -> list[Rows]:
+        return [recommend(retriever, rankers[name], *each, limit) for each in users]
+
+    own = {name: served_ranks(partial(lists, name), queries) for name in rankers}
+    return own | {name: baseline_ranks(scorer, queries, size) for name, scorer in scorers.items()}
 
 
 def served_ranks(lists: Callable[[int], list[Rows]], queries: Queries) -> dict[str, list[Any]]:
