@@ -13,6 +13,7 @@ import msgspec
 import onnx
 import pytest
 import torch
+from hypothesis import settings
 
 from musix_exporter import export, onnx_graphs
 from musix_runtime import Engine, Registry
@@ -22,6 +23,9 @@ from musix_trainer.data import synthetic
 from musix_trainer.run import Run
 from tests.bundle_variants import variant
 from tests.recipes import SMALL
+
+settings.register_profile("musix", deadline=None)  # the machine may be busy with other tests
+settings.load_profile("musix")
 
 ROOT = Path(__file__).parents[1]
 MUSIX = Path(sys.executable).with_name("musix")

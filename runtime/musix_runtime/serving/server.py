@@ -27,7 +27,7 @@ STOP_TIMEOUT_S = 10  # for requests under way when the server stops
 SWITCH_INTERVAL_S = 0.0005  # a tenth of Python's: a thread with a large request lets the event loop run sooner
 BACKLOG = 1024  # connections that wait to be accepted: enough for a burst, few enough to be answered in time
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's malloc.h
-MMAP_THRESHOLD_BYTES = 1024 * 1024  # larger than most arrays of a batch; the default would grow with freed blocks
+MMAP_THRESHOLD_BYTES = 128 * 1024  # the default, which would grow with the size of freed blocks
 
 
 def run(

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from musix_runtime.clock import now_ms
+from musix_runtime.errors import FeedbackError
 from musix_runtime.feedback import database as databases
 from musix_runtime.feedback.jobs import CANCELLED, STOPPED, Lease
 from musix_runtime.feedback.schemas import LoggedJob
@@ -52,11 +53,13 @@ def impatient(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Feedba
     opened.close()
 
 
-def run(store: FeedbackStore, stop: Stop, program: str, **timing: float) -> LoggedJob:
-    """Let a worker do a job with a Python program, and return the job."""
+def run(store: FeedbackStore, stop: Stop, program: str, lost: bool = False, **timing: float) -> LoggedJob:
+    """Let a worker do a job with a Python program, and return the job. `lost`: the lease will be."""
     job_id = store.jobs.add("demo", "all", now_ms()).id
     timings = Timing(**{"lease_s": 10, "renew_s": 0.05, **timing})
-    assert Worker(store.jobs, "demo", lambda job: [*PYTHON, "-c", program], stop, timings).run_one()
+    worker = Worker(store.jobs, "demo", lambda job: [*PYTHON, "-c", program], stop, timings)
+    with pytest.raises(FeedbackError, match="it was lost") if lost else nullcontext():
+        assert worker.run_one()
     return store.jobs.read(job_id)
 
 
@@ -170,14 +173,14 @@ def test_a_worker_that_lost_its_lease_ends_the_command_and_writes_nothing(
 
     store.jobs.add("demo", "all", now_ms())
     with beside(take):
-        job = run(store, stop, wait_for(tmp_path / "never"))
+        job = run(store, stop, wait_for(tmp_path / "never"), lost=True)
     assert (job.state, job.attempts, job.log) == ("running", 2, "")
     assert not processes(str(tmp_path))
 
 
 def test_a_command_ends_before_a_lease_that_is_not_renewed(store: FeedbackStore, stop: Stop, tmp_path: Path) -> None:
     program = f"import time; {str(tmp_path)!r}; time.sleep(600)"
-    job = run(store, stop, program, lease_s=0.5, renew_s=0.4)  # the deadline passes before the first renewal
+    job = run(store, stop, program, lost=True, lease_s=0.5, renew_s=0.4)  # the deadline passes before the first renewal
     assert (job.state, job.attempts, job.reason) == ("running", 1, None)
     assert not processes(str(tmp_path))
     until(lambda: store.jobs.claim("demo", Lease("next", now_ms() + 1000), now_ms()), "the lease ends")
