@@ -19,6 +19,7 @@ MAX_NUMBERS = 2**22  # of repeated fields in all
 _MAX_RUN = 65_536  # numbers that are decoded at once, which limits the memory
 _WIRE_TYPES = {INT: 0, BYTES: 2, FLOAT: 5}
 _MAX_VARINT_BYTES = 10
+_SHORT_STRING = b"|".join(rb"\x%02x[\x00-\xff]{%d}" % (size, size) for size in range(128))  # its length, then its bytes
 
 
 class Field(NamedTuple):
@@ -64,8 +65,9 @@ class _Decoder:
                 repeated[field.name].append(numbers)
                 continue
             if field.repeated and field.kind == BYTES:
-                position = self.short_strings(position, end, repeated[field.name])
-                if position > start:
+                strings, position = self.short_strings(position, start, end, place)
+                repeated[field.name] += strings
+                if strings:
                     continue
             if field.name in values:
                 raise ValueError(f"{place}.{field.name}: expected one value, found two")
@@ -81,9 +83,7 @@ class _Decoder:
 
     def field(self, position: int, end: int, fields: Fields, place: str) -> tuple[Field, int]:
         """Return the field at `position`, and the position of its value."""
-        self.values_left -= 1
-        if self.values_left < 0:
-            raise ValueError(f"{place}: expected at most {MAX_VALUES:,} values in total, found more")
+        self.count(1, place)
         tag, start = self.varint(position, end, place)
         field = fields.get(tag >> 3)
         if field is None:
@@ -93,6 +93,12 @@ class _Decoder:
         if tag & 7 != expected:
             raise ValueError(f"{place}.{field.name}: expected wire type {expected}, found {tag & 7}")
         return field, start
+
+    def count(self, values: int, place: str) -> None:
+        """Count values. Raises ValueError beyond the bound."""
+        self.values_left -= values
+        if self.values_left < 0:
+            raise ValueError(f"{place}: expected at most {MAX_VALUES:,} values in total, found more")
 
     def value(self, start: int, end: int, field: Field, place: str) -> tuple[Any, int]:
         """Return a value, and the position of the next field."""
@@ -111,17 +117,17 @@ class _Decoder:
             return (content if field.kind == BYTES else float(np.frombuffer(content, "<f4")[0])), stop
         return self.message(start, stop, field.kind, f"{place}.{field.name}"), stop
 
-    def short_strings(self, position: int, end: int, values: list[bytes]) -> int:
-        """Append the values of consecutive fields of one number with up to 127 bytes each. Return the end position."""
-        data, tag, before = self.data, self.data[position], len(values)
-        while position + 1 < end and data[position] == tag < 0x80 and len(values) - before < self.values_left:
-            length = data[position + 1]
-            if length > 0x7F or position + 2 + length > end:
-                break
-            values.append(data[position + 2 : position + 2 + length])
-            position += 2 + length
-        self.values_left -= len(values) - before
-        return position
+    def short_strings(self, position: int, start: int, end: int, place: str) -> tuple[list[bytes], int]:
+        """Return the strings of up to 127 bytes in consecutive fields of one number, and the end position."""
+        string = rb"%b(?:%b)" % (re.escape(self.data[position:start]), _SHORT_STRING)
+        run = re.compile(rb"(?:%b){1,%d}+" % (string, _MAX_RUN))
+        found, head = list[bytes](), start - position + 1
+        while match := run.match(self.data, position, end):
+            fields = re.findall(string, match[0])
+            self.count(len(fields), place)
+            found += [field[head:] for field in fields]
+            position = match.end()
+        return found, position
 
     def varint(self, start: int, end: int, place: str) -> tuple[int, int]:
         """Return a number of variable length, and the position after it."""
@@ -141,7 +147,7 @@ class _Decoder:
             raise ValueError(f"{place}.{field.name}: expected a number at byte {start:,}, found none")
         raw = np.frombuffer(match[0], np.uint8)
         if field.kind == INT:
-            return _varints(raw)[1::2], match.end()  # tags and values alternate
+            return _varints_after_tags(raw), match.end()
         records = raw.reshape(-1, start - position + 4)
         return np.ascontiguousarray(records[:, -4:]).view("<f4")[:, 0], match.end()
 
@@ -152,10 +158,13 @@ def _concatenate(values: list[Any], kind: object) -> Any:
     return np.concatenate([np.empty(0, np.int64 if kind == INT else np.float32), *values])
 
 
-def _varints(raw: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the numbers of consecutive varints."""
+def _varints_after_tags(raw: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the numbers of consecutive varints, of which every other one, from the first on, is a tag."""
     ends = np.flatnonzero(raw < 0x80)
-    starts = np.append(0, ends[:-1] + 1)
-    index = np.arange(len(raw)) - np.repeat(starts, ends - starts + 1)
-    shifted = (raw & np.uint8(0x7F)).astype(np.uint64) << (7 * index).astype(np.uint64)
-    return np.asarray(np.add.reduceat(shifted, starts), np.uint64).view(np.int64)
+    starts, sizes = ends[::2] + 1, ends[1::2] - ends[::2]
+    numbers = np.zeros(len(starts), np.uint64)
+    for i in range(int(sizes.max())):
+        longer = sizes > i
+        bits = (raw[starts[longer] + i] & np.uint8(0x7F)).astype(np.uint64)
+        numbers[longer] |= bits << np.uint64(7 * i)
+    return numbers.view(np.int64)
