@@ -13,6 +13,7 @@ from musix_runtime.errors import InputError
 SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # of prometheus-client: the folder in which the workers share their metrics
 ORIGIN = r"https?://[^/\s]+"  # RFC 6454: scheme, host and port, without a path
 MAX_DIGITS = 18  # of a number in the environment
+MAX_WORKERS = 256
 RENAMED = {
     "MUSIX_WAITING": "MUSIX_MAX_QUEUE",
     "MUSIX_BATCHES": "MUSIX_MAX_CONCURRENT_BATCHES",
@@ -158,8 +159,14 @@ def limit_blas_threads() -> None:
 
 
 def worker_count(option: int | None) -> int:
-    """Return the number of worker processes: the option `--workers`, else `WEB_CONCURRENCY`, else 1."""
-    return option if option is not None else _count("WEB_CONCURRENCY", 1, "workers")
+    """Return the number of worker processes: the option `--workers`, else `WEB_CONCURRENCY`, else 1.
+
+    Raises InputError for a number that no machine has the memory for.
+    """
+    count = option if option is not None else _count("WEB_CONCURRENCY", 1, "workers")
+    if not 0 < count <= MAX_WORKERS:
+        raise InputError(f"workers: expected 1 to {MAX_WORKERS} processes, found {count:,}")
+    return count
 
 
 def share_metrics(folder: Path) -> None:

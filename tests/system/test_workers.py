@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,6 +61,33 @@ def test_wrong_web_concurrency_prints_one_sentence(demo_bundle: Path) -> None:
     done = subprocess.run([MUSIX, "serve", demo_bundle], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: WEB_CONCURRENCY: expected a number of workers above 0, found 'two'\n"
+
+
+@pytest.mark.parametrize("count", ["0", "257", "100000"])
+def test_a_number_of_workers_beyond_the_bound_is_refused(demo_bundle: Path, count: str) -> None:
+    done = subprocess.run(
+        [MUSIX, "serve", demo_bundle, "--workers", count], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (2, f"error: workers: expected 1 to 256 processes, found {int(count):,}\n")
+
+
+def test_no_worker_starts_after_a_signal() -> None:
+    """The signal comes while workers are started: those that run are stopped, and the others are not started."""
+    program = """
+import os, signal, time
+from musix_runtime.cli.supervisor import supervise
+
+parent, forks = os.getpid(), []
+os.register_at_fork(after_in_parent=lambda: forks.append(1))
+def serve():
+    os.kill(parent, signal.SIGTERM)
+    time.sleep(60)
+supervise(serve, 200)
+print(len(forks))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")

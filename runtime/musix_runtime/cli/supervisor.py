@@ -116,7 +116,8 @@ class _Workers:
         before = [(number, signal.signal(number, self.stop)) for number in (*terminating_signals(), signal.SIGINT)]
         try:
             for _ in range(count):
-                self.start()
+                if not self.stopping:
+                    self.start()
             self.watch()
         finally:
             for number, handler in before:
