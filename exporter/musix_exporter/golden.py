@@ -82,14 +82,16 @@ def _stable(draw: Callable[[int], Golden], number: int, engines: Sequence[Engine
 
 @dataclass(frozen=True)
 class _NoisySession:
-    """A session of the ranker graph that alternately adds `SCORE_NOISE` to a score and subtracts it from the next."""
+    """A session of the ranker graph that alternately adds `SCORE_NOISE` to a score and subtracts it from the next
+    higher one. Equal scores stay equal: rounding does not part candidates with the same features."""
 
     session: Any
     sign: int
 
     def run(self, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
         (scores,) = self.session.run(outputs, feed)
-        noise = np.where(np.arange(len(scores)) % 2, SCORE_NOISE, -SCORE_NOISE)[:, None] * self.sign
+        ranks = np.unique(scores, return_inverse=True)[1].reshape(scores.shape)
+        noise = np.where(ranks % 2, SCORE_NOISE, -SCORE_NOISE) * self.sign
         return [(scores + noise).astype(np.float32)]
 
 

@@ -100,6 +100,20 @@ def test_golden_cases_have_no_near_ties(small_bundle: Path) -> None:
         replay(engine.with_models(ranker=Ranker(golden._NoisySession(engine.ranker.session, sign))), engine.golden())
 
 
+def test_equal_scores_stay_equal_beside_rounding_errors() -> None:
+    """Candidates with the same features keep their order: no request without them may exist in a catalogue."""
+
+    class Session:
+        def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [feed["scores"]]
+
+    scores = np.array([[0.5], [0.25], [0.5], [0.5], [0.25], [0.75]], np.float32)
+    for sign in (-1, 1):
+        (found,) = golden._NoisySession(Session(), sign).run([], {"scores": scores})
+        assert found[0] == found[2] == found[3] != scores[0]
+        assert found[1] == found[4] != scores[1]
+
+
 def test_golden_cases_that_are_never_stable_raise(engine: Engine) -> None:
     case = engine.golden().classify[0]
     wrong = GenreConfidence(case.expected.genres[0].name, 0.123)

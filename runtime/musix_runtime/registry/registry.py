@@ -90,9 +90,12 @@ class Registry:
 
         Returns the path of the copy. After an error the registry is unchanged. Raises BundleError for a bundle that
         cannot be served, VersionError for a version that is lower than the live one or exists with other content,
-        StoreError for a candidate without a live version, OutputError when the registry cannot be written.
+        StoreError for a candidate without a live version or a registry inside the bundle, OutputError when the registry
+        cannot be written.
         """
         opened = self.opener(Path(bundle)).bundle
+        if self.path.resolve().is_relative_to(Path(bundle).resolve()):
+            raise StoreError(f"{self.path}: expected a registry outside of the bundle, found a folder in it")
         name, version = opened.manifest.name, opened.manifest.version
         with self.writing(name) as folder:
             history = self._read(name)

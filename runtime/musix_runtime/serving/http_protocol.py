@@ -133,12 +133,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Receive a header, or a trailer of a chunked body."""
+        """Receive a header; or a trailer of a chunked body, which is counted and ignored (RFC 9110, section 6.5.1)."""
         self.header_count += 1
         self._count_head(len(name) + len(value) + 4)
         if self.header_count > MAX_HEADERS:
             self._stop("head_size")
-        super().on_header(name, value)
+        if not self.in_body:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Start the request, unless `_parse` parses it again. Refuse a URL without a path, as that of CONNECT."""

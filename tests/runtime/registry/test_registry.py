@@ -69,6 +69,14 @@ def published(store: Registry) -> list[str]:
     return sorted(item.name for item in (store.path / "demo").iterdir() if not item.name.startswith("."))
 
 
+@pytest.mark.parametrize("folder", ["", "catalog"])
+def test_a_registry_inside_the_bundle_is_refused_and_the_bundle_stays(make: Make, folder: str) -> None:
+    bundle = make("1.0.0")
+    with pytest.raises(StoreError, match="expected a registry outside of the bundle"):
+        Registry(bundle / folder).publish(bundle)
+    Engine.open(bundle)
+
+
 def test_published_bundle_is_live_and_complete(make: Make, tmp_path: Path) -> None:
     bundle, store = make("1.0.0"), Registry(tmp_path / "deep" / "store")
     path = store.publish(bundle)

@@ -47,6 +47,7 @@ class Server:
         self.app = Starlette(
             routes=[
                 Route("/echo", self.echo, methods=["GET", "POST"]),
+                Route("/header", self.header, methods=["POST"]),
                 Route("/hold", self.hold),
                 Route("/large", self.large),
             ]
@@ -60,6 +61,10 @@ class Server:
             return PlainTextResponse(str(len(await request.body())))
         except ClientDisconnect:
             return PlainTextResponse("")
+
+    async def header(self, request: Request) -> PlainTextResponse:
+        await request.body()
+        return PlainTextResponse(",".join(request.headers.getlist("x-secret")) or "none")
 
     async def hold(self, request: Request) -> PlainTextResponse:
         while not self.release.is_set():

@@ -33,6 +33,16 @@ def test_a_request_with_an_upgrade_header_is_answered_as_without_it(
     assert not caplog.records
 
 
+def test_a_trailer_is_no_header() -> None:
+    """A proxy that checks headers does not see trailers: RFC 9110, section 6.5.1."""
+    with serve() as server:
+        head = CHUNKED.replace(b"/echo", b"/header")
+        connection = server.connect(head + b"0\r\nx-secret: trailer\r\n\r\n")
+        assert read(connection) == (200, "none")
+        connection.sendall(head.replace(b"host", b"x-secret: header\r\nhost") + b"0\r\nx-secret: trailer\r\n\r\n")
+        assert read(connection) == (200, "header")
+
+
 def test_an_upgrade_header_in_pieces_and_among_pipelined_requests() -> None:
     with serve() as server:
         request = POST.replace(b"host", UPGRADES["h2c"]) % 4 + b"body"
