@@ -33,7 +33,11 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 RECIPE_FILE = click.option("--recipe", required=True, type=FILE, help="Recipe of the bundle.")
 TABLES = click.option("--data", required=True, type=FOLDER, help="Folder of the recipe's tables.")
 FEEDBACK = click.option(
-    "--feedback", "database", required=True, help="Database of the feedback, as of `musix serve --feedback`."
+    "--feedback",
+    "database",
+    required=True,
+    envvar="MUSIX_FEEDBACK",
+    help="Database of the feedback, as of `musix serve --feedback`.  [default: $MUSIX_FEEDBACK]",
 )
 
 
