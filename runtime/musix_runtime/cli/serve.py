@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
     type=click.IntRange(0, 65535),
     help="Port; 0 takes a free one.",
 )
-@click.option("--workers", type=int, help="Number of worker processes.  [default: $WEB_CONCURRENCY, else 1]")
+@click.option("--workers", type=int, help="Number of worker processes, 1 to 256.  [default: $WEB_CONCURRENCY, else 1]")
 @click.option("--access-log", is_flag=True, help="Print one line of JSON for every request.")
 @click.option(
     "--snapshot", is_flag=True, help="Serve a private copy in the temporary folder, so that PATH may be overwritten."
