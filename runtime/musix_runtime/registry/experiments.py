@@ -138,11 +138,22 @@ def running(registry: "Registry", name: str) -> Experiment | None:
 def check_none_running(registry: "Registry", name: str) -> None:
     """Raise StoreError if an experiment or a stage of a rollout is running."""
     if found := running(registry, name):
-        kind = "experiment" if found.rollout is None else "rollout"
-        end = "stop" if found.rollout is None else "abort"
-        raise StoreError(
-            f"{registry.folder(name)}: expected no running experiment, found {found.id}; use: musix {kind} {end}"
-        )
+        raise _is_running(registry, found)
+
+
+def check_none_compares_versions(registry: "Registry", name: str) -> None:
+    """Raise StoreError if one is running that names versions: they answer, whichever version is live."""
+    found = running(registry, name)
+    if found and found.versions:
+        raise _is_running(registry, found)
+
+
+def _is_running(registry: "Registry", found: Experiment) -> StoreError:
+    folder = registry.folder(found.name)
+    if found.rollout is None:
+        return StoreError(f"{folder}: expected no running experiment, found {found.id}; use: musix experiment stop")
+    rollout = f"{found.name}/{found.rollout}"
+    return StoreError(f"{folder}: expected no rollout, found {rollout}; to end it, use: musix rollout abort")
 
 
 def read(registry: "Registry", name: str, number: int | None = None) -> Experiment:

@@ -90,8 +90,8 @@ class Registry:
 
         Returns the path of the copy. After an error the registry is unchanged. Raises BundleError for a bundle that
         cannot be served, VersionError for a version that is lower than the live one or exists with other content,
-        StoreError for a candidate without a live version or a registry inside the bundle, OutputError when the registry
-        cannot be written.
+        StoreError for a candidate without a live version, for another live version while an experiment or a rollout
+        compares versions, and for a registry inside the bundle, OutputError when the registry cannot be written.
         """
         opened = self.opener(Path(bundle)).bundle
         if self.path.resolve().is_relative_to(Path(bundle).resolve()):
@@ -106,6 +106,8 @@ class Registry:
                     f"{folder}: expected at least the live version {history[0]}, found {version}; "
                     "to return to an earlier version, use: musix rollback"
                 )
+            if not candidate and version not in history[:1]:
+                experiments.check_none_compares_versions(self, name)
             target = folder / version
             if not os.path.lexists(target):
                 self._add(opened, target)
@@ -146,10 +148,12 @@ class Registry:
     def rollback(self, name: str) -> Path:
         """Make the previous live version live again, and return its path.
 
-        Raises StoreError when there is none, BundleError when it is broken.
+        Raises StoreError when there is none and while an experiment or a rollout compares versions, which would go on to
+        answer; BundleError when it is broken.
         """
         self.history(name)
         with self.writing(name) as folder:
+            experiments.check_none_compares_versions(self, name)
             live, *earlier = self.history(name)
             if not earlier:
                 raise StoreError(f"{folder}: expected a version that was live before {live}, found none")

@@ -107,9 +107,8 @@ def start(
     """
     registry.history(name)
     with registry.writing(name) as folder:
-        latest, live = _settled(registry, folder), registry.history(name)[0]
-        if latest and latest.goes_on:
-            raise StoreError(f"{folder}: expected no rollout, found {latest.id}; to end it, use: musix rollout abort")
+        _settled(registry, folder)
+        live = registry.history(name)[0]
         experiments.check_none_running(registry, name)
         if version == live:
             raise StoreError(f"{folder}: expected another version than the live one, found {version}")

@@ -128,6 +128,31 @@ def test_one_experiment_or_rollout_at_a_time(store: Registry) -> None:
         start(store)
 
 
+def test_the_live_version_stays_while_versions_are_compared(store: Registry, published: Path) -> None:
+    """What is live would not answer: listeners would keep the versions that are compared."""
+    store.publish(published / "demo" / "1.1.0")
+    store.rollback("demo")
+    store.publish(published / "demo" / "1.0.0")
+    newer = published / "demo" / "1.1.0"
+    start(store)
+    for change in (lambda: store.publish(newer), lambda: store.rollback("demo")):
+        with pytest.raises(StoreError, match="expected no rollout, found demo/1; to end it, use: musix rollout abort"):
+            change()
+    rollouts.abort(store, "demo", 2)
+    experiments.start(store, "demo", treatment="1.1.0", share=0.5, listeners=100, now_ms=1)
+    for change in (lambda: store.publish(newer), lambda: store.rollback("demo")):
+        with pytest.raises(StoreError, match="expected no running experiment, found demo/2; use: musix experiment"):
+            change()
+    assert store.history("demo") == ["1.0.0"]
+    store.publish(published / "demo" / "1.0.0")
+    store.publish(newer, candidate=True)
+    experiments.stop(store, "demo", 2)
+    store.publish(newer)
+    experiments.start(store, "demo", control="popular", treatment="blend", share=0.5, listeners=100, now_ms=1)
+    store.rollback("demo")
+    assert store.history("demo") == ["1.0.0"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -207,6 +207,9 @@ def test_an_emergency_with_a_broken_version_before_is_answered_by_a_training(yea
     assert (refused.decision.action, refused.outcome) == ("roll back", "refused")
     assert "SHA-256" in refused.found or "genre/model.onnx" in refused.found
     assert (trained.decision.action, trained.version, trained.outcome) == ("retrain", "1.2.0", "done")
+    year.run(2)
+    assert year.actions() == [(0, "roll back", "1.1.0"), (0, "retrain", "1.2.0")]
+    assert rollouts.read(year.loop.registry, "demo").goes_on
     assert year.live == ["1.1.0", "1.0.0"]
 
 

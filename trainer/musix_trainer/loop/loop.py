@@ -133,17 +133,18 @@ class Loop:
         return stored if fits else None
 
     def _roll_back(self, result: Result) -> Result:
-        """Make the version before live, for all listeners. It is refused if it is broken."""
+        """Make the version before live, for all listeners. It is refused if it is broken, and then nothing ends."""
         live, version, *_ = self.registry.history(self.name)
         record = self._begin(result, version)
+        try:
+            self.registry.open(self.name, version)
+        except BundleError as error:
+            return self._finish(record, replace(result, outcome="refused", found=str(error), version=live))
         if result.state.rollout_since_ms is not None:
             rollouts.abort(self.registry, self.name, self.clock(), result.decision.reason)
         elif result.state.busy:
             experiments.stop(self.registry, self.name, self.clock())
-        try:
-            self.registry.rollback(self.name)
-        except BundleError as error:
-            return self._finish(record, replace(result, outcome="refused", found=str(error), version=live))
+        self.registry.rollback(self.name)
         return self._finish(record, replace(result, outcome="done", found=f"{version} is live", version=version))
 
     def _retrain(self, result: Result) -> Result:

@@ -29,7 +29,7 @@ class State:
     trained_ms: int  # when the latest training ended; when the first list was shown if there was none
     previous: str | None  # the version that was live before
     rolled_back: bool  # whether a rollback to the live version was the latest action
-    rolled_back_ms: int | None  # when the latest rollback was done
+    rolled_back_ms: int | None  # when the latest rollback was done or refused
     busy: str | None  # the experiment or rollout that is running
     rollout_since_ms: int | None  # when the rollout that is running began
     listeners: int  # who were shown lists in the latest week

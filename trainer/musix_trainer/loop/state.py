@@ -37,7 +37,7 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int)
     live, *earlier = registry.history(name)
     records = [each for each in journal.read_all(registry, name) if each.time_ms <= now_ms + DAY_MS]
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
-    back = next((record for record in records if record.action == "roll back" and record.outcome == "done"), None)
+    back = next((each for each in records if each.action == "roll back" and each.outcome in ("done", "refused")), None)
     first = first_list(store, _of_name(name), now_ms)
     running = experiments.running(registry, name)
     return State(
