@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_NODES = 2**18
-MAX_WEIGHTS = 2**20
+MAX_WEIGHTS = MAX_NODES
 MAX_TARGETS = 1024
 MAX_DEPTH = 64
 MAX_NUMBER = 1e9  # of a threshold, weight or other constant: their sums do not overflow

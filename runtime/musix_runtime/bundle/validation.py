@@ -39,11 +39,10 @@ class Checks(PartFiles):
             letters = chunk.view(np.uint8).reshape(len(chunk), -1)
             if not letters[:, 0].all() or ((letters[:, :-1] == 0) & (letters[:, 1:] != 0)).any():
                 raise self.error(name, "keys that are not empty and have no NUL", "others")
-            for key in chunk[letters.max(axis=1) > 0x7F].tolist():
-                try:
-                    key.decode()
-                except UnicodeDecodeError as error:
-                    raise self.error(name, "keys in UTF-8", f"{key[:100]!r}") from error
+            inside = np.flatnonzero(letters[:, 0] & 0xC0 == 0x80)  # keys that begin inside a character
+            wrong = int(inside[0]) if len(inside) else _first_not_utf8(letters)
+            if wrong is not None:
+                raise self.error(name, "keys in UTF-8", f"{chunk[wrong][:100]!r}")
 
     def within(self, name: str, low: float, high: float) -> None:
         """Check that all values are in the closed range, and none is NaN."""
@@ -95,6 +94,15 @@ class Checks(PartFiles):
             lengths = np.linalg.norm(chunk, axis=1)
             if not (np.abs(lengths - 1) < 1e-3).all():
                 raise self.error(name, "vectors of length 1", f"lengths {lengths.min()}..{lengths.max()}")
+
+
+def _first_not_utf8(letters: NDArray[np.uint8]) -> int | None:
+    """Return the first of the rows that is not UTF-8, as long as none begins inside a character; None if all are."""
+    try:
+        letters.tobytes().decode()
+    except UnicodeDecodeError as error:
+        return error.start // letters.shape[1]
+    return None
 
 
 def chunks(array: NDArray[Any], overlap: int = 0) -> Iterator[NDArray[Any]]:

@@ -24,6 +24,7 @@ _SHARED_TRACK = re.compile(
 )
 CHUNK = 65_536  # ids that are compared at once
 MAX_IDS = 256  # of a track
+MEAN_IDS, FREE_IDS = 4, 1_000_000  # of all tracks: opening takes time for each id
 MAX_TEXT_BYTES = 2_000  # of a name, and of the artists of a track
 CACHED_MASKS = 16  # of filters, a byte for each track
 UNKNOWN_DAY = np.iinfo(np.int32).min  # before every other day, so no lower bound of dates includes it
@@ -78,23 +79,27 @@ class Catalog:
     def has_any_id(self, rows: Rows, track_ids: Set[str]) -> NDArray[np.bool_]:
         """Return whether each row has any of the track ids. The time does not depend on the number of ids."""
         matches = np.array([track_id in track_ids for track_id in self.track_ids.take(rows)], bool)
-        owners, positions = self._aliases
-        first, last = (np.searchsorted(owners, rows.astype(owners.dtype), side) for side in ("left", "right"))
+        owners = rows.astype(np.int64)
+        first, last = (np.searchsorted(self._aliases, row << 32) for row in (owners, owners + 1))
         for i in np.flatnonzero(first < last).tolist():
-            matches[i] |= not track_ids.isdisjoint(self.ids.take(positions[first[i] : last[i]]))
+            positions = self._aliases[first[i] : last[i]] & 0xFFFF_FFFF
+            matches[i] |= not track_ids.isdisjoint(self.ids.take(positions))
         return matches
 
     @cached_property
-    def _aliases(self) -> tuple[NDArray[np.int32], Rows]:
-        """The ids that are not the main id of their recording: their rows, ascending, and positions in `ids`."""
-        parts = []
+    def _aliases(self) -> NDArray[np.int64]:
+        """The ids that are not the main id of their recording, ascending: 2^32 times its row, plus the position in
+        `ids`. One array, which is filled and sorted in place: there may be many."""
+        aliases = np.empty(len(self.ids.sorted) - len(self.track_ids.sorted), np.int64)
+        count = 0
         for start in range(0, len(self.ids.sorted), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            main_ids = gather(self.track_ids.sorted, self.id_rows[chunk])
-            parts.append(start + np.flatnonzero(self.ids.sorted[chunk] != main_ids))
-        positions = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        order = np.argsort(self.id_rows[positions], kind="stable")
-        return self.id_rows[positions][order], positions[order]
+            rows = self.id_rows[start : start + CHUNK].astype(np.int64)
+            main_ids = gather(self.track_ids.sorted, rows)
+            others = np.flatnonzero(self.ids.sorted[start : start + CHUNK] != main_ids)
+            aliases[count : count + len(others)] = rows[others] << 32 | start + others
+            count += len(others)
+        aliases.sort()
+        return aliases
 
     @cached_property
     def masks(self) -> Callable[[int | None, int | None, bool | None, int | None], NDArray[np.bool_]]:
@@ -165,6 +170,7 @@ def _load(files: PartFiles) -> Catalog:
 
 
 def _validate(checks: Checks) -> None:
+    _check_number_of_ids(checks)
     checks.sorted_keys("ids")
     checks.sorted_keys("track_ids")
     checks.rows("id_rows", "tracks")
@@ -181,19 +187,28 @@ def _validate(checks: Checks) -> None:
         checks.text(f"{name}_offsets", f"{name}_data")
 
 
+def _check_number_of_ids(checks: Checks) -> None:
+    tracks, ids = checks.manifest.size("tracks"), checks.manifest.size("ids")
+    if not tracks <= ids <= MEAN_IDS * tracks + FREE_IDS:
+        expected = f"at least one id of each track, and at most {MEAN_IDS} of each and {FREE_IDS:,} others"
+        raise checks.error("ids", f"{expected}, with {tracks:,} tracks", f"{ids:,}")
+
+
 def _check_main_ids(checks: Checks) -> None:
     """Check that the main id of each recording has its row. Ids and recordings are in the same order."""
     ids, rows, own = (checks.array(name) for name in ("ids", "id_rows", "track_ids"))
     count, start = 0, 0
+    ids_of_track = np.zeros(checks.manifest.size("tracks"), np.int32)
     for chunk in chunks(ids):
         chunk_rows = rows[start : start + len(chunk)]
         named = chunk_rows[chunk == own[chunk_rows]]
         if not np.array_equal(named, np.arange(count, count + len(named))):
             raise checks.error("id_rows", "the row of the main id of each track", "another row")
+        np.add.at(ids_of_track, chunk_rows, 1)
         count, start = count + len(named), start + len(chunk)
     if count != checks.manifest.size("tracks"):
         raise checks.error("ids", "all ids of catalog/track_ids", "fewer")
-    most = np.bincount(rows).max()
+    most = ids_of_track.max()
     if most > MAX_IDS:
         raise checks.error("id_rows", f"at most {MAX_IDS} ids of a track", f"{most:,}")
 

@@ -148,8 +148,8 @@ class Registry:
     def rollback(self, name: str) -> Path:
         """Make the previous live version live again, and return its path.
 
-        Raises StoreError when there is none and while an experiment or a rollout compares versions, which would go on to
-        answer; BundleError when it is broken.
+        Raises StoreError when there is none and while an experiment or a rollout compares versions, which would go on
+        to answer; BundleError when it is broken.
         """
         self.history(name)
         with self.writing(name) as folder:

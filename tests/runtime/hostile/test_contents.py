@@ -20,6 +20,17 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
     return lambda array: array.reshape(-1).__setitem__(place, value)
 
 
+def halve_a_character(keys: np.ndarray) -> None:
+    """Let the last key end, at its full width, with the first half of a character."""
+    keys[-1] = b"z" * (keys.itemsize - 1) + b"\xc3"
+
+
+def begin_inside(keys: np.ndarray) -> None:
+    """Let a key end with the first half of a character, and the next one begin with the other half."""
+    keys[-2] = b"z" * (keys.itemsize - 1) + b"\xc3"
+    keys[-1] = b"\xa9"
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -54,6 +65,8 @@ def put(place: int, value: object) -> Callable[[np.ndarray], None]:
         ("catalog/ids.npy", put(0, b"~"), "catalog/ids: expected ascending values"),
         ("collab/listeners.npy", put(1, b"listener-000"), "collab/listeners: expected ascending values"),
         ("collab/listeners.npy", put(-1, b"\xff\xfe"), "collab/listeners: expected keys in UTF-8"),
+        ("collab/listeners.npy", halve_a_character, "collab/listeners: expected keys in UTF-8, found b'.*xc3'"),
+        ("collab/listeners.npy", begin_inside, r"collab/listeners: expected keys in UTF-8, found b'.*xa9"),
         ("collab/listeners.npy", put(0, b""), "collab/listeners: expected keys that are not empty and have no NUL"),
         ("genre/artists.npy", put(3, b"a\0b"), "genre/artists: expected keys that are not empty and have no NUL"),
     ],
@@ -74,6 +87,17 @@ def test_a_track_with_very_many_ids_is_refused(copy: Path) -> None:
     replace_array(copy, "catalog/id_rows.npy", np.concatenate([rows, np.full(257, 7, rows.dtype)]))
     edit(copy, lambda manifest: manifest["counts"].update(ids=len(ids) + 257))
     with pytest.raises(LayoutError, match="catalog/id_rows: expected at most 256 ids of a track, found 25"):
+        open_bundle(copy)
+
+
+def test_very_many_ids_of_all_tracks_are_refused(copy: Path) -> None:
+    """Opening takes time for each id, and a file has many of them."""
+    count = 4 * 3000 + 1_000_001
+    ids = np.char.mod(b"%08d", np.arange(count))
+    replace_array(copy, "catalog/ids.npy", ids)
+    replace_array(copy, "catalog/id_rows.npy", np.zeros(count, "<i4"))
+    edit(copy, lambda manifest: manifest["counts"].update(ids=count))
+    with pytest.raises(LayoutError, match="at most 4 of each and 1,000,000 others, with 3,000 tracks, found 1,012,001"):
         open_bundle(copy)
 
 

@@ -94,6 +94,25 @@ def numbers_without_bound(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Add", ["column", "row"], ["added"]))
 
 
+def a_sum_of_constants(model: onnx.ModelProto) -> None:
+    """ONNX Runtime would compute it while loading, beside the constants."""
+    column, row = floats(100, 1), floats(1, 100)
+    column.name, row.name = "column", "row"
+    model.graph.initializer.extend([column, row])
+    model.graph.node.append(helper.make_node("Add", ["column", "row"], ["added"]))
+
+
+def products_of_one_row(model: onnx.ModelProto) -> None:
+    """Multiply a row by a matrix 60 times: for each product, the matrix is read from the memory."""
+    first, matrix, row = floats(12, 2_500), floats(2_500, 2_500), numpy_helper.from_array(np.array([0]), "row")
+    first.name, matrix.name = "first", "matrix"
+    model.graph.initializer.extend([first, matrix, row])
+    model.graph.node.append(helper.make_node("Gather", ["features", "row"], ["one"]))
+    model.graph.node.append(helper.make_node("MatMul", ["one", "first"], ["product 0"]))
+    for i in range(60):
+        model.graph.node.append(helper.make_node("MatMul", [f"product {i}", "matrix"], [f"product {i + 1}"]))
+
+
 def products_of_the_batch(model: onnx.ModelProto) -> None:
     """Multiply all rows with each other, so that memory grows with the square of the batch."""
     model.graph.node.append(helper.make_node("Gemm", ["features", "features"], ["added"], transB=1))
@@ -147,6 +166,8 @@ HOSTILE = [
     metadata,
     more_nodes_than_allowed,
     numbers_without_bound,
+    a_sum_of_constants,
+    products_of_one_row,
     products_of_the_batch,
     the_same_name_twice,
     a_name_that_nothing_has,
