@@ -73,7 +73,7 @@ class Strings:
 
     @cached_property
     def _bytes(self) -> memoryview:
-        return memoryview(self.data)  # type: ignore[arg-type]
+        return self.data.data
 
     @staticmethod
     def pack(strings: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

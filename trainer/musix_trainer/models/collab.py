@@ -125,7 +125,7 @@ def train(
         listener_factors=listener_factors[:known],
         rows=rows.astype(np.int32),
         track_factors=track_factors,
-        track_mean=track_factors.mean(axis=0),
+        track_mean=track_factors.mean(axis=0, dtype=np.float32),
         tastes=fit_tastes(pairs.tocsr(), settings, seed),
         fold_in=fit_fold_in(track_factors, listener_factors, positions, offsets, settings.fold_in_ridge, seed),
         history_offsets=offsets[: known + 1],

@@ -5,6 +5,7 @@ and energy.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +133,7 @@ def _sigmoid(values: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-np.clip(values, -50, 50))), np.float32)
 
 
-def _join(others: Floats, focus: Floats, limit: float) -> Floats:
+def _join(others: NDArray[Any], focus: NDArray[Any], limit: float) -> Floats:
     """Return the probabilities (n, 5) from shares of four moods (n, 4) and that of focus (n,), at most `limit`."""
     limited = np.minimum(focus, limit)[:, None]
     return np.asarray(np.hstack([others * (1 - limited), limited]), np.float32)

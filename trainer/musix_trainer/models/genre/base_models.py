@@ -125,7 +125,7 @@ def fit_xgboost(
     inputs = mask(train.inputs[rows], settings.masked, NO_INPUTS_SHARE, rng)
     features = tree_features(inputs, preprocessing.low, preprocessing.high, priors, titles, kind)
     margin = base_margin(priors, titles, kind)
-    again_weight = train.weight[again] / train.weight[again].mean() if len(again) else []
+    again_weight = train.weight[again] / train.weight[again].mean() if len(again) else np.empty(0)
     weight = np.concatenate([np.ones(count), again_weight]) / train.truth[rows].sum(axis=1)
     examples, families = np.nonzero(train.truth[rows])
     # the same base score for all families, so that only the base margins differ

@@ -83,5 +83,5 @@ def _mean_distance(vectors: NDArray[Any]) -> float:
 
 def _gini(counts: NDArray[np.int64]) -> float:
     ordered = np.sort(counts)
-    total = ordered.sum()
+    total = int(ordered.sum())
     return float(1 - 2 * (np.cumsum(ordered).sum() / max(total, 1) - 0.5) / len(ordered)) if len(ordered) else 0.0
