@@ -113,7 +113,8 @@ def test_the_live_version_is_not_opened_twice(store: Registry, manager: ModelMan
     treatment = manager.traffic.engines["treatment"]
     manager.refresh()
     assert manager.traffic.engines["treatment"] is treatment
-    store.rollback("demo")  # to 1.1.0, the treatment
+    with store.writing("demo") as folder:
+        store.make_live(folder, "1.1.0")  # the treatment, as at the end of a rollout
     manager.refresh()
     assert manager.engine is manager.traffic.engines["treatment"] is treatment
     assert manager.traffic.engines["control"].bundle.manifest.version == "1.2.0"
