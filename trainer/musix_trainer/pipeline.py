@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from musix_runtime.bundle.manifest import Provenance, SourceInfo
-from musix_runtime.errors import InputError, RecipeError
+from musix_runtime.errors import InputError, RecipeError, TableError
 from musix_trainer import curves, progress, quality
 from musix_trainer.data import families as genre_families
 from musix_trainer.data import split, synthetic, tables
@@ -23,6 +24,7 @@ from musix_trainer.data.moods import Moods, read_moods
 from musix_trainer.data.tables import Table
 from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models.parts import PARTS
+from musix_trainer.models.ranker.training import MIN_USERS
 from musix_trainer.part import Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile
 from musix_trainer.run import Run
@@ -48,6 +50,8 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
     tracks = read_tracks(sources["tracks"], families)
     interactions = _interactions(sources, tracks, settings)
     impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
+    if not impressions:
+        _check_listeners(interactions, sources["listening"].name)
     moods = read_moods(sources["moods"], tracks) if "moods" in sources else None
     for name, source in sources.items():
         progress.say(
@@ -97,6 +101,16 @@ def _interactions(sources: dict[str, Table], tracks: Tracks, settings: Recipe) -
     if "playlists" not in sources:
         return listening
     return listening.with_playlists(read_interactions(sources["playlists"], tracks))
+
+
+def _check_listeners(interactions: Interactions, name: str) -> None:
+    """Raise TableError for so few listeners with several tracks that the ranker cannot learn from them."""
+    found = int((np.bincount(interactions.listener) > 1).sum())
+    if found < MIN_USERS:
+        raise TableError(
+            f"{name}: expected at least {MIN_USERS} listeners with two tracks of the catalogue or more, from whom the"
+            f" ranker learns, found {found:,}"
+        )
 
 
 def _train_parts(
