@@ -23,29 +23,30 @@ def small_world() -> World:
     return synthetic.generate(settings.synthetic, settings.seed)
 
 
+NO_SHARED_TRACKS = "20 tracks of the catalogue that two listeners or more heard, from which collab learns, found"
+FEW_LISTENERS = "20 listeners with two tracks of the catalogue or more, from whom the ranker learns, found"
+
+
 @pytest.mark.parametrize(
-    ("rows", "found"),
+    ("rows", "expected"),
     [
-        (pl.col("user_id") == "listener-001", 1),
-        (pl.col("user_id").is_in(["listener-001", "listener-002"]), 2),
-        (pl.col("track_id") == pl.col("track_id").first(), 0),
-        (pl.col("user_id").is_first_distinct(), 0),
+        (pl.col("user_id") == "listener-001", f"{NO_SHARED_TRACKS} 0"),
+        (pl.col("track_id") == pl.col("track_id").first(), f"{NO_SHARED_TRACKS} 1"),
+        (pl.col("track_id").is_first_distinct(), f"{NO_SHARED_TRACKS} 0"),
+        (pl.col("user_id").rank("dense") <= 19, f"{FEW_LISTENERS} 19"),
     ],
-    ids=["one listener", "two listeners", "one track", "one track of each listener"],
+    ids=["one listener", "one track", "no track twice", "19 listeners"],
 )
 @pytest.mark.parametrize("ranker", ["[ranker]", LEARNED])
-def test_listening_of_too_few_listeners(
-    tmp_path: Path, small_world: World, rows: pl.Expr, found: int, ranker: str
+def test_listening_that_is_too_little(
+    tmp_path: Path, small_world: World, rows: pl.Expr, expected: str, ranker: str
 ) -> None:
     small_world.tracks.write_parquet(tmp_path / "tracks.parquet")
     small_world.listening.filter(rows).write_parquet(tmp_path / "listening.parquet")
     settings = recipe.parse(TABLES.replace("[ranker]", ranker).encode(), Path("small.toml"))
     with pytest.raises(TableError) as error:
         pipeline.train(settings, tmp_path)
-    assert str(error.value) == (
-        f"{tmp_path / 'listening.parquet'}: expected at least 20 listeners with two tracks of the catalogue or more,"
-        f" from whom the ranker learns, found {found}"
-    )
+    assert str(error.value) == f"{tmp_path / 'listening.parquet'}: expected at least {expected}"
 
 
 def test_tracks_of_equal_sound_have_no_mood_to_learn() -> None:

@@ -30,6 +30,7 @@ from musix_trainer.recipe import Recipe, RecipeFile
 from musix_trainer.run import Run
 
 SPLIT_KEYS = ("train_pairs", "validation_pairs", "test_pairs")  # of the quality card's section `split`
+MIN_SHARED_TRACKS = 20  # heard by two listeners or more: with fewer, candidates hardly differ in their scores
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
 
 
@@ -50,8 +51,7 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
     tracks = read_tracks(sources["tracks"], families)
     interactions = _interactions(sources, tracks, settings)
     impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
-    if not impressions:
-        _check_listeners(interactions, sources["listening"].name)
+    _check_listening(interactions, sources["listening"].name, ranks_by_listening=impressions is None)
     moods = read_moods(sources["moods"], tracks) if "moods" in sources else None
     for name, source in sources.items():
         progress.say(
@@ -103,13 +103,19 @@ def _interactions(sources: dict[str, Table], tracks: Tracks, settings: Recipe) -
     return listening.with_playlists(read_interactions(sources["playlists"], tracks))
 
 
-def _check_listeners(interactions: Interactions, name: str) -> None:
-    """Raise TableError for so few listeners with several tracks that the ranker cannot learn from them."""
-    found = int((np.bincount(interactions.listener) > 1).sum())
-    if found < MIN_USERS:
+def _check_listening(interactions: Interactions, name: str, ranks_by_listening: bool) -> None:
+    """Raise TableError for listening that is too little to learn from."""
+    tracks = int((np.bincount(interactions.row) > 1).sum())
+    if tracks < MIN_SHARED_TRACKS:
+        raise TableError(
+            f"{name}: expected at least {MIN_SHARED_TRACKS} tracks of the catalogue that two listeners or more heard,"
+            f" from which collab learns, found {tracks:,}"
+        )
+    listeners = int((np.bincount(interactions.listener) > 1).sum())
+    if ranks_by_listening and listeners < MIN_USERS:
         raise TableError(
             f"{name}: expected at least {MIN_USERS} listeners with two tracks of the catalogue or more, from whom the"
-            f" ranker learns, found {found:,}"
+            f" ranker learns, found {listeners:,}"
         )
 
 
