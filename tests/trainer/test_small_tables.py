@@ -51,5 +51,5 @@ def test_listening_that_is_too_little(
 
 def test_tracks_of_equal_sound_have_no_mood_to_learn() -> None:
     audio = np.full((100, 12), 0.5, np.float32)
-    with pytest.raises(TableError, match="mood: expected audio features .*, found none of 20 with one"):
+    with pytest.raises(TableError, match=r"mood: expected audio features .*, found none of 20 with one"):
         mood.train(audio, recipe.Mood(epochs=1), seed=0)
