@@ -22,7 +22,7 @@ RECOMMENDATION = {
     "name": "Simulated Song 0000000",
     "artist": "Simulated Artist 0000000",
     "score": 0.912345,
-    "reason": "70% collaborative + 20% content similarity + 10% freshness",
+    "reason": "70% similar listeners + 20% similar sound + 10% new release",
     "contributions": dict.fromkeys(("base", "collab", "content", "preference", "freshness", "diversity"), 0.123456),
     "genre": ["electronic"],
     "mood": "happy",

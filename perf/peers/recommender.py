@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 COMPONENTS = ("collab", "content", "preference", "freshness", "diversity")
-WORDS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
+WORDS = ("similar listeners", "similar sound", "related artists", "new release", "variety of the list")
 FINE, STEPS = 2048, 10  # of vectors and diversity, which are rounded so that all hosts give the same answers
 COALITIONS = ((np.arange(32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
 
@@ -360,7 +360,7 @@ def reason(values: NDArray[np.float64], source: str) -> str:
     """Return the share of each component in the positive contributions, in percent, which sum to 100."""
     total = values[values > 0].sum()
     if not total:
-        return "nothing speaks for this track but its turn"
+        return "no component speaks for this track"
     exact = np.where(values > 0, 100 * values / total, 0)
     percents = np.floor(exact)
     percents[np.argsort(percents - exact, kind="stable")[: round(100 - percents.sum())]] += 1

@@ -14,7 +14,7 @@ QUESTION = {"userId": "listener-001", "limit": 3}
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("library.py", "collaborative"),
+        ("library.py", "similar listeners"),
         ("many_threads.py", "100 of 100 answers of 8 threads"),
         ("many_processes.py", "100 of 100 answers of 2 processes"),
     ],

@@ -11,6 +11,7 @@ from musix_trainer import pipeline, recipe
 from musix_trainer.data import synthetic
 from musix_trainer.data.synthetic import World
 from musix_trainer.models import mood
+from tests.conftest import ROOT
 from tests.recipes import SMALL
 
 TABLES = SMALL.replace('"synthetic"', '"tables"').replace("[synthetic]\ntracks = 800\nlisteners = 100\n", "")
@@ -47,6 +48,15 @@ def test_listening_that_is_too_little(
     with pytest.raises(TableError) as error:
         pipeline.train(settings, tmp_path)
     assert str(error.value) == f"{tmp_path / 'listening.parquet'}: expected at least {expected}"
+
+
+def test_the_recipe_to_copy_reads_tables_of_csv(tmp_path: Path, small_world: World) -> None:
+    small_world.tracks.write_csv(tmp_path / "tracks.csv")
+    small_world.listening.write_csv(tmp_path / "listening.csv")
+    settings = recipe.read(ROOT / "bundles" / "own.toml")
+    tracks, listening = pipeline.tables_of(settings, tmp_path)
+    assert (len(tracks), listening.listeners) == (800, 100)
+    assert settings.recipe.gates == recipe.Gates()
 
 
 def test_tracks_of_equal_sound_have_no_mood_to_learn() -> None:

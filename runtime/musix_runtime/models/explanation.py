@@ -10,7 +10,7 @@ from musix_runtime.models.arrays import Floats, Scores
 
 N_COMPONENTS = 5
 N_COALITIONS = 2**N_COMPONENTS
-NO_REASON = "nothing speaks for this track but its turn"
+NO_REASON = "no component speaks for this track"
 _MEMBERS = (np.arange(N_COALITIONS)[:, None] >> np.arange(N_COMPONENTS)) & 1
 # (32, 5): component i is in the coalition where bit i of its number is set.
 COALITIONS: Floats = _MEMBERS.astype(np.float32)
@@ -51,7 +51,7 @@ def percentages(values: Scores) -> NDArray[np.int64]:
 
 
 class ReasonWriter:
-    """Writes what speaks for a track in words, by five labels: "70% collaborative + 30% freshness"."""
+    """Writes what speaks for a track in words, by five labels: "70% similar listeners + 30% new release"."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._texts = [[f"{percent}% {label}" for percent in range(101)] for label in labels]

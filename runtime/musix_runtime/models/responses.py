@@ -27,7 +27,7 @@ from musix_runtime.schemas import (
 TOP_GENRES = 5
 DIGITS = 4  # of a confidence or probability: the sixth already depends on host and batch
 # What the components are called in a reason.
-REASON_LABELS = ("collaborative", "content similarity", "listener preference", "freshness", "diversity")
+REASON_LABELS = ("similar listeners", "similar sound", "related artists", "new release", "variety of the list")
 REASONS, POPULAR_REASONS = ReasonWriter(REASON_LABELS), ReasonWriter(("popularity", *REASON_LABELS[1:]))
 CONTRIBUTIONS = ("base", *COMPONENTS)
 

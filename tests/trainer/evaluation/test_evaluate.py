@@ -225,7 +225,7 @@ def test_report_is_a_self_contained_page(measured: Path, measured_bundle: Bundle
         "<b>genre/unseen_artists</b> macro-F1 ",
         "<b>lists/&lt;new&gt;</b> NDCG@10 0.123 (0.100 to 0.200)",
         "Listener 10, ",
-        "listener preference",
+        "related artists",
         "; because of ",
         "Reliability",
         "SHA-256",
