@@ -79,7 +79,7 @@ def _stable(draw: Callable[[int], Golden], number: int, engines: Sequence[Engine
             return case
     found = last_error.replace(" case 0:", f" case {number}:")  # each draw is replayed alone
     raise GoldenError(
-        f"{found}; none of {MAX_DRAWS} requests of this kind has a stable answer, as of tracks with almost equal scores"
+        f"{found}; none of {MAX_DRAWS} such requests has a stable answer; many tracks may have almost equal scores"
     )
 
 
