@@ -15,7 +15,6 @@ from tests.conftest import ROOT
 from tests.recipes import SMALL
 
 TABLES = SMALL.replace('"synthetic"', '"tables"').replace("[synthetic]\ntracks = 800\nlisteners = 100\n", "")
-LEARNED = "[ranker]\nfolds = 2"  # the ranker learns from listeners that are left out of the training
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +37,10 @@ FEW_LISTENERS = "20 listeners with two tracks of the catalogue or more, from who
     ],
     ids=["one listener", "one track", "no track twice", "19 listeners"],
 )
-@pytest.mark.parametrize("ranker", ["[ranker]", LEARNED])
-def test_listening_that_is_too_little(
-    tmp_path: Path, small_world: World, rows: pl.Expr, expected: str, ranker: str
-) -> None:
+def test_listening_that_is_too_little(tmp_path: Path, small_world: World, rows: pl.Expr, expected: str) -> None:
     small_world.tracks.write_parquet(tmp_path / "tracks.parquet")
     small_world.listening.filter(rows).write_parquet(tmp_path / "listening.parquet")
-    settings = recipe.parse(TABLES.replace("[ranker]", ranker).encode(), Path("small.toml"))
+    settings = recipe.parse(TABLES.encode(), Path("small.toml"))
     with pytest.raises(TableError) as error:
         pipeline.train(settings, tmp_path)
     assert str(error.value) == f"{tmp_path / 'listening.parquet'}: expected at least {expected}"
