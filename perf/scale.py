@@ -52,7 +52,6 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
     collab = simulation.collab_model(world, heard, settings.collab.no_components, settings.collab.fold_in_ridge, rng)
     progress.say("computing moods, content vectors and popularity")
     moods = _moods(small.mood, world.catalogue.inputs)
-    vectors, card = content.train(world.catalogue, moods, settings.content)
     nothing = np.empty(0, np.int64)
     plays = Interactions([], nothing, heard.rows.astype(np.int64), nothing.astype(np.float64), nothing)
     first = heard.offsets[simulation.FOLD_IN_LISTENERS : simulation.FOLD_IN_LISTENERS + 1]
@@ -69,9 +68,9 @@ def simulate(small: Run, tracks: int, listeners: int, homes: int = HOMES) -> Run
             "genre": simulation.genre_model(small.genre, small.catalogue, world),
             "artists": artists.train(world.catalogue, pairs, settings.artists),
             "collab": collab,
-            "content": vectors,
+            "content": content.train(world.catalogue, moods, settings.content),
         },
-        quality={"genre": small.quality["genre"], "mood": small.quality["mood"], "content": card},
+        quality={"genre": small.quality["genre"], "mood": small.quality["mood"]},
         provenance=_provenance(small, tracks, listeners, homes, len(heard.rows)),
     )
 

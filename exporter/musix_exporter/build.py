@@ -30,7 +30,7 @@ def build(recipe_file: RecipeFile, data: Path | None, out: Path, show: Show, rep
 
     def check(bundle: Bundle) -> None:
         measured = [*gates.floors(bundle.manifest, floors()), *gates.measure(bundle, recipe_file.recipe.gates)]
-        show(BuildReport.of(bundle, measured, path))
+        show(BuildReport.of(bundle, measured, path, run_path))
         gates.check(measured, path.name, run_path)
 
     with sole_writer(path.with_name(f"{path.name}.build")):

@@ -10,23 +10,25 @@ from musix_runtime.bundle.reader import Bundle
 
 
 class BuildReport(msgspec.Struct, frozen=True):
-    """A bundle and the results of its gates. `path` is None when a gate failed, because the bundle was not kept."""
+    """A bundle, the run it was made of, and the results of its gates. `path` is None when a gate failed, because the
+    bundle was not kept."""
 
     label: str
     digest: str
     path: str | None
+    run: str
     passed: bool
     gates: list[Gate]
     sizes: dict[str, int]  # in bytes
     parity: dict[str, float]
 
     @classmethod
-    def of(cls, bundle: Bundle, gates: list[Gate], path: Path) -> "BuildReport":
-        """Return the report of a bundle that is kept at `path` if all gates pass."""
+    def of(cls, bundle: Bundle, gates: list[Gate], path: Path, run: Path) -> "BuildReport":
+        """Return the report of a bundle that is kept at `path` if all gates pass, and of its `run` folder."""
         manifest, passed = bundle.manifest, all(gate.passed for gate in gates)
         label = f"{manifest.name}-{manifest.version}"
         kept = str(path) if passed else None
-        return cls(label, bundle.digest, kept, passed, gates, manifest.part_bytes(), manifest.parity)
+        return cls(label, bundle.digest, kept, str(run), passed, gates, manifest.part_bytes(), manifest.parity)
 
     def json(self) -> bytes:
         """Return the report as JSON with a line feed at the end."""
@@ -41,7 +43,7 @@ class BuildReport(msgspec.Struct, frozen=True):
         width = max((len(gate.name) for gate in self.gates), default=0)
         for name, found, allowed, verdict in self._rows():
             yield f"    {name:<{width}} {found:>12}   {allowed:<22} {verdict}"
-        yield "  musix inspect shows the whole card"
+        yield f"  {f'musix inspect {self.path}' if self.path else f'musix runs --all {self.run}'} shows the whole card"
 
     def markdown(self) -> str:
         """Return the report as a page of Markdown."""

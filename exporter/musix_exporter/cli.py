@@ -142,7 +142,7 @@ def loop(
     Call it often, such as every hour. Ends with 5 if there is nothing to do, with 3 if a new version was refused.
     """
     from musix_exporter.build import build
-    from musix_runtime.atomic import check_writable
+    from musix_runtime.atomic import check_free, check_writable
     from musix_runtime.bundle import signature
     from musix_trainer import recipe as recipes
     from musix_trainer.loop import journal
@@ -150,7 +150,9 @@ def loop(
     from musix_trainer.loop.policy import Policy
 
     def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
-        bundle = build(recipe_file, tables, folder, show=lambda report: None, replace=True)
+        for path in (folder, folder / "runs"):
+            check_free(path / recipe_file.recipe.label, "the loop replaces nothing; remove it, or use --out")
+        bundle = build(recipe_file, tables, folder, show=lambda report: None)
         if key:
             signature.write(bundle.path, bundle.digest, key)
         return bundle

@@ -74,10 +74,13 @@ def _stable(draw: Callable[[int], Golden], number: int, engines: Sequence[Engine
             for engine in engines:
                 replay(engine, case)
         except GoldenError as error:
-            last_error = error
+            last_error = str(error)
         else:
             return case
-    raise last_error
+    found = last_error.replace(" case 0:", f" case {number}:")  # each draw is replayed alone
+    raise GoldenError(
+        f"{found}; none of {MAX_DRAWS} such requests has a stable answer; many tracks may have almost equal scores"
+    )
 
 
 @dataclass(frozen=True)

@@ -360,7 +360,7 @@ def reason(values: NDArray[np.float64], source: str) -> str:
     """Return the share of each component in the positive contributions, in percent, which sum to 100."""
     total = values[values > 0].sum()
     if not total:
-        return "nothing speaks for this track but its turn"
+        return "no component speaks for this track"
     exact = np.where(values > 0, 100 * values / total, 0)
     percents = np.floor(exact)
     percents[np.argsort(percents - exact, kind="stable")[: round(100 - percents.sum())]] += 1

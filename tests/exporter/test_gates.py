@@ -143,15 +143,16 @@ def test_every_floor_is_on_the_card(bundle: Bundle) -> None:
 
 def test_figure_that_cannot_be_measured_passes_and_is_reported(bundle: Bundle) -> None:
     gate = Gate("memory.load_mb", None, "at most", 1, passed=True)
-    result = BuildReport.of(bundle, [gate], Path("here"))
+    result = BuildReport.of(bundle, [gate], Path("here"), Path("run"))
     assert "| memory.load_mb | not measured | at most 1 | skipped |" in result.markdown()
 
 
 def test_report_without_gates(bundle: Bundle) -> None:
-    result = BuildReport.of(bundle, gates.measure(bundle, Gates()), Path("here"))
+    result = BuildReport.of(bundle, gates.measure(bundle, Gates()), Path("here"), Path("run"))
     assert result.passed
     assert "None." in result.markdown()
     assert "  0 of 0 gates passed:" in result.lines()
+    assert "  musix inspect here shows the whole card" in result.lines()
     total = sum(file.bytes for file in bundle.manifest.files.values())
     assert any(line.startswith(f"  {total:,} bytes;") for line in result.lines())
 
@@ -168,7 +169,9 @@ def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path, capsys: pyte
     assert caught.value.exit_code == 3
     assert str(caught.value).startswith("small-1.0.0: 1 of 5 gates failed: bytes.total: expected at most 1, found ")
     assert str(caught.value).endswith(f"No bundle was written; the run is in {tmp_path}/out/runs/small-1.0.0")
-    assert "FAILED" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "FAILED" in printed
+    assert f"  musix runs --all {tmp_path}/out/runs/small-1.0.0 shows the whole card\n" in printed
     result = json.loads((tmp_path / "r" / "small.json").read_bytes())
     assert (result["label"], result["path"], result["passed"]) == ("small-1.0.0", None, False)
     failed = [item["name"] for item in result["gates"] if not item["passed"]]

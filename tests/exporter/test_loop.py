@@ -10,7 +10,7 @@ from musix_exporter.cli import loop
 from musix_runtime import Registry
 from musix_runtime.bundle import signature
 from musix_runtime.clock import now_ms
-from musix_runtime.errors import RecipeError
+from musix_runtime.errors import OutputError, RecipeError
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.models.parts import open_bundle
@@ -96,6 +96,18 @@ def test_what_would_fail_after_the_training_is_found_before(place: Path) -> None
     missing = run(place, "--now", "--key", str(place / "no.key"))
     assert "no.key: expected an Ed25519 private key" in str(missing.exception)
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize("taken", ["demo-1.1.0", "runs/demo-1.1.0"])
+def test_a_bundle_or_run_that_the_loop_did_not_make_is_kept(place: Path, taken: str) -> None:
+    theirs = place / "out" / taken / "theirs"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    result = run(place, "--now")
+    assert isinstance(result.exception, OutputError)
+    assert str(result.exception).startswith(f"{theirs.parent}: expected a free name, found an existing file or folder")
+    assert list(theirs.parent.iterdir()) == [theirs]
+    assert journal.read_all(Registry(place / "registry"), "demo")[0].outcome == "failed"
 
 
 def test_one_loop_at_a_time_works_with_a_registry(place: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\n\Z")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+TIME = re.compile(r"\d\d:\d\d|\d\d-\d\d|\d (?:ms|s|h|minutes|hours|days)\b|://")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
 
 
@@ -51,9 +52,41 @@ def commands(block: Block) -> list[Command]:
 
 
 def missing_lines(shown: list[str], printed: str) -> list[str]:
-    """Return the shown lines that were not printed. Numbers and indentation may differ; `...` stands for any lines."""
-    lines = {NUMBER.sub("N", line.strip()) for line in printed.splitlines()}
-    return [line for line in shown if line.strip() not in ("", "...") and NUMBER.sub("N", line.strip()) not in lines]
+    """Return the shown lines that were not printed. Indentation may differ; `...` stands for any lines.
+
+    Numbers must be near, as rounding differs between processors: whole numbers by 0.1 %, others by 0.001 or one in the
+    last digit. They are not compared in lines with a time, and errors of rounding, such as 1.0e-06, are not.
+    """
+    found: dict[str, list[str]] = {}
+    for line in printed.splitlines():
+        found.setdefault(_without_numbers(line), []).append(line)
+    return [
+        line
+        for line in shown
+        if line.strip() not in ("", "...")
+        and not any(_near(line, other) for other in found.get(_without_numbers(line), []))
+    ]
+
+
+def _without_numbers(line: str) -> str:
+    return NUMBER.sub("N", line.strip())
+
+
+def _near(shown: str, printed: str) -> bool:
+    """Return whether the numbers of two lines, which are else equal, are near each other."""
+    pairs = zip(NUMBER.findall(shown), NUMBER.findall(printed), strict=True)
+    return TIME.search(shown) is not None or all(_is_near(*pair) for pair in pairs)
+
+
+def _is_near(shown: str, printed: str) -> bool:
+    if shown == printed or "e" in shown:
+        return True
+    if shown.isdecimal() and shown.startswith("0"):  # part of an id
+        return False
+    first, second = (float(number.replace(",", "").rstrip(".")) for number in (shown, printed))
+    digits = len(shown.rstrip(".").partition(".")[2])
+    allowed = max(1.001 * 10**-digits, 0.001) if digits else 0.001 * abs(second)
+    return abs(first - second) <= allowed
 
 
 def dead_links(page: Path) -> list[str]:

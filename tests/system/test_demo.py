@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from musix_exporter.cli import build
 from musix_runtime import Engine, RecommendRequest
 from musix_runtime.errors import OutputError
+from musix_runtime.models.mood import MOODS
 from musix_trainer.data.synthetic import World, track_id, user_id
 from tests.conftest import DEMO, ROOT
 
@@ -65,6 +66,14 @@ def test_planted_genres_of_artists_are_found(engine: Engine) -> None:
         result["baselines"]["xgboost_alone"], abs=0.02
     )  # the trees see what the others know
     assert card["ece"] < 0.05
+
+
+def test_the_card_has_the_shares_of_the_labels_of_the_catalogue(engine: Engine) -> None:
+    card, catalog = engine.bundle.manifest.quality["catalog"], engine.catalog
+    assert sum(card["mood_shares"].values()) == pytest.approx(1)
+    assert card["mood_shares"]["sad"] == np.mean(catalog.moods == MOODS.index("sad"))
+    family = catalog.families >> catalog.genres.index(card["largest_family"]) & 1
+    assert card["largest_family_share"] == pytest.approx(family.mean())
 
 
 def test_the_hybrid_is_better_than_any_part_alone(engine: Engine) -> None:

@@ -1,9 +1,9 @@
 """The documents are correct: their commands and Python blocks run, and their links have targets.
 
-A `console` block is run line by line (`$ ` starts a command); the output below a command is compared without its
-numbers. A `python` block is run as a program. A comment `<!-- not run: REASON -->` just before a block leaves it out; a
-`sh` block must have one. All blocks of a page share a folder with the demo bundle, its training run, the recipes and
-the examples.
+A `console` block is run line by line (`$ ` starts a command); the output below a command is compared
+(`documents.missing_lines`). A `python` block is run as a program. A comment `<!-- not run: REASON -->` just before a
+block leaves it out; a `sh` block must have one. All blocks of a page share a folder with the demo bundle, its training
+run, the recipes and the examples.
 """
 
 import os
@@ -59,6 +59,27 @@ def test_shell_blocks_have_a_reason_why_they_are_not_run(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_of_a_page_have_targets(page: Path) -> None:
     assert dead_links(page) == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("ok, 41 files, 5,271,781 bytes", "ok, 41 files, 5,271,725 bytes", True),
+        ("ok, 41 files, 5,271,781 bytes", "ok, 42 files, 5,271,781 bytes", False),
+        ("ok, 41 files, 5,271,781 bytes", "ok, 41 files, 5,871,781 bytes", False),
+        ('"score": 0.949576,', '  "score": 0.949159,', True),
+        ('"similarity": 0.904297}', '"similarity": 0.902311}', False),
+        ("85.8%  metal", "85.7%  metal", True),
+        ("85.8%  metal", "85.6%  metal", False),
+        ("simulated0000000002815", "simulated0000000002816", False),
+        ("errors: genre 1.0e-06", "errors: genre 2.0e-06", True),
+        ("the stage lasts 42.0 h more", "the stage lasts 41.9 h more", True),
+        ("started 2026-11-27 19:08:33Z, running", "started 2027-01-02 03:04:05Z, running", True),
+        ("started 2026-11-27 19:08:33Z, running", "started 2027-01-02 03:04:05Z, ended", False),
+    ],
+)
+def test_numbers_of_a_line_are_compared(shown: str, printed: str, same: bool) -> None:
+    assert missing_lines([shown, "..."], f"other\n{printed}\n") == ([] if same else [shown])
 
 
 class Runner:

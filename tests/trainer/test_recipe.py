@@ -26,7 +26,7 @@ def test_defaults_are_the_published_hyper_parameters() -> None:
     assert ranker.blend == {"collab": 0.5, "content": 0.3, "preference": 0, "freshness": 0.1, "diversity": 0.1}
 
 
-@pytest.mark.parametrize("name", ["demo", "lastfm-tags", "spotify"])
+@pytest.mark.parametrize("name", ["demo", "lastfm-tags", "own", "spotify"])
 def test_shipped_recipes_are_valid(name: str) -> None:
     assert recipe.read(Path("bundles") / f"{name}.toml").recipe.name == name
 

@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from musix_runtime.bundle.manifest import Provenance, SourceInfo
-from musix_runtime.errors import InputError, RecipeError
+from musix_runtime.errors import InputError, RecipeError, TableError
 from musix_trainer import curves, progress, quality
 from musix_trainer.data import families as genre_families
 from musix_trainer.data import split, synthetic, tables
@@ -23,11 +24,13 @@ from musix_trainer.data.moods import Moods, read_moods
 from musix_trainer.data.tables import Table
 from musix_trainer.data.tracks import Tracks, read_tracks
 from musix_trainer.models.parts import PARTS
+from musix_trainer.models.ranker.training import MIN_USERS
 from musix_trainer.part import Part, Training
 from musix_trainer.recipe import Recipe, RecipeFile
 from musix_trainer.run import Run
 
 SPLIT_KEYS = ("train_pairs", "validation_pairs", "test_pairs")  # of the quality card's section `split`
+MIN_SHARED_TRACKS = 20  # heard by two listeners or more: with fewer, candidates hardly differ in their scores
 PACKAGES = ("faiss-cpu", "numpy", "polars", "rectools-lightfm", "scikit-learn", "scipy", "torch", "xgboost")
 
 
@@ -48,6 +51,7 @@ def train(recipe_file: RecipeFile, data: Path | None, parts: Sequence[Part[Any]]
     tracks = read_tracks(sources["tracks"], families)
     interactions = _interactions(sources, tracks, settings)
     impressions = read_impressions(sources["feedback"], tracks, interactions) if "feedback" in sources else None
+    _check_listening(interactions, sources["listening"].name, ranks_by_listening=impressions is None)
     moods = read_moods(sources["moods"], tracks) if "moods" in sources else None
     for name, source in sources.items():
         progress.say(
@@ -97,6 +101,22 @@ def _interactions(sources: dict[str, Table], tracks: Tracks, settings: Recipe) -
     if "playlists" not in sources:
         return listening
     return listening.with_playlists(read_interactions(sources["playlists"], tracks))
+
+
+def _check_listening(interactions: Interactions, name: str, ranks_by_listening: bool) -> None:
+    """Raise TableError for listening that is too little to learn from."""
+    tracks = int((np.bincount(interactions.row) > 1).sum())
+    if tracks < MIN_SHARED_TRACKS:
+        raise TableError(
+            f"{name}: expected at least {MIN_SHARED_TRACKS} tracks of the catalogue that two listeners or more heard,"
+            f" from which collab learns, found {tracks:,}"
+        )
+    listeners = int((np.bincount(interactions.listener) > 1).sum())
+    if ranks_by_listening and listeners < MIN_USERS:
+        raise TableError(
+            f"{name}: expected at least {MIN_USERS} listeners with two tracks of the catalogue or more, from whom the"
+            f" ranker learns, found {listeners:,}"
+        )
 
 
 def _train_parts(

@@ -9,6 +9,7 @@ from musix_runtime.inspection.figures import Comparison, Figure, Protocols, comp
 
 Quality = Mapping[str, Any]
 Sources = Mapping[str, SourceInfo]
+LOPSIDED = 0.5  # share of the tracks, above which a mood is named
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ def limits(quality: Quality, sources: Sources) -> list[str]:
         found.append("The genre figures are of a model that had not learned from the test part; the shipped one has.")
     if _section(quality, "mood").get("teacher") == "rule":
         found.append("The moods are thresholds over audio features, not labels from listeners.")
+    for mood, share in _section(_section(quality, "catalog"), "mood_shares").items():
+        if share > LOPSIDED:
+            found.append(f"{share:.0%} of the tracks have the mood {mood}: it tells few of them apart.")
     if _section(quality, "ranker").get("impressions_source") == "derived":
         found.append("The ranker learned from held-out listening, not from lists that people saw.")
     if "genre" in quality:

@@ -10,7 +10,7 @@ from musix_runtime.models.arrays import Floats, Scores
 
 N_COMPONENTS = 5
 N_COALITIONS = 2**N_COMPONENTS
-NO_REASON = "nothing speaks for this track but its turn"
+NO_REASON = "no component speaks for this track"
 _MEMBERS = (np.arange(N_COALITIONS)[:, None] >> np.arange(N_COMPONENTS)) & 1
 # (32, 5): component i is in the coalition where bit i of its number is set.
 COALITIONS: Floats = _MEMBERS.astype(np.float32)

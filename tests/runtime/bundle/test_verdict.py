@@ -112,3 +112,9 @@ def test_verdict_on_simulated_data_and_without_evaluation() -> None:
     assert lists == "Recommendations: not measured."
     assert "No figure has an interval yet" in worst
     assert "not labels from listeners" in " ".join(verdict.limits(quality, simulated))
+
+
+def test_limits_name_a_mood_of_most_tracks() -> None:
+    quality = {**card(), "catalog": {"mood_shares": {"happy": 0.39, "sad": 0.61}, "largest_family_share": 0.9}}
+    moods = [sentence for sentence in verdict.limits(quality, REAL) if "have the mood" in sentence]
+    assert moods == ["61% of the tracks have the mood sad: it tells few of them apart."]

@@ -61,6 +61,6 @@ def test_reason_text() -> None:
         return WRITER.reasons(np.array([values], np.float64))[0]
 
     assert output(0.35, 0.1, 0.0, 0.05, -0.2) == "70% one + 20% two + 10% four"
-    assert output(0, 0, 0, 0, 0) == "nothing speaks for this track but its turn"
+    assert output(0, 0, 0, 0, 0) == "no component speaks for this track"
     assert output(0.1, 0.1, 0.1, 0, 0) == "34% one + 33% two + 33% three"
     assert output(0, 0, 0.3, 0, -0.1) == "100% three"

@@ -161,7 +161,8 @@ def _present_families(hot: NDArray[np.bool_], families: Families, name: str) -> 
     present = [family for family, size in sizes.items() if size]
     if len(present) < genre_families.MIN_FAMILIES:
         raise TableError(
-            f"{name}: track_genre: expected labels of at least {genre_families.MIN_FAMILIES} families, found fewer"
+            f"{name}: track_genre: expected labels of at least {genre_families.MIN_FAMILIES} families, found"
+            f" {', '.join(present) or 'none'}"
         )
     return present
 

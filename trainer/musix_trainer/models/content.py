@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from musix_runtime.models.arrays import Floats, unit
@@ -15,7 +14,6 @@ from musix_runtime.models.index import Index
 from musix_trainer import array_store, recipe
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.part import Part, Training
-from musix_trainer.quality import keys
 
 GENRE_WIDTH = 10
 
@@ -40,7 +38,7 @@ class ContentModel:
         return cls(**array_store.load(path))
 
 
-def train(catalogue: Tracks, moods: Floats, settings: recipe.Content) -> tuple[ContentModel, dict[str, Any]]:
+def train(catalogue: Tracks, moods: Floats, settings: recipe.Content) -> ContentModel:
     """Build the vectors from the catalogue and the mood part's probabilities, `moods` (n, 5).
 
     Each block is centred and scaled to a mean squared length of its squared weight; the vectors are scaled to length 1.
@@ -53,7 +51,7 @@ def train(catalogue: Tracks, moods: Floats, settings: recipe.Content) -> tuple[C
         (_artist_popularity(catalogue)[:, None], settings.popularity),
     ]
     vectors = unit(np.column_stack([_scaled(block, weight) for block, weight in blocks]))
-    return ContentModel(vectors), _measure(vectors, catalogue)
+    return ContentModel(vectors)
 
 
 def _standard(values: Floats) -> Floats:
@@ -81,29 +79,9 @@ def _artist_popularity(catalogue: Tracks) -> Floats:
     return _standard(mean[codes][:, None].astype(np.float32))[:, 0]
 
 
-def _measure(vectors: Floats, catalogue: Tracks, sample: int = 1000) -> dict[str, Any]:
-    """Measure how often a recording shares a family with its nearest neighbours, and with random recordings."""
-    rng = np.random.default_rng(0)
-    queries = rng.choice(len(vectors), min(sample, len(vectors)), replace=False)
-    part = ContentModel(vectors).runtime()
-    near = np.array([part.nearest(vectors[row], 11)[0] for row in queries])
-    others = np.array([[n for n in rows if n != row][:10] for row, rows in zip(queries, near, strict=True)])
-    return {
-        "dim": vectors.shape[1],
-        "shared_genre_at_10": _shared(catalogue.families, queries, others),
-        "shared_genre_random": _shared(catalogue.families, queries, rng.choice(len(vectors), others.shape)),
-    }
-
-
-def _shared(families: NDArray[np.bool_], queries: NDArray[Any], others: NDArray[Any]) -> float:
-    return float((families[queries][:, None] & families[others]).any(axis=2).mean())
-
-
 def _train_part(training: Training) -> tuple[ContentModel, dict[str, Any]]:
     moods = training.models["mood"].probabilities(training.audio)
-    model, card = train(training.classified, moods, training.recipe.content)
-    return model, {"content": card}
+    return train(training.classified, moods, training.recipe.content), {}
 
 
-QUALITY_KEYS = keys("content", ("dim", "shared_genre_at_10", "shared_genre_random"))
-PART = Part("content", _train_part, lambda path, recipe: ContentModel.load(path), QUALITY_KEYS)
+PART = Part("content", _train_part, lambda path, recipe: ContentModel.load(path))

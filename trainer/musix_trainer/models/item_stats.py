@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import INPUT_NAMES
+from musix_runtime.models.mood import MOODS
 from musix_trainer import array_store, recipe
 from musix_trainer.data.interactions import Interactions
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.models.collab import DAY
 from musix_trainer.part import Part, Training
+from musix_trainer.quality import keys
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,23 @@ def popularity_order(catalogue: Tracks, listeners: NDArray[np.int64]) -> Rows:
     return np.lexsort((np.arange(len(catalogue)), -table_popularity, -listeners))
 
 
+def _measure(stats: ItemStats, catalogue: Tracks) -> dict[str, Any]:
+    """Return the share of the recordings with each mood, and that of the family which most recordings have."""
+    moods = np.bincount(stats.moods, minlength=len(MOODS)) / len(catalogue)
+    families = catalogue.families.mean(axis=0)
+    return {
+        "mood_shares": dict(zip(MOODS, moods.tolist(), strict=True)),
+        "largest_family": catalogue.labels[int(families.argmax())],
+        "largest_family_share": float(families.max()),
+    }
+
+
 def _train_part(training: Training) -> tuple[ItemStats, dict[str, Any]]:
+    catalogue = training.classified
     moods = training.models["mood"].probabilities(training.audio)
-    return train(training.classified, moods, training.train, training.recipe.catalog), {}
+    stats = train(catalogue, moods, training.train, training.recipe.catalog)
+    return stats, {"catalog": _measure(stats, catalogue)}
 
 
-PART = Part("catalog", _train_part, lambda path, recipe: ItemStats.load(path))
+QUALITY_KEYS = keys("catalog.mood_shares", MOODS) | keys("catalog", "largest_family_share")
+PART = Part("catalog", _train_part, lambda path, recipe: ItemStats.load(path), QUALITY_KEYS)

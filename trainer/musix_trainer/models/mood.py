@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from musix_runtime.errors import TableError
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.features import AUDIO
 from musix_runtime.models.mood import MOODS
@@ -122,6 +123,11 @@ def _cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
 def _measure_rule(model: MoodModel, audio: Floats, held_out: Rows) -> dict[str, Any]:
     moods = rule(audio)
     rows = held_out[moods[held_out].any(axis=1)]
+    if not len(rows):
+        raise TableError(
+            "mood: expected audio features of the tracks by which the rule gives some of them a mood, found none of"
+            f" {len(held_out):,} with one"
+        )
     probabilities, truth = model.probabilities(audio[rows]), moods[rows]
     chosen = probabilities.argmax(axis=1)
     right = truth[np.arange(len(truth)), chosen]

@@ -129,7 +129,8 @@ def _check_examples(examples: TrainingExamples, listeners: int) -> None:
     if listeners < MIN_USERS or not 0 < positives < len(examples.positive):
         raise TableError(
             f"ranker: expected impressions of at least {MIN_USERS} listeners, some positive and some negative, found"
-            f" {len(examples.positive):,} of {listeners:,} listeners, {positives:,} of them positive"
+            f" {len(examples.positive):,} of {listeners:,} listeners, {positives:,} of them positive; they are"
+            " the table of feedback or, without it, made of the listening, which may hold too little"
         )
 
 
