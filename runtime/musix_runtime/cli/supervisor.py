@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import FrameType
 
+from musix_runtime.cli.entry import terminating_signals
 from musix_runtime.cli.output import print_status
 from musix_runtime.errors import InputError, MusixError, WorkerError
 
@@ -54,14 +55,6 @@ def call_in_child(action: Callable[[], None]) -> None:
         raise
     if code:
         sys.exit(code if code > 0 else 128 - code)
-
-
-def terminating_signals() -> list[signal.Signals]:
-    """Return SIGTERM and, unless `nohup` ignores it, SIGHUP, which a closed terminal sends."""
-    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
-        return [signal.SIGTERM]
-    return [signal.SIGTERM, hangup]
 
 
 def _fork(action: Callable[[], None]) -> int:

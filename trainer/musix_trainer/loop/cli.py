@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from musix_runtime.cli.arguments import AS_JSON
+from musix_runtime.cli.entry import terminating_signals
 from musix_runtime.cli.experiment import NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import describe
-from musix_runtime.cli.supervisor import terminating_signals
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import InputError
 from musix_trainer.cli import OUT
