@@ -67,12 +67,12 @@ def build(
     """
     from musix_exporter.build import build
     from musix_exporter.build_report import BuildReport
-    from musix_runtime.atomic import check_writable, write_file
+    from musix_runtime.atomic import check_file, write_file
     from musix_trainer import recipe
 
     for file in (json_path, summary_path):
         if file:
-            check_writable(file.parent)
+            check_file(file)
 
     def show(report: BuildReport) -> None:
         if json_path:

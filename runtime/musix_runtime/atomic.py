@@ -33,6 +33,20 @@ def check_free(path: Path, advice: str = "choose another name, or remove it") ->
     check_writable(path.parent)
 
 
+def check_file(path: Path) -> None:
+    """Raise OutputError unless a file can be written to `path`, where it may replace another one."""
+    check_named(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: expected a file to write, found a folder")
+    check_writable(path.parent)
+
+
+def check_named(path: Path) -> None:
+    """Raise OutputError for a path that ends without a name, such as `.` or `/`."""
+    if path.name in ("", ".."):
+        raise OutputError(f"{path}: expected the name of a file or folder to write, found none")
+
+
 def check_writable(folder: Path) -> None:
     """Make `folder` unless it exists. Raises OutputError when it cannot be made or written."""
     try:
@@ -155,6 +169,7 @@ def remove(path: Path) -> None:
 
 
 def _hidden(path: Path, suffix: str) -> Path:
+    check_named(path)
     return path.with_name(f".{path.name}.{suffix}")
 
 
