@@ -15,7 +15,7 @@ import msgspec
 
 from musix_runtime import ClassifyRequest, Engine, RecommendRequest, SimilarRequest
 from musix_runtime.errors import RequestError, UnknownTrackError
-from musix_runtime.schemas import parse
+from musix_runtime.parsing import parse
 
 LIMIT = 2**20  # bytes of a question
 

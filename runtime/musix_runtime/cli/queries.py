@@ -96,7 +96,7 @@ def _open(bundle: Path) -> "Engine":
 
 
 def _request(raw: dict[str, Any], type_: type[Any]) -> Any:
-    from musix_runtime.schemas import parse
+    from musix_runtime.parsing import parse
 
     return parse({key: value for key, value in raw.items() if value is not None}, type_)
 

@@ -12,7 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from musix_runtime.errors import FieldError, RequestError, shorten
-from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, field_error, parse
+from musix_runtime.parsing import field_error, parse
+from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest
 from musix_runtime.settings import Settings
 
 INLINE_BYTES = 8 * 1024  # largest body that is answered on the event loop; threads answer larger ones
