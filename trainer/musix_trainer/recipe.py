@@ -338,7 +338,7 @@ def _explain(error: msgspec.ValidationError, raw: dict[str, Any]) -> str:
 
 def _options(section: type[Section]) -> dict[str, tuple[str, ...]]:
     """Return the words that each key of a section and those below it may be, for keys that take one of several."""
-    options = {}
+    options: dict[str, tuple[str, ...]] = {}
     for name, type_ in get_type_hints(section).items():
         if isinstance(type_, type) and issubclass(type_, Section):
             options |= _options(type_)
