@@ -202,7 +202,8 @@ def feedback() -> None:
 def export_feedback(database: str, out: Path, since: datetime | None) -> None:
     """Write the events in DATABASE as tables: OUT/listening/DAY.parquet and OUT/feedback/DAY.parquet.
 
-    DATABASE is the URL that `musix serve --feedback` takes. Files of these days are replaced.
+    DATABASE is the URL that `musix serve --feedback` takes. Files of these days are replaced; what was exported
+    and is no longer in the database is kept, but for listeners who were forgotten.
     """
     from musix_trainer.importers.feedback import export_feedback
 
