@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from musix_runtime.errors import OutputError
+from musix_runtime.errors import BusyError, OutputError
 
 try:
     import fcntl
@@ -71,7 +71,7 @@ def writing(path: Path) -> Iterator[None]:
 def lock(file: Path, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock on `file`. The system releases it when the process ends in any way.
 
-    Raises OutputError when another process holds it and `wait` is False. A link at `file` is not followed.
+    Raises BusyError when another process holds it and `wait` is False. A link at `file` is not followed.
     """
     if fcntl is None:
         yield
@@ -89,7 +89,7 @@ def lock(file: Path, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def sole_writer(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of the writers of `path`. While another process holds it, wait, or raise OutputError."""
+    """Hold the lock of the writers of `path`. While another process holds it, wait, or raise BusyError."""
     file = _hidden(path, "lock")
     with lock(file, wait):
         try:
@@ -177,7 +177,7 @@ def _flock(descriptor: int, file: Path, wait: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
-        raise OutputError(f"{file}: expected no other writer, found one; wait until it has finished") from error
+        raise BusyError(f"{file}: expected no other writer, found one; wait until it has finished") from error
 
 
 def _is_same_file(descriptor: int, file: Path) -> bool:

@@ -196,14 +196,14 @@ def feedback() -> None:
 
 
 @feedback.command(name="export")
-@click.argument("database", metavar="DATABASE")
+@click.argument("database", metavar="[DATABASE]", envvar="MUSIX_FEEDBACK")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
 @click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="First day, by UTC; default: all days.")
 def export_feedback(database: str, out: Path, since: datetime | None) -> None:
     """Write the events in DATABASE as tables: OUT/listening/DAY.parquet and OUT/feedback/DAY.parquet.
 
-    DATABASE is the URL that `musix serve --feedback` takes. Files of these days are replaced; what was exported
-    and is no longer in the database is kept, but for listeners who were forgotten.
+    DATABASE is the URL that `musix serve --feedback` takes; default: $MUSIX_FEEDBACK. Files of these days are replaced;
+    what was exported and is no longer in the database is kept, but for listeners who were forgotten.
     """
     from musix_trainer.importers.feedback import export_feedback
 
