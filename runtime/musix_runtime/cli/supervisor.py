@@ -58,9 +58,13 @@ def call_in_child(action: Callable[[], None]) -> None:
 
 
 def _fork(action: Callable[[], None]) -> int:
-    """Start a child process that calls `action` and exits. Return its id."""
+    """Start a child process that calls `action` and exits. Return its id. Raises WorkerError if it cannot be started."""
     _flush()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        advice = "raise the limit of processes (ulimit -u, or that of the container), or free memory"
+        raise WorkerError(f"worker: expected a new process, found: {error.strerror}; {advice}") from error
     if not child:
         code = 1
         try:
@@ -112,6 +116,9 @@ class _Workers:
                 if not self.stopping:
                     self.start()
             self.watch()
+        except WorkerError:
+            self.end(None)
+            raise
         finally:
             for number, handler in before:
                 signal.signal(number, handler)
@@ -148,8 +155,18 @@ class _Workers:
                 self.count_failure()
             if code >= 0:
                 sleep(RETRY_S)
-            if not self.stopping:
+            self.replace()
+
+    def replace(self) -> None:
+        """Fork a worker in place of one that has ended. While the system forbids it, try again: others may serve."""
+        while not self.stopping:
+            try:
                 self.start()
+                break
+            except WorkerError as error:
+                print_status(f"error: {error}", error=True)
+                self.count_failure()
+                sleep(RETRY_S)
 
     def count_failure(self) -> None:
         """Count a failed worker. Raises WorkerError after too many."""
@@ -157,7 +174,6 @@ class _Workers:
         self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
         self.last_failure = now
         if self.failures >= MAX_FAILURES:
-            self.end(None)
             raise WorkerError(
                 f"workers: expected processes that keep running, found {self.failures} that ended within "
                 f"{WINDOW_S:.0f} s of their start; the lines above say why"
