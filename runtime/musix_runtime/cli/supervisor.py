@@ -58,13 +58,20 @@ def call_in_child(action: Callable[[], None]) -> None:
 
 
 def _fork(action: Callable[[], None]) -> int:
-    """Start a child process that calls `action` and exits. Return its id. Raises WorkerError if it cannot be started."""
+    """Start a child process that calls `action` and exits. Return its id. Raises WorkerError if that is impossible."""
     _flush()
+    numbers = (*terminating_signals(), signal.SIGINT)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # one that is sent to the child waits until it can end it
     try:
         child = os.fork()
+        if not child:
+            for number in numbers:
+                signal.signal(number, signal.SIG_DFL)
     except OSError as error:
         advice = "raise the limit of processes (ulimit -u, or that of the container), or free memory"
         raise WorkerError(f"worker: expected a new process, found: {error.strerror}; {advice}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if not child:
         code = 1
         try:
@@ -84,8 +91,6 @@ def _flush() -> None:
 def _exit_code(action: Callable[[], None]) -> int:
     """Call `action` in a child process and return its exit code."""
     try:
-        for number in (*terminating_signals(), signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
         os.setpgid(0, 0)  # signals of the terminal reach only the parent, which passes them on
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
