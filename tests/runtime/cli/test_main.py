@@ -54,6 +54,15 @@ def test_query_commands(demo_bundle: Path) -> None:
     assert len(musix("similar", demo_bundle, "simulated0000000000001", "--limit", 3).stdout.splitlines()) == 3
 
 
+def test_unknown_ids_are_named(demo_bundle: Path) -> None:
+    known = "simulated0000000000001"
+    for output in ([], ["--json"]):
+        command = ["recommend", demo_bundle, "x", "--current", "?", "--history", known, "--history", "!", *output]
+        done = musix(*command)
+        assert (done.returncode, done.stderr) == (0, "warning: not in the catalogue: ?, !\n")
+        assert done.stdout
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
 def test_console_without_utf8(demo_bundle: Path, tmp_path: Path, encoding: str) -> None:
     bundle = _with_titles(demo_bundle, tmp_path, "\u97f3")  # a Japanese letter
@@ -192,5 +201,7 @@ def test_all_commands_have_complete_help_texts() -> None:
         command = cli.get_command(context, name)
         assert command, name
         assert command.help, name
+        for each in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            assert " _" not in each.get_help(context), name  # a name of our code in place of a metavar
     shown = musix("--help").stdout
     assert "..." not in shown.partition("Commands:")[2]
