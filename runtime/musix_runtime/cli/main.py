@@ -44,6 +44,8 @@ def main() -> None:
         advice = "check that it exists, that you may use it, and that its disk has room"
         print_status(f"error: {place}: expected one that can be used, found: {error.strerror}; {advice}", error=True)
         sys.exit(2)
+    finally:
+        _close_streams()
 
 
 def _open_streams() -> None:
@@ -60,6 +62,15 @@ def _open_streams() -> None:
             encoding = stream.encoding if stream else "utf-8"
             setattr(sys, name, os.fdopen(number, "w", 1, encoding=encoding, closefd=False))
         getattr(sys, name).reconfigure(errors="replace")  # a console that is not UTF-8 shows "?" for other characters
+
+
+def _close_streams() -> None:
+    """Drop what cannot be written: Python would try again at its end, and exit with 120."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            _open_null(number)
 
 
 def _open_null(number: int) -> None:
@@ -86,7 +97,6 @@ def _ending_at_a_closed_pipe() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        _open_null(1)  # else Python would try to write the rest at its end
         raise click.exceptions.Exit(CLOSED_PIPE) from error
 
 

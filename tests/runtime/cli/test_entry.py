@@ -63,12 +63,18 @@ def test_a_signal_that_is_ignored_stays_ignored(small_bundle: Path) -> None:
     assert subprocess.run(["sh", "-c", ignoring], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["inspect", "BUNDLE"], ["inspect", "BUNDLE", "--json"]])
-def test_a_closed_pipe_ends_the_command_without_a_word(small_bundle: Path, arguments: list[str]) -> None:
+def test_a_closed_pipe_ends_the_command_without_a_word(
+    small_bundle: Path, arguments: list[str], unbuffered: str
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [str(small_bundle) if item == "BUNDLE" else item for item in arguments]
-    done = subprocess.run([MUSIX, *command], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        [MUSIX, *command], stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environment
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
 
