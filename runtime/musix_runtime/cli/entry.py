@@ -5,13 +5,18 @@ While the command runs, a signal raises KeyboardInterrupt, so that files that ar
 after, it ends the process at once.
 """
 
+from __future__ import annotations
+
 import os
 import signal
-from collections.abc import Callable
-from types import FrameType
-from typing import TypeVar
 
-T = TypeVar("T")
+TYPE_CHECKING = False  # that of `typing`, whose import takes as long as all others here
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 class Stopped(BaseException):
