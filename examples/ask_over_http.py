@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 
@@ -54,4 +55,6 @@ def main(bundle: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    main(parser.parse_args().bundle)

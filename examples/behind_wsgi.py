@@ -4,7 +4,7 @@ python examples/behind_wsgi.py build/demo-1.0.0 8000
 curl localhost:8000/recommend --json '{"userId": "listener-001", "limit": 3}'
 """
 
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 
 from musix_runtime import ClassifyRequest, Engine, RecommendRequest, SimilarRequest
 from musix_runtime.errors import RequestError, UnknownTrackError
-from musix_runtime.schemas import parse
+from musix_runtime.parsing import parse
 
 LIMIT = 2**20  # bytes of a question
 
@@ -54,10 +54,14 @@ def application(engine: Engine) -> WSGIApplication:
     return app
 
 
-def main(bundle: str, port: str) -> None:
-    with make_server("127.0.0.1", int(port), application(Engine.open(bundle))) as server:
+def main(bundle: str, port: int) -> None:
+    with make_server("127.0.0.1", port, application(Engine.open(bundle))) as server:
         server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("port", type=int)
+    given = parser.parse_args()
+    main(given.bundle, given.port)

@@ -8,6 +8,7 @@ python examples/many_processes.py build/demo-1.0.0
 
 import multiprocessing
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from concurrent.futures import ProcessPoolExecutor
 
 from musix_runtime import Engine, RecommendRequest
@@ -38,4 +39,6 @@ def main(bundle: str, processes: int = 2) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    main(parser.parse_args().bundle)

@@ -6,6 +6,7 @@ python examples/many_threads.py build/demo-1.0.0
 """
 
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from concurrent.futures import ThreadPoolExecutor
 
 from musix_runtime import Engine, RecommendRequest
@@ -24,4 +25,6 @@ def main(bundle: str, threads: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    main(parser.parse_args().bundle)

@@ -5,7 +5,7 @@ curl localhost:8000/music/api/ml/recommend --json '{"userId": "listener-001", "l
 curl localhost:8000/listeners/listener-001/next
 """
 
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,4 +28,8 @@ def shop(bundle: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(shop(sys.argv[1]), port=int(sys.argv[2]), log_level="warning")
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("port", type=int)
+    given = parser.parse_args()
+    uvicorn.run(shop(given.bundle), port=given.port, log_level="warning")

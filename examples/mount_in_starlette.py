@@ -4,7 +4,7 @@ python examples/mount_in_starlette.py build/demo-1.0.0 8000
 curl localhost:8000/music/api/ml/recommend --json '{"userId": "listener-001", "limit": 3}'
 """
 
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,4 +24,8 @@ def shop(bundle: str) -> Starlette:
 
 
 if __name__ == "__main__":
-    uvicorn.run(shop(sys.argv[1]), port=int(sys.argv[2]), log_level="warning")
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("port", type=int)
+    given = parser.parse_args()
+    uvicorn.run(shop(given.bundle), port=given.port, log_level="warning")

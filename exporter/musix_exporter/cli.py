@@ -12,7 +12,7 @@ from musix_runtime.cli.experiment import NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import duration
-from musix_runtime.errors import InputError, OutputError
+from musix_runtime.errors import BusyError, InputError
 from musix_trainer.cli import DATA, OUT, RECIPE
 from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, RECIPE_FILE, TABLES, opened
 
@@ -67,12 +67,12 @@ def build(
     """
     from musix_exporter.build import build
     from musix_exporter.build_report import BuildReport
-    from musix_runtime.atomic import check_writable, write_file
+    from musix_runtime.atomic import check_file, write_file
     from musix_trainer import recipe
 
     for file in (json_path, summary_path):
         if file:
-            check_writable(file.parent)
+            check_file(file)
 
     def show(report: BuildReport) -> None:
         if json_path:
@@ -147,7 +147,7 @@ def loop(
     from musix_trainer import recipe as recipes
     from musix_trainer.loop import journal
     from musix_trainer.loop.loop import Loop
-    from musix_trainer.loop.policy import Policy
+    from musix_trainer.loop.policy import Decision, Policy
 
     def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
         for path in (folder, folder / "runs"):
@@ -177,8 +177,14 @@ def loop(
         with ExitStack() as stack:
             try:
                 stack.enter_context(journal.sole_loop(runner.registry, name, wait=requested))
-            except OutputError as error:
-                print_line(f"wait: {error}")
+            except BusyError as error:
+                if as_json:
+                    decision = asdict(Decision("wait", None, str(error)))
+                    print_json(
+                        [{"decision": decision, "state": None, "outcome": "nothing", "found": "", "version": None}]
+                    )
+                else:
+                    print_line(f"wait: {error}")
                 context.exit(NOTHING_TO_DO)
             results = [runner.look(requested)] if dry_run else runner.run(requested)
     if as_json:

@@ -12,7 +12,7 @@ import msgspec
 from musix_exporter import export
 from musix_runtime.bundle.manifest import MANIFEST, Manifest, Provenance
 from musix_runtime.bundle.reader import Bundle
-from musix_runtime.errors import ManifestError, RebuildError
+from musix_runtime.errors import ManifestError, RebuildError, RecipeError
 from musix_trainer import pipeline, recipe
 from musix_trainer.recipe import RecipeFile
 
@@ -55,8 +55,8 @@ class RebuildReport(msgspec.Struct, frozen=True):
 def rebuild(bundle: Bundle, data: Path | None) -> RebuildReport:
     """Train and export the recipe of the bundle in a temporary folder. Return the comparison with the bundle.
 
-    Raises ManifestError when the recipe's text does not have the SHA-256 in the manifest, RecipeError when this version
-    cannot read the recipe, InputError when the recipe is trained on tables and `data` is None.
+    Raises ManifestError when the recipe's text does not have the SHA-256 in the manifest, or is not a recipe of this
+    version, InputError when the recipe is trained on tables and `data` is None.
     """
     recipe_file = _recipe(bundle)
     trained = pipeline.train(recipe_file, data)
@@ -94,7 +94,11 @@ def _recipe(bundle: Bundle) -> RecipeFile:
         raise ManifestError(
             f"{bundle.path / MANIFEST}: provenance.recipe: expected SHA-256 {provenance.recipe_sha256}, found {found}"
         )
-    return recipe.parse(text, Path(f"{bundle.manifest.name}.toml"))
+    try:
+        parsed = recipe.parse(text, Path(f"{bundle.path / MANIFEST}: provenance.recipe"))
+    except RecipeError as error:
+        raise ManifestError(str(error)) from error
+    return replace(parsed, path=Path(f"{bundle.manifest.name}.toml"))
 
 
 def _differing_keys(first: Manifest, second: Manifest) -> list[str]:

@@ -9,9 +9,7 @@ ONNX Runtime builds from 1.29 on report telemetry; a host that does not want thi
 before it first uses a name of this package. The command `musix` does so for its own process.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # that of `typing`, whose import takes milliseconds in which `musix` cannot handle signals
 if TYPE_CHECKING:
     from musix_runtime.engine import Engine
     from musix_runtime.errors import MusixError
@@ -43,10 +41,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name when it is first used: importing the package alone loads no library, and starts no thread."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return globals().setdefault(name, getattr(import_module(f"{__name__}.{_HOMES.get(name, 'schemas')}"), name))
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from musix_runtime.errors import OutputError
+from musix_runtime.errors import BusyError, OutputError
 
 try:
     import fcntl
@@ -31,6 +31,20 @@ def check_free(path: Path, advice: str = "choose another name, or remove it") ->
     if os.path.lexists(path):
         raise OutputError(f"{path}: expected a free name, found an existing file or folder; {advice}")
     check_writable(path.parent)
+
+
+def check_file(path: Path) -> None:
+    """Raise OutputError unless a file can be written to `path`, where it may replace another one."""
+    check_named(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: expected a file to write, found a folder")
+    check_writable(path.parent)
+
+
+def check_named(path: Path) -> None:
+    """Raise OutputError for a path that ends without a name, such as `.` or `/`."""
+    if path.name in ("", ".."):
+        raise OutputError(f"{path}: expected the name of a file or folder to write, found none")
 
 
 def check_writable(folder: Path) -> None:
@@ -57,7 +71,7 @@ def writing(path: Path) -> Iterator[None]:
 def lock(file: Path, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock on `file`. The system releases it when the process ends in any way.
 
-    Raises OutputError when another process holds it and `wait` is False. A link at `file` is not followed.
+    Raises BusyError when another process holds it and `wait` is False. A link at `file` is not followed.
     """
     if fcntl is None:
         yield
@@ -75,7 +89,7 @@ def lock(file: Path, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def sole_writer(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of the writers of `path`. While another process holds it, wait, or raise OutputError."""
+    """Hold the lock of the writers of `path`. While another process holds it, wait, or raise BusyError."""
     file = _hidden(path, "lock")
     with lock(file, wait):
         try:
@@ -155,6 +169,7 @@ def remove(path: Path) -> None:
 
 
 def _hidden(path: Path, suffix: str) -> Path:
+    check_named(path)
     return path.with_name(f".{path.name}.{suffix}")
 
 
@@ -162,7 +177,7 @@ def _flock(descriptor: int, file: Path, wait: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
-        raise OutputError(f"{file}: expected no other writer, found one; wait until it has finished") from error
+        raise BusyError(f"{file}: expected no other writer, found one; wait until it has finished") from error
 
 
 def _is_same_file(descriptor: int, file: Path) -> bool:

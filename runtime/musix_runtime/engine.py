@@ -11,7 +11,7 @@ import numpy as np
 from musix_runtime import golden
 from musix_runtime.bundle.part import Part
 from musix_runtime.bundle.reader import Bundle
-from musix_runtime.errors import UnknownTrackError, refusing
+from musix_runtime.errors import InputError, UnknownTrackError, refusing
 from musix_runtime.models import artists, because, catalog, collab, content, filters, genre, mood, ranker, responses
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.candidate_features import prefilter_by_blend
@@ -24,6 +24,7 @@ from musix_runtime.models.ranker import COMPONENTS, BlendSession, Ranker
 from musix_runtime.models.resolve import forget_user, resolve
 from musix_runtime.models.retrieval import Retriever
 from musix_runtime.models.track_inputs import track_inputs
+from musix_runtime.parsing import check, check_all
 from musix_runtime.schemas import (
     ClassifyRequest,
     ClassifyResponse,
@@ -39,11 +40,12 @@ T = TypeVar("T")
 POPULAR, BLEND = POLICIES = ("popular", "blend")  # see `apply_policy`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Engine:
     """The loaded models of a bundle's parts, by name, and the responses that they give together.
 
-    Make one with `Engine.open`. `with_models` puts other models in their place.
+    Make one with `Engine.open`. `with_models` puts other models in their place. Requests with wrong types or values
+    raise RequestError; with `checked`, as those that were parsed, they are not looked at.
     """
 
     bundle: Bundle
@@ -57,6 +59,9 @@ class Engine:
         With `trust`, the file of a public key, it must be signed by that key. `parts` are those that it must hold.
         Raises BundleError when the bundle is not what it claims to be.
         """
+        for name, given in (("path", path), ("trust", trust)):
+            if not isinstance(given, str | Path) and (name == "path" or given is not None):
+                raise InputError(f"{name}: expected a str or Path, found {type(given).__name__}")
         bundle = open_bundle(path, trust, parts)
         with refusing(path):
             engine = cls.from_bundle(bundle)
@@ -121,12 +126,13 @@ class Engine:
             serving=self.bundle.manifest.serving,
         )
 
-    def classify(self, request: ClassifyRequest) -> ClassifyResponse:
+    def classify(self, request: ClassifyRequest, *, checked: bool = False) -> ClassifyResponse:
         """Genre and mood of one track. Raises UnknownTrackError when neither features nor catalogue give them."""
-        return self._classify([request], ["trackId"])[0]
+        return self._classify([request if checked else check(request, ClassifyRequest)], ["trackId"])[0]
 
-    def classify_batch(self, requests: Sequence[ClassifyRequest]) -> list[ClassifyResponse]:
+    def classify_batch(self, requests: Sequence[ClassifyRequest], *, checked: bool = False) -> list[ClassifyResponse]:
         """Genre and mood of several tracks, in order; all of them, or the error of the first wrong one."""
+        requests = requests if checked else check_all(requests, ClassifyRequest)
         return self._classify(requests, [f"[{i}].trackId" for i in range(len(requests))])
 
     def _classify(self, requests: Sequence[ClassifyRequest], paths: list[str]) -> list[ClassifyResponse]:
@@ -145,13 +151,15 @@ class Engine:
         excluded tracks, the current one, those in any history, and those that the filters do not allow. Raises
         RequestError for filters with unknown names.
         """
-        return self.recommend_batch([request], [stages] if stages else [])[0]
+        requests = [check(request, RecommendRequest)]
+        return self.recommend_batch(requests, [stages] if stages else [], checked=True)[0]
 
     def recommend_batch(
-        self, requests: Sequence[RecommendRequest], stages: Sequence[StageTimer] = ()
+        self, requests: Sequence[RecommendRequest], stages: Sequence[StageTimer] = (), *, checked: bool = False
     ) -> list[RecommendResponse]:
         """The answer to each of several requests, in order: the same that each would get alone. All `stages` note how
         the time of the batch divides."""
+        requests = requests if checked else check_all(requests, RecommendRequest)
         if not requests:
             return []
         resolved = resolve(requests, self.catalog, self.retriever)
@@ -178,7 +186,7 @@ class Engine:
     def recall(self, request: RecommendRequest) -> dict[str, float]:
         """The share of the exact nearest vectors that the searches for a request find, by part. It computes every
         product, which takes milliseconds to tens of them."""
-        return self.retriever.recall(resolve([request], self.catalog, self.retriever).query)
+        return self.retriever.recall(resolve([check(request, RecommendRequest)], self.catalog, self.retriever).query)
 
     @cached_property
     def blend(self) -> Floats:
@@ -186,9 +194,10 @@ class Engine:
         blend = self.bundle.manifest.serving.blend
         return np.array([blend[name] for name in COMPONENTS], np.float32)
 
-    def similar(self, request: SimilarRequest) -> SimilarResponse:
+    def similar(self, request: SimilarRequest, *, checked: bool = False) -> SimilarResponse:
         """The tracks nearest to a track of the catalogue. Raises UnknownTrackError, or RequestError for filters with
         unknown names."""
+        request = request if checked else check(request, SimilarRequest)
         row = self.catalog.row(request.track_id)
         if row is None:
             raise UnknownTrackError(request.track_id)

@@ -7,6 +7,7 @@
     │   ├── RequestError          wrong fields of a request                     HTTP 422
     │   ├── UnknownTrackError     a track id that is not in the bundle          HTTP 404
     │   ├── OutputError           a path that cannot be written
+    │   │   └── BusyError         a path that another process writes
     │   ├── JobError              a job that is over                            HTTP 409
     │   │   └── UnknownJobError   a job that does not exist                     HTTP 404
     │   └── StoreError            a name or pointer that a registry does not have
@@ -101,6 +102,10 @@ class UnknownTrackError(InputError):
 
 class OutputError(InputError):
     """A path to write to exists, or cannot be written."""
+
+
+class BusyError(OutputError):
+    """Another process writes the path at the moment."""
 
 
 class JobError(InputError):

@@ -1,13 +1,13 @@
 """Types of requests and responses, for the library, the command line and HTTP."""
 
 from datetime import date
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from musix_runtime.bundle.manifest import Feature
-from musix_runtime.errors import FieldError, RequestError, shorten
+from musix_runtime.errors import FieldError
 from musix_runtime.models import features
 
 BATCH_LIMIT = 1000
@@ -21,7 +21,6 @@ Action = Literal["shown", "played", "skipped", "saved", "clicked"]
 ACTIONS = get_args(Action)
 TrainedModel = Literal["all"]
 TRAINED_MODELS = get_args(TrainedModel)
-_ENUMERATIONS = {"timeRange": TIME_RANGES, "action": ACTIONS, "model": TRAINED_MODELS}  # by the name of the field
 
 Id = Annotated[str, Meta(min_length=1, max_length=TEXT_LIMIT)]
 Limit = Annotated[int, Meta(ge=1, le=100)]
@@ -241,66 +240,3 @@ class ErrorInfo(Struct, frozen=True):
     code: str
     message: str
     details: list[FieldError]
-
-
-T = TypeVar("T")
-
-
-def parse(raw: Any, type_: type[T], path: str = "") -> T:
-    """Convert decoded JSON to a request. Raises RequestError with the paths of all wrong fields."""
-    try:
-        return msgspec.convert(raw, type_)
-    except msgspec.ValidationError as error:
-        errors = _field_errors(raw, type_, path) or [field_error(error, path)]
-        raise RequestError(errors) from error
-
-
-def _field_errors(raw: Any, type_: Any, path: str) -> list[FieldError]:
-    """Return the errors of all fields, as msgspec reports only the first one."""
-    if not isinstance(raw, dict) or not (isinstance(type_, type) and issubclass(type_, Struct)):
-        return []
-    fields = {field_.encode_name: field_ for field_ in msgspec.structs.fields(type_)}
-    unknown = f"unknown field; known are {', '.join(fields)}"
-    errors = [FieldError(_join(path, shorten(name)), unknown) for name in raw if name not in fields]
-    for name, expected in fields.items():
-        if name not in raw:
-            if expected.required:
-                errors.append(FieldError(_join(path, name), "is required"))
-            continue
-        try:
-            msgspec.convert(raw[name], expected.type)
-        except msgspec.ValidationError as error:
-            inner = _field_errors(raw[name], _struct(expected.type), _join(path, name))
-            errors += inner or [field_error(error, _join(path, name), raw[name])]
-    return errors
-
-
-def _struct(type_: Any) -> Any:
-    """Return the type in `Type | None`."""
-    return next((option for option in getattr(type_, "__args__", ()) if option is not type(None)), type_)
-
-
-def field_error(error: msgspec.ValidationError, path: str = "", value: Any = None) -> FieldError:
-    """Return the error of msgspec as one of `path` or a field below it. Long values of the request are shortened."""
-    message, _, inner = str(error).partition(" - at `$")
-    full_path = f"{path}{inner.rstrip('`')}".lstrip(".")
-    if message.startswith("Invalid enum value"):
-        *names, last = _ENUMERATIONS[full_path.rpartition(".")[2]]
-        message = f"Expected {', '.join(names)} or {last}" if names else f"Expected {last}"
-    elif message.startswith("Invalid RFC3339 encoded datetime") or "with a timezone" in message:
-        message = "Expected a time in RFC 3339, such as 2026-01-31T20:00:00Z"
-    elif message.startswith("Invalid RFC3339"):
-        message = "Expected a date that exists, YYYY-MM-DD"
-    expected = shorten((message[:1].lower() + message[1:]).replace("`", "").replace(", got ", ", found "), 200)
-    found = (
-        f", found {_format_input(value)}" if "found" not in expected and isinstance(value, str | int | float) else ""
-    )
-    return FieldError(shorten(full_path, 200) or "$", expected + found)
-
-
-def _format_input(value: str | float) -> str:
-    return repr(shorten(value)) if isinstance(value, str) else shorten(repr(value))
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

@@ -169,6 +169,12 @@ def worker_count(option: int | None) -> int:
     return count
 
 
+def share_feedback(url: str) -> None:
+    """Make the processes that start later use the feedback database: on a command line, others could read its
+    password."""
+    os.environ["MUSIX_FEEDBACK"] = url
+
+
 def share_metrics(folder: Path) -> None:
     """Make the worker processes that start later write their metrics to `folder`."""
     os.environ[SHARED_METRICS] = str(folder)

@@ -1,6 +1,8 @@
 """`musix loop` with a real training: from feedback to the rollout of the next version."""
 
 import json
+import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -113,7 +115,34 @@ def test_a_bundle_or_run_that_the_loop_did_not_make_is_kept(place: Path, taken: 
 def test_one_loop_at_a_time_works_with_a_registry(place: Path) -> None:
     """With whatever --out; another one has nothing to do."""
     with journal.sole_loop(Registry(place / "registry"), "demo", wait=False):
-        result = run(place)
+        result, as_json = run(place), run(place, "--json")
     assert result.exit_code == 5
     assert "demo/.loop: expected no other writer, found one" in result.output
+    assert as_json.exit_code == 5
+    (waits,) = json.loads(as_json.stdout)
+    assert (waits["decision"]["action"], waits["outcome"]) == ("wait", "nothing")
     assert run(place, "--dry-run").exit_code == 0
+
+
+def test_a_registry_that_cannot_be_written_is_wrong_input(place: Path) -> None:
+    """Seen by a user without root's rights."""
+    (place / "out").mkdir()
+    for path in (place, place / "out", *place.glob("feedback.db*")):
+        path.chmod(0o777)
+    for path in place.parents:
+        if path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
+    for path in (place / "registry" / "demo", place / "registry"):
+        path.chmod(0o555)
+    process = multiprocessing.get_context("fork").Process(target=_refused_as_nobody, args=(place,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _refused_as_nobody(place: Path) -> None:
+    if os.getuid() == 0:
+        os.setuid(65534)
+    result = run(place)
+    assert isinstance(result.exception, OutputError), result.output
+    assert "expected a folder to write into, found one that is read-only" in str(result.exception)

@@ -58,6 +58,15 @@ def test_recipe_with_another_hash_is_refused(copy: Path) -> None:
         rebuild.rebuild(changed(copy, recipe="name = 'other'"), None)
 
 
+def test_wrong_recipe_is_refused(copy: Path) -> None:
+    text = 'name = "a"\nversion = "1.0.0"\nsource = "synthetic"\n[collab]\nepochs = 1000000000\n'
+    bundle = changed(copy, recipe=text, recipe_sha256=hashlib.sha256(text.encode()).hexdigest())
+    results = CliRunner().invoke(cli.rebuild, [str(bundle.path)])
+    assert isinstance(results.exception, ManifestError)
+    place = f"{bundle.path}/manifest.json: provenance.recipe: collab.epochs"
+    assert str(results.exception) == f"{place}: expected int <= 10000, found 1000000000"
+
+
 def test_rebuild_without_tables_is_refused(copy: Path) -> None:
     text = 'name = "a"\nversion = "1.0.0"\nsource = "tables"\n'
     bundle = changed(copy, recipe=text, recipe_sha256=hashlib.sha256(text.encode()).hexdigest())

@@ -1,6 +1,7 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musix_runtime import AudioFeatures, ClassifyRequest, Engine, RecommendRequest, SimilarRequest
-from musix_runtime.errors import UnknownTrackError
+from musix_runtime import AudioFeatures, ClassifyRequest, Engine, Filters, RecommendRequest, SimilarRequest
+from musix_runtime.errors import InputError, RequestError, UnknownTrackError
 from musix_runtime.models.features import AUDIO_NAMES
 from musix_runtime.models.mood import MOODS
 from musix_runtime.models.selection import PAGE
@@ -54,6 +55,53 @@ def test_recommendation_invariants(engine: Engine, request: RecommendRequest) ->
         assert item.genre
     again = engine.recommend(request)
     assert msgspec.structs.replace(again, generated_at="") == msgspec.structs.replace(answer, generated_at="")
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "message"),
+    [
+        ("recommend", RecommendRequest("x", limit=100_000), "limit: expected int <= 100, found 100000"),
+        ("recommend", RecommendRequest("x", limit=-1), "limit: expected int >= 1, found -1"),
+        ("recommend", RecommendRequest("x", limit=10**30), "limit: expected int <= 100, found 1000"),
+        ("recommend", RecommendRequest("x", limit="3"), "limit: expected int, found str"),
+        ("recommend", RecommendRequest(b"x"), "userId: expected str, found bytes"),
+        ("recommend", RecommendRequest({1}, exclude_ids=None), "userId: expected str, found array; excludeIds: "),
+        ("recommend", RecommendRequest("x", history="abc"), "history: expected array | null, found str"),
+        ("recommend", RecommendRequest("x", history=[object()]), "$: expected values of JSON's types, found: object"),
+        ("recommend", RecommendRequest("x", context=Filters()), "context.genres: unknown field; known are hour"),
+        ("recommend", None, "$: expected RecommendRequest, found NoneType"),
+        ("recommend", {"user_id": "x"}, "$: expected RecommendRequest, found dict"),
+        ("recommend_batch", None, "$: expected a list of RecommendRequest, found NoneType"),
+        ("recommend_batch", [RecommendRequest("x"), RecommendRequest("x", limit=0)], "[1].limit: expected int >= 1"),
+        ("recall", RecommendRequest("x", limit=0), "limit: expected int >= 1, found 0"),
+        ("similar", SimilarRequest(TRACK, limit=-5), "limit: expected int >= 1, found -5"),
+        ("similar", RecommendRequest("x"), "$: expected SimilarRequest, found RecommendRequest"),
+        ("classify", ClassifyRequest(TRACK, popularity=float("inf")), "popularity: expected float <= 100.0, found inf"),
+        ("classify", ClassifyRequest(TRACK, popularity=float("nan")), "popularity: expected float >= 0.0, found nan"),
+        ("classify_batch", [ClassifyRequest(TRACK, artists=["x", 3])], "[0].artists[1]: expected str, found int"),
+    ],
+)
+def test_wrong_requests_of_a_program_are_refused(engine: Engine, method: str, request_: Any, message: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        getattr(engine, method)(request_)
+    assert str(refused.value).startswith(message)
+
+
+def test_numbers_of_numpy_and_generators_are_accepted(engine: Engine) -> None:
+    requests = (RecommendRequest("x", limit=np.int64(length)) for length in (1, 2))
+    assert [len(answer.recommendations) for answer in engine.recommend_batch(requests)] == [1, 2]
+
+
+@pytest.mark.parametrize("arguments", [(None,), (3,), (b"x",), ("x", 3)])
+def test_a_path_of_another_type_is_refused(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(InputError, match="expected a str or Path, found "):
+        Engine.open(*arguments)
+
+
+def test_engines_are_equal_to_themselves_only(engine: Engine) -> None:
+    assert engine == engine
+    assert engine != engine.with_models()
+    assert len({engine, engine.with_models(), engine}) == 2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from musix_runtime.models.catalog import UNKNOWN_DAY
 from musix_runtime.models.features import INPUT_NAMES
 from musix_runtime.models.mood import MOODS
 from musix_runtime.models.resolve import resolve
-from musix_runtime.schemas import parse
+from musix_runtime.parsing import parse
 
 NO_DATE = "expected a date that exists, YYYY-MM-DD, found "
 FUTURE = date(2100, 1, 1)

@@ -2,7 +2,7 @@ import pytest
 
 from musix_runtime import ClassifyRequest, RecommendRequest
 from musix_runtime.errors import FieldError, RequestError
-from musix_runtime.schemas import parse
+from musix_runtime.parsing import parse
 from tests.features import FEATURES
 
 

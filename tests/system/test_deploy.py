@@ -85,7 +85,7 @@ def test_each_timer_has_its_service() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_commands_are_those_of_musix(path: Path) -> None:
-    (found,) = COMMAND.findall(path.read_text())
+    (found,) = COMMAND.findall(text := path.read_text())
     words = shlex.split(found)
     command: click.Command | None = musix
     while isinstance(command, click.Group):
@@ -95,7 +95,14 @@ def test_commands_are_those_of_musix(path: Path) -> None:
     arguments = [param for param in command.params if isinstance(param, click.Argument) and param.required]
     given = words[len(arguments) :: 2]
     assert set(given) <= {name for option in options for name in option.opts}
-    assert {option.opts[0] for option in options if option.required} <= set(given)
+    by_variable = {option.opts[0] for option in options if option.envvar and re.search(rf"\b{option.envvar}:? ", text)}
+    assert {option.opts[0] for option in options if option.required} <= {*given, *by_variable}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_no_password_is_on_a_command_line(path: Path) -> None:
+    (found,) = COMMAND.findall(path.read_text())
+    assert not re.search(r"\$|://[^/@ ]*:[^/@ ]*@", found.replace("[ $? -eq 5 ]", ""))
 
 
 def test_nothing_that_the_loop_writes_is_lost_between_two_runs() -> None:

@@ -26,6 +26,14 @@ def test_an_example_that_runs_to_its_end(name: str, says: str, demo_bundle: Path
     assert says in done.stdout
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_shows_how_it_is_called(path: Path) -> None:
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{path.name}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["mount_in_starlette.py", "mount_in_fastapi.py"])
 def test_an_example_that_mounts_the_application(name: str, demo_bundle: Path) -> None:
     port = free_port()

@@ -1,6 +1,7 @@
 """No room on the disk: one sentence that names the place, exit 2, nothing left behind. A limit on the size of a file
 stands for the disk."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -69,9 +70,17 @@ def test_a_run_and_its_export(demo_run: Run, tmp_path: Path) -> None:
         assert tree(tmp_path) == []
 
 
-def test_standard_output(copy: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output(small_bundle: Path, unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        result = subprocess.run([MUSIX, "inspect", copy], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        result = subprocess.run(
+            [MUSIX, "inspect", small_bundle],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
     assert result.returncode == 2
     assert result.stderr == (
         "error: standard output: expected one that can be used, found: No space left on device; "

@@ -90,6 +90,32 @@ print(len(forks))
     assert int(done.stdout) < 200
 
 
+def test_a_process_that_cannot_be_forked_is_named_and_the_others_are_stopped() -> None:
+    """A user who is not root may have no more processes, after the first worker."""
+    program = """
+import os, resource, time
+from musix_runtime.cli.supervisor import supervise
+from musix_runtime.errors import WorkerError
+
+if os.getuid() == 0:
+    os.setuid(65534)
+os.register_at_fork(after_in_parent=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)))
+try:
+    supervise(lambda: time.sleep(60), 3)
+except WorkerError as error:
+    print(error)
+try:
+    os.wait()
+except ChildProcessError:
+    print("no worker is left")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    first, second = done.stdout.splitlines()
+    assert first.startswith("worker: expected a new process, found: Resource temporarily unavailable; raise the limit")
+    assert second == "no worker is left"
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(("host", "asked"), [("::1", "[::1]"), ("::", "[::1]"), ("::", "127.0.0.1")])

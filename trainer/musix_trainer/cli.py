@@ -75,12 +75,12 @@ def evaluate(
     """
     import json
 
-    from musix_runtime.atomic import check_writable, write_file
+    from musix_runtime.atomic import check_file, write_file
     from musix_trainer import tracking
     from musix_trainer.evaluation import evaluate as evaluation
 
     if json_path:
-        check_writable(json_path.parent)
+        check_file(json_path)
     recipe_file = evaluation.read_recipe(run_path)
     tracking.check(recipe_file)
     results = evaluation.evaluate(run_path, protocols, seeds, listening)
@@ -96,11 +96,11 @@ def evaluate(
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Page to write; default: RUN/report.html.")
 def report(run_path: Path, bundle: Path | None, out: Path | None) -> None:
     """Write an HTML page about the run folder RUN, with data, metrics, plots and provenance."""
-    from musix_runtime.atomic import check_writable, write_file
+    from musix_runtime.atomic import check_file, write_file
     from musix_trainer.evaluation.report import write
 
     out = out or run_path / "report.html"
-    check_writable(out.parent)
+    check_file(out)
     write_file(out, write(run_path, bundle).encode())
     click.echo(out)
 
@@ -121,13 +121,13 @@ def tune(recipe_path: Path, data: Path | None, out: Path, trials: int, part: str
 
     Trials are stored in OUT/studies: a later call resumes and extends the search.
     """
-    from musix_runtime.atomic import check_writable, write_file, writing
+    from musix_runtime.atomic import check_file, write_file, writing
     from musix_trainer import recipe
     from musix_trainer.evaluation.tuning import tune as search
 
     recipe_file = recipe.read(recipe_path)
     write = write or out / f"{recipe_file.recipe.name}.toml"
-    check_writable(write.parent)
+    check_file(write)
     with writing(out / "studies"):
         text = search(recipe_file, data, part, trials, out / "studies")
     write_file(write, text.encode())
@@ -196,13 +196,14 @@ def feedback() -> None:
 
 
 @feedback.command(name="export")
-@click.argument("database", metavar="DATABASE")
+@click.argument("database", metavar="[DATABASE]", envvar="MUSIX_FEEDBACK")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
 @click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="First day, by UTC; default: all days.")
 def export_feedback(database: str, out: Path, since: datetime | None) -> None:
     """Write the events in DATABASE as tables: OUT/listening/DAY.parquet and OUT/feedback/DAY.parquet.
 
-    DATABASE is the URL that `musix serve --feedback` takes. Files of these days are replaced.
+    DATABASE is the URL that `musix serve --feedback` takes; default: $MUSIX_FEEDBACK. Files of these days are replaced;
+    what was exported and is no longer in the database is kept, but for listeners who were forgotten.
     """
     from musix_trainer.importers.feedback import export_feedback
 

@@ -7,21 +7,27 @@ import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
-from musix_runtime.bundle.manifest import NAME, VERSION
+from musix_runtime.bundle.manifest import MAX_CANDIDATES, MAX_POOL, NAME, VERSION
 from musix_runtime.errors import InputError, RecipeError
 from musix_runtime.input_file import read_input
 from musix_runtime.models.ranker import COMPONENTS
+from musix_runtime.parsing import field_error
 
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Width = Annotated[int, Meta(ge=1, le=4096)]  # numbers in a vector: larger ones fill the memory
 Depth = Annotated[int, Meta(ge=1, le=64)]
 Rounds = Annotated[int, Meta(ge=1, le=1024)]  # as many as a bundle's graph may have
 Bins = Annotated[int, Meta(ge=2, le=65_536)]
+# Upper bounds far beyond what is of use, so that every training ends.
+Epochs = Annotated[int, Meta(ge=1, le=10_000)]
+Batch = Annotated[int, Meta(ge=1, le=65_536)]
+Samples = Annotated[int, Meta(ge=1, le=1_000_000)]
+Few = Annotated[int, Meta(ge=1, le=1000)]
 FileBytes = Annotated[int, Meta(ge=1, le=2**53)]
 UnitInterval = Annotated[float, Meta(ge=0, le=1)]
 OpenUnit = Annotated[float, Meta(gt=0, lt=1)]
@@ -55,7 +61,7 @@ class Synthetic(Section, frozen=True):
 class Benchmark(Section, frozen=True):
     """Settings of a source of interactions alone."""
 
-    core: Positive = 5  # least number of pairs of each listener and each artist
+    core: Few = 5  # least number of pairs of each listener and each artist
 
 
 class Tuned(Section, frozen=True):
@@ -70,7 +76,7 @@ class CatalogSection(Section, frozen=True):
     """Statistics of the catalogue."""
 
     freshness_half_life: PositiveFloat = 730.0  # days in which freshness halves
-    popular: Positive = 1000  # most popular tracks, candidates for anonymous users
+    popular: Samples = 1000  # most popular tracks, candidates for anonymous users
 
 
 class Split(Section, frozen=True):
@@ -101,12 +107,12 @@ class Genre(Section, frozen=True):
     no_components: Width = 50
     learning_schedule: Literal["adadelta", "adagrad"] = "adadelta"
     loss: Literal["bpr", "warp", "logistic"] = "bpr"
-    k: Positive = 5
-    epochs: Positive = 10
+    k: Few = 5
+    epochs: Epochs = 10
     artist_mask: UnitInterval = 0.2  # share of training tracks that LightFM sees again without their artists
     stranger: UnitInterval = 0.4  # share of training tracks that XGBoost sees again as of unknown artists
     masked: UnitInterval = 0.2  # share of its rows that XGBoost sees without popularity
-    bins: Positive = 20  # quantile bins of each input
+    bins: Annotated[int, Meta(ge=1, le=1000)] = 20  # quantile bins of each input
     bin_weight: PositiveFloat = (
         0.01  # of a bin in LightFM; artists have 1. Larger weights hide the artist; XGBoost models the sound
     )
@@ -132,12 +138,12 @@ class Mood(Section, frozen=True):
     hidden: tuple[Width, Width] = (64, 32)
     dropout: tuple[UnitInterval, UnitInterval] = (0.3, 0.2)
     learning_rate: PositiveFloat = 0.001
-    batch: Positive = 32
-    epochs: Positive = 50
-    patience: Positive = 8
+    batch: Batch = 32
+    epochs: Epochs = 50
+    patience: Epochs = 8
     validation: OpenUnit = 0.2
     teacher: Literal["rule", "perceived"] | None = None
-    examples: Positive = 8000  # drawn from each source of perceived moods
+    examples: Samples = 8000  # drawn from each source of perceived moods
 
 
 class Artists(Section, frozen=True):
@@ -156,7 +162,7 @@ class Collab(Section, frozen=True):
     learning_rate: PositiveFloat = 0.05  # adagrad only
     item_alpha: Annotated[float, Meta(ge=0)] = 0.0
     user_alpha: Annotated[float, Meta(ge=0)] = 0.0
-    epochs: Positive = 100
+    epochs: Epochs = 100
     artist_features: bool = False  # a recording's factors are the sum of its own and those of its artist
     fold_in_ridge: PositiveFloat = 1.0
     taste_width: Width = 48
@@ -187,17 +193,17 @@ class Ranker(Section, frozen=True):
 
     hidden: tuple[Width, Width] = (32, 16)
     learning_rate: PositiveFloat = 0.001
-    batch: Positive = 64  # lists
-    epochs: Annotated[int, Meta(ge=0, le=10**9)] = 50  # 0: the network stays the linear function that it begins at
-    patience: Positive = 10
+    batch: Batch = 64  # lists
+    epochs: Annotated[int, Meta(ge=0, le=10_000)] = 50  # 0: the network stays the linear function that it begins at
+    patience: Epochs = 10
     validation: OpenUnit = 0.2
-    negatives: Positive = 20  # negative impressions for each positive one, without an impressions table
+    negatives: Few = 20  # negative impressions for each positive one, without an impressions table
     # Without an impressions table, and above 0: listeners are held out in so many folds, and the ranker learns from all
     # candidates that continue a part of their history. 0: from the validation part, by listeners that are known.
     folds: Annotated[int, Meta(ge=0, le=20)] = 0
-    candidates: Positive = 50
+    candidates: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES)] = 50
     factors: UnitInterval = 0.6  # share of matrix factors in the component collab; the rest is co-listening
-    pool: Positive = 60
+    pool: Annotated[int, Meta(ge=1, le=MAX_POOL)] = 60
     blend: dict[str, UnitInterval] | Literal["learned"] = msgspec.field(
         default_factory=lambda: {"collab": 0.5, "content": 0.3, "preference": 0.0, "freshness": 0.1, "diversity": 0.1}
     )
@@ -301,8 +307,7 @@ def parse(text: bytes, path: Path) -> RecipeFile:
     try:
         recipe = msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
-        message, _, key = str(error).partition(" - at `$")
-        raise RecipeError(f"{path}: {key.strip('.`') or 'top level'}: {message[:1].lower()}{message[1:]}") from error
+        raise RecipeError(f"{path}: {_explain(error, raw)}") from error
     if isinstance(recipe.ranker.blend, dict) and set(recipe.ranker.blend) != set(COMPONENTS):
         raise RecipeError(
             f"{path}: ranker.blend: expected {', '.join(COMPONENTS)}, found {', '.join(recipe.ranker.blend)}"
@@ -319,6 +324,28 @@ def parse(text: bytes, path: Path) -> RecipeFile:
             f' {recipe.split.before or "none"} for by = "{recipe.split.by}"'
         )
     return RecipeFile(path, recipe, text)
+
+
+def _explain(error: msgspec.ValidationError, raw: dict[str, Any]) -> str:
+    """Return the key, the expected and the found value of an error of msgspec."""
+    wrong = field_error(error, options=_options(Recipe))
+    value: Any = raw
+    for key in re.findall(r"[^.\[\]]+", wrong.path):
+        value = value[int(key)] if isinstance(value, list) else value.get(key) if isinstance(value, dict) else None
+    wrong = field_error(error, value=value, options=_options(Recipe))
+    return f"{'top level' if wrong.path == '$' else wrong.path}: {wrong.message}"
+
+
+def _options(section: type[Section]) -> dict[str, tuple[str, ...]]:
+    """Return the words that each key of a section and those below it may be, for keys that take one of several."""
+    options: dict[str, tuple[str, ...]] = {}
+    for name, type_ in get_type_hints(section).items():
+        if isinstance(type_, type) and issubclass(type_, Section):
+            options |= _options(type_)
+        for each in (type_, *get_args(type_)):
+            if get_origin(each) is Literal:
+                options[name] = get_args(each)
+    return options
 
 
 def with_version(recipe_file: RecipeFile, version: str) -> RecipeFile:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from musix_runtime.atomic import check_free, write_file
+from musix_runtime.atomic import check_free, check_named, write_file
 from musix_runtime.bundle.manifest import SIGNATURE
 from musix_runtime.errors import InputError, OutputError, SignatureError
 from musix_runtime.input_file import read_input
@@ -27,6 +27,7 @@ def generate(path: Path) -> tuple[Path, Path]:
     Raises OutputError, without leaving a file, when one exists or cannot be written.
     """
     ed25519, serialization = _cryptography()
+    check_named(path)
     private, public = path.with_name(f"{path.name}.key"), path.with_name(f"{path.name}.pub")
     for file in (private, public):
         check_free(file)
@@ -58,7 +59,8 @@ def sign(digest: str, private: Path) -> bytes:
 
 def write(folder: Path, digest: str, private: Path) -> Path:
     """Sign the bundle in a folder, and return the path of its `signature.json`. Raises InputError, OutputError."""
-    write_file(folder / SIGNATURE, sign(digest, private), beside=folder.with_name(f"{folder.name}.signature"))
+    beside = folder.resolve()  # which has a name, also for `.`
+    write_file(folder / SIGNATURE, sign(digest, private), beside=beside.with_name(f"{beside.name}.signature"))
     return folder / SIGNATURE
 
 

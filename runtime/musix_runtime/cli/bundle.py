@@ -38,7 +38,7 @@ def pack(bundle: Path, file: Path | None) -> None:
     from musix_runtime.models.parts import open_bundle
 
     opened = open_bundle(bundle)
-    target = file or bundle.with_name(f"{opened.name}.musix")
+    target = file or _beside(bundle, f"{opened.name}.musix")
     opened.pack(target)
     print_line(target)
 
@@ -54,9 +54,14 @@ def unpack(file: Path, folder: Path | None) -> None:
     from musix_runtime.models.parts import open_bundle
 
     opened = open_bundle(file)
-    target = folder or file.with_name(opened.name)
+    target = folder or _beside(file, opened.name)
     opened.unpack(target)
     print_line(target)
+
+
+def _beside(bundle: Path, name: str) -> Path:
+    """Return the path of `name` beside a bundle, which may be `.`."""
+    return (bundle if bundle.name.strip(".") else bundle.resolve()).with_name(name)
 
 
 @click.command()

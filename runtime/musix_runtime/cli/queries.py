@@ -61,6 +61,8 @@ def recommend(bundle: Path, hour: int | None, as_json: bool, **fields: Any) -> N
 
     raw = {_camel(key): list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
     response = _open(bundle).recommend(_request(raw | {"context": {"hour": hour}}, RecommendRequest))
+    if response.unknown_ids:
+        print_line(f"warning: not in the catalogue: {', '.join(response.unknown_ids)}", error=True)
     if as_json:
         print_json(response)
         return
@@ -96,7 +98,7 @@ def _open(bundle: Path) -> "Engine":
 
 
 def _request(raw: dict[str, Any], type_: type[Any]) -> Any:
-    from musix_runtime.schemas import parse
+    from musix_runtime.parsing import parse
 
     return parse({key: value for key, value in raw.items() if value is not None}, type_)
 

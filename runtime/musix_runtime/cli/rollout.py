@@ -47,7 +47,12 @@ def rollout() -> None:
 @NAME
 @click.argument("version")
 @click.option(
-    "--stages", default="20,40,60,80,100", show_default=True, type=_shares, help="Percent of the users; 100 is live."
+    "--stages",
+    default="20,40,60,80,100",
+    show_default=True,
+    type=_shares,
+    metavar="PERCENTS",
+    help="Percent of the users; 100 is live.",
 )
 @click.option(
     "--over",

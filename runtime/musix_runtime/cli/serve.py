@@ -6,12 +6,9 @@ workers end as soon as they start.
 
 import logging
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -21,7 +18,7 @@ from musix_runtime.atomic import writing
 from musix_runtime.cli.arguments import TRUST
 from musix_runtime.cli.output import print_status
 from musix_runtime.cli.sockets import bind, format_address
-from musix_runtime.cli.supervisor import call_in_child, supervise, terminating_signals
+from musix_runtime.cli.supervisor import call_in_child, supervise
 from musix_runtime.cli.temporary import temporary_folder
 from musix_runtime.errors import InputError, OutputError
 
@@ -64,8 +61,6 @@ def serve(
     PATH is a bundle, or REGISTRY/NAME for the live bundle of a registry (REGISTRY if it has only one name).
     """
     count = settings.worker_count(workers)
-    for number in terminating_signals():
-        signal.signal(number, _leave)  # exits, so that the temporary folders are removed
     with ExitStack() as stack:
         sockets = bind(host, port)
         if snapshot:
@@ -76,10 +71,6 @@ def serve(
             settings.share_metrics(metrics)
         announce = _once(lambda: _print_addresses(path, sockets))
         supervise(lambda: _run(path, trust, sockets, access_log, feedback, announce), count)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _once(action: Callable[[], None]) -> Callable[[], None]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import FrameType
 
+from musix_runtime.cli.entry import terminating_signals
 from musix_runtime.cli.output import print_status
 from musix_runtime.errors import InputError, MusixError, WorkerError
 
@@ -56,18 +57,21 @@ def call_in_child(action: Callable[[], None]) -> None:
         sys.exit(code if code > 0 else 128 - code)
 
 
-def terminating_signals() -> list[signal.Signals]:
-    """Return SIGTERM and, unless `nohup` ignores it, SIGHUP, which a closed terminal sends."""
-    hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
-    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
-        return [signal.SIGTERM]
-    return [signal.SIGTERM, hangup]
-
-
 def _fork(action: Callable[[], None]) -> int:
-    """Start a child process that calls `action` and exits. Return its id."""
+    """Start a child process that calls `action` and exits. Return its id. Raises WorkerError if that is impossible."""
     _flush()
-    child = os.fork()
+    numbers = (*terminating_signals(), signal.SIGINT)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # one that is sent to the child waits until it can end it
+    try:
+        child = os.fork()
+        if not child:
+            for number in numbers:
+                signal.signal(number, signal.SIG_DFL)
+    except OSError as error:
+        advice = "raise the limit of processes (ulimit -u, or that of the container), or free memory"
+        raise WorkerError(f"worker: expected a new process, found: {error.strerror}; {advice}") from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if not child:
         code = 1
         try:
@@ -87,8 +91,6 @@ def _flush() -> None:
 def _exit_code(action: Callable[[], None]) -> int:
     """Call `action` in a child process and return its exit code."""
     try:
-        for number in (*terminating_signals(), signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
         os.setpgid(0, 0)  # signals of the terminal reach only the parent, which passes them on
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -119,6 +121,9 @@ class _Workers:
                 if not self.stopping:
                     self.start()
             self.watch()
+        except WorkerError:
+            self.end(None)
+            raise
         finally:
             for number, handler in before:
                 signal.signal(number, handler)
@@ -155,8 +160,18 @@ class _Workers:
                 self.count_failure()
             if code >= 0:
                 sleep(RETRY_S)
-            if not self.stopping:
+            self.replace()
+
+    def replace(self) -> None:
+        """Fork a worker in place of one that has ended. While the system forbids it, try again: others may serve."""
+        while not self.stopping:
+            try:
                 self.start()
+                break
+            except WorkerError as error:
+                print_status(f"error: {error}", error=True)
+                self.count_failure()
+                sleep(RETRY_S)
 
     def count_failure(self) -> None:
         """Count a failed worker. Raises WorkerError after too many."""
@@ -164,7 +179,6 @@ class _Workers:
         self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
         self.last_failure = now
         if self.failures >= MAX_FAILURES:
-            self.end(None)
             raise WorkerError(
                 f"workers: expected processes that keep running, found {self.failures} that ended within "
                 f"{WINDOW_S:.0f} s of their start; the lines above say why"

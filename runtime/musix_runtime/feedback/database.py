@@ -34,6 +34,8 @@ def parse_url(text: str) -> URL:
         raise InputError(f"feedback: expected {FORMS}, found {shorten(url.drivername)!r}")
     if url.drivername == SQLITE and url.database in (None, "", ":memory:"):
         raise InputError(f"feedback: expected {FORMS}, found no file")
+    if url.drivername == SQLITE and url.query:
+        raise InputError(f"feedback: expected {FORMS}, found options of SQLite: {shorten(', '.join(url.query))}")
     return url
 
 

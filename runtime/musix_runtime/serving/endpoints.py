@@ -167,7 +167,7 @@ class Recommend(BatchedEndpoint):
         engine, start = contexts[0].engine, perf_counter()
         requests, timers = [context.request for context in contexts], [context.timer for context in contexts]
         try:
-            answers = engine.recommend_batch(requests, timers)
+            answers = engine.recommend_batch(requests, timers, checked=True)
         except Exception as error:
             if self.feedback and len(contexts) == 1:  # else each request of the batch is answered alone
                 self.feedback.record_error(contexts[0], error, perf_counter() - start)
@@ -193,9 +193,9 @@ class Classify(BatchedEndpoint):
         """Predict genre and mood of the track of each request."""
         engine = contexts[0].engine
         if len(contexts) == 1:
-            answers = [engine.classify(contexts[0].request)]
+            answers = [engine.classify(contexts[0].request, checked=True)]
         else:
-            answers = engine.classify_batch([context.request for context in contexts])
+            answers = engine.classify_batch([context.request for context in contexts], checked=True)
         mark_all([context.timer for context in contexts], "answer")
         for context, answer in zip(contexts, answers, strict=True):
             context.classified = (answer,)
@@ -210,7 +210,7 @@ class Similar(BatchedEndpoint):
         answers = []
         for context in contexts:
             context.timer.mark("HTTP")
-            answers.append(context.engine.similar(context.request))
+            answers.append(context.engine.similar(context.request, checked=True))
             context.timer.mark("answer")
         return answers
 
@@ -224,7 +224,7 @@ class ClassifyMany(ModelEndpoint):
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Predict genre and mood of every track of one request."""
-        context.classified = context.engine.classify_batch(self.decoder.decode(body))
+        context.classified = context.engine.classify_batch(self.decoder.decode(body), checked=True)
         return success(context.classified)
 
 

@@ -24,7 +24,8 @@ from musix_runtime.feedback.schemas import (
     ForgetResponse,
 )
 from musix_runtime.models.catalog import strip_uri
-from musix_runtime.schemas import TEXT_LIMIT, Id, parse
+from musix_runtime.parsing import parse
+from musix_runtime.schemas import TEXT_LIMIT, Id
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
 from musix_runtime.serving.feedback import ShownTrack, existing, new_list_id
 from musix_runtime.serving.request_body import Decoder

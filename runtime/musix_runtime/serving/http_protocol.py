@@ -195,6 +195,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._update_phase()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Close the connection, unless the client has only closed its side after whole requests: they are answered."""
+        if self.ended or self.in_body or not self._under_way():
+            return False
+        self._answer_last()
+        return True
+
     def shutdown(self) -> None:
         """Close the connection when no request is under way any more, because the server stops."""
         if self.ended:
@@ -282,7 +289,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.limits.hold(self, self.buffered)
 
     def _answer_last(self) -> None:
-        """Close the connection after the current response, because there are too many requests."""
+        """Close the connection after the responses to the requests that were read."""
         self.last = True
         if self._under_way():
             self.cycle.keep_alive = False

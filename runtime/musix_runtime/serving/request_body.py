@@ -12,7 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from musix_runtime.errors import FieldError, RequestError, shorten
-from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest, field_error, parse
+from musix_runtime.parsing import field_error, parse
+from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest
 from musix_runtime.settings import Settings
 
 INLINE_BYTES = 8 * 1024  # largest body that is answered on the event loop; threads answer larger ones
@@ -23,6 +24,7 @@ MAX_VALUES = 50_000  # in a body; msgspec decodes that many within 10 ms
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 COMMA = ord(",")
+MAX_DIGITS = 18  # of a length; Python reads no numbers with thousands of digits
 GZIP_FORMAT = 31  # zlib's window bits for a gzip header and trailer
 T = TypeVar("T")
 _JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.+-]+\+)?json")  # also those of RFC 6839
@@ -37,6 +39,7 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
     """
     _check_type(_header(scope, b"content-type"))
     unpack = _unpacker(_header(scope, b"content-encoding"), settings.max_body_bytes)
+    _check_length(scope, settings.max_body_bytes)
     body, received, more = bytearray(), 0, True
     try:
         async with asyncio.timeout(settings.body_timeout_s):
@@ -48,7 +51,7 @@ async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes
                 received += len(part)
                 body += unpack.add(part) if unpack else part
                 if max(received, len(body)) > settings.max_body_bytes:
-                    raise HTTPException(413, f"body: expected at most {settings.max_body_bytes:,} bytes, found more")
+                    raise _too_large(settings.max_body_bytes)
     except TimeoutError as error:
         expected = f"body: expected all of it within {settings.body_timeout_s:g} s, found {received:,} bytes"
         raise HTTPException(408, expected, {"connection": "close"}) from error
@@ -72,6 +75,20 @@ def _check_type(header: bytes) -> None:
     for name, _, value in (parameter.partition("=") for parameter in parameters):
         if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
             raise HTTPException(415, f"content-type: expected charset=utf-8, found {shorten(text)}")
+
+
+def _check_length(scope: Scope, limit: int) -> None:
+    """Raise HTTPException 413 for a length above the limit, before a server would send `100 Continue`.
+
+    A client that waits for that sends no body, so its connection is of no more use.
+    """
+    length = _header(scope, b"content-length")
+    if length.isdigit() and (len(length) > MAX_DIGITS or int(length) > limit):
+        raise _too_large(limit, {"connection": "close"} if _header(scope, b"expect") else None)
+
+
+def _too_large(limit: int, headers: dict[str, str] | None = None) -> HTTPException:
+    return HTTPException(413, f"body: expected at most {limit:,} bytes, found more", headers)
 
 
 def _unpacker(header: bytes, limit: int) -> "_Gzip | None":

@@ -8,8 +8,6 @@ entry. A request to a model goes this way: `ROUTES` -> endpoint (`endpoints.py`)
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from starlette.routing import Route as StarletteRoute
-
 from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
     EVENT_LIMIT,
@@ -40,6 +38,7 @@ from musix_runtime.schemas import (
     SimilarResponse,
 )
 from musix_runtime.serving.endpoints import Classify, ClassifyMany, ModelEndpoint, Recommend, Resources, Similar
+from musix_runtime.serving.exact_route import ExactRoute
 from musix_runtime.serving.experiment_endpoints import Assign, ListExperiments, ShowExperiment
 from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents, RecordExposures, ShowReport
 from musix_runtime.serving.job_endpoints import CancelJob, ListJobs, ShowJob, Train
@@ -294,11 +293,10 @@ def routes_of(*, admin: bool = False, registry: bool = False, feedback: bool = F
     ]
 
 
-def starlette_routes(routes: list[Route], resources: Resources, state: ServerState) -> list[StarletteRoute]:
+def starlette_routes(routes: list[Route], resources: Resources, state: ServerState) -> list[ExactRoute]:
     """Return the routes as Starlette takes them, each with an endpoint of its own."""
     return [
-        StarletteRoute(_pattern(route.path), _endpoint(route, resources, state), methods=[route.method])
-        for route in routes
+        ExactRoute(_pattern(route.path), _endpoint(route, resources, state), methods=[route.method]) for route in routes
     ]
 
 

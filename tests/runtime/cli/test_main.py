@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,10 +11,14 @@ import click
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from musix_runtime.bundle import manifest as manifests
+from musix_runtime.bundle import signature
 from musix_runtime.bundle.manifest import MANIFEST
 from musix_runtime.cli.main import musix as cli
+from musix_runtime.errors import OutputError
+from musix_runtime.models.parts import open_bundle
 from tests.bundle_variants import NAMES, variant
 from tests.features import FEATURES
 
@@ -47,6 +52,15 @@ def test_query_commands(demo_bundle: Path) -> None:
     assert len(json.loads(recommended.stdout)["recommendations"]) == 3
     assert "source: content" in musix("recommend", demo_bundle, "x", "--current", "simulated0000000000001").stdout
     assert len(musix("similar", demo_bundle, "simulated0000000000001", "--limit", 3).stdout.splitlines()) == 3
+
+
+def test_unknown_ids_are_named(demo_bundle: Path) -> None:
+    known = "simulated0000000000001"
+    for output in ([], ["--json"]):
+        command = ["recommend", demo_bundle, "x", "--current", "?", "--history", known, "--history", "!", *output]
+        done = musix(*command)
+        assert (done.returncode, done.stderr) == (0, "warning: not in the catalogue: ?, !\n")
+        assert done.stdout
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
@@ -139,11 +153,55 @@ def test_wrong_input_prints_one_sentence_and_sets_the_exit_code(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("place", ["", ".", "..", "/"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pack BUNDLE PLACE",
+        "unpack PACKED PLACE",
+        "keygen PLACE",
+        "build RECIPE --json PLACE",
+        "evaluate RUN --json PLACE",
+        "report RUN --out PLACE",
+        "tune RECIPE --trials 1 --write PLACE",
+        "import moods RECIPE --tracks RECIPE --out PLACE",
+    ],
+)
+def test_a_place_without_a_name_is_refused(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+) -> None:
+    open_bundle(small_bundle).pack(tmp_path / "packed.musix")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    known = {
+        "BUNDLE": small_bundle,
+        "PACKED": tmp_path / "packed.musix",
+        "RECIPE": small_bundle.parent / "small.toml",
+        "RUN": small_bundle.parents[1] / "runs" / small_bundle.name,
+        "PLACE": place,
+    }
+    done = CliRunner().invoke(cli, [str(known.get(word, word)) for word in command.split()])
+    assert isinstance(done.exception, OutputError) or (done.exit_code == 2 and "is a directory" in done.output)
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_the_folder_itself_is_packed_and_signed(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(small_bundle, tmp_path / "bundle"))
+    signature.generate(tmp_path / "ours")
+    for command in (["sign", ".", "--key", "../ours.key"], ["pack", "."]):
+        assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    assert open_bundle(tmp_path / f"{small_bundle.name}.musix", tmp_path / "ours.pub")
+
+
 def test_all_commands_have_complete_help_texts() -> None:
     context = click.Context(cli)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command, name
         assert command.help, name
+        for each in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            assert " _" not in each.get_help(context), name  # a name of our code in place of a metavar
     shown = musix("--help").stdout
     assert "..." not in shown.partition("Commands:")[2]

@@ -6,7 +6,7 @@ import pytest
 from musix_runtime.errors import RequestError
 from musix_runtime.feedback.events import DAY_MS, Event, TimeLimits, milliseconds, to_event
 from musix_runtime.feedback.schemas import EventRequest
-from musix_runtime.schemas import parse
+from musix_runtime.parsing import parse
 
 SENT = datetime(2026, 1, 31, 20, tzinfo=UTC)
 LIMITS = TimeLimits(max_ahead_s=300, max_age_days=30)

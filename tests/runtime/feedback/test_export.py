@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from musix_runtime.errors import InputError
+from musix_runtime.errors import InputError, TableError
 from musix_runtime.feedback.events import milliseconds
 from musix_runtime.feedback.store import FeedbackStore
 from musix_trainer.cli import feedback
@@ -95,6 +95,33 @@ def test_days_without_events_have_no_files(filled: FeedbackStore, database: str,
     assert sorted(contents(out)) == [
         "feedback/2026-01-31.parquet", "listening/2026-01-31.parquet", "listening/mine.parquet",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("until_ms", [LAST_MS - 1000, LAST_MS + 1, LAST_MS + 2, LAST_MS + 3, LAST_MS + 1000])
+def test_what_the_database_has_deleted_is_kept(
+    filled: FeedbackStore, database: str, tmp_path: Path, until_ms: int
+) -> None:
+    out = tmp_path / "tables"
+    export_feedback(database, out)
+    before = contents(out)
+    assert filled.delete_before(until_ms) > 0
+    export_feedback(database, out)
+    assert contents(out) == before
+    filled.add_events([event("9", "cat", LAST_MS + 2 * 86_400_000, track_id=TRACK(1))])
+    export_feedback(database, out)
+    assert {name: hashed for name, hashed in contents(out).items() if name in before} == before
+    filled.forget("ann", 0)
+    export_feedback(database, out)
+    users = {user for path in out.glob("*/*.parquet") for user in pl.read_parquet(path)["user_id"]}
+    assert users == {"bob", "cat"}
+
+
+def test_a_damaged_file_of_an_earlier_day_is_an_error(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
+    filled.forget("ann", 0)
+    (tmp_path / "listening").mkdir()
+    (tmp_path / "listening" / "2026-01-01.parquet").write_bytes(b"x")
+    with pytest.raises(TableError, match="expected a table that was exported, found: "):
+        export_feedback(database, tmp_path)
 
 
 def test_command_exports_since_a_day(filled: FeedbackStore, database: str, tmp_path: Path) -> None:

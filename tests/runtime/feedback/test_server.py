@@ -166,10 +166,13 @@ def test_a_thousand_events_are_stored(client: TestClient) -> None:
     assert {result["status"] for result in send(client, *events)} == {"duplicate"}
 
 
-@pytest.mark.parametrize("user_id", ["ann", "a/b", "Zoë ?&#%"])
+@pytest.mark.parametrize("user_id", ["ann", "a/b", "Zoë ?&#%", "ann\n", "\n", "a\nb", "."])
 def test_a_listener_is_forgotten(client: TestClient, user_id: str) -> None:
     path = str(httpx2.URL("http://x").copy_with(raw_path=b"/api/ml/listeners/" + _quoted(user_id)).raw_path, "ascii")
-    send(client, event("a", userId=user_id), event("b", userId="bob"))
+    others = {"ann", "ann\n"} - {user_id}
+    send(
+        client, event("a", userId=user_id), event("b", userId="bob"), *(event(other, userId=other) for other in others)
+    )
     assert client.delete(path).status_code == 401
     assert client.delete(path, headers={"authorization": "Bearer other"}).status_code == 403
     assert client.delete(path, headers=ADMIN).json()["data"]["events"] == 1
@@ -178,6 +181,16 @@ def test_a_listener_is_forgotten(client: TestClient, user_id: str) -> None:
     assert result["reason"] == "userId: expected a listener who was not forgotten, found one who was"
     assert other["status"] == "accepted"
     assert client.post("/api/ml/recommend", json={"userId": user_id}).status_code == 200
+    (kept, *_) = send(client, *(event(f"{other}2", userId=other) for other in others))
+    assert kept["status"] == "accepted"
+
+
+def test_paths_that_are_not_those_of_routes(client: TestClient) -> None:
+    for path in ("/health%0A", "/api/ml/recommend%0A", "/api/ml/jobs%0A"):
+        assert client.get(path, headers=ADMIN).status_code == 404
+    for path in ("/api/ml/listeners/ann%FF", "/api/ml/listeners/%C3", "/api/ml/listeners/%ED%A0%80"):
+        response = client.delete(path, headers=ADMIN)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_request")
 
 
 def _quoted(text: str) -> bytes:

@@ -89,6 +89,7 @@ def test_many_old_rows_are_deleted_in_several_transactions(store: FeedbackStore)
         ("mysql://me:secret@host/db", r"feedback: expected sqlite:///FILE or postgresql\+psycopg://.*, found 'mysql'"),
         ("feedback.db", "feedback: expected sqlite:///FILE or .*, found no URL"),
         ("sqlite://", "feedback: expected sqlite:///FILE or .*, found no file"),
+        ("sqlite:///none.db?mode=ro", "feedback: expected sqlite:///FILE or .*, found options of SQLite: mode"),
         ("sqlite:////no/such/folder/f.db", "/no/such/folder/f.db: expected a file that can be written, found: No such"),
         (
             "postgresql+psycopg://me:secret@127.0.0.1:1/db",

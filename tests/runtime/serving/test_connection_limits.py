@@ -86,11 +86,17 @@ class Server:
 
 
 @contextmanager
-def serve(**settings: object) -> Iterator[Server]:
+def serve(loop: str = "auto", **settings: object) -> Iterator[Server]:
     with ExitStack() as stack:
         server = Server(Settings(**settings), stack)  # type: ignore[arg-type]
         config = uvicorn.Config(
-            server.app, http=LoadSheddingProtocol, ws="none", proxy_headers=False, log_level="warning", log_config=None
+            server.app,
+            http=LoadSheddingProtocol,
+            loop=loop,  # type: ignore[arg-type]
+            ws="none",
+            proxy_headers=False,
+            log_level="warning",
+            log_config=None,
         )  # with uvicorn's own log_config its records would not reach caplog
         uvicorn_server = uvicorn.Server(config)
         thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [server.listener]}, daemon=True)

@@ -1,6 +1,7 @@
 """Requests of HTTP/1.1 that few clients send, with a real uvicorn on a real port."""
 
 import json
+import socket
 
 import pytest
 
@@ -93,6 +94,30 @@ def test_a_url_without_a_path_is_refused_with_an_answer(request_: bytes) -> None
         assert error["message"].startswith(("URL: expected a path", "request: expected HTTP/1.1"))
         connection = server.connect(GET)
         assert read(connection) == (200, "0")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_client_that_has_closed_its_side_is_answered(loop: str) -> None:
+    """RFC 9112, section 9.6: it may have sent all that it had."""
+    post = POST % 4 + b"body"
+    with serve(loop=loop) as server:
+        for requests, count in ((GET, 1), (post, 1), (post * 16, 16), (post + GET[:-1], 1)):
+            connection = server.connect(requests)
+            connection.shutdown(socket.SHUT_WR)
+            assert everything(connection).count(b"HTTP/1.1 200") == count
+        held = server.connect(GET.replace(b"/echo", b"/hold"))
+        held.shutdown(socket.SHUT_WR)
+        server.release.set()
+        assert read(held) == (200, "held")
+        for request in (post[:-1], GET[:-1], b""):  # not whole
+            connection = server.connect(request)
+            connection.shutdown(socket.SHUT_WR)
+            assert everything(connection) == b""
+
+
+def everything(connection: socket.socket) -> bytes:
+    """Return what the server sends until it closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def refusal(server: Server, request: bytes) -> tuple[int, str]:

@@ -70,6 +70,23 @@ def test_a_gzip_bomb_is_refused_while_it_is_unpacked() -> None:
     assert refusal(gzip.compress(b" " * 1001, mtime=0), encoding=b"gzip", limit=1000)[0] == 413
 
 
+@pytest.mark.parametrize("expect", [[], [(b"expect", b"100-continue")]])
+@pytest.mark.parametrize("length", [b"1001", b"9" * 5000])
+def test_a_length_above_the_limit_is_refused_before_the_body_is_read(
+    expect: list[tuple[bytes, bytes]], length: bytes
+) -> None:
+    """A server sends `100 Continue` when the body is read."""
+
+    async def receive() -> Any:
+        raise AssertionError("read")
+
+    headers = [(b"content-type", JSON), (b"content-length", length), *expect]
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(read_body({"type": "http", "headers": headers}, receive, Settings(max_body_bytes=1000)))
+    assert (caught.value.status_code, caught.value.detail) == (413, "body: expected at most 1,000 bytes, found more")
+    assert caught.value.headers == ({"connection": "close"} if expect else None)
+
+
 def test_gzip_bytes_without_content_count_too() -> None:
     assert refusal(PACKED[:10] + b"\0\0\0\xff\xff" * 300, encoding=b"gzip")[0] == 413
 

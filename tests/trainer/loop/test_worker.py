@@ -310,6 +310,28 @@ def test_the_command(store: FeedbackStore, database: str, tmp_path: Path) -> Non
     assert job.progress
 
 
+def test_the_database_is_not_on_the_command_line_of_a_training(database: str, tmp_path: Path) -> None:
+    """The worker runs the program that it was called as: here one that writes down how it was called, as a job."""
+    program = tmp_path / "musix"
+    program.write_text(f"""#!{sys.executable}
+import os, sys
+if sys.argv[1] == "worker":
+    from musix_runtime.cli.entry import main
+    main()
+print(*sys.argv[1:], os.environ["MUSIX_FEEDBACK"], sep="\\n")
+""")
+    program.chmod(0o755)
+    (tmp_path / "recipe.toml").touch()
+    jobs = FeedbackStore.open(database).jobs
+    job_id = jobs.add("demo", "all", now_ms()).id
+    options = f"--recipe {tmp_path}/recipe.toml --data {tmp_path} --out {tmp_path}".split()
+    command = [program, "worker", tmp_path, "demo", *options, "--feedback", database, "--once"]
+    subprocess.run(command, capture_output=True, check=True)
+    words = jobs.read(job_id).log.splitlines()
+    assert (words[0], words[-1]) == ("loop", database)
+    assert not any(database in word for word in words[:-1])
+
+
 def runs(file: Path) -> dict[str, list[list[str]]]:
     """Return the words of each run of each model. Fails when two runs of a model wrote by turns."""
     lines: dict[str, list[tuple[str, str]]] = {}

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
 
 from musix_runtime.atomic import check_writable, new_path, writing
+from musix_runtime.errors import TableError
 from musix_runtime.feedback.events import SECOND_MS, Event
 from musix_runtime.feedback.opening import open_store
-from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.feedback.store import FeedbackStore, user_hash
 from musix_trainer.data import tables
 from musix_trainer.data.impressions import IS_POSITIVE
 
@@ -24,38 +26,52 @@ COLUMNS = {
     "event": pl.String,
     "position": pl.Int64,
 }
+SORTED = ("user_id", "timestamp", "track_id", "event", "position")
 
 
 def export_feedback(database: str, out: Path, since: date | None = None) -> dict[str, int]:
     """Write `out`/listening/DAY.parquet and `out`/feedback/DAY.parquet, and return the number of days, plays and
     impressions.
 
-    Days are those of UTC on which events occurred, from `since` on; a file of such a day that has no more events is
-    removed. Each file is replaced as a whole, and the same events give the same bytes. Raises InputError for a database
-    that cannot be opened, OutputError for a folder that cannot be written.
+    Days are those of UTC on which events occurred, from `since` on. What was exported before the oldest event that the
+    database still has is kept, but for listeners who were forgotten; a later day that has no more events loses its
+    files. Each file is replaced as a whole, and the same events give the same bytes. Raises InputError for a database
+    that cannot be opened, TableError for an exported file that cannot be read, OutputError for a folder that cannot be
+    written.
     """
-    store = open_store(database, create=False)
     notes = {"days": 0, "plays": 0, "impressions": 0}
-    written: dict[str, set[str]] = {LISTENING: set(), FEEDBACK: set()}
-    try:
-        for day in store.days():
-            name = EPOCH + timedelta(days=day)
-            if since and name < since:
+    with closing(open_store(database, create=False)) as store:
+        forgotten = store.forgotten()
+        days = {f"{EPOCH + timedelta(days=day)}": day for day in store.days()}
+        first = min(days, default=f"{date.max}")
+        for table in (LISTENING, FEEDBACK):
+            for path in _exported(out / table, since):
+                if path.stem < first:
+                    _forget(path, forgotten)
+                elif path.stem not in days:
+                    _write(path, None)
+        for name, day in days.items():
+            if since and name < f"{since}":
                 continue
+            paths = {table: out / table / f"{name}.parquet" for table in (LISTENING, FEEDBACK)}
             impressions = _impressions(store.events_of(day))
+            if name == first:
+                impressions = _with_deleted(impressions, paths[FEEDBACK], forgotten)
             listening = _listening(impressions)
-            for table, frame in ((LISTENING, listening), (FEEDBACK, impressions)):
-                if frame.height:
-                    _write(out / table / f"{name}.parquet", frame)
-                    written[table].add(f"{name}")
+            _write(paths[LISTENING], listening)
+            _write(paths[FEEDBACK], impressions)
             notes["days"] += 1
             notes["plays"] += int(listening["plays"].sum())
             notes["impressions"] += impressions.height
-    finally:
-        store.close()
-    for table, days in written.items():
-        _remove_others(out / table, days, since)
     return notes
+
+
+def without(frame: pl.DataFrame, forgotten: set[str]) -> pl.DataFrame:
+    """Return a table without the rows of forgotten listeners, of whom there are the hashes of the ids."""
+    if not forgotten:
+        return frame
+    gone = [user for user in frame["user_id"].unique() if user_hash(user) in forgotten]
+    return frame.filter(~pl.col("user_id").is_in(gone))
 
 
 def read_feedback(store: FeedbackStore, until_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -74,7 +90,7 @@ def _impressions(events: Iterable[Event]) -> pl.DataFrame:
         if event.action in IS_POSITIVE
     ]
     frame = pl.DataFrame(rows, schema=COLUMNS, orient="row")
-    return frame.sort("user_id", "timestamp", "track_id", "event", "position")
+    return frame.sort(SORTED)
 
 
 def _listening(impressions: pl.DataFrame) -> pl.DataFrame:
@@ -84,15 +100,42 @@ def _listening(impressions: pl.DataFrame) -> pl.DataFrame:
     return totals.sort("user_id", "track_id")
 
 
-def _write(path: Path, frame: pl.DataFrame) -> None:
+def _with_deleted(impressions: pl.DataFrame, path: Path, forgotten: set[str]) -> pl.DataFrame:
+    """Return the impressions of a day with those before them that were exported, and deleted since."""
+    if not path.exists():
+        return impressions
+    start = impressions["timestamp"].min() if impressions.height else None
+    exported = without(_read(path), forgotten)
+    earlier = exported if start is None else exported.filter(pl.col("timestamp") <= start)
+    deleted = earlier.join(impressions, on=SORTED, how="anti", nulls_equal=True)
+    return pl.concat([deleted, impressions]).sort(SORTED)
+
+
+def _exported(folder: Path, since: date | None) -> list[Path]:
+    """Return the files of days in a folder, in order."""
+    paths = sorted(path for path in folder.glob("*.parquet") if DAY_FILE.fullmatch(path.stem))
+    return [path for path in paths if not (since and path.stem < f"{since}")]
+
+
+def _forget(path: Path, forgotten: set[str]) -> None:
+    """Write a file again without the rows of forgotten listeners, if it has some."""
+    if forgotten and (left := without(frame := _read(path), forgotten)).height < frame.height:
+        _write(path, left)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise TableError(f"{path}: expected a table that was exported, found: {error}") from error
+
+
+def _write(path: Path, frame: pl.DataFrame | None) -> None:
+    """Write a file; remove it if it has no rows."""
+    if frame is None or not frame.height:
+        with writing(path):
+            path.unlink(missing_ok=True)
+        return
     check_writable(path.parent)
     with new_path(path, replace=True) as partial, writing(path):
         tables.write(partial, frame)
-
-
-def _remove_others(folder: Path, days: set[str], since: date | None) -> None:
-    """Remove the files of days that have no more events, as those of a listener who was forgotten."""
-    for path in sorted(folder.glob("*.parquet")):
-        if DAY_FILE.fullmatch(path.stem) and path.stem not in days and not (since and path.stem < f"{since}"):
-            with writing(path):
-                path.unlink()

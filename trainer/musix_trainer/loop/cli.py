@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from musix_runtime import settings
 from musix_runtime.cli.arguments import AS_JSON
+from musix_runtime.cli.entry import terminating_signals
 from musix_runtime.cli.experiment import NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import describe
-from musix_runtime.cli.supervisor import terminating_signals
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import InputError
 from musix_trainer.cli import OUT
@@ -117,7 +118,8 @@ def worker(
 
     if sys.platform == "win32":
         raise InputError("musix worker: expected a system with groups of processes, found Windows")
-    paths = {"--recipe": recipe, "--data": data, "--feedback": database, "--out": out}
+    settings.share_feedback(database)
+    paths = {"--recipe": recipe, "--data": data, "--out": out}
     arguments = [*(str(each) for option in paths.items() for each in option), *options]
 
     def command(job: "Job") -> list[str]:

@@ -48,9 +48,9 @@ FILES = NumberedFiles(Record, "decisions", "a decision", StoreError)
 
 @contextmanager
 def sole_loop(registry: Registry, name: str, wait: bool) -> Iterator[None]:
-    """Hold the lock of the loops of `name`. While another process holds it, wait, or raise OutputError.
+    """Hold the lock of the loops of `name`. While another process holds it, wait, or raise BusyError.
 
-    Raises StoreError for a name that has no live version.
+    Raises StoreError for a name that has no live version, OutputError when the registry cannot be written.
     """
     registry.history(name)
     folder = registry.folder(name)

@@ -8,10 +8,10 @@ import polars as pl
 
 from musix_runtime.atomic import new_folder
 from musix_runtime.errors import RecipeError
-from musix_runtime.feedback.store import FeedbackStore, user_hash
+from musix_runtime.feedback.store import FeedbackStore
 from musix_trainer.data import impressions, interactions, tables
 from musix_trainer.data.tables import Column
-from musix_trainer.importers.feedback import read_feedback
+from musix_trainer.importers.feedback import read_feedback, without
 from musix_trainer.recipe import Recipe
 
 
@@ -43,10 +43,7 @@ def _write_merged(source: Path, schema: list[Column], added: pl.DataFrame, forgo
     tables.check(table, schema, "user_id")
     columns = [column.name for column in schema if column.name in added.columns]
     merged = pl.concat([table.frame, added.select(columns)], how="diagonal_relaxed")
-    if forgotten:
-        users = merged["user_id"].unique()
-        gone = [user for user in users if user_hash(user) in forgotten]
-        merged = merged.filter(~pl.col("user_id").is_in(gone))
+    merged = without(merged, forgotten)
     if path.suffix == ".csv":
         merged.write_csv(path)
     else:
