@@ -154,10 +154,11 @@ def test_a_wrong_envelope_is_refused(client: TestClient, body: Any, status: int,
 
 def test_bodies_have_the_limits_of_other_routes(small_engine: Engine, tmp_path: Path) -> None:
     settings = Settings(feedback=f"sqlite:///{tmp_path / 'f.db'}", max_body_bytes=1000)
-    client = TestClient(create_app(small_engine, settings))
-    assert client.post("/api/ml/events", json={"sentAt": "x" * 1000, "events": []}).status_code == 413
-    assert client.post("/api/ml/events", content=b"{", headers={"content-type": "application/json"}).status_code == 400
-    assert client.post("/api/ml/events", content=b"{}").status_code == 415
+    json_type = {"content-type": "application/json"}
+    with TestClient(create_app(small_engine, settings)) as client:
+        assert client.post("/api/ml/events", json={"sentAt": "x" * 1000, "events": []}).status_code == 413
+        assert client.post("/api/ml/events", content=b"{", headers=json_type).status_code == 400
+        assert client.post("/api/ml/events", content=b"{}").status_code == 415
 
 
 def test_a_thousand_events_are_stored(client: TestClient) -> None:
@@ -267,13 +268,13 @@ def test_no_log_has_the_id_of_a_listener_to_forget(
     small_engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(feedback=f"sqlite:///{tmp_path / 'f.db'}", admin_token="secret", access_log=True)
-    client = TestClient(create_app(small_engine, settings))
     path = "/api/ml/listeners/a-listener/who-leaves"
-    statuses = [
-        client.delete(path, headers=ADMIN).status_code,
-        client.delete(path, headers={"authorization": "Bearer other"}).status_code,
-        client.get(path).status_code,
-    ]
+    with TestClient(create_app(small_engine, settings)) as client:
+        statuses = [
+            client.delete(path, headers=ADMIN).status_code,
+            client.delete(path, headers={"authorization": "Bearer other"}).status_code,
+            client.get(path).status_code,
+        ]
     assert statuses == [200, 403, 405]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"] for line in lines] == ["/api/ml/listeners/{id}"] * 3
