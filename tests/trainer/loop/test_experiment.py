@@ -143,3 +143,41 @@ def test_events_after_the_end_do_not_count(store):
     stopped = msgspec.structs.replace(EXPERIMENT, stopped_ms=1)
     difference = analyse(store, stopped).metrics["skip_rate"].difference
     assert difference is None
+
+
+@SQLITE
+@pytest.mark.parametrize("rollout", [None, 1])
+def test_one_listener_decides_nothing(store: FeedbackStore, rollout: int | None) -> None:
+    """A listener of the treatment skips ten thousand tracks that a list does not have, and all of 2,000 lists that they
+    were shown, slowly and with errors."""
+    fill(store)
+    experiment = msgspec.structs.replace(EXPERIMENT, rollout=rollout)
+    before = analyse(store, experiment)
+    shown, events = simulated()
+    treated = next(each for each in shown if each.variant == "treatment")
+    skip = next(each for each in events if each.list_id == treated.list_id)
+    lists = [msgspec.structs.replace(treated, list_id=f"{i}", duration_us=10**6) for i in range(2000)]
+    failed = [
+        msgspec.structs.replace(treated, list_id=f"failed {i}", tracks="[]", error="ModelError") for i in range(2000)
+    ]
+    skips = [
+        msgspec.structs.replace(
+            skip,
+            event_id=f"{each.list_id} {track['id']}",
+            list_id=each.list_id,
+            track_id=track["id"],
+            action="skipped",
+            ms_played=0,
+        )
+        for each in lists
+        for track in json.loads(each.tracks)
+    ]
+    invented = [msgspec.structs.replace(skips[0], event_id=f"{i}", track_id=f"{i}") for i in range(10_000)]
+    store.add_exposures(lists + failed)
+    store.add_events(skips + invented)
+    after = analyse(store, experiment)
+    assert after.verdict == before.verdict == "no difference"
+    assert not any(guardrail.crossed for guardrail in after.guardrails)
+    assert (
+        0 < after.metrics["skip_rate"].difference.treatment - before.metrics["skip_rate"].difference.treatment < 1 / 190
+    )

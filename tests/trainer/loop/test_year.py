@@ -1,5 +1,6 @@
 """Months of a simulated service with a planted truth: the loop promotes what is better, and nothing else."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -288,6 +289,11 @@ def test_a_client_that_skips_everything_is_one_listener(years: Callable[..., Yea
     ]
     year.loop.store.add_exposures(lists)
     year.loop.store.add_events(skips)
+    assert year.loop.look().state.skip_rate == before  # no list has the track
+    tracks = json.loads(shown.tracks)
+    year.loop.store.add_events(
+        [replace(each, event_id=f"real {each.event_id}", track_id=tracks[0]["id"]) for each in skips]
+    )
     after = year.loop.look().state.skip_rate
     assert before is not None
     assert after is not None

@@ -13,8 +13,8 @@ from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.feedback.tables import EVENTS, EXPOSURES
 from musix_runtime.registry.experiments import Experiment
-from musix_trainer.loop.comparison import Difference, Sums, compare, detectable, sample_ratio_evidence
-from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_sums
+from musix_trainer.loop.comparison import Difference, Rates, compare, detectable, sample_ratio_evidence
+from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_rates
 
 MIN_LISTENERS = 50  # of each variant, before there is a verdict: the intervals are asymptotic
 RATIO_EVIDENCE = 100.0
@@ -31,6 +31,7 @@ LISTS = {
     "bundle": pl.String,
     "duration_us": pl.Int64,
     "error": pl.String,
+    "tracks": pl.List(pl.Struct({"id": pl.String})),
 }
 EVENT_COLUMNS = {
     "user_id": pl.String,
@@ -102,8 +103,13 @@ def _read_events(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
 
 
 def read_table(groups: Iterable[Sequence[Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
+    """Return the rows that a feedback store yields in groups. A column of lists is stored as JSON."""
+    nested = {name: kind for name, kind in schema.items() if isinstance(kind, pl.List)}
+    stored = {**schema, **dict.fromkeys(nested, pl.String)}
+    decoded = [pl.col(name).str.json_decode(kind) for name, kind in nested.items()]
     columns = (dict(zip(schema, zip(*rows, strict=True), strict=True)) for rows in groups)
-    return pl.concat([pl.DataFrame(schema=schema), *(pl.DataFrame(each, schema=schema) for each in columns)])
+    tables = (pl.DataFrame(each, schema=stored).with_columns(decoded) for each in columns)
+    return pl.concat([pl.DataFrame(schema=schema), *tables])
 
 
 def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataFrame) -> Analysis:
@@ -123,9 +129,9 @@ def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataF
 
 
 def _result(metric: Metric, experiment: Experiment, listeners: pl.DataFrame, events: pl.DataFrame) -> MetricResult:
-    sums = metric_sums(metric, listeners, events)
-    difference = compare(sums, experiment.listeners)
-    return MetricResult(metric, difference, detectable(sums, experiment.listeners, experiment.share))
+    rates = metric_rates(metric, listeners, events)
+    difference = compare(rates, experiment.listeners)
+    return MetricResult(metric, difference, detectable(rates, experiment.listeners, experiment.share))
 
 
 def _fault(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int]) -> Decision | None:
@@ -166,13 +172,10 @@ def _guardrails(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, 
 
 
 def _errors(experiment: Experiment, lists: pl.DataFrame) -> Guardrail:
-    """Compare the share of requests that failed."""
-    by_user = lists.group_by("user_id", pl.col("variant") == "treatment")
-    counts = by_user.agg(errors=pl.col("error").is_not_null().sum().cast(pl.Float64), lists=pl.len().cast(pl.Float64))
-    treated = counts["variant"].to_numpy()
-    errors, total = counts["errors"].to_numpy(), counts["lists"].to_numpy()
-    sums = Sums(np.arange(len(total)), treated, errors, total, np.zeros(len(total)))
-    difference = compare(sums, experiment.listeners)
+    """Compare the share of a listener's requests that failed."""
+    by_user = lists.group_by("user_id", pl.col("variant") == "treatment").agg(rate=pl.col("error").is_not_null().mean())
+    treated, rate, zeros = by_user["variant"].to_numpy(), by_user["rate"].to_numpy(), np.zeros(by_user.height)
+    difference = compare(Rates(np.arange(by_user.height), treated, rate, zeros), experiment.listeners)
     if difference is None:
         return Guardrail("error_rate", None, None, crossed=False)
     return Guardrail("error_rate", difference.control, difference.treatment, crossed=difference.low > 0)
@@ -185,5 +188,7 @@ def _duration(lists: pl.DataFrame) -> Guardrail:
 
 
 def _p95_ms(lists: pl.DataFrame) -> float | None:
-    value = lists["duration_us"].cast(pl.Float64).quantile(0.95, "linear")
-    return None if value is None else value / 1000
+    """Return the time that 95 % of the answers took at most; all listeners weigh the same. None without answers."""
+    timed = lists.drop_nulls("duration_us").with_columns(weight=1 / pl.len().over("user_id")).sort("duration_us")
+    above = timed.filter(pl.col("weight").cum_sum() >= 0.95 * pl.col("weight").sum())["duration_us"]
+    return None if above.is_empty() else float(above[0]) / 1000

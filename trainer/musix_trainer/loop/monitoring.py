@@ -46,9 +46,8 @@ LISTS = {
     "bundle": pl.String,
     "experiment": pl.String,
     "variant": pl.String,
-    "tracks": pl.String,
+    "tracks": pl.List(pl.Struct({"id": pl.String, "position": pl.Int64, "score": pl.Float64})),
 }
-TRACKS = pl.List(pl.Struct({"id": pl.String, "position": pl.Int64, "score": pl.Float64}))
 Span = tuple[int, int]  # from, and before, in ms since 1970
 
 
@@ -157,8 +156,7 @@ def _read_lists(store: FeedbackStore, name: str, span: Span) -> pl.DataFrame:
     wanted = wanted.where(*within(EXPOSURES.c.time_ms, span)).order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)
     lists = read_table(store.read(wanted), LISTS)
     of_name = pl.col("bundle").str.contains(rf"^({name}-[0-9]+\.[0-9]+\.[0-9]+)?$")  # not of NAME-OTHER
-    parsed = pl.col("tracks").str.json_decode(TRACKS)
-    return lists.filter(of_name).with_columns(parsed, pl.col("variant").fill_null(NO_VARIANT))
+    return lists.filter(of_name).with_columns(pl.col("variant").fill_null(NO_VARIANT))
 
 
 def _read_events(store: FeedbackStore, span: Span) -> pl.DataFrame:
