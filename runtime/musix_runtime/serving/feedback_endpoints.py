@@ -134,15 +134,18 @@ def _check_exposure(path: str, request: ExposureRequest, received_ms: int, limit
 
 
 def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms: int) -> Exposure:
-    """Return the exposure of a list that no bundle made."""
+    """Return the exposure of a list that no bundle made. It is part of the running experiment if that had begun."""
+    time_ms = milliseconds(request.shown_at) if request.shown_at else received_ms
     experiment = context.traffic.experiment if context.traffic else None
+    if experiment and time_ms < experiment.started_ms:
+        experiment = None
     tracks = [
         ShownTrack(strip_uri(track.id), track.position or place, track.score)
         for place, track in enumerate(request.tracks, 1)
     ]
     return Exposure(
         list_id=new_list_id(),
-        time_ms=milliseconds(request.shown_at) if request.shown_at else received_ms,
+        time_ms=time_ms,
         user_id=request.user_id,
         bundle="",
         digest="",

@@ -12,7 +12,7 @@ from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry.experiments import Experiment
 from musix_trainer.loop import summary
-from musix_trainer.loop.experiment import analyse
+from musix_trainer.loop.experiment import _read_lists, analyse
 from perf.listeners import simulate
 
 EXPERIMENT = Experiment(
@@ -95,11 +95,30 @@ def test_listeners_who_saw_both_variants(store):
 
 
 @SQLITE
-def test_a_treatment_that_another_bundle_answered(store):
-    fill(store, bundle="demo-1.0.0")
-    analysis = analyse(store, EXPERIMENT)
-    assert analysis.verdict == "broken"
-    assert analysis.reason.startswith("expected 1.1.0 to answer the treatment, found ")
+@pytest.mark.parametrize(
+    ("bundle", "choices", "reason"),
+    [
+        ("demo-1.0.0", {}, "expected 1.1.0 to answer the treatment, found 100 % other lists"),
+        ("demo-1.1.0", {}, "expected 1.0.0 to answer the control, found 100 % other lists"),
+        ("demo-1.1.0", {"control": "external"}, "expected external to answer the control, found 100 % other lists"),
+        ("", {"control": "external", "treatment": "blend"}, None),
+        ("demo-1.2.0", {"control": "popular", "treatment": "blend"}, None),
+    ],
+)
+def test_a_variant_that_another_bundle_answered(store, bundle, choices, reason):
+    fill(store, bundle=bundle)
+    analysis = analyse(store, msgspec.structs.replace(EXPERIMENT, **choices))
+    assert (analysis.verdict == "broken") == (reason is not None)
+    assert reason in (None, analysis.reason)
+
+
+@SQLITE
+def test_lists_from_before_the_start_and_after_the_end_do_not_count(store):
+    fill(store)
+    times = sorted(each.time_ms for each in simulated()[0])
+    limits = {"started_ms": times[100], "stopped_ms": times[-101]}
+    lists = _read_lists(store, msgspec.structs.replace(EXPERIMENT, **limits))
+    assert lists["time_ms"].to_list() == times[100:-100]
 
 
 @SQLITE

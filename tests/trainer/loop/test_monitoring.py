@@ -96,7 +96,9 @@ def test_a_young_bundle_has_a_reference_that_ends_before_the_live_week(store: Fe
 
 
 @SQLITE
-@pytest.mark.parametrize(("bundle", "versions"), [("small-other-1.0.0", []), ("small-0.9.0", ["0.9.0"])])
+@pytest.mark.parametrize(
+    ("bundle", "versions"), [("small-other-1.0.0", []), ("small-1.0.0-1.0.0", []), ("small-0.9.0", ["0.9.0"])]
+)
 def test_other_names_and_other_versions(store: FeedbackStore, engine: Engine, bundle: str, versions: list[str]) -> None:
     """Listeners of another version do not count as those of the live one; those of another name not at all."""
     store.add_exposures([exposure(NOW_MS - DAY_MS, bundle=bundle)])

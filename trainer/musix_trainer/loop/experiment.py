@@ -12,13 +12,13 @@ from musix_runtime.engine import POLICIES
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.feedback.tables import EVENTS, EXPOSURES
-from musix_runtime.registry.experiments import Experiment
+from musix_runtime.registry.experiments import EXTERNAL, Experiment
 from musix_trainer.loop.comparison import Difference, Rates, compare, detectable, sample_ratio_evidence
 from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_rates
 
 MIN_LISTENERS = 50  # of each variant, before there is a verdict: the intervals are asymptotic
 RATIO_EVIDENCE = 100.0
-MAX_REPLACED = 0.05  # share of the treatment's lists that another bundle may have answered
+MAX_REPLACED = 0.05  # share of the lists of a variant that another bundle may have answered
 MAX_P95_MS = 100.0
 BEFORE_MS = 28 * DAY_MS  # before an experiment: what listeners did then explains some of their differences
 Verdict = Literal["win", "loss", "no difference", "not yet", "broken"]
@@ -83,8 +83,11 @@ def analyse(store: FeedbackStore, experiment: Experiment) -> Analysis:
 
 
 def _read_lists(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
-    """Return the lists of an experiment, in the order of their times."""
+    """Return the lists that were shown during an experiment, in the order of their times."""
     wanted = select(*(EXPOSURES.c[name] for name in LISTS)).where(EXPOSURES.c.experiment == experiment.id)
+    wanted = wanted.where(EXPOSURES.c.time_ms >= experiment.started_ms)
+    if experiment.stopped_ms is not None:
+        wanted = wanted.where(EXPOSURES.c.time_ms <= experiment.stopped_ms)
     return read_table(store.read(wanted.order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)), LISTS)
 
 
@@ -142,11 +145,21 @@ def _fault(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int])
     variants = lists.group_by("user_id").agg(pl.col("variant").n_unique())
     if mixed := int((variants["variant"] > 1).sum()):
         return "broken", f"expected one variant for each listener, found {mixed:,} who saw both"
-    shown = lists.filter((pl.col("variant") == "treatment") & pl.col("error").is_null())
-    other = shown.filter(pl.col("bundle") != f"{experiment.name}-{experiment.treatment}").height
-    if experiment.treatment not in POLICIES and other > MAX_REPLACED * shown.height:
-        return "broken", f"expected {experiment.treatment} to answer the treatment, found {other:,} other lists"
+    for variant, choice in experiment.choices.items():
+        other = _share_of_others(experiment, lists.filter(pl.col("variant") == variant), choice)
+        if other > MAX_REPLACED:
+            return "broken", f"expected {choice} to answer the {variant}, found {100 * other:.0f} % other lists"
     return None
+
+
+def _share_of_others(experiment: Experiment, lists: pl.DataFrame, choice: str) -> float:
+    """Return the share of the lists of a variant that another bundle made, or a bundle in place of the host; all
+    listeners weigh the same. Any version of the name may answer for a policy."""
+    if choice in POLICIES:
+        return 0.0
+    other = pl.col("bundle") != ("" if choice == EXTERNAL else f"{experiment.name}-{choice}")
+    by_listener = lists.filter(pl.col("error").is_null()).group_by("user_id").agg(other=other.mean())
+    return float(by_listener.select(pl.col("other").mean().fill_null(0.0)).item())
 
 
 def _decide(experiment: Experiment, result: MetricResult, counts: tuple[int, int]) -> Decision:

@@ -43,9 +43,9 @@ class Metric:
         return f"{100 * value:.2f} points" if self.largest == 1 else f"{value:.2f}"
 
     def rates(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Return user_id and rate of the listeners who have one."""
+        """Return user_id and rate of the listeners who have one, in order."""
         rate = (pl.col("numerator") / pl.col("denominator")).clip(upper_bound=self.largest)
-        return self.sums(events).filter(pl.col("denominator") > 0).select("user_id", rate=rate)
+        return self.sums(events).filter(pl.col("denominator") > 0).select("user_id", rate=rate).sort("user_id")
 
 
 def _skips(events: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from musix_trainer.loop import journal
 from musix_trainer.loop.comparison import Difference, Estimate, Rates, compare, estimate
 from musix_trainer.loop.experiment import MIN_LISTENERS, read_table
 from musix_trainer.loop.listening import LISTED, METRICS, times_of
-from musix_trainer.loop.monitoring import LIVE_MS, Span, first_list, policy_variants, reference_span, within
+from musix_trainer.loop.monitoring import LIVE_MS, Span, first_list, of_name, policy_variants, reference_span, within
 from musix_trainer.loop.policy import State
 
 Condition = ColumnElement[bool]  # on the table of exposures
@@ -43,7 +43,7 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int)
     records = [each for each in journal.read_all(registry, name) if each.time_ms <= now_ms + DAY_MS]
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
     back = next((record for record in records if record.action == "roll back" and record.outcome == "done"), None)
-    first = first_list(store, _of_name(name), now_ms)
+    first = first_list(store, of_name(name), now_ms)
     running = experiments.running(registry, name)
     return State(
         now_ms=now_ms,
@@ -98,13 +98,8 @@ def _rollout_since(registry: Registry, running: Experiment | None) -> int | None
     return rollouts.read(registry, running.name, running.rollout).journal[0].time_ms
 
 
-def _of_name(name: str) -> Condition:
-    """Return the condition that a bundle of a name made a list."""
-    return EXPOSURES.c.bundle.startswith(f"{name}-", autoescape=True)
-
-
 def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
-    shown = EXPOSURES.c.time_ms >= since_ms, _of_name(name)
+    shown = EXPOSURES.c.time_ms >= since_ms, of_name(name)
     wanted = select(func.count(EXPOSURES.c.user_id.distinct())).where(*shown)
     ((count,),) = next(iter(store.read(wanted)))
     return int(count)
@@ -113,7 +108,7 @@ def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
 def _lists_of_live(registry: Registry, name: str) -> Condition:
     """Return the condition that the live version made a list, and not one of the fixed policies of an experiment."""
     variant = tuple_(EXPOSURES.c.experiment, EXPOSURES.c.variant)
-    policies = policy_variants(experiments.read_all(registry, name))
+    policies = policy_variants(experiments.read_readable(registry, name))
     bundle = f"{name}-{registry.history(name)[0]}"
     return and_(EXPOSURES.c.bundle == bundle, or_(EXPOSURES.c.experiment.is_(None), variant.not_in(policies)))
 
