@@ -27,7 +27,7 @@ from musix_runtime.models.catalog import strip_uri
 from musix_runtime.schemas import TEXT_LIMIT, Id, parse
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
 from musix_runtime.serving.feedback import ShownTrack, existing, new_list_id
-from musix_runtime.serving.request_body import Decoder
+from musix_runtime.serving.request_body import Decoder, LenientDecoder
 from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.serving.responses import as_json, error_response
 from musix_runtime.serving.server_endpoints import ServerEndpoint, ServerState
@@ -48,7 +48,7 @@ class RecordEvents(ModelEndpoint):
         super().__init__(route, resources)
         self.feedback = existing(resources.feedback)
         self.threads = WorkerThreads(resources.settings, EVENT_THREADS)
-        self.decoder = Decoder(Envelope)
+        self.decoder = LenientDecoder(Envelope)
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Store the events that are right and new, and say what became of each, in order."""
@@ -64,9 +64,9 @@ class RecordEvents(ModelEndpoint):
         try:
             return to_event(parse(raw, EventRequest), envelope.sent_at, received_ms, self.feedback.limits)
         except RequestError as error:
-            event_id = raw.get("eventId") if isinstance(raw, dict) else None
-            known = isinstance(event_id, str) and len(event_id) <= TEXT_LIMIT
-            return EventResult(event_id if known else None, "refused", str(error))
+            return _refused(raw, str(error))
+        except UnicodeEncodeError as error:
+            return _refused(raw, f"event: expected texts in UTF-8, found {error.object[error.start]!r}")
 
 
 class RecordExposures(ModelEndpoint):
@@ -155,6 +155,18 @@ def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms:
         experiment=experiment.id if experiment else None,
         variant=experiment.variant(request.user_id) if experiment else None,
     )
+
+
+def _refused(raw: Any, reason: str) -> EventResult:
+    """Return the result of an event in decoded JSON that is refused, with its id if it has one that can be shown."""
+    event_id = raw.get("eventId") if isinstance(raw, dict) else None
+    known = isinstance(event_id, str) and len(event_id) <= TEXT_LIMIT and event_id == _shown(event_id)
+    return EventResult(event_id if known else None, "refused", _shown(reason))
+
+
+def _shown(text: str) -> str:
+    """Return a text with halves of characters escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _result(event: Event, outcome: str) -> EventResult:

@@ -124,6 +124,27 @@ def test_each_event_has_its_own_result(client: TestClient) -> None:
     assert [result["status"] for result in send(client, event("f"), event("g"))] == ["duplicate", "accepted"]
 
 
+@pytest.mark.parametrize("padding", [0, 20_000])
+def test_an_event_with_a_lone_surrogate_refuses_no_other(client: TestClient, padding: int) -> None:
+    """JSON may have half of a character (RFC 8259, section 8.2), which no text in UTF-8 has."""
+    half = "a\ud800"
+    events = [event("a"), event(half), event("c", userId=half), event("d", action=half), event("e", **{half: 1})]
+    events += [event("f", sessionId="😀"), half, event("g", trackId="x" * padding + half)]
+    body = json.dumps({"sentAt": datetime.now(UTC).isoformat(), "events": events})
+    response = client.post("/api/ml/events", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 200, response.text
+    results = response.json()["data"]["events"]
+    accepted = ["accepted" if each["status"] == "accepted" else each["eventId"] for each in results]
+    assert accepted == ["accepted", None, "c", "d", "e", "accepted", None, "g"]
+    assert results[2]["reason"] == "event: expected texts in UTF-8, found '\\ud800'"
+
+
+@pytest.mark.parametrize("body", ['{"sentAt": "\\ud800", "events": [NaN]}', '{"sentAt": "\\ud800", "events": ['])
+def test_what_is_no_json_is_refused_whole(client: TestClient, body: str) -> None:
+    response = client.post("/api/ml/events", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+
+
 def test_clocks_of_clients_may_be_wrong(client: TestClient, database: str) -> None:
     wrong = datetime.now(UTC) - timedelta(days=4000)
     send(client, event("a", occurredAt=(wrong - timedelta(minutes=2)).isoformat()), sent_at=wrong)

@@ -12,7 +12,9 @@ from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry.experiments import Experiment
 from musix_trainer.loop import summary
-from musix_trainer.loop.experiment import _read_lists, analyse
+from musix_trainer.loop.comparison import Difference
+from musix_trainer.loop.experiment import MetricResult, _read_lists, analyse
+from musix_trainer.loop.listening import METRICS
 from perf.listeners import simulate
 
 EXPERIMENT = Experiment(
@@ -70,9 +72,44 @@ def test_before_the_planned_number_of_listeners(store):
 @SQLITE
 def test_without_data(store):
     analysis = analyse(store, EXPERIMENT)
-    assert (analysis.verdict, analysis.reason) == ("not yet", "expected 50 listeners of each variant, found 0")
+    assert analysis.verdict == "not yet"
+    assert analysis.reason == f"{store.name}: expected lists of experiment demo/1, found none"
     assert json.loads(json.dumps(summary.as_json(analysis)))["metrics"]["skip_rate"]["difference"] is None
     assert "skip rate: no data" in summary.lines(analysis)
+
+
+@SQLITE
+def test_without_events(store):
+    store.add_exposures(simulated()[0])
+    analysis = analyse(store, EXPERIMENT)
+    assert analysis.verdict == "not yet"
+    assert analysis.reason == f"{store.name}: expected events of the listeners of experiment demo/1, found none"
+
+
+@SQLITE
+def test_events_of_few_listeners(store):
+    """All saw lists, and events are known of 60 of each variant or fewer."""
+    shown, events = simulated()
+    store.add_exposures(shown)
+    store.add_events([each for each in events if each.user_id < "listener-000060"])
+    analysis = analyse(store, EXPERIMENT)
+    assert analysis.verdict == "not yet"
+    assert analysis.reason.startswith("expected 50 listeners of each variant with a skip rate, found 2")
+
+
+def test_texts_of_a_metric():
+    """Differences are in points; what is planned may have no number yet, or be more than there can be."""
+    found = Difference(0.25, 0.23, -0.02, -0.05, 0.01)
+    lines = [
+        summary.metric_line(MetricResult(METRICS["skip_rate"], found, detectable, 100), EXPERIMENT.listeners)
+        for detectable in (0.02, None, 0.76)
+    ]
+    start = "skip rate: 23.00 % against 25.00 %, difference -2.00 points (-5.00 points to 1.00 points); "
+    assert lines == [
+        f"{start}planned to find 2.00 points",
+        f"{start}planned to find what is not known yet, as listeners do not differ",
+        f"{start}planned to find nothing, as 400 listeners are too few for any difference",
+    ]
 
 
 @SQLITE

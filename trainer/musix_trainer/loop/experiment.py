@@ -51,6 +51,7 @@ class MetricResult:
     metric: Metric
     difference: Difference | None
     detectable: float | None  # the difference that the planned number of listeners finds
+    listeners: int  # who have a rate, of the variant with fewer of them
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ class Analysis:
 def analyse(store: FeedbackStore, experiment: Experiment) -> Analysis:
     """Analyse an experiment by what the feedback store holds. Raises FeedbackError."""
     lists, events = _read_lists(store, experiment), _read_events(store, experiment)
-    return analyse_tables(experiment, lists, events)
+    analysis = analyse_tables(experiment, lists, events)
+    if analysis.verdict != "not yet" or analysis.metrics[experiment.metric].listeners:
+        return analysis
+    missing = "lists of" if lists.is_empty() else "events of the listeners of"
+    return replace(analysis, reason=f"{store.name}: expected {missing} experiment {experiment.id}, found none")
 
 
 def _read_lists(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
@@ -134,7 +139,8 @@ def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataF
 def _result(metric: Metric, experiment: Experiment, listeners: pl.DataFrame, events: pl.DataFrame) -> MetricResult:
     rates = metric_rates(metric, listeners, events)
     difference = compare(rates, experiment.listeners)
-    return MetricResult(metric, difference, detectable(rates, experiment.listeners, experiment.share))
+    known = np.bincount(rates.known.treated, minlength=2)
+    return MetricResult(metric, difference, detectable(rates, experiment.listeners, experiment.share), int(known.min()))
 
 
 def _fault(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int]) -> Decision | None:
@@ -165,10 +171,12 @@ def _share_of_others(experiment: Experiment, lists: pl.DataFrame, choice: str) -
 def _decide(experiment: Experiment, result: MetricResult, counts: tuple[int, int]) -> Decision:
     """Return the verdict by the interval of the metric."""
     metric, difference = result.metric, result.difference
-    if min(counts) < MIN_LISTENERS or difference is None:
-        return "not yet", f"expected {MIN_LISTENERS} listeners of each variant, found {min(counts)}"
+    if result.listeners < MIN_LISTENERS or difference is None:
+        expected = f"expected {MIN_LISTENERS} listeners of each variant with a {metric.name}"
+        return "not yet", f"{expected}, found {result.listeners}"
     low, high = sorted((metric.better * difference.low, metric.better * difference.high))
-    interval = f"{metric.name} differs by {metric.format(difference.low)} to {metric.format(difference.high)}"
+    bounds = map(metric.format_difference, (difference.low, difference.high))
+    interval = f"{metric.name} differs by {' to '.join(bounds)}"
     if low > 0:
         return "win", interval
     if high < 0:

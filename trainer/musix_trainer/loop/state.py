@@ -53,7 +53,7 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int)
         rolled_back_ms=back.time_ms if back else None,
         rollout_since_ms=_rollout_since(registry, running),
         listeners=_listeners(store, name, now_ms - LIVE_MS),
-        busy=None if running is None else f"{'experiment' if running.rollout is None else 'rollout'} {running.id}",
+        busy=None if running is None else _title(running),
         skip_rate=_skip_rate(store, _lists_of_live(registry, name), now_ms),
         skip_change=None,
         alarms=(),
@@ -90,6 +90,11 @@ def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
         EVENTS.c.action == "played", EVENTS.c.list_id.is_(None), EVENTS.c.occurred_ms >= since_ms
     )
     return read_table(store.read(wanted), {"user_id": pl.String, "track_id": pl.String})
+
+
+def _title(running: Experiment) -> str:
+    rollout = running.rollout
+    return f"experiment {running.id}" if rollout is None else f"rollout {running.name}/{rollout}"
 
 
 def _rollout_since(registry: Registry, running: Experiment | None) -> int | None:
