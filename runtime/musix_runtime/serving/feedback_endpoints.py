@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import RequestError
-from musix_runtime.feedback.events import Event, TimeLimits, check_storable, milliseconds, to_event
+from musix_runtime.feedback.events import CLIENT_WAIT_S, Event, TimeLimits, check_storable, milliseconds, to_event
 from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
 from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
@@ -47,7 +47,7 @@ class RecordEvents(ModelEndpoint):
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
         self.feedback = existing(resources.feedback)
-        self.threads = WorkerThreads(resources.settings, EVENT_THREADS)
+        self.threads = WorkerThreads(resources.settings, EVENT_THREADS, CLIENT_WAIT_S)
         self.decoder = LenientDecoder(Envelope)
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
@@ -75,7 +75,7 @@ class RecordExposures(ModelEndpoint):
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
         self.feedback = existing(resources.feedback)
-        self.threads = WorkerThreads(resources.settings)
+        self.threads = WorkerThreads(resources.settings, wait_s=CLIENT_WAIT_S)
         self.decoder = Decoder(ExposuresRequest)
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
@@ -85,7 +85,7 @@ class RecordExposures(ModelEndpoint):
         for i, request in enumerate(requests):
             _check_exposure(f"exposures[{i}]", request, received_ms, self.feedback.limits)
         exposures = [_to_exposure(request, context, received_ms) for request in requests]
-        written = self.feedback.store.add_exposures(exposures)
+        written = self.feedback.store.add_exposures(exposures, CLIENT_WAIT_S)
         self.feedback.count(WRITTEN, written)
         self.feedback.count(DROPPED, len(exposures) - written)
         return success(ExposuresResponse([ExposedList(exposure.list_id) for exposure in exposures]))

@@ -1,9 +1,11 @@
 """The routes and answers of an application with a feedback store."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -300,6 +302,29 @@ def test_a_failing_database_counts_as_no_rejection(client: TestClient, database:
     text = client.get("/metrics").text
     assert 'musix_requests_total{route="/api/ml/events",status="503"} 1.0' in text
     assert 'musix_shed_total{route="/api/ml/events"} 0.0' in text
+
+
+def test_a_locked_file_is_answered_within_seconds(small_bundle: Path, tmp_path: Path) -> None:
+    """Clients that wait for 10 s get 503 before, however many of them wait for the lock; then all goes on."""
+    file = tmp_path / "f.db"
+    with serving(small_bundle, "--feedback", f"sqlite:///{file}") as (address, _), httpx2.Client(timeout=10) as client:
+
+        def post(number: int) -> httpx2.Response:
+            time = datetime.now(UTC).isoformat()
+            if number % 4 == 0:
+                lists = [{"userId": "ann", "tracks": [{"id": "t"}]}]
+                return client.post(f"{address}/api/ml/exposures", json={"exposures": lists})
+            return client.post(f"{address}/api/ml/events", json={"sentAt": time, "events": [event(f"{number}")]})
+
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(40) as threads:
+            locked = list(threads.map(post, range(40)))
+        other.close()
+        later = post(1)
+    assert {response.status_code for response in locked} == {503}
+    assert {response.headers["retry-after"] for response in locked} <= {"1", "2"}
+    assert later.json()["data"]["events"] == [{"eventId": "1", "status": "accepted"}]
 
 
 def expose(client: TestClient, **fields: object) -> Any:
