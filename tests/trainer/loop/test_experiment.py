@@ -107,8 +107,8 @@ def test_texts_of_a_metric():
     start = "skip rate: 23.00 % against 25.00 %, difference -2.00 points (-5.00 points to 1.00 points); "
     assert lines == [
         f"{start}planned to find 2.00 points",
-        f"{start}planned to find what is not known yet, as listeners do not differ",
-        f"{start}planned to find nothing, as 400 listeners are too few for any difference",
+        f"{start}not known yet what 400 listeners find",
+        f"{start}400 listeners are too few to find any difference",
     ]
 
 

@@ -27,14 +27,12 @@ def metric_line(result: MetricResult, planned: int) -> str:
     treatment, control = map(metric.format, (difference.treatment, difference.control))
     value, low, high = map(metric.format_difference, (difference.value, difference.low, difference.high))
     if result.detectable is None:
-        found = "what is not known yet, as listeners do not differ"
+        found = f"not known yet what {planned:,} listeners find"
     elif result.detectable > max(difference.control, metric.largest - difference.control):
-        found = f"nothing, as {planned:,} listeners are too few for any difference"
+        found = f"{planned:,} listeners are too few to find any difference"
     else:
-        found = metric.format_difference(result.detectable)
-    return (
-        f"{metric.name}: {treatment} against {control}, difference {value} ({low} to {high}); planned to find {found}"
-    )
+        found = f"planned to find {metric.format_difference(result.detectable)}"
+    return f"{metric.name}: {treatment} against {control}, difference {value} ({low} to {high}); {found}"
 
 
 def _guardrail(guardrail: Guardrail) -> str:
