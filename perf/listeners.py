@@ -1,5 +1,6 @@
 """Simulated listeners of an experiment: the lists that they saw, and what they did, with a planted effect on skips."""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,14 +30,14 @@ def simulate(
         events: list[Event] = []
         for period, chance in ((-1, rate), (0, rate + effect * (variant == "treatment"))):
             for time in np.sort(random.integers(period * DAYS * DAY_MS, (period + 1) * DAYS * DAY_MS, lists)):
-                exposure = _exposure(experiment, user, int(time), random) if period == 0 else None
-                list_id = exposure.list_id if exposure else random.bytes(16).hex()
-                shown += [exposure] if exposure else []
-                events += _plays(user, list_id, int(experiment.started_ms + time), chance, random)
+                tracks = [f"track-{track:04d}" for track in random.choice(TRACKS, STARTED, replace=False)]
+                exposure = _exposure(experiment, user, int(time), tracks, random)
+                shown += [exposure] if period == 0 else []
+                events += _plays(exposure, tracks, chance, random)
         yield shown, events
 
 
-def _exposure(experiment: Experiment, user: str, time: int, random: np.random.Generator) -> Exposure:
+def _exposure(experiment: Experiment, user: str, time: int, tracks: list[str], random: np.random.Generator) -> Exposure:
     variant = experiment.variant(user)
     return Exposure(
         list_id=random.bytes(16).hex(),
@@ -46,7 +47,7 @@ def _exposure(experiment: Experiment, user: str, time: int, random: np.random.Ge
         digest="",
         source="hybrid",
         context="{}",
-        tracks="[]",
+        tracks=json.dumps([{"id": track} for track in tracks]),
         experiment=experiment.id,
         variant=variant,
         duration_us=int(random.integers(1000, 3000)),
@@ -54,12 +55,10 @@ def _exposure(experiment: Experiment, user: str, time: int, random: np.random.Ge
     )
 
 
-def _plays(user: str, list_id: str, time: int, chance: float, random: np.random.Generator) -> list[Event]:
-    """Return what a listener did with the first tracks of a list, one after another."""
-    events = []
-    for position, (track, skipped) in enumerate(
-        zip(random.choice(TRACKS, STARTED, replace=False), random.random(STARTED) < chance, strict=True), 1
-    ):
+def _plays(exposure: Exposure, tracks: list[str], chance: float, random: np.random.Generator) -> list[Event]:
+    """Return what a listener did with the tracks of a list, one after another."""
+    time, events = exposure.time_ms, []
+    for position, (track, skipped) in enumerate(zip(tracks, random.random(STARTED) < chance, strict=True), 1):
         played = SKIP_MS if skipped else PLAY_MS
         time += played
         events.append(
@@ -67,10 +66,10 @@ def _plays(user: str, list_id: str, time: int, chance: float, random: np.random.
                 event_id=random.bytes(16).hex(),
                 received_ms=time,
                 occurred_ms=time,
-                user_id=user,
+                user_id=exposure.user_id,
                 session_id=None,
-                list_id=list_id,
-                track_id=f"track-{track:04d}",
+                list_id=exposure.list_id,
+                track_id=track,
                 position=position,
                 action="skipped" if skipped else "played",
                 ms_played=played,

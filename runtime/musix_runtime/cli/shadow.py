@@ -54,4 +54,4 @@ def stop(registry: Path, name: str) -> None:
 
 def _describe(found: "Shadow") -> str:
     state = "running" if found.stopped_ms is None else "stopped"
-    return f"{found.id}: {found.version} for {found.share:.3g} of the recommendations, {state}"
+    return f"shadow {found.id}: {found.version} for {found.share:.3g} of the recommendations, {state}"

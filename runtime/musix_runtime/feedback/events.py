@@ -13,6 +13,7 @@ MAX_ID_BYTES = 128  # as in the tables of the trainer
 ID_FIELDS = ("eventId", "userId", "trackId", "sessionId", "listId")
 MS = timedelta(milliseconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CLIENT_WAIT_S = 2.0  # for other writers of the database, while a client waits for the answer
 SECOND_MS, DAY_MS = 1000, 86_400_000
 
 

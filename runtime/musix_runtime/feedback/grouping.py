@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from musix_runtime.errors import FeedbackError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -24,7 +26,8 @@ class GroupedWriter(Generic[T, R]):
     """Calls `write(items)`, which returns a result for each item, for one group after another.
 
     A commit takes as long for many rows as for few. While a group is written, the items that other threads bring wait
-    for the next one, which has at most `limit` items, or those of one thread.
+    for the next one, which has at most `limit` items, or those of one thread. A FeedbackError of a group is that of all
+    that wait as well: they have waited long enough for a database that does not answer.
     """
 
     def __init__(self, write: Callable[[list[T]], list[R]], limit: int) -> None:
@@ -34,7 +37,7 @@ class GroupedWriter(Generic[T, R]):
         self._writing = threading.Lock()
 
     def add(self, items: Sequence[T]) -> list[R]:
-        """Write items, and return their results, in order. Raises what `write` raised for their group."""
+        """Write items, and return their results, in order. Raises what `write` raised for them."""
         request: _Request[T, R] = _Request(items)
         self._waiting.append(request)
         with self._writing:
@@ -54,6 +57,8 @@ class GroupedWriter(Generic[T, R]):
             for request in group:
                 request.results = [next(results) for _ in request.items]
         except Exception as error:  # of any kind, for the thread of each request
+            if isinstance(error, FeedbackError):
+                group += [self._waiting.popleft() for _ in range(len(self._waiting))]
             for request in group:
                 request.error = error
         finally:

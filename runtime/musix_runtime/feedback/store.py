@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from musix_runtime.errors import FeedbackError, InputError
 from musix_runtime.feedback import database, migrations
 from musix_runtime.feedback.database import INSERT_UNIQUE
-from musix_runtime.feedback.events import DAY_MS, Event
+from musix_runtime.feedback.events import CLIENT_WAIT_S, DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.grouping import GroupedWriter
 from musix_runtime.feedback.jobs import JobQueue
@@ -80,7 +80,7 @@ class FeedbackStore:
     def _add_events(self, events: list[Event]) -> list[Outcome]:
         """Store events of one or more callers in one transaction: see `add_events`."""
         first = {event.event_id: event for event in reversed(events)}
-        with self._writing() as connection:
+        with self._writing(wait_s=CLIENT_WAIT_S) as connection:
             forgotten = _forgotten(connection, {event.user_id for event in events})
             new = [event for event in first.values() if event.user_id not in forgotten]
             new.sort(key=lambda event: event.event_id)  # in one order everywhere, so that no two writers deadlock
@@ -98,9 +98,9 @@ class FeedbackStore:
             return {event.event_id for event in events}
         return set(connection.exec_driver_sql("SELECT event_id FROM events WHERE id > ?", (last or 0,)).scalars())
 
-    def add_exposures(self, exposures: Sequence[Exposure]) -> int:
-        """Store the exposures of users who were not forgotten, and return their number."""
-        with self._writing() as connection:
+    def add_exposures(self, exposures: Sequence[Exposure], wait_s: float = database.TIMEOUT_S) -> int:
+        """Store the exposures of users who were not forgotten, and return their number. Waits `wait_s` for others."""
+        with self._writing(wait_s=wait_s) as connection:
             forgotten = _forgotten(connection, {exposure.user_id for exposure in exposures})
             rows = [structs.asdict(exposure) for exposure in exposures if exposure.user_id not in forgotten]
             if rows:
@@ -197,18 +197,19 @@ class FeedbackStore:
             raise FeedbackError(f"{self.name}: reports: expected one of this program, found: {error}") from error
 
     @contextmanager
-    def _writing(self, exclusive: bool = False) -> Iterator[Connection]:
+    def _writing(self, exclusive: bool = False, wait_s: float = database.TIMEOUT_S) -> Iterator[Connection]:
         """Yield a connection in a transaction that writes rows of users."""
-        with self.writing() as connection:
+        with self.writing(wait_s) as connection:
             if self._engine.dialect.name == "postgresql":
                 lock = func.pg_advisory_xact_lock if exclusive else func.pg_advisory_xact_lock_shared
                 connection.execute(select(lock(LOCK)))
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction, which is committed at the end."""
-        with self._translating(), self._engine.begin() as connection:
+    def writing(self, wait_s: float = database.TIMEOUT_S) -> Iterator[Connection]:
+        """Yield a connection in a transaction, which is committed at the end. SQLite waits `wait_s` for others."""
+        connect = self._engine.connect
+        with self._translating(), connect().execution_options(wait_s=wait_s) as connection, connection.begin():
             yield connection
 
     @contextmanager

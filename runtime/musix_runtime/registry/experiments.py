@@ -5,6 +5,7 @@
 Only the latest experiment of a name can be running. Its file is replaced by a rename, so readers need no lock.
 """
 
+import logging
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,7 @@ from musix_runtime.schemas import Variant
 if TYPE_CHECKING:
     from musix_runtime.registry.registry import Registry
 
+logger = logging.getLogger(__name__)
 EXTERNAL = "external"  # the control that a host makes itself
 Metric = Literal["skip_rate", "save_rate", "session_tracks", "repeat_rate"]
 MIN_LISTENERS = 100
@@ -166,6 +168,19 @@ def read_all(registry: "Registry", name: str) -> list[Experiment]:
     """Return all experiments of `name`, in the order of their numbers. Raises StoreError for a broken file."""
     folder = registry.folder(name)
     return [FILES.read(folder, number) for number in FILES.numbers(folder)]
+
+
+def read_readable(registry: "Registry", name: str) -> list[Experiment]:
+    """Return the experiments of `name` whose files can be read, in the order of their numbers. The others are named in
+    the log: a broken file of the past stops nothing."""
+    folder = registry.folder(name)
+    found = []
+    for number in FILES.numbers(folder):
+        try:
+            found.append(FILES.read(folder, number))
+        except StoreError as error:
+            logger.warning("%s; it is left out", error)
+    return found
 
 
 def parse_number(text: str) -> int:

@@ -4,6 +4,7 @@ The table in `routes.py` says which endpoint answers which path. A small request
 calls `handle_batch` on the event loop; a large one goes to a worker thread, which calls `handle_body`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,24 +37,32 @@ JSON = (b"content-type", b"application/json")
 class WorkerThreads:
     """Threads that answer large requests, which take longer than small requests may wait.
 
-    `count` requests run at a time, by default `max_concurrent_batches`, and `max_queue` more wait.
+    `count` requests run at a time, by default `max_concurrent_batches`, and `max_queue` more wait, at most `wait_s`.
     """
 
-    def __init__(self, settings: Settings, count: int | None = None) -> None:
+    def __init__(self, settings: Settings, count: int | None = None, wait_s: float = math.inf) -> None:
         count = count or settings.max_concurrent_batches
         self._threads = CapacityLimiter(count)
         self._running = 0
         self._limit = count + settings.max_queue
+        self._wait_s = wait_s
 
     async def run(self, endpoint: "ModelEndpoint", context: RequestContext, body: bytes) -> bytes:
-        """Return what `endpoint.handle_body` returns. Raises HTTPException 503 when too many wait."""
+        """Return what `endpoint.handle_body` returns. Raises HTTPException 503 when too many wait, or one too long."""
         if self._running >= self._limit:
             raise overloaded("large requests")
         self._running += 1
         try:
-            return await to_thread.run_sync(endpoint.handle_body, context, body, limiter=self._threads)
+            return await to_thread.run_sync(
+                self._handle, endpoint, context, body, perf_counter(), limiter=self._threads
+            )
         finally:
             self._running -= 1
+
+    def _handle(self, endpoint: "ModelEndpoint", context: RequestContext, body: bytes, queued: float) -> bytes:
+        if perf_counter() - queued > self._wait_s:
+            raise overloaded("large requests")
+        return endpoint.handle_body(context, body)
 
 
 @dataclass(frozen=True)

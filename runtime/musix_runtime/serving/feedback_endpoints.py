@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import RequestError
-from musix_runtime.feedback.events import Event, TimeLimits, check_storable, milliseconds, to_event
+from musix_runtime.feedback.events import CLIENT_WAIT_S, Event, TimeLimits, check_storable, milliseconds, to_event
 from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
 from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
@@ -28,7 +28,7 @@ from musix_runtime.parsing import parse
 from musix_runtime.schemas import TEXT_LIMIT, Id
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
 from musix_runtime.serving.feedback import ShownTrack, existing, new_list_id
-from musix_runtime.serving.request_body import Decoder
+from musix_runtime.serving.request_body import Decoder, LenientDecoder
 from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.serving.responses import as_json, error_response
 from musix_runtime.serving.server_endpoints import ServerEndpoint, ServerState
@@ -48,8 +48,8 @@ class RecordEvents(ModelEndpoint):
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
         self.feedback = existing(resources.feedback)
-        self.threads = WorkerThreads(resources.settings, EVENT_THREADS)
-        self.decoder = Decoder(Envelope)
+        self.threads = WorkerThreads(resources.settings, EVENT_THREADS, CLIENT_WAIT_S)
+        self.decoder = LenientDecoder(Envelope)
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Store the events that are right and new, and say what became of each, in order."""
@@ -65,9 +65,9 @@ class RecordEvents(ModelEndpoint):
         try:
             return to_event(parse(raw, EventRequest), envelope.sent_at, received_ms, self.feedback.limits)
         except RequestError as error:
-            event_id = raw.get("eventId") if isinstance(raw, dict) else None
-            known = isinstance(event_id, str) and len(event_id) <= TEXT_LIMIT
-            return EventResult(event_id if known else None, "refused", str(error))
+            return _refused(raw, str(error))
+        except UnicodeEncodeError as error:
+            return _refused(raw, f"event: expected texts in UTF-8, found {error.object[error.start]!r}")
 
 
 class RecordExposures(ModelEndpoint):
@@ -76,7 +76,7 @@ class RecordExposures(ModelEndpoint):
     def __init__(self, route: "Route", resources: Resources) -> None:
         super().__init__(route, resources)
         self.feedback = existing(resources.feedback)
-        self.threads = WorkerThreads(resources.settings)
+        self.threads = WorkerThreads(resources.settings, wait_s=CLIENT_WAIT_S)
         self.decoder = Decoder(ExposuresRequest)
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
@@ -86,7 +86,7 @@ class RecordExposures(ModelEndpoint):
         for i, request in enumerate(requests):
             _check_exposure(f"exposures[{i}]", request, received_ms, self.feedback.limits)
         exposures = [_to_exposure(request, context, received_ms) for request in requests]
-        written = self.feedback.store.add_exposures(exposures)
+        written = self.feedback.store.add_exposures(exposures, CLIENT_WAIT_S)
         self.feedback.count(WRITTEN, written)
         self.feedback.count(DROPPED, len(exposures) - written)
         return success(ExposuresResponse([ExposedList(exposure.list_id) for exposure in exposures]))
@@ -135,15 +135,18 @@ def _check_exposure(path: str, request: ExposureRequest, received_ms: int, limit
 
 
 def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms: int) -> Exposure:
-    """Return the exposure of a list that no bundle made."""
+    """Return the exposure of a list that no bundle made. It is part of the running experiment if that had begun."""
+    time_ms = milliseconds(request.shown_at) if request.shown_at else received_ms
     experiment = context.traffic.experiment if context.traffic else None
+    if experiment and time_ms < experiment.started_ms:
+        experiment = None
     tracks = [
         ShownTrack(strip_uri(track.id), track.position or place, track.score)
         for place, track in enumerate(request.tracks, 1)
     ]
     return Exposure(
         list_id=new_list_id(),
-        time_ms=milliseconds(request.shown_at) if request.shown_at else received_ms,
+        time_ms=time_ms,
         user_id=request.user_id,
         bundle="",
         digest="",
@@ -153,6 +156,18 @@ def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms:
         experiment=experiment.id if experiment else None,
         variant=experiment.variant(request.user_id) if experiment else None,
     )
+
+
+def _refused(raw: Any, reason: str) -> EventResult:
+    """Return the result of an event in decoded JSON that is refused, with its id if it has one that can be shown."""
+    event_id = raw.get("eventId") if isinstance(raw, dict) else None
+    known = isinstance(event_id, str) and len(event_id) <= TEXT_LIMIT and event_id == _shown(event_id)
+    return EventResult(event_id if known else None, "refused", _shown(reason))
+
+
+def _shown(text: str) -> str:
+    """Return a text with halves of characters escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _result(event: Event, outcome: str) -> EventResult:

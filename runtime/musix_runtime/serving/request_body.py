@@ -1,6 +1,7 @@
 """Request bodies: read, unpacked and decoded. Every step checks its limits before it runs."""
 
 import asyncio
+import json
 import re
 import zlib
 from typing import Any, Generic, TypeVar
@@ -163,6 +164,31 @@ class Decoder(Generic[T]):
 
     def _parse(self, raw: Any) -> T:
         return parse(raw, self._type)
+
+
+class LenientDecoder(Decoder[T]):
+    """Decodes bodies whose texts may have halves of characters, such as "\\ud800", as JSON may (RFC 8259, section 8.2).
+
+    msgspec refuses such a body as a whole; here the caller refuses what it cannot encode.
+    """
+
+    def decode(self, body: bytes) -> T:
+        """Return the request. Raises like `Decoder.decode`."""
+        try:
+            return super().decode(body)
+        except HTTPException:
+            try:
+                raw = json.loads(body.decode(), parse_constant=_refuse_constant)
+            except (ValueError, RecursionError):
+                raw = None
+            if raw is None:
+                raise
+            return self._parse(raw)
+
+
+def _refuse_constant(name: str) -> None:
+    """Raise ValueError: JSON has no NaN and Infinity, Python's reader takes them."""
+    raise ValueError(name)
 
 
 class BatchDecoder(Decoder[list[ClassifyRequest]]):

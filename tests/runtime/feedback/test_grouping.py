@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from musix_runtime.errors import FeedbackError
 from musix_runtime.feedback.grouping import GroupedWriter
 
 
@@ -22,6 +23,8 @@ class Recorder:
             assert self.go_on.wait(30)
         if 13 in items:
             raise ValueError("expected a lucky number, found 13")
+        if 0 in items:
+            raise FeedbackError("expected a database that answers, found none")
         return [-item for item in items]
 
 
@@ -58,4 +61,12 @@ def test_an_error_is_that_of_all_requests_of_the_group_and_of_no_other() -> None
     assert (futures[0].result(), futures[3].result()) == ([-1], [-3])
     for future in futures[1:3]:
         with pytest.raises(ValueError, match="found 13"):
+            future.result()
+
+
+def test_what_waits_for_a_database_that_does_not_answer_waits_no_longer() -> None:
+    recorder, futures = added([0], [1], [2], [3], limit=2)
+    assert recorder.groups == [[0]]
+    for future in futures:
+        with pytest.raises(FeedbackError, match="found none"):
             future.result()

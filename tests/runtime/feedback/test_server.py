@@ -1,9 +1,11 @@
 """The routes and answers of an application with a feedback store."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,27 @@ def test_each_event_has_its_own_result(client: TestClient) -> None:
     assert results[3]["reason"].startswith("occurredAt: expected at most 30 days before sentAt")
     assert results[4]["reason"].startswith("userId: is required; ")
     assert [result["status"] for result in send(client, event("f"), event("g"))] == ["duplicate", "accepted"]
+
+
+@pytest.mark.parametrize("padding", [0, 20_000])
+def test_an_event_with_a_lone_surrogate_refuses_no_other(client: TestClient, padding: int) -> None:
+    """JSON may have half of a character (RFC 8259, section 8.2), which no text in UTF-8 has."""
+    half = "a\ud800"
+    events = [event("a"), event(half), event("c", userId=half), event("d", action=half), event("e", **{half: 1})]
+    events += [event("f", sessionId="😀"), half, event("g", trackId="x" * padding + half)]
+    body = json.dumps({"sentAt": datetime.now(UTC).isoformat(), "events": events})
+    response = client.post("/api/ml/events", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 200, response.text
+    results = response.json()["data"]["events"]
+    accepted = ["accepted" if each["status"] == "accepted" else each["eventId"] for each in results]
+    assert accepted == ["accepted", None, "c", "d", "e", "accepted", None, "g"]
+    assert results[2]["reason"] == "event: expected texts in UTF-8, found '\\ud800'"
+
+
+@pytest.mark.parametrize("body", ['{"sentAt": "\\ud800", "events": [NaN]}', '{"sentAt": "\\ud800", "events": ['])
+def test_what_is_no_json_is_refused_whole(client: TestClient, body: str) -> None:
+    response = client.post("/api/ml/events", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
 
 
 def test_clocks_of_clients_may_be_wrong(client: TestClient, database: str) -> None:
@@ -293,6 +316,29 @@ def test_a_failing_database_counts_as_no_rejection(client: TestClient, database:
     text = client.get("/metrics").text
     assert 'musix_requests_total{route="/api/ml/events",status="503"} 1.0' in text
     assert 'musix_shed_total{route="/api/ml/events"} 0.0' in text
+
+
+def test_a_locked_file_is_answered_within_seconds(small_bundle: Path, tmp_path: Path) -> None:
+    """Clients that wait for 10 s get 503 before, however many of them wait for the lock; then all goes on."""
+    file = tmp_path / "f.db"
+    with serving(small_bundle, "--feedback", f"sqlite:///{file}") as (address, _), httpx2.Client(timeout=10) as client:
+
+        def post(number: int) -> httpx2.Response:
+            time = datetime.now(UTC).isoformat()
+            if number % 4 == 0:
+                lists = [{"userId": "ann", "tracks": [{"id": "t"}]}]
+                return client.post(f"{address}/api/ml/exposures", json={"exposures": lists})
+            return client.post(f"{address}/api/ml/events", json={"sentAt": time, "events": [event(f"{number}")]})
+
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(40) as threads:
+            locked = list(threads.map(post, range(40)))
+        other.close()
+        later = post(1)
+    assert {response.status_code for response in locked} == {503}
+    assert {response.headers["retry-after"] for response in locked} <= {"1", "2"}
+    assert later.json()["data"]["events"] == [{"eventId": "1", "status": "accepted"}]
 
 
 def expose(client: TestClient, **fields: object) -> Any:

@@ -189,7 +189,7 @@ def test_gc_keeps_the_versions_of_a_running_experiment(store: Registry) -> None:
 def test_commands(store: Registry) -> None:
     arguments = [store.path, "demo", "--treatment", "1.0.0", "--share", 0.2, "--listeners", 1000]
     started = musix("start", *arguments)
-    assert started.stdout.startswith("demo/1: treatment 1.0.0 for 20%, control 1.1.0, skip_rate, started 20")
+    assert started.stdout.startswith("experiment demo/1: treatment 1.0.0 for 20%, control 1.1.0, skip_rate, started 20")
     assert started.stdout.endswith(", running\n")
     again = musix("start", *arguments)
     assert (again.returncode, again.stderr[:7]) == (2, "error: ")

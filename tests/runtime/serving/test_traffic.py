@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from musix_runtime import Engine, ModelManager, Registry, create_app
+from musix_runtime.clock import format_time, now_ms
 from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry import experiments
@@ -272,6 +273,24 @@ def test_lists_of_the_host_have_the_variants_of_their_users(
     for row in rows:
         assert (row.experiment, row.variant, row.source) == ("demo/1", assign("demo/1", row.user_id, 0.5), "external")
         assert (row.bundle, row.digest) == ("", "")
+
+
+def test_lists_of_the_host_from_before_an_experiment_have_no_variant(
+    store: Registry, manager: ModelManager, recording: TestClient, tmp_path: Path
+) -> None:
+    """Whatever the client says, a list counts for the experiment only if it was shown after the start."""
+    started = now_ms()
+    experiments.start(store, "demo", treatment="popular", control="external", share=0.5, listeners=100, now_ms=started)
+    manager.refresh()
+    times = [format_time(started + 1000 * seconds) for seconds in (-86_400, -1, 1)]
+    lists = [{"userId": USERS[0], "tracks": [{"id": "a"}], "shownAt": time} for time in times]
+    assert recording.post("/api/ml/exposures", json={"exposures": lists}).status_code == 200
+    variant = assign("demo/1", USERS[0], 0.5)
+    assert [(row.experiment, row.variant) for row in recorded(recording, tmp_path)] == [
+        (None, None),
+        (None, None),
+        ("demo/1", variant),
+    ]
 
 
 def test_the_admin_reads_experiments(store: Registry, manager: ModelManager) -> None:

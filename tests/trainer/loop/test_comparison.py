@@ -1,6 +1,7 @@
 """Comparison of variants: intervals that hold at every look, and a published study."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from musix_trainer.loop.comparison import (
     POWER,
     Difference,
-    Sums,
+    Estimate,
+    Rates,
     compare,
     detectable,
+    estimate,
     multiplier,
     sample_ratio_evidence,
 )
@@ -35,13 +38,18 @@ SITUNES = np.array(
 EXPERIMENTS, DAYS, LISTENERS = 2000, 14, 400
 
 
-def sums(treated, numerator, denominator, before=None, listener=None):
+def rate(numerator, denominator):
+    """Return the rates of listeners, NaN where the denominator is 0."""
+    known = np.asarray(denominator) > 0
+    return np.divide(numerator, denominator, where=known, out=np.full(len(known), np.nan))
+
+
+def rates(treated, numerator, denominator, before=None, listener=None):
     count = len(treated)
-    return Sums(
+    return Rates(
         np.arange(count) if listener is None else listener,
         np.asarray(treated, bool),
-        np.asarray(numerator, float),
-        np.asarray(denominator, float),
+        rate(numerator, denominator),
         np.zeros(count) if before is None else before,
     )
 
@@ -49,11 +57,11 @@ def sums(treated, numerator, denominator, before=None, listener=None):
 def test_compare_the_policies_of_a_published_study():
     control, treatment = SITUNES[:, :2], SITUNES[:, 2:]
     both = np.vstack([control, treatment])
-    found = compare(sums([False] * 10 + [True] * 10, *both.T, listener=np.tile(np.arange(10), 2)), planned=10)
-    assert (found.control, found.treatment) == (pytest.approx(51 / 163), pytest.approx(92 / 175))
-    assert found.value == pytest.approx(0.213, abs=5e-4)
-    assert found.low < 0.084  # the fixed-size interval of a bootstrap by listener is 0.084 to 0.342
-    assert found.high > 0.342
+    found = compare(rates([False] * 10 + [True] * 10, *both.T, listener=np.tile(np.arange(10), 2)), planned=10)
+    assert (found.control, found.treatment) == (pytest.approx(0.269, abs=5e-4), pytest.approx(0.538, abs=5e-4))
+    assert found.value == pytest.approx(0.269, abs=5e-4)
+    assert found.low < 0.166  # the fixed-size interval of a bootstrap by listener is 0.166 to 0.368
+    assert found.high > 0.368
 
 
 def test_multiplier_of_the_planned_size():
@@ -64,18 +72,33 @@ def test_multiplier_of_the_planned_size():
     )
 
 
-def test_many_events_of_few_listeners_are_not_sure():
-    """The same 10 listeners a hundred times are as sure as once."""
-    treated, numerator = [True, False] * 5, [3, 1, 2, 2, 4, 1, 2, 3, 3, 1]
-    once, often = (compare(sums(treated, np.multiply(numerator, k), np.full(10, 5 * k)), 10) for k in (1, 100))
-    assert often.high - often.low == pytest.approx(once.high - once.low)
+def test_a_listener_of_n_moves_a_mean_by_one_in_n_at_most():
+    """One of 100 listeners of the treatment skips ten thousand tracks."""
+    treated, started = np.arange(200) < 100, np.full(200, 4)
+    skipped = np.arange(200) % 5
+    before = compare(rates(treated, skipped, started), 200)
+    skipped[0], started[0] = 10_000, 10_000
+    after = compare(rates(treated, skipped, started), 200)
+    assert after.treatment - before.treatment == pytest.approx(1 / 100)
+    assert after.low <= 0 <= after.high
+
+
+def test_an_interval_ends_where_a_difference_of_rates_does():
+    found = compare(rates([True, True, False, False], [1, 2, 0, 1], [2, 2, 2, 2]), planned=10_000)
+    assert (found.low, found.high) == (-1, 1)
+    assert estimate(np.array([0.0, 1.0, 1.0])) == Estimate(pytest.approx(2 / 3), 0, 1, 3)
+
+
+def test_no_difference_can_be_planned_for_without_a_spread():
+    assert detectable(rates([True, False], [0, 0], [5, 5]), 100, 0.5) is None
+    assert detectable(rates([True, False], [0, 0], [0, 0]), 100, 0.5) is None
 
 
 @pytest.mark.parametrize(
     ("treated", "denominator"), [([], []), ([True], [3]), ([True, True], [3, 3]), ([True, False], [3, 0])]
 )
 def test_compare_too_few_listeners(treated, denominator):
-    assert compare(sums(treated, np.zeros(len(treated)), denominator), planned=100) is None
+    assert compare(rates(treated, np.zeros(len(treated)), denominator), planned=100) is None
 
 
 @pytest.mark.parametrize("of_treatment", [0, 5])
@@ -83,10 +106,10 @@ def test_listeners_who_do_not_differ_are_not_sure(of_treatment):
     """Nobody of 100 on each side saved a track, or all of the treatment did: the interval has the width of the rule of
     three, about 3 of 100."""
     treated = np.arange(200) < 100
-    found = compare(sums(treated, of_treatment * treated, np.full(200, 5)), planned=200)
+    found = compare(rates(treated, of_treatment * treated, np.full(200, 5)), planned=200)
     assert found.value == of_treatment / 5
-    assert found.high - found.value == pytest.approx(found.value - found.low)
-    assert 0.03 < found.high - found.value < 0.06
+    assert 0.03 < found.value - found.low < 0.06
+    assert found.high == (1 if of_treatment else pytest.approx(-found.low))
 
 
 def listeners(random, effect=0.0, share=0.5):
@@ -103,8 +126,9 @@ def listeners(random, effect=0.0, share=0.5):
 
 def at_day(day, treated, first_day, skips, plays, skips_before, plays_before):
     seen = first_day <= day
-    before = skips_before - skips_before.sum() / plays_before.sum() * plays_before
-    return sums(treated[seen], skips[day, seen], plays[day, seen], before[seen])
+    before = rate(skips_before, plays_before)
+    before = np.nan_to_num(before - np.nanmean(before))
+    return rates(treated[seen], skips[day, seen], plays[day, seen], before[seen])
 
 
 def decided(found: Difference | None) -> bool:
@@ -141,7 +165,7 @@ def test_planted_differences_are_found_with_the_planned_power():
 def test_what_was_known_before_narrows_the_interval():
     simulated = listeners(np.random.default_rng(3))
     adjusted = at_day(DAYS - 1, *simulated)
-    plain = sums(adjusted.treated, adjusted.numerator, adjusted.denominator)
+    plain = replace(adjusted, before=np.zeros_like(adjusted.before))
     wide, narrow = compare(plain, LISTENERS), compare(adjusted, LISTENERS)
     assert narrow.high - narrow.low < 0.8 * (wide.high - wide.low)
     assert (narrow.control, narrow.treatment) == (wide.control, wide.treatment)

@@ -12,7 +12,9 @@ from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry.experiments import Experiment
 from musix_trainer.loop import summary
-from musix_trainer.loop.experiment import analyse
+from musix_trainer.loop.comparison import Difference
+from musix_trainer.loop.experiment import MetricResult, _read_lists, analyse
+from musix_trainer.loop.listening import METRICS
 from perf.listeners import simulate
 
 EXPERIMENT = Experiment(
@@ -70,9 +72,44 @@ def test_before_the_planned_number_of_listeners(store):
 @SQLITE
 def test_without_data(store):
     analysis = analyse(store, EXPERIMENT)
-    assert (analysis.verdict, analysis.reason) == ("not yet", "expected 50 listeners of each variant, found 0")
+    assert analysis.verdict == "not yet"
+    assert analysis.reason == f"{store.name}: expected lists of experiment demo/1, found none"
     assert json.loads(json.dumps(summary.as_json(analysis)))["metrics"]["skip_rate"]["difference"] is None
     assert "skip rate: no data" in summary.lines(analysis)
+
+
+@SQLITE
+def test_without_events(store):
+    store.add_exposures(simulated()[0])
+    analysis = analyse(store, EXPERIMENT)
+    assert analysis.verdict == "not yet"
+    assert analysis.reason == f"{store.name}: expected events of the listeners of experiment demo/1, found none"
+
+
+@SQLITE
+def test_events_of_few_listeners(store):
+    """All saw lists, and events are known of 60 of each variant or fewer."""
+    shown, events = simulated()
+    store.add_exposures(shown)
+    store.add_events([each for each in events if each.user_id < "listener-000060"])
+    analysis = analyse(store, EXPERIMENT)
+    assert analysis.verdict == "not yet"
+    assert analysis.reason.startswith("expected 50 listeners of each variant with a skip rate, found 2")
+
+
+def test_texts_of_a_metric():
+    """Differences are in points; what is planned may have no number yet, or be more than there can be."""
+    found = Difference(0.25, 0.23, -0.02, -0.05, 0.01)
+    lines = [
+        summary.metric_line(MetricResult(METRICS["skip_rate"], found, detectable, 100), EXPERIMENT.listeners)
+        for detectable in (0.02, None, 0.76)
+    ]
+    start = "skip rate: 23.00 % against 25.00 %, difference -2.00 points (-5.00 points to 1.00 points); "
+    assert lines == [
+        f"{start}planned to find 2.00 points",
+        f"{start}not known yet what 400 listeners find",
+        f"{start}400 listeners are too few to find any difference",
+    ]
 
 
 @SQLITE
@@ -95,11 +132,30 @@ def test_listeners_who_saw_both_variants(store):
 
 
 @SQLITE
-def test_a_treatment_that_another_bundle_answered(store):
-    fill(store, bundle="demo-1.0.0")
-    analysis = analyse(store, EXPERIMENT)
-    assert analysis.verdict == "broken"
-    assert analysis.reason.startswith("expected 1.1.0 to answer the treatment, found ")
+@pytest.mark.parametrize(
+    ("bundle", "choices", "reason"),
+    [
+        ("demo-1.0.0", {}, "expected 1.1.0 to answer the treatment, found 100 % other lists"),
+        ("demo-1.1.0", {}, "expected 1.0.0 to answer the control, found 100 % other lists"),
+        ("demo-1.1.0", {"control": "external"}, "expected external to answer the control, found 100 % other lists"),
+        ("", {"control": "external", "treatment": "blend"}, None),
+        ("demo-1.2.0", {"control": "popular", "treatment": "blend"}, None),
+    ],
+)
+def test_a_variant_that_another_bundle_answered(store, bundle, choices, reason):
+    fill(store, bundle=bundle)
+    analysis = analyse(store, msgspec.structs.replace(EXPERIMENT, **choices))
+    assert (analysis.verdict == "broken") == (reason is not None)
+    assert reason in (None, analysis.reason)
+
+
+@SQLITE
+def test_lists_from_before_the_start_and_after_the_end_do_not_count(store):
+    fill(store)
+    times = sorted(each.time_ms for each in simulated()[0])
+    limits = {"started_ms": times[100], "stopped_ms": times[-101]}
+    lists = _read_lists(store, msgspec.structs.replace(EXPERIMENT, **limits))
+    assert lists["time_ms"].to_list() == times[100:-100]
 
 
 @SQLITE
@@ -143,3 +199,41 @@ def test_events_after_the_end_do_not_count(store):
     stopped = msgspec.structs.replace(EXPERIMENT, stopped_ms=1)
     difference = analyse(store, stopped).metrics["skip_rate"].difference
     assert difference is None
+
+
+@SQLITE
+@pytest.mark.parametrize("rollout", [None, 1])
+def test_one_listener_decides_nothing(store: FeedbackStore, rollout: int | None) -> None:
+    """A listener of the treatment skips ten thousand tracks that a list does not have, and all of 2,000 lists that they
+    were shown, slowly and with errors."""
+    fill(store)
+    experiment = msgspec.structs.replace(EXPERIMENT, rollout=rollout)
+    before = analyse(store, experiment)
+    shown, events = simulated()
+    treated = next(each for each in shown if each.variant == "treatment")
+    skip = next(each for each in events if each.list_id == treated.list_id)
+    lists = [msgspec.structs.replace(treated, list_id=f"{i}", duration_us=10**6) for i in range(2000)]
+    failed = [
+        msgspec.structs.replace(treated, list_id=f"failed {i}", tracks="[]", error="ModelError") for i in range(2000)
+    ]
+    skips = [
+        msgspec.structs.replace(
+            skip,
+            event_id=f"{each.list_id} {track['id']}",
+            list_id=each.list_id,
+            track_id=track["id"],
+            action="skipped",
+            ms_played=0,
+        )
+        for each in lists
+        for track in json.loads(each.tracks)
+    ]
+    invented = [msgspec.structs.replace(skips[0], event_id=f"{i}", track_id=f"{i}") for i in range(10_000)]
+    store.add_exposures(lists + failed)
+    store.add_events(skips + invented)
+    after = analyse(store, experiment)
+    assert after.verdict == before.verdict == "no difference"
+    assert not any(guardrail.crossed for guardrail in after.guardrails)
+    assert (
+        0 < after.metrics["skip_rate"].difference.treatment - before.metrics["skip_rate"].difference.treatment < 1 / 190
+    )

@@ -8,15 +8,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from musix_runtime import Engine, Registry
 from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
-from musix_runtime.feedback.reports import Report
+from musix_runtime.feedback.reports import Figure, Report
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry.experiments import Experiment
 from musix_trainer.loop import report_text
-from musix_trainer.loop.live_figures import ratio
+from musix_trainer.loop.live_figures import mean
 from musix_trainer.loop.monitoring import LIVE_MS, monitor
 from perf.monitoring import NOW_MS, STARTED, Change, simulate
 
@@ -95,7 +96,9 @@ def test_a_young_bundle_has_a_reference_that_ends_before_the_live_week(store: Fe
 
 
 @SQLITE
-@pytest.mark.parametrize(("bundle", "versions"), [("small-other-1.0.0", []), ("small-0.9.0", ["0.9.0"])])
+@pytest.mark.parametrize(
+    ("bundle", "versions"), [("small-other-1.0.0", []), ("small-1.0.0-1.0.0", []), ("small-0.9.0", ["0.9.0"])]
+)
 def test_other_names_and_other_versions(store: FeedbackStore, engine: Engine, bundle: str, versions: list[str]) -> None:
     """Listeners of another version do not count as those of the live one; those of another name not at all."""
     store.add_exposures([exposure(NOW_MS - DAY_MS, bundle=bundle)])
@@ -164,14 +167,48 @@ def test_figures_that_are_counted_by_hand(store: FeedbackStore, engine: Engine) 
     assert (report.calibration.listeners, report.calibration.tracks) == (1, 3)
 
 
-def test_intervals_of_ratios_hold_the_truth() -> None:
+def test_intervals_of_means_hold_the_truth() -> None:
     """1,000 times 100 listeners, who skip shares of their own: 1 in 4 in the mean."""
     random = np.random.default_rng(0)
     started = random.integers(1, 40, (1000, 100))
-    skipped = random.binomial(started, random.beta(2, 6, started.shape))
-    found = [ratio(*each) for each in zip(skipped.astype(float), started.astype(float), strict=True)]
+    found = [mean(rates) for rates in random.binomial(started, random.beta(2, 6, started.shape)) / started]
     assert 930 <= sum(each.low < 0.25 < each.high for each in found) <= 970
-    assert ratio(np.array([1.0, 0]), np.array([2.0, 0])) is None
+    assert mean(np.array([1.0])) is None
+    assert mean(np.array([0.0, 1])) == Figure(0.5, 0, 1)
+
+
+@SQLITE
+def test_one_listener_gives_no_alarm(store: FeedbackStore, engine: Engine) -> None:
+    """A listener skips all of a hundred lists and, of one of them, ten thousand tracks that it does not have."""
+    fill(store, engine, Change())
+    quiet = monitor(store, engine, [], NOW_MS).bundles["1.0.0"]
+    tracks = [
+        {"id": track, "position": place, "score": 0.9}
+        for place, track in enumerate(engine.catalog.track_ids.take(range(100)), 1)
+    ]
+    lists = [replace(exposure(NOW_MS - DAY_MS, tracks, "listener-000000"), list_id=f"{i}") for i in range(100)]
+    old = [replace(each, list_id=f"old {each.list_id}", time_ms=NOW_MS - 20 * DAY_MS) for each in lists]
+    skip = event("listener-000000", "", "skipped", NOW_MS - DAY_MS, 0)
+    store.add_exposures(lists + old)
+    store.add_events(
+        [
+            replace(
+                skip,
+                event_id=f"{each.list_id} {track['id']}",
+                track_id=str(track["id"]),
+                list_id=each.list_id,
+                occurred_ms=each.time_ms,
+            )
+            for each in lists + old
+            for track in tracks
+        ]
+        + [replace(skip, event_id=f"other {i}", track_id=f"other {i}", list_id="0") for i in range(10_000)]
+    )
+    report = monitor(store, engine, [], NOW_MS)
+    assert report.alarms == []
+    figures = report.bundles["1.0.0"]
+    for name in ("skip_rate", "precision"):
+        assert abs(getattr(figures, name).value - getattr(quiet, name).value) <= 1 / LISTENERS
 
 
 def exposure(

@@ -52,10 +52,15 @@ EXPERIMENT = Experiment(
 
 
 def analysis(
-    low: float, high: float, verdict: str = "no difference", metric: str = "skip_rate", **fields: Any
+    low: float,
+    high: float,
+    verdict: str = "no difference",
+    metric: str = "skip_rate",
+    listeners: int = 100,
+    **fields: Any,
 ) -> Analysis:
     middle = (low + high) / 2
-    result = MetricResult(METRICS[metric], Difference(0.2, 0.2 + middle, middle, low, high), 0.01)
+    result = MetricResult(METRICS[metric], Difference(0.2, 0.2 + middle, middle, low, high), 0.01, listeners)
     values = {"treatment_listeners": 100, "control_listeners": 300, "guardrails": (), "reason": "the interval"} | fields
     experiment = replace(EXPERIMENT, metric=metric)
     return Analysis(experiment=experiment, metrics={metric: result}, verdict=verdict, **values)  # type: ignore[arg-type]
@@ -77,7 +82,7 @@ CROSSED = Guardrail("error_rate", 0.0, 0.1, crossed=True)
         (analysis(0.005, 0.015, "loss"), 5000, "held", "abort"),
         (analysis(-0.09, -0.03, "win", guardrails=(CROSSED,)), 6000, "running", "abort"),
         (analysis(-0.01, 0.01, "broken"), 6000, "running", "wait"),
-        (analysis(-0.01, 0.01, treatment_listeners=49), 6000, "running", "wait"),
+        (analysis(-0.01, 0.01, listeners=49), 6000, "running", "wait"),
         (analysis(-0.01, 0.05, metric="save_rate"), 6000, "running", "advance"),  # more saves are no harm
         (analysis(-0.05, 0.01, metric="save_rate"), 6000, "running", "wait"),
     ],
@@ -98,9 +103,9 @@ def registry(published: Path, tmp_path: Path) -> Registry:
 @pytest.mark.parametrize(
     ("effect", "code", "live", "state", "output"),
     [
-        (0.0, 0, "1.1.0", "finished", "demo/1: 1.1.0 for 100% of the users, finished: skip rate differs by "),
-        (0.2, 0, "1.0.0", "aborted", "demo/1: 1.1.0 for 0% of the users, aborted: skip rate differs by "),
-        (None, 5, "1.0.0", "running", "demo/1 waits: expected 50 listeners of each variant, found 0"),
+        (0.0, 0, "1.1.0", "finished", "rollout demo/1: 1.1.0 for 100% of the users, finished: skip rate differs by "),
+        (0.2, 0, "1.0.0", "aborted", "rollout demo/1: 1.1.0 for 0% of the users, aborted: skip rate differs by "),
+        (None, 5, "1.0.0", "running", "rollout demo/1 waits: sqlite:///"),
     ],
 )
 def test_step(
@@ -122,4 +127,4 @@ def test_step(
     if effect is not None:
         assert rollout.journal[-1].evidence["metrics"]["skip_rate"]["difference"] == pytest.approx(effect, abs=0.05)
         again = subprocess.run(arguments, capture_output=True, text=True, check=False)
-        assert (again.returncode, again.stdout) == (5, f"demo/1 is {state}\n")
+        assert (again.returncode, again.stdout) == (5, f"rollout demo/1 is {state}\n")

@@ -1,5 +1,6 @@
 """Months of a simulated service with a planted truth: the loop promotes what is better, and nothing else."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,6 +281,32 @@ def test_times_of_a_wrong_clock_delay_no_training(years: Callable[..., Year]) ->
     assert latest.time_ms == year.clock.now_ms
 
 
+def test_lists_of_another_name_are_not_lists_of_this_one(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.2)
+    year.run(1)
+    before = year.loop.look().state
+    shown = year.loop.store.exposures()[0]
+    others = {"bundle": "demo-eu-1.0.0", "time_ms": START_MS - 40 * DAY_MS}
+    now = [replace(shown, bundle="demo-eu-1.0.0", list_id=f"{i}", user_id=f"{i}") for i in range(70)]
+    year.loop.store.add_exposures([*now, replace(shown, list_id="old", **others)])
+    assert year.loop.look().state == before
+
+
+def test_a_broken_file_of_a_past_experiment_is_named_and_stops_no_emergency(
+    years: Callable[..., Year], caplog: pytest.LogCaptureFixture
+) -> None:
+    year = years(lambda version, day: 0.6 if version == "1.1.0" else 0.2, live=("1.1.0", "1.0.0"))
+    registry = year.loop.registry
+    values = {"treatment": "popular", "share": 0.5, "listeners": 100, "now_ms": START_MS - 2 * DAY_MS}
+    for _ in range(2):
+        experiments.start(registry, "demo", **values)
+        experiments.stop(registry, "demo", START_MS - DAY_MS)
+    (registry.path / "demo" / "experiments" / "1.json").write_text("{")
+    year.run(1)
+    assert year.actions()[0] == (0, "roll back", "1.0.0")
+    assert "experiments/1.json: expected JSON that can be read" in caplog.text
+
+
 def test_a_client_that_skips_everything_is_one_listener(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.2, live=("1.1.0", "1.0.0"))
     year.run(1)
@@ -291,6 +318,11 @@ def test_a_client_that_skips_everything_is_one_listener(years: Callable[..., Yea
     ]
     year.loop.store.add_exposures(lists)
     year.loop.store.add_events(skips)
+    assert year.loop.look().state.skip_rate == before  # no list has the track
+    tracks = json.loads(shown.tracks)
+    year.loop.store.add_events(
+        [replace(each, event_id=f"real {each.event_id}", track_id=tracks[0]["id"]) for each in skips]
+    )
     after = year.loop.look().state.skip_rate
     assert before is not None
     assert after is not None

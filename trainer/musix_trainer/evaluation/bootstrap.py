@@ -51,14 +51,23 @@ class ClusteredMetric:
 
     @classmethod
     def calibration(
-        cls, top: NDArray[Any], right: NDArray[np.bool_], clusters: NDArray[np.int64], bins: int = 15
+        cls,
+        top: NDArray[Any],
+        right: NDArray[np.bool_],
+        clusters: NDArray[np.int64],
+        bins: int = 15,
+        weights: NDArray[np.float64] | None = None,
     ) -> "ClusteredMetric":
-        """Return the expected calibration error of the top choice over bins of equal width (Guo et al. 2017)."""
+        """Return the expected calibration error of the top choice over bins of equal width (Guo et al. 2017).
+
+        The rows have `weights` (n,), by default 1.
+        """
         _check_nonempty(len(top))
         size = int(clusters.max()) + 1
         cells = clusters * bins + np.minimum((top * bins).astype(np.int64), bins - 1)
-        gap = np.bincount(cells, top - right, size * bins).reshape(size, bins)
-        count = np.bincount(clusters, minlength=size)[:, None]
+        weights = np.ones(len(top)) if weights is None else weights
+        gap = np.bincount(cells, weights * (top - right), size * bins).reshape(size, bins)
+        count = np.bincount(clusters, weights, size)[:, None]
         return cls(np.hstack([gap, count]).astype(np.float64), _calibration)
 
     @classmethod

@@ -83,7 +83,7 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
         done = rollout.step(open_registry(registry), name, store, now_ms())
     if not done.changed:
         waits = f"waits: {done.reason}" if done.rollout.goes_on else f"is {done.rollout.state}"
-        print_line(f"{done.rollout.id} {waits}")
+        print_line(f"rollout {done.rollout.id} {waits}")
         context.exit(NOTHING_TO_DO)
     print_line(f"{describe(done.rollout)}: {done.reason}")
 

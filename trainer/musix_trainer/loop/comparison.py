@@ -20,22 +20,28 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Sums:
-    """The sums of a ratio metric, one row for each listener of a variant. All arrays have the shape (n,).
+class Rates:
+    """The rate of each listener of a variant. All arrays have the shape (n,).
 
     A listener who saw both variants has a row of each, with the same number in `listener`.
     """
 
     listener: NDArray[np.int64]  # from 0 on
     treated: Bools
-    numerator: Floats
-    denominator: Floats
+    rate: Floats  # from 0 to `largest`; NaN where there is none
     before: Floats  # what is known of the listener from the time before, of any scale; 0 where nothing is known
+    largest: float = 1.0
+
+    @property
+    def known(self) -> "Rates":
+        """The rows that have a rate."""
+        rows = ~np.isnan(self.rate)
+        return Rates(self.listener[rows], self.treated[rows], self.rate[rows], self.before[rows], self.largest)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Treatment minus control of a ratio metric, and the interval that holds it at every look."""
+    """Treatment minus control of a mean rate, and the interval that holds it at every look."""
 
     control: float
     treatment: float
@@ -46,7 +52,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A ratio metric of some listeners, and the interval that holds it at every look."""
+    """The mean rate of some listeners, and the interval that holds it at every look."""
 
     value: float
     low: float
@@ -57,62 +63,53 @@ class Estimate:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f} %)"
 
 
-def estimate(numerator: Floats, denominator: Floats) -> Estimate | None:
-    """Estimate the ratio of the sums of both arguments, which have a value for each listener, of the shape (n,).
-
-    Returns None for fewer than two listeners.
-    """
-    known = denominator > 0
-    listeners = int(known.sum())
+def estimate(rates: Floats) -> Estimate | None:
+    """Estimate the mean of the shares (n,) of listeners. Returns None for fewer than two listeners."""
+    listeners = len(rates)
     if listeners < 2:
         return None
-    total = denominator.sum()
-    value = float(numerator.sum() / total)
-    errors = (numerator - value * denominator) / total
-    half = multiplier(listeners, listeners) * math.sqrt(np.square(errors).sum() * listeners / (listeners - 1))
-    return Estimate(value, value - half, value + half, listeners)
+    value = float(rates.mean())
+    half = multiplier(listeners, listeners) * float(rates.std(ddof=1)) / math.sqrt(listeners)
+    return Estimate(value, max(value - half, 0.0), min(value + half, 1.0), listeners)
 
 
-def compare(sums: Sums, planned: int) -> Difference | None:
+def compare(rates: Rates, planned: int) -> Difference | None:
     """Compare the variants, with intervals that are narrowest when `planned` listeners were seen.
 
-    The ratio of sums is linearised, and the contributions of a listener to both variants are added, so a listener is
-    the unit whatever the number of events and whichever variants they saw. CUPED takes out what `before` explains
-    (Deng, Xu, Kohavi and Walker, WSDM 2013). Returns None while a denominator is 0, or there are not two listeners.
+    Each listener has one rate, so none of n weighs more than 1/n, whatever the number of events. The contributions of a
+    listener to both variants are added. CUPED takes out what `before` explains (Deng, Xu, Kohavi and Walker, WSDM
+    2013). The interval ends where a difference of rates does. Returns None while a variant has no rates, or there are
+    not two listeners.
     """
-    listeners = len(np.unique(sums.listener))
-    if listeners < 2 or min(sums.denominator[sums.treated == treated].sum() for treated in (False, True)) <= 0:
+    known = rates.known
+    listeners = len(np.unique(known.listener))
+    if listeners < 2 or len(np.unique(known.treated)) < 2:
         return None
-    control, treatment, errors = _difference(sums, sums.numerator, sums.denominator)
-    before_control, before_treatment, explained = _difference(sums, sums.before, np.ones_like(sums.before))
+    control, treatment, errors = _difference(known, known.rate)
+    before_control, before_treatment, explained = _difference(known, known.before)
     slope = errors @ explained / (explained @ explained) if explained.any() else 0.0
     value = treatment - control - slope * (before_treatment - before_control)
-    variance = np.square(errors - slope * explained).sum() * listeners / (listeners - 1) + _unseen_variance(sums)
+    variance = np.square(errors - slope * explained).sum() * listeners / (listeners - 1) + _unseen_variance(known)
     half = multiplier(listeners, planned) * math.sqrt(variance)
-    return Difference(control, treatment, float(value), float(value - half), float(value + half))
+    low, high = max(value - half, -rates.largest), min(value + half, rates.largest)
+    return Difference(control, treatment, float(value), float(low), float(high))
 
 
-def _difference(sums: Sums, numerator: Floats, denominator: Floats) -> tuple[float, float, Floats]:
-    """Return the ratios of sums of control and treatment, and what each listener adds to the difference's error."""
-    ratios, errors = [], np.zeros_like(numerator)
+def _difference(rates: Rates, values: Floats) -> tuple[float, float, Floats]:
+    """Return the means of control and treatment, and what each listener adds to the difference's error."""
+    means, errors = [], np.zeros_like(values)
     for treated, sign in ((False, -1), (True, 1)):
-        rows = sums.treated == treated
-        total = denominator[rows].sum()
-        ratios.append(float(numerator[rows].sum() / total))
-        errors[rows] = sign * (numerator[rows] - ratios[-1] * denominator[rows]) / total
-    return ratios[0], ratios[1], np.bincount(sums.listener, errors).astype(np.float64)
+        rows = rates.treated == treated
+        means.append(float(values[rows].mean()))
+        errors[rows] = sign * (values[rows] - means[-1]) / np.count_nonzero(rows)
+    return means[0], means[1], np.bincount(rates.listener, errors).astype(np.float64)
 
 
-def _unseen_variance(sums: Sums) -> float:
+def _unseen_variance(rates: Rates) -> float:
     """Return the variance of the variants whose listeners do not differ, which is no certainty: as if one listener of
     each had differed by 1. That is about the rule of three (Hanley and Lippman-Hand, JAMA 1983)."""
-    variance = 0.0
-    for treated in (False, True):
-        rows = (sums.treated == treated) & (sums.denominator > 0)
-        numerator, denominator = sums.numerator[rows], sums.denominator[rows]
-        if np.allclose(numerator, numerator.sum() / denominator.sum() * denominator):
-            variance += 1 / np.count_nonzero(rows) ** 2
-    return variance
+    variants = [rates.rate[rates.treated == treated] for treated in (False, True)]
+    return sum(len(values) ** -2.0 for values in variants if np.allclose(values, values[0]))
 
 
 def multiplier(seen: int, planned: int) -> float:
@@ -122,16 +119,16 @@ def multiplier(seen: int, planned: int) -> float:
     return math.sqrt(2 * (scaled + 1) / scaled * math.log(math.sqrt(scaled + 1) / ALPHA))
 
 
-def detectable(sums: Sums, planned: int, share: float) -> float | None:
+def detectable(rates: Rates, planned: int, share: float) -> float | None:
     """Return the difference that is found with POWER by `planned` listeners, `share` of them in the treatment.
 
-    The spread between listeners is that of `sums`, of both variants together. Returns None while there are too few.
+    The spread between listeners is that of `rates`, of both variants together; as is the share of those who have a
+    rate. Returns None while no two rates differ.
     """
-    total, count = sums.denominator.sum(), len(sums.listener)
-    if total <= 0 or count < 2:
+    known = rates.known.rate
+    if not len(known) or np.allclose(known, known[0]):
         return None
-    errors = (sums.numerator - sums.numerator.sum() / total * sums.denominator) / total
-    spread = math.sqrt(count * np.square(errors).sum())
+    spread = float(known.std()) / math.sqrt(len(known) / len(rates.rate))
     reach = multiplier(planned, planned) + float(special.ndtri(POWER))
     return reach * spread / math.sqrt(planned * share * (1 - share))
 

@@ -12,13 +12,13 @@ from musix_runtime.engine import POLICIES
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.feedback.tables import EVENTS, EXPOSURES
-from musix_runtime.registry.experiments import Experiment
-from musix_trainer.loop.comparison import Difference, Sums, compare, detectable, sample_ratio_evidence
-from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_sums
+from musix_runtime.registry.experiments import EXTERNAL, Experiment
+from musix_trainer.loop.comparison import Difference, Rates, compare, detectable, sample_ratio_evidence
+from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_rates
 
 MIN_LISTENERS = 50  # of each variant, before there is a verdict: the intervals are asymptotic
 RATIO_EVIDENCE = 100.0
-MAX_REPLACED = 0.05  # share of the treatment's lists that another bundle may have answered
+MAX_REPLACED = 0.05  # share of the lists of a variant that another bundle may have answered
 MAX_P95_MS = 100.0
 BEFORE_MS = 28 * DAY_MS  # before an experiment: what listeners did then explains some of their differences
 Verdict = Literal["win", "loss", "no difference", "not yet", "broken"]
@@ -31,6 +31,7 @@ LISTS = {
     "bundle": pl.String,
     "duration_us": pl.Int64,
     "error": pl.String,
+    "tracks": pl.List(pl.Struct({"id": pl.String})),
 }
 EVENT_COLUMNS = {
     "user_id": pl.String,
@@ -50,6 +51,7 @@ class MetricResult:
     metric: Metric
     difference: Difference | None
     detectable: float | None  # the difference that the planned number of listeners finds
+    listeners: int  # who have a rate, of the variant with fewer of them
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,19 @@ class Analysis:
 def analyse(store: FeedbackStore, experiment: Experiment) -> Analysis:
     """Analyse an experiment by what the feedback store holds. Raises FeedbackError."""
     lists, events = _read_lists(store, experiment), _read_events(store, experiment)
-    return analyse_tables(experiment, lists, events)
+    analysis = analyse_tables(experiment, lists, events)
+    if analysis.verdict != "not yet" or analysis.metrics[experiment.metric].listeners:
+        return analysis
+    missing = "lists of" if lists.is_empty() else "events of the listeners of"
+    return replace(analysis, reason=f"{store.name}: expected {missing} experiment {experiment.id}, found none")
 
 
 def _read_lists(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
-    """Return the lists of an experiment, in the order of their times."""
+    """Return the lists that were shown during an experiment, in the order of their times."""
     wanted = select(*(EXPOSURES.c[name] for name in LISTS)).where(EXPOSURES.c.experiment == experiment.id)
+    wanted = wanted.where(EXPOSURES.c.time_ms >= experiment.started_ms)
+    if experiment.stopped_ms is not None:
+        wanted = wanted.where(EXPOSURES.c.time_ms <= experiment.stopped_ms)
     return read_table(store.read(wanted.order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)), LISTS)
 
 
@@ -102,8 +111,13 @@ def _read_events(store: FeedbackStore, experiment: Experiment) -> pl.DataFrame:
 
 
 def read_table(groups: Iterable[Sequence[Any]], schema: Mapping[str, Any]) -> pl.DataFrame:
+    """Return the rows that a feedback store yields in groups. A column of lists is stored as JSON."""
+    nested = {name: kind for name, kind in schema.items() if isinstance(kind, pl.List)}
+    stored = {**schema, **dict.fromkeys(nested, pl.String)}
+    decoded = [pl.col(name).str.json_decode(kind) for name, kind in nested.items()]
     columns = (dict(zip(schema, zip(*rows, strict=True), strict=True)) for rows in groups)
-    return pl.concat([pl.DataFrame(schema=schema), *(pl.DataFrame(each, schema=schema) for each in columns)])
+    tables = (pl.DataFrame(each, schema=stored).with_columns(decoded) for each in columns)
+    return pl.concat([pl.DataFrame(schema=schema), *tables])
 
 
 def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataFrame) -> Analysis:
@@ -123,9 +137,10 @@ def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataF
 
 
 def _result(metric: Metric, experiment: Experiment, listeners: pl.DataFrame, events: pl.DataFrame) -> MetricResult:
-    sums = metric_sums(metric, listeners, events)
-    difference = compare(sums, experiment.listeners)
-    return MetricResult(metric, difference, detectable(sums, experiment.listeners, experiment.share))
+    rates = metric_rates(metric, listeners, events)
+    difference = compare(rates, experiment.listeners)
+    known = np.bincount(rates.known.treated, minlength=2)
+    return MetricResult(metric, difference, detectable(rates, experiment.listeners, experiment.share), int(known.min()))
 
 
 def _fault(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int]) -> Decision | None:
@@ -136,20 +151,32 @@ def _fault(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int])
     variants = lists.group_by("user_id").agg(pl.col("variant").n_unique())
     if mixed := int((variants["variant"] > 1).sum()):
         return "broken", f"expected one variant for each listener, found {mixed:,} who saw both"
-    shown = lists.filter((pl.col("variant") == "treatment") & pl.col("error").is_null())
-    other = shown.filter(pl.col("bundle") != f"{experiment.name}-{experiment.treatment}").height
-    if experiment.treatment not in POLICIES and other > MAX_REPLACED * shown.height:
-        return "broken", f"expected {experiment.treatment} to answer the treatment, found {other:,} other lists"
+    for variant, choice in experiment.choices.items():
+        other = _share_of_others(experiment, lists.filter(pl.col("variant") == variant), choice)
+        if other > MAX_REPLACED:
+            return "broken", f"expected {choice} to answer the {variant}, found {100 * other:.0f} % other lists"
     return None
+
+
+def _share_of_others(experiment: Experiment, lists: pl.DataFrame, choice: str) -> float:
+    """Return the share of the lists of a variant that another bundle made, or a bundle in place of the host; all
+    listeners weigh the same. Any version of the name may answer for a policy."""
+    if choice in POLICIES:
+        return 0.0
+    other = pl.col("bundle") != ("" if choice == EXTERNAL else f"{experiment.name}-{choice}")
+    by_listener = lists.filter(pl.col("error").is_null()).group_by("user_id").agg(other=other.mean())
+    return float(by_listener.select(pl.col("other").mean().fill_null(0.0)).item())
 
 
 def _decide(experiment: Experiment, result: MetricResult, counts: tuple[int, int]) -> Decision:
     """Return the verdict by the interval of the metric."""
     metric, difference = result.metric, result.difference
-    if min(counts) < MIN_LISTENERS or difference is None:
-        return "not yet", f"expected {MIN_LISTENERS} listeners of each variant, found {min(counts)}"
+    if result.listeners < MIN_LISTENERS or difference is None:
+        expected = f"expected {MIN_LISTENERS} listeners of each variant with a {metric.name}"
+        return "not yet", f"{expected}, found {result.listeners}"
     low, high = sorted((metric.better * difference.low, metric.better * difference.high))
-    interval = f"{metric.name} differs by {metric.format(difference.low)} to {metric.format(difference.high)}"
+    bounds = map(metric.format_difference, (difference.low, difference.high))
+    interval = f"{metric.name} differs by {' to '.join(bounds)}"
     if low > 0:
         return "win", interval
     if high < 0:
@@ -166,13 +193,10 @@ def _guardrails(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, 
 
 
 def _errors(experiment: Experiment, lists: pl.DataFrame) -> Guardrail:
-    """Compare the share of requests that failed."""
-    by_user = lists.group_by("user_id", pl.col("variant") == "treatment")
-    counts = by_user.agg(errors=pl.col("error").is_not_null().sum().cast(pl.Float64), lists=pl.len().cast(pl.Float64))
-    treated = counts["variant"].to_numpy()
-    errors, total = counts["errors"].to_numpy(), counts["lists"].to_numpy()
-    sums = Sums(np.arange(len(total)), treated, errors, total, np.zeros(len(total)))
-    difference = compare(sums, experiment.listeners)
+    """Compare the share of a listener's requests that failed."""
+    by_user = lists.group_by("user_id", pl.col("variant") == "treatment").agg(rate=pl.col("error").is_not_null().mean())
+    treated, rate, zeros = by_user["variant"].to_numpy(), by_user["rate"].to_numpy(), np.zeros(by_user.height)
+    difference = compare(Rates(np.arange(by_user.height), treated, rate, zeros), experiment.listeners)
     if difference is None:
         return Guardrail("error_rate", None, None, crossed=False)
     return Guardrail("error_rate", difference.control, difference.treatment, crossed=difference.low > 0)
@@ -185,5 +209,7 @@ def _duration(lists: pl.DataFrame) -> Guardrail:
 
 
 def _p95_ms(lists: pl.DataFrame) -> float | None:
-    value = lists["duration_us"].cast(pl.Float64).quantile(0.95, "linear")
-    return None if value is None else value / 1000
+    """Return the time that 95 % of the answers took at most; all listeners weigh the same. None without answers."""
+    timed = lists.drop_nulls("duration_us").with_columns(weight=1 / pl.len().over("user_id")).sort("duration_us")
+    above = timed.filter(pl.col("weight").cum_sum() >= 0.95 * pl.col("weight").sum())["duration_us"]
+    return None if above.is_empty() else float(above[0]) / 1000

@@ -1,7 +1,7 @@
 """What the listeners of an experiment did: events beside the lists that were shown, and the metrics of both.
 
-A metric is a numerator and a denominator for each listener, from the first list of the experiment on. The same sums
-from the time before that list are what CUPED adjusts by.
+A metric is a rate for each listener, from the first list of the experiment on: a numerator over a denominator. The rate
+from the time before that list is what CUPED adjusts by.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from musix_trainer.loop.comparison import Floats, Sums
+from musix_trainer.loop.comparison import Floats, Rates
 
 SKIP_MS = 30_000
 SESSION_GAP_MS = 30 * 60_000
+SESSION_TRACKS = 100.0  # that count at most: more is no person who listens
+LISTED = ("user_id", "list_id", "track_id")  # what an event and the list that it names have in common
 ACTIONS = ("played", "skipped", "saved")
 STARTED = pl.col("action").is_in(["played", "skipped"])
 PLAYED = pl.col("action") == "played"
@@ -30,11 +32,20 @@ class Metric:
     target: float
     definition: str
     sums: Callable[[pl.DataFrame], pl.DataFrame]  # events -> user_id, numerator, denominator
-    share: bool = True  # a share is shown in percent
+    largest: float = 1.0  # the rate of a listener is at most this
 
     def format(self, value: float) -> str:
-        """Return a value or a difference of the metric as text."""
-        return f"{100 * value:.2f} %" if self.share else f"{value:.2f}"
+        """Return a value of the metric as text: a share in percent."""
+        return f"{100 * value:.2f} %" if self.largest == 1 else f"{value:.2f}"
+
+    def format_difference(self, value: float) -> str:
+        """Return a difference of two values as text: of shares in percentage points."""
+        return f"{100 * value:.2f} points" if self.largest == 1 else f"{value:.2f}"
+
+    def rates(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return user_id and rate of the listeners who have one, in order."""
+        rate = (pl.col("numerator") / pl.col("denominator")).clip(upper_bound=self.largest)
+        return self.sums(events).filter(pl.col("denominator") > 0).select("user_id", rate=rate).sort("user_id")
 
 
 def _skips(events: pl.DataFrame) -> pl.DataFrame:
@@ -46,8 +57,11 @@ def _saves(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _by_shown(events: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
-    """Count the tracks of lists that were started, and those of them for which `condition` was met."""
-    tracks = events.filter(pl.col("shown")).group_by("user_id", "list_id", "track_id")
+    """Count the tracks of lists that were started, and those of them for which `condition` was met.
+
+    A track of a list counts once, whatever the number of its events: as met if any of them meets the condition.
+    """
+    tracks = events.filter(pl.col("shown")).group_by(LISTED)
     started = tracks.agg(STARTED.any().alias("started"), condition.any().alias("met")).filter(pl.col("started"))
     return started.group_by("user_id").agg(numerator=pl.col("met").sum(), denominator=pl.len())
 
@@ -77,7 +91,13 @@ METRICS = {
         Metric("skip_rate", "skip rate", -1, 0.20, "started tracks of lists that were skipped within 30 s", _skips),
         Metric("save_rate", "save rate", 1, 0.08, "started tracks of lists that were saved", _saves),
         Metric(
-            "session_tracks", "tracks a session", 1, 5.0, "tracks that were played in a session", _session_tracks, False
+            "session_tracks",
+            "tracks a session",
+            1,
+            5.0,
+            "tracks that were played in a session",
+            _session_tracks,
+            SESSION_TRACKS,
         ),
         Metric("repeat_rate", "repeat rate", 1, 0.15, "tracks played from lists that were played again", _repeats),
     )
@@ -93,40 +113,45 @@ def listeners_of(lists: pl.DataFrame) -> pl.DataFrame:
     return first.select("user_id", treated=pl.col("variant") == "treatment", first_ms=pl.col("time_ms"))
 
 
+def tracks_of(lists: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each track of each list, with its track_id, and all else that `tracks` has of it."""
+    return lists.explode("tracks").drop_nulls("tracks").unnest("tracks").rename({"id": "track_id"})
+
+
+def times_of(lists: pl.DataFrame) -> pl.DataFrame:
+    """Return LISTED of all tracks of lists, each once, and when that list was shown: list_ms."""
+    return tracks_of(lists).select(*LISTED, list_ms="time_ms").unique(LISTED)
+
+
 def attribute(events: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     """Add to the events of listeners `after`: whether it came after their first list of the experiment; and `shown`:
-    whether it belongs to such a list and came after that was shown, or belongs to any list if it came before.
+    whether such a list has the track and was shown to the listener before, or the event names any list if it came
+    before the first one.
 
-    `events` are user_id, occurred_ms, session_id, list_id, track_id, action and ms_played.
+    `events` are user_id, occurred_ms, session_id, list_id, track_id, action and ms_played; `lists` have their `tracks`
+    as well.
     """
     timed = events.join(listeners_of(lists), on="user_id")
-    ours = lists.select("user_id", "list_id", list_ms="time_ms").unique(["user_id", "list_id"])
     after = pl.col("occurred_ms") >= pl.col("first_ms")
     from_list = (pl.col("occurred_ms") >= pl.col("list_ms")).fill_null(False)
     shown = pl.when(after).then(from_list).otherwise(pl.col("list_id").is_not_null())
-    return timed.join(ours, on=["user_id", "list_id"], how="left").with_columns(after=after, shown=shown)
+    return timed.join(times_of(lists), on=LISTED, how="left").with_columns(after=after, shown=shown)
 
 
-def metric_sums(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> Sums:
-    """Return the sums of a metric, of `listeners_of` lists and the events that `attribute` returned."""
-    numerator, denominator = _sums(metric, listeners, events.filter("after"))
-    return Sums(
+def metric_rates(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> Rates:
+    """Return the rates of a metric, of `listeners_of` lists and the events that `attribute` returned."""
+    before = _rates(metric, listeners, events.filter(~pl.col("after")))
+    known = ~np.isnan(before)
+    return Rates(
         listener=np.arange(listeners.height),
         treated=listeners["treated"].to_numpy(),
-        numerator=numerator,
-        denominator=denominator,
-        before=_above_ratio(*_sums(metric, listeners, events.filter(~pl.col("after")))),
+        rate=_rates(metric, listeners, events.filter("after")),
+        before=np.where(known, before - before[known].mean(), 0.0) if known.any() else np.zeros_like(before),
+        largest=metric.largest,
     )
 
 
-def _sums(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> tuple[Floats, Floats]:
-    """Return numerators and denominators, of both the shape (listeners,)."""
-    rows = listeners.select("user_id").join(metric.sums(events), on="user_id", how="left", maintain_order="left")
-    columns = rows.select(pl.col("numerator", "denominator").cast(pl.Float64).fill_null(0))
-    return columns["numerator"].to_numpy(), columns["denominator"].to_numpy()
-
-
-def _above_ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Return how much each numerator is above what the ratio of all would give."""
-    total = denominator.sum()
-    return numerator - numerator.sum() / total * denominator if total else np.zeros_like(numerator)
+def _rates(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> Floats:
+    """Return the rates (listeners,), NaN where there is none."""
+    rows = listeners.select("user_id").join(metric.rates(events), on="user_id", how="left", maintain_order="left")
+    return rows["rate"].cast(pl.Float64).fill_null(np.nan).to_numpy()

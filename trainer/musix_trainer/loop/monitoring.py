@@ -46,9 +46,8 @@ LISTS = {
     "bundle": pl.String,
     "experiment": pl.String,
     "variant": pl.String,
-    "tracks": pl.String,
+    "tracks": pl.List(pl.Struct({"id": pl.String, "position": pl.Int64, "score": pl.Float64})),
 }
-TRACKS = pl.List(pl.Struct({"id": pl.String, "position": pl.Int64, "score": pl.Float64}))
 Span = tuple[int, int]  # from, and before, in ms since 1970
 
 
@@ -81,7 +80,7 @@ def policy_variants(past: Iterable[Experiment]) -> list[tuple[str, str]]:
 def report_of(store: FeedbackStore, registry: Registry, name: str, now_ms: int) -> Report:
     """Return a report about the live version of `name`. Raises StoreError, BundleError, FeedbackError."""
     engine = registry.open_path(registry.live(name))
-    return monitor(store, engine, experiments.read_all(registry, name), now_ms)
+    return monitor(store, engine, experiments.read_readable(registry, name), now_ms)
 
 
 def monitor(store: FeedbackStore, engine: Engine, past: Sequence[Experiment], now_ms: int) -> Report:
@@ -142,6 +141,11 @@ def first_list(store: FeedbackStore, ours: ColumnElement[bool], now_ms: int) -> 
     return None if time is None else int(time)
 
 
+def of_name(name: str) -> ColumnElement[bool]:
+    """Return the condition that a bundle of a name made a list: NAME-VERSION, and not NAME-OTHER-VERSION."""
+    return EXPOSURES.c.bundle.regexp_match(rf"^{name}-[0-9]+\.[0-9]+\.[0-9]+$")
+
+
 def _read(store: FeedbackStore, catalog: Catalog, name: str, span: Span) -> Recorded:
     lists, events = _read_lists(store, name, span), _read_events(store, span)
     return Recorded(span, lists, _with_rows(shown_tracks(lists, events), catalog), events)
@@ -149,16 +153,11 @@ def _read(store: FeedbackStore, catalog: Catalog, name: str, span: Span) -> Reco
 
 def _read_lists(store: FeedbackStore, name: str, span: Span) -> pl.DataFrame:
     """Return the lists of all versions of a name, and those that hosts made for its experiments."""
-    ours = or_(
-        EXPOSURES.c.bundle.startswith(f"{name}-", autoescape=True),
-        and_(EXPOSURES.c.bundle == "", EXPOSURES.c.experiment.startswith(f"{name}/", autoescape=True)),
-    )
+    of_hosts = and_(EXPOSURES.c.bundle == "", EXPOSURES.c.experiment.startswith(f"{name}/", autoescape=True))
+    ours = or_(of_name(name), of_hosts)
     wanted = select(*(EXPOSURES.c[column] for column in LISTS)).where(ours, EXPOSURES.c.error.is_(None))
     wanted = wanted.where(*within(EXPOSURES.c.time_ms, span)).order_by(EXPOSURES.c.time_ms, EXPOSURES.c.id)
-    lists = read_table(store.read(wanted), LISTS)
-    of_name = pl.col("bundle").str.contains(rf"^({name}-[0-9]+\.[0-9]+\.[0-9]+)?$")  # not of NAME-OTHER
-    parsed = pl.col("tracks").str.json_decode(TRACKS)
-    return lists.filter(of_name).with_columns(parsed, pl.col("variant").fill_null(NO_VARIANT))
+    return read_table(store.read(wanted), LISTS).with_columns(pl.col("variant").fill_null(NO_VARIANT))
 
 
 def _read_events(store: FeedbackStore, span: Span) -> pl.DataFrame:

@@ -80,7 +80,7 @@ def decide(rollout: Rollout, analysis: Analysis, now_ms: int) -> Decision:
 def _largest_harm(analysis: Analysis) -> float | None:
     """Return by how much the metric may be worse than the control's; None while there are too few listeners."""
     result = analysis.metrics[analysis.experiment.metric]
-    if result.difference is None or min(analysis.treatment_listeners, analysis.control_listeners) < MIN_LISTENERS:
+    if result.difference is None or result.listeners < MIN_LISTENERS:
         return None
     bounds = result.difference.low, result.difference.high
     return max(-result.metric.better * bound for bound in bounds)

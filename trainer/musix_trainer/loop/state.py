@@ -11,14 +11,19 @@ from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.experiments import Experiment
 from musix_runtime.registry.registry import Registry
 from musix_trainer.loop import journal
-from musix_trainer.loop.comparison import Difference, Estimate, Sums, compare, estimate
+from musix_trainer.loop.comparison import Difference, Estimate, Rates, compare, estimate
 from musix_trainer.loop.experiment import MIN_LISTENERS, read_table
-from musix_trainer.loop.listening import METRICS
-from musix_trainer.loop.monitoring import LIVE_MS, Span, first_list, policy_variants, reference_span, within
+from musix_trainer.loop.listening import LISTED, METRICS, times_of
+from musix_trainer.loop.monitoring import LIVE_MS, Span, first_list, of_name, policy_variants, reference_span, within
 from musix_trainer.loop.policy import State
 
 Condition = ColumnElement[bool]  # on the table of exposures
-LISTS = {"user_id": pl.String, "list_id": pl.String, "time_ms": pl.Int64}
+LISTS = {
+    "user_id": pl.String,
+    "list_id": pl.String,
+    "time_ms": pl.Int64,
+    "tracks": pl.List(pl.Struct({"id": pl.String})),
+}
 COLUMNS = {
     "user_id": pl.String,
     "occurred_ms": pl.Int64,
@@ -38,7 +43,7 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int)
     records = [each for each in journal.read_all(registry, name) if each.time_ms <= now_ms + DAY_MS]
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
     back = next((each for each in records if each.action == "roll back" and each.outcome in ("done", "refused")), None)
-    first = first_list(store, _of_name(name), now_ms)
+    first = first_list(store, of_name(name), now_ms)
     running = experiments.running(registry, name)
     return State(
         now_ms=now_ms,
@@ -48,7 +53,7 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int)
         rolled_back_ms=back.time_ms if back else None,
         rollout_since_ms=_rollout_since(registry, running),
         listeners=_listeners(store, name, now_ms - LIVE_MS),
-        busy=None if running is None else f"{'experiment' if running.rollout is None else 'rollout'} {running.id}",
+        busy=None if running is None else _title(running),
         skip_rate=_skip_rate(store, _lists_of_live(registry, name), now_ms),
         skip_change=None,
         alarms=(),
@@ -65,18 +70,17 @@ def read_skip_change(registry: Registry, name: str, store: FeedbackStore, now_ms
     ours, live_from = _lists_of_live(registry, name), now_ms - LIVE_MS
     first = first_list(store, ours, now_ms)
     span = reference_span(live_from if first is None else first, live_from)
-    recent, before = (_sums(_started(store, ours, each)) for each in ((live_from, now_ms), span))
+    recent, before = (_skip_rates(store, ours, each) for each in ((live_from, now_ms), span))
     if min(recent.height, before.height) < MIN_LISTENERS:
         return None
     both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
-    sums = Sums(
+    rates = Rates(
         listener=both["user_id"].rank("dense").to_numpy().astype(np.int64) - 1,
         treated=both["treated"].to_numpy(),
-        numerator=both["numerator"].to_numpy(),
-        denominator=both["denominator"].to_numpy(),
+        rate=both["rate"].to_numpy(),
         before=np.zeros(both.height),
     )
-    return compare(sums, planned=both["user_id"].n_unique())
+    return compare(rates, planned=both["user_id"].n_unique())
 
 
 def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
@@ -88,19 +92,19 @@ def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
     return read_table(store.read(wanted), {"user_id": pl.String, "track_id": pl.String})
 
 
+def _title(running: Experiment) -> str:
+    rollout = running.rollout
+    return f"experiment {running.id}" if rollout is None else f"rollout {running.name}/{rollout}"
+
+
 def _rollout_since(registry: Registry, running: Experiment | None) -> int | None:
     if running is None or running.rollout is None:
         return None
     return rollouts.read(registry, running.name, running.rollout).journal[0].time_ms
 
 
-def _of_name(name: str) -> Condition:
-    """Return the condition that a bundle of a name made a list."""
-    return EXPOSURES.c.bundle.startswith(f"{name}-", autoescape=True)
-
-
 def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
-    shown = EXPOSURES.c.time_ms >= since_ms, _of_name(name)
+    shown = EXPOSURES.c.time_ms >= since_ms, of_name(name)
     wanted = select(func.count(EXPOSURES.c.user_id.distinct())).where(*shown)
     ((count,),) = next(iter(store.read(wanted)))
     return int(count)
@@ -109,39 +113,28 @@ def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
 def _lists_of_live(registry: Registry, name: str) -> Condition:
     """Return the condition that the live version made a list, and not one of the fixed policies of an experiment."""
     variant = tuple_(EXPOSURES.c.experiment, EXPOSURES.c.variant)
-    policies = policy_variants(experiments.read_all(registry, name))
+    policies = policy_variants(experiments.read_readable(registry, name))
     bundle = f"{name}-{registry.history(name)[0]}"
     return and_(EXPOSURES.c.bundle == bundle, or_(EXPOSURES.c.experiment.is_(None), variant.not_in(policies)))
 
 
 def _skip_rate(store: FeedbackStore, ours: Condition, now_ms: int) -> Estimate | None:
-    """Return the skip rate of the lists of the latest day; None for fewer than 50 listeners.
-
-    It is the mean of the rates of listeners, so that none counts for more than another, whatever they send.
-    """
-    sums = _sums(_started(store, ours, (now_ms - DAY_MS, now_ms)))
-    if sums.height < MIN_LISTENERS:
-        return None
-    rates = (sums["numerator"] / sums["denominator"]).to_numpy()
-    return estimate(rates, np.ones_like(rates))
+    """Return the skip rate of the lists of the latest day; None for fewer than 50 listeners."""
+    rates = _skip_rates(store, ours, (now_ms - DAY_MS, now_ms))["rate"]
+    return estimate(rates.to_numpy()) if len(rates) >= MIN_LISTENERS else None
 
 
-def _started(store: FeedbackStore, ours: Condition, span: Span) -> pl.DataFrame:
-    """Return COLUMNS of what was started from lists of a span, in that span, and `time_ms` of the list.
+def _skip_rates(store: FeedbackStore, ours: Condition, span: Span) -> pl.DataFrame:
+    """Return user_id and rate: the skip rate of each listener, of lists of a span in that span.
 
     Both tables are read by time and joined here: the database would look up the events of each list one by one.
     """
     if span[0] >= span[1]:
-        return pl.DataFrame(schema={**COLUMNS, "time_ms": pl.Int64})
+        return pl.DataFrame(schema={"user_id": pl.String, "rate": pl.Float64})
     wanted = select(*(EXPOSURES.c[name] for name in LISTS)).where(ours, *within(EXPOSURES.c.time_ms, span))
     lists = read_table(store.read(wanted), LISTS)
     started = EVENTS.c.action.in_(("played", "skipped")), EVENTS.c.list_id.is_not(None)
     wanted = select(*(EVENTS.c[name] for name in COLUMNS)).where(*started, *within(EVENTS.c.occurred_ms, span))
     events = read_table(store.read(wanted), COLUMNS)
-    return events.join(lists, on=["user_id", "list_id"]).filter(pl.col("occurred_ms") >= pl.col("time_ms"))
-
-
-def _sums(started: pl.DataFrame) -> pl.DataFrame:
-    """Return user_id, and numerator and denominator of the skip rate."""
-    sums = METRICS["skip_rate"].sums(started.with_columns(shown=True))
-    return sums.with_columns(pl.col("numerator", "denominator").cast(pl.Float64))
+    shown = events.join(times_of(lists), on=LISTED).with_columns(shown=pl.col("occurred_ms") >= pl.col("list_ms"))
+    return METRICS["skip_rate"].rates(shown)

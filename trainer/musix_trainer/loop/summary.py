@@ -13,20 +13,26 @@ def lines(analysis: Analysis) -> list[str]:
         f"experiment {experiment.id}: {experiment.treatment} against {experiment.control}",
         f"listeners: {sum(counts):,} of {experiment.listeners:,}; {counts[0]:,} got {experiment.treatment},"
         f" {counts[1]:,} {experiment.control}",
-        *map(_metric, analysis.metrics.values()),
+        *(metric_line(each, experiment.listeners) for each in analysis.metrics.values()),
         *map(_guardrail, analysis.guardrails),
         f"verdict: {analysis.verdict}; {analysis.reason}",
     ]
 
 
-def _metric(result: MetricResult) -> str:
+def metric_line(result: MetricResult, planned: int) -> str:
+    """Return a metric of an experiment that is planned for so many listeners as one line."""
     metric, difference = result.metric, result.difference
     if difference is None:
         return f"{metric.name}: no data"
-    values = (difference.treatment, difference.control, difference.value, difference.low, difference.high)
-    treatment, control, value, low, high = map(metric.format, values)
-    found = "" if result.detectable is None else f"; planned to find {metric.format(result.detectable)}"
-    return f"{metric.name}: {treatment} against {control}, difference {value} ({low} to {high}){found}"
+    treatment, control = map(metric.format, (difference.treatment, difference.control))
+    value, low, high = map(metric.format_difference, (difference.value, difference.low, difference.high))
+    if result.detectable is None:
+        found = f"not known yet what {planned:,} listeners find"
+    elif result.detectable > max(difference.control, metric.largest - difference.control):
+        found = f"{planned:,} listeners are too few to find any difference"
+    else:
+        found = f"planned to find {metric.format_difference(result.detectable)}"
+    return f"{metric.name}: {treatment} against {control}, difference {value} ({low} to {high}); {found}"
 
 
 def _guardrail(guardrail: Guardrail) -> str:
