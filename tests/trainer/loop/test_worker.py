@@ -322,7 +322,7 @@ print(*sys.argv[1:], os.environ["MUSIX_FEEDBACK"], sep="\\n")
 """)
     program.chmod(0o755)
     (tmp_path / "recipe.toml").touch()
-    jobs = FeedbackStore.open(database).jobs
+    jobs = store.jobs
     job_id = jobs.add("demo", "all", now_ms()).id
     options = f"--recipe {tmp_path}/recipe.toml --data {tmp_path} --out {tmp_path}".split()
     command = [program, "worker", tmp_path, "demo", *options, "--feedback", database, "--once"]

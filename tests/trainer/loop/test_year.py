@@ -1,7 +1,8 @@
 """Months of a simulated service with a planted truth: the loop promotes what is better, and nothing else."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Year:
 
 
 @pytest.fixture
-def years(tmp_path: Path, published: Path) -> Callable[..., Year]:
+def years(tmp_path: Path, published: Path) -> Iterator[Callable[..., Year]]:
     world = synthetic.generate(Synthetic(tracks=800, listeners=100), 0)
     data = tmp_path / "data"
     data.mkdir()
@@ -89,7 +90,7 @@ def years(tmp_path: Path, published: Path) -> Callable[..., Year]:
 
     def make(skip_rates: SkipRates, live: tuple[str, ...] = ("1.0.0",)) -> Year:
         registry = copy_registry(published, tmp_path / "registry", [*live])
-        store = FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")
+        store = stores.enter_context(closing(FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")))
         service = SimulatedService(
             ModelManager.open(registry.path / "demo"),
             store,
@@ -103,7 +104,8 @@ def years(tmp_path: Path, published: Path) -> Callable[..., Year]:
         loop = Loop(registry, "demo", store, recipe_file, data, tmp_path / "out", build, policy, 4 * DAY_MS, clock)
         return Year(service, loop, clock)
 
-    return make
+    with ExitStack() as stores:
+        yield make
 
 
 class Killed(BaseException):
