@@ -310,7 +310,9 @@ def test_the_command(store: FeedbackStore, database: str, tmp_path: Path) -> Non
     assert job.progress
 
 
-def test_the_database_is_not_on_the_command_line_of_a_training(database: str, tmp_path: Path) -> None:
+def test_the_database_is_not_on_the_command_line_of_a_training(
+    store: FeedbackStore, database: str, tmp_path: Path
+) -> None:
     """The worker runs the program that it was called as: here one that writes down how it was called, as a job."""
     program = tmp_path / "musix"
     program.write_text(f"""#!{sys.executable}
