@@ -48,9 +48,15 @@ def endless_url(port: int, seconds: float) -> Sent:
 
 
 def unfinished_bodies(port: int, seconds: float) -> Sent:
-    """200 bodies of 4 MiB without their last byte."""
-    size = 4 * 2**20
+    """200 bodies of 2 MiB, as large as they may be, without their last byte."""
+    size = 2 * 2**20
     return _hold(Crowd(port, 200, POST + b"content-length: %d\r\n\r\n" % size + b" " * (size - 1)), seconds)
+
+
+def too_large_bodies(port: int, seconds: float) -> Sent:
+    """200 bodies of 4 MiB, which are sent in spite of the response."""
+    size = 4 * 2**20
+    return _hold(Crowd(port, 200, POST + b"content-length: %d\r\n\r\n" % size + b" " * size), seconds)
 
 
 def tiny_chunks(port: int, seconds: float) -> Sent:
@@ -132,6 +138,7 @@ ATTACKS = [
     Attack("many headers", many_headers),
     Attack("endless URL", endless_url),
     Attack("unfinished bodies", unfinished_bodies),
+    Attack("too large bodies", too_large_bodies),
     Attack("tiny chunks", tiny_chunks),
     Attack("rejected-at-head bodies", rejected_bodies),
     Attack("pipelining", pipelining),

@@ -22,6 +22,7 @@ REFUSALS = {  # what must be counted at least
     "many headers": {"head_size"},
     "endless URL": {"url_size"},
     "unfinished bodies": {"buffered"},
+    "too large bodies": {"body_size"},
     "tiny chunks": {"invalid"},
     "pipelining": {"pipelining"},
 }
