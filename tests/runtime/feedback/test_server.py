@@ -197,8 +197,6 @@ def test_a_listener_is_forgotten(client: TestClient, user_id: str) -> None:
     send(
         client, event("a", userId=user_id), event("b", userId="bob"), *(event(other, userId=other) for other in others)
     )
-    assert client.delete(path).status_code == 401
-    assert client.delete(path, headers={"authorization": "Bearer other"}).status_code == 403
     assert client.delete(path, headers=ADMIN).json()["data"]["events"] == 1
     (result, other) = send(client, event("c", userId=user_id), event("d", userId="bob"))
     assert result["status"] == "refused"
@@ -207,6 +205,13 @@ def test_a_listener_is_forgotten(client: TestClient, user_id: str) -> None:
     assert client.post("/api/ml/recommend", json={"userId": user_id}).status_code == 200
     (kept, *_) = send(client, *(event(f"{other}2", userId=other) for other in others))
     assert kept["status"] == "accepted"
+
+
+def test_only_the_administrator_forgets_a_listener(client: TestClient) -> None:
+    send(client, event("a"))
+    assert client.delete("/api/ml/listeners/ann").status_code == 401
+    assert client.delete("/api/ml/listeners/ann", headers={"authorization": "Bearer other"}).status_code == 403
+    assert client.delete("/api/ml/listeners/ann", headers=ADMIN).json()["data"]["events"] == 1
 
 
 def test_paths_that_are_not_those_of_routes(client: TestClient) -> None:
