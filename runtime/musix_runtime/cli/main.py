@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -34,7 +34,8 @@ def main() -> None:
         print_status("stopped", error=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):  # of standard error, where nobody may read
+            error.show()
         sys.exit(2)
     except MusixError as error:
         print_status(f"error: {error}", error=True)

@@ -107,7 +107,8 @@ def test_what_the_database_has_deleted_is_kept(
     assert filled.delete_before(until_ms) > 0
     export_feedback(database, out)
     assert contents(out) == before
-    filled.add_events([event("9", "cat", LAST_MS + 2 * 86_400_000, track_id=TRACK(1))])
+    late_and_new = LAST_MS - 20 * 86_400_000, LAST_MS + 2 * 86_400_000
+    filled.add_events([event(f"at {time}", "cat", time, track_id=TRACK(1)) for time in late_and_new])
     export_feedback(database, out)
     assert {name: hashed for name, hashed in contents(out).items() if name in before} == before
     filled.forget("ann", 0)

@@ -33,30 +33,24 @@ def export_feedback(database: str, out: Path, since: date | None = None) -> dict
     """Write `out`/listening/DAY.parquet and `out`/feedback/DAY.parquet, and return the number of days, plays and
     impressions.
 
-    Days are those of UTC on which events occurred, from `since` on. What was exported before the oldest event that the
-    database still has is kept, but for listeners who were forgotten; a later day that has no more events loses its
-    files. Each file is replaced as a whole, and the same events give the same bytes. Raises InputError for a database
-    that cannot be opened, TableError for an exported file that cannot be read, OutputError for a folder that cannot be
-    written.
+    Days are those of UTC on which events occurred, from `since` on. What was exported and is no longer in the database
+    is kept, but for listeners who were forgotten. Each file is replaced as a whole, and the same events give the same
+    bytes. Raises InputError for a database that cannot be opened, TableError for an exported file that cannot be read,
+    OutputError for a folder that cannot be written.
     """
     notes = {"days": 0, "plays": 0, "impressions": 0}
     with closing(open_store(database, create=False)) as store:
         forgotten = store.forgotten()
         days = {f"{EPOCH + timedelta(days=day)}": day for day in store.days()}
-        first = min(days, default=f"{date.max}")
         for table in (LISTENING, FEEDBACK):
             for path in _exported(out / table, since):
-                if path.stem < first:
+                if path.stem not in days:
                     _forget(path, forgotten)
-                elif path.stem not in days:
-                    _write(path, None)
         for name, day in days.items():
             if since and name < f"{since}":
                 continue
             paths = {table: out / table / f"{name}.parquet" for table in (LISTENING, FEEDBACK)}
-            impressions = _impressions(store.events_of(day))
-            if name == first:
-                impressions = _with_deleted(impressions, paths[FEEDBACK], forgotten)
+            impressions = _with_deleted(_impressions(store.events_of(day)), paths[FEEDBACK], forgotten)
             listening = _listening(impressions)
             _write(paths[LISTENING], listening)
             _write(paths[FEEDBACK], impressions)
@@ -101,13 +95,10 @@ def _listening(impressions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_deleted(impressions: pl.DataFrame, path: Path, forgotten: set[str]) -> pl.DataFrame:
-    """Return the impressions of a day with those before them that were exported, and deleted since."""
+    """Return the impressions of a day with those that were exported, and deleted since."""
     if not path.exists():
         return impressions
-    start = impressions["timestamp"].min() if impressions.height else None
-    exported = without(_read(path), forgotten)
-    earlier = exported if start is None else exported.filter(pl.col("timestamp") <= start)
-    deleted = earlier.join(impressions, on=SORTED, how="anti", nulls_equal=True)
+    deleted = without(_read(path), forgotten).join(impressions, on=SORTED, how="anti", nulls_equal=True)
     return pl.concat([deleted, impressions]).sort(SORTED)
 
 
