@@ -121,9 +121,9 @@ def _read(path: Path) -> pl.DataFrame:
         raise TableError(f"{path}: expected a table that was exported, found: {error}") from error
 
 
-def _write(path: Path, frame: pl.DataFrame | None) -> None:
+def _write(path: Path, frame: pl.DataFrame) -> None:
     """Write a file; remove it if it has no rows."""
-    if frame is None or not frame.height:
+    if not frame.height:
         with writing(path):
             path.unlink(missing_ok=True)
         return
