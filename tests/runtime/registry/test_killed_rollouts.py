@@ -1,0 +1,273 @@
+"""Changes of a rollout whose process was killed between two files: the next command finishes what it began."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from musix_runtime import Registry
+from musix_runtime.errors import StoreError
+from musix_runtime.registry import experiments, rollouts
+from tests.bundle_variants import copy_registry
+
+# Does a change of a registry, and kills itself in place of the rename after a number of renames.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from musix_runtime import Registry
+from musix_runtime.registry import rollouts
+
+path, change, renames = sys.argv[1:]
+left = [None] * int(renames)
+rename = Path.replace
+
+def rename_or_die(self, target):
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left.pop()
+    return rename(self, target)
+
+Path.replace = rename_or_die
+eval(change, {"rollouts": rollouts, "registry": Registry(Path(path))})
+"""
+START = "rollouts.start(registry, 'demo', '1.2.0', stages=(0.2, 0.4, 1), stage_ms=0, listeners=100, now_ms=1)"
+ADVANCE = "rollouts.advance(registry, 'demo', {now_ms}, 'no worse', {{}})"
+ABORT = "rollouts.abort(registry, 'demo', 2)"
+
+
+@pytest.fixture
+def store(published: Path, tmp_path: Path) -> Registry:
+    """A registry with the live version 1.1.0, 1.0.0 before it, and the candidate 1.2.0."""
+    return copy_registry(published, tmp_path / "store", ["1.1.0", "1.0.0"], candidates=("1.2.0",))
+
+
+def start(store: Registry, advanced: int = 0) -> None:
+    """Start the rollout of 1.2.0, and enter further stages."""
+    rollouts.start(store, "demo", "1.2.0", stages=(0.2, 0.4, 1), stage_ms=0, listeners=100, now_ms=1)
+    for _ in range(advanced):
+        rollouts.advance(store, "demo", 2, "no worse", {})
+
+
+def kill(store: Registry, change: str, renames: int) -> None:
+    command = [sys.executable, "-c", KILLED, str(store.path), change, str(renames)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (-signal.SIGKILL, "")
+
+
+def copies(store: Registry, count: int) -> list[Registry]:
+    """Return copies of a registry, whose files are links: all writers replace files."""
+    paths = [store.path.with_name(f"copy-{i}") for i in range(count)]
+    return [Registry(shutil.copytree(store.path, path, copy_function=os.link)) for path in paths]
+
+
+def start_experiment(store: Registry) -> None:
+    experiments.start(store, "demo", treatment="popular", share=0.5, listeners=100, now_ms=3)
+
+
+def settle(store: Registry) -> None:
+    with store.settled("demo"):
+        pass
+
+
+def show(store: Registry) -> tuple[str, list[str], list[int | None]]:
+    """Return the state of the rollout, what was live, and when the experiments were stopped."""
+    stopped = [each.stopped_ms for each in experiments.read_all(store, "demo")]
+    return rollouts.read(store, "demo").state, store.history("demo"), stopped
+
+
+@pytest.mark.parametrize(
+    ("advanced", "change", "renames", "stopped"),
+    [
+        (0, START, 1, [None]),
+        (0, ADVANCE.format(now_ms=9), 1, [9, None]),
+        (0, ADVANCE.format(now_ms=9), 2, [9, None]),
+    ],
+)
+def test_a_stage_that_a_killed_process_began(
+    store: Registry, published: Path, advanced: int, change: str, renames: int, stopped: list[int | None]
+) -> None:
+    if change != START:
+        start(store, advanced)
+    kill(store, change, renames)
+    newer = published / "demo" / "1.2.0"
+    for copy, command in zip(
+        copies(store, 4),
+        (start_experiment, lambda copy: copy.publish(newer), lambda copy: copy.rollback("demo"), start),
+        strict=True,
+    ):
+        with pytest.raises(StoreError, match="expected no rollout, found demo/1; to end it, use: musix rollout abort"):
+            command(copy)
+        assert show(copy) == ("running", ["1.1.0", "1.0.0"], stopped)
+        assert experiments.running(copy, "demo") == experiments.read(copy, "demo")
+    assert store.gc("demo", keep=0) == [store.path / "demo" / "1.0.0"]  # not the version of the rollout
+    assert rollouts.hold(store, "demo", 10).experiment == len(stopped)
+    assert show(store) == ("held", ["1.1.0"], stopped)
+
+
+@pytest.mark.parametrize("renames", [1, 2, 3])
+def test_a_version_that_a_killed_process_was_to_make_live(store: Registry, published: Path, renames: int) -> None:
+    start(store, advanced=1)
+    kill(store, ADVANCE.format(now_ms=9), renames)
+    assert rollouts.read(store, "demo").state == ("running" if renames < 3 else "finished")
+    finished = ("finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 9])
+    stopping, advancing, publishing, starting, rolling_back, cleaning = copies(store, 6)
+    for copy, refused in (
+        (stopping, lambda copy: experiments.stop(copy, "demo", 10)),
+        (advancing, lambda copy: rollouts.advance(copy, "demo", 10, "", {})),
+        (publishing, lambda copy: copy.publish(published / "demo" / "1.1.0")),
+    ):
+        with pytest.raises(StoreError, match=r"expected a running|which is finished|at least the live version 1.2.0"):
+            refused(copy)
+        assert show(copy) == finished
+    start_experiment(starting)
+    assert show(starting) == ("finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 9, None])
+    assert rolling_back.rollback("demo").name == "1.1.0"
+    settle(rolling_back)
+    assert show(rolling_back) == ("finished", ["1.1.0", "1.0.0"], [2, 9])  # once, not again
+    assert cleaning.gc("demo", keep=0) == [cleaning.path / "demo" / name for name in ("1.0.0", "1.1.0")]
+
+
+@pytest.mark.parametrize(
+    ("advanced", "change", "renames", "stopped"),
+    [
+        (0, START, 1, []),
+        (0, ADVANCE.format(now_ms=9), 1, [10]),
+        (0, ADVANCE.format(now_ms=9), 2, [10, 10]),
+        (1, ADVANCE.format(now_ms=9), 1, [2, 10]),
+    ],
+)
+def test_abort_after_a_killed_process(
+    store: Registry, advanced: int, change: str, renames: int, stopped: list[int | None]
+) -> None:
+    """The version does not become live first, and no experiment is started."""
+    if change != START:
+        start(store, advanced)
+    kill(store, change, renames)
+    assert rollouts.abort(store, "demo", 10).state == "aborted"
+    assert show(store) == ("aborted", ["1.1.0", "1.0.0"], stopped)
+
+
+def test_abort_after_a_killed_process_that_made_the_version_live(store: Registry) -> None:
+    start(store, advanced=1)
+    kill(store, ADVANCE.format(now_ms=9), 2)
+    with pytest.raises(StoreError, match="found demo/1, which is finished"):
+        rollouts.abort(store, "demo", 10)
+    assert show(store) == ("finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 9])
+
+
+def test_a_killed_abort(store: Registry) -> None:
+    start(store)
+    kill(store, ABORT, 1)
+    with pytest.raises(StoreError, match="found demo/1, which is aborted"):
+        rollouts.abort(store, "demo", 3)
+    assert show(store) == ("aborted", ["1.1.0", "1.0.0"], [2])
+
+
+def test_a_version_that_is_gone_is_not_made_live(store: Registry, published: Path) -> None:
+    start(store, advanced=1)
+    shutil.rmtree(store.path / "demo" / "1.2.0")
+    advice = "1.2.0, which is missing; publish it with: musix publish --candidate; to end the rollout, use: musix roll"
+    with pytest.raises(StoreError, match=advice):
+        rollouts.advance(store, "demo", 9, "no worse", {})
+    assert show(store) == ("running", ["1.1.0", "1.0.0"], [2, None])
+    store.publish(published / "demo" / "1.2.0", candidate=True)
+    assert rollouts.advance(store, "demo", 9, "no worse", {}).state == "finished"
+
+
+def test_a_version_that_is_gone_after_a_killed_process(store: Registry, published: Path) -> None:
+    start(store, advanced=1)
+    begun = replace(rollouts.read(store, "demo"), stage=2)
+    rollouts.FILES.write(store.folder("demo"), begun)  # as a process does that is killed then
+    shutil.rmtree(store.path / "demo" / "1.2.0")
+    aborting, publishing = copies(store, 2)
+    with pytest.raises(StoreError, match=r"1.2.0, which is missing; publish it .* use: musix rollout abort"):
+        store.rollback("demo")
+    assert rollouts.abort(aborting, "demo", 9).state == "aborted"
+    assert aborting.rollback("demo").name == "1.0.0"
+    publishing.publish(published / "demo" / "1.2.0", candidate=True)
+    assert publishing.rollback("demo").name == "1.1.0"
+
+
+def begin_again(store: Registry) -> None:
+    """Leave the state of a killed start: no experiment."""
+    (store.path / "demo" / "experiments" / "1.json").unlink()
+
+
+def make_live(store: Registry) -> None:
+    begin_again(store)
+    with store.writing("demo") as folder:
+        store.make_live(folder, "1.2.0")
+
+
+def take_the_number(store: Registry) -> None:
+    begin_again(store)
+    rollout = rollouts.read(store, "demo")
+    (store.path / "demo" / "rollouts" / "1.json").unlink()
+    start_experiment(store)
+    rollouts.FILES.write(store.folder("demo"), rollout)
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "running"),
+    [
+        (make_live, "expected another one than the control, found '1.2.0'; to end the rollout, use: musix ro", None),
+        (take_the_number, "expected an experiment of rollout demo/1 as the latest, found demo/1; to end the", "demo/1"),
+    ],
+)
+def test_a_stage_that_cannot_begin(
+    store: Registry, change: Callable[[Registry], None], message: str, running: str | None
+) -> None:
+    start(store)
+    change(store)
+    live = store.history("demo")
+    for command in (settle, start, lambda store: rollouts.hold(store, "demo", 9)):
+        with pytest.raises(StoreError, match=message):
+            command(store)
+    assert rollouts.abort(store, "demo", 9).state == "aborted"
+    found = experiments.running(store, "demo")
+    assert (found.id if found else None, store.history("demo")) == (running, live)
+
+
+def test_rollback_by_the_advice_about_a_broken_experiment(store: Registry) -> None:
+    start(store)
+    file = store.path / "demo" / "experiments" / "1.json"
+    file.write_text("{")
+    advice = "experiments/1.json: .* mend it, or remove it: its experiment then ends, but the stage of a rollout begins"
+    for command in (store.rollback, lambda name: experiments.stop(store, name, 9), lambda name: start(store)):
+        with pytest.raises(StoreError, match=advice):
+            command("demo")
+    file.unlink()
+    with pytest.raises(StoreError, match="to end it, use: musix rollout abort"):
+        store.rollback("demo")
+    rollouts.abort(store, "demo", 9)
+    assert store.rollback("demo").name == "1.0.0"
+    assert show(store) == ("aborted", ["1.0.0"], [9])
+
+
+def test_rollback_by_the_advice_about_a_broken_rollout(store: Registry) -> None:
+    start(store)
+    file = store.path / "demo" / "rollouts" / "1.json"
+    file.write_text("{")
+    advice = "rollouts/1.json: .* mend it, or remove it: its rollout then ends with the next command"
+    for command in (store.rollback, lambda name: rollouts.abort(store, name, 9), lambda name: start(store)):
+        with pytest.raises(StoreError, match=advice):
+            command("demo")
+    file.unlink()
+    assert store.rollback("demo").name == "1.0.0"
+    assert experiments.running(store, "demo") is None
+
+
+def test_a_reason_that_is_not_utf8(store: Registry) -> None:
+    start(store)
+    musix = Path(sys.executable).with_name("musix")
+    command = [musix, "rollout", "abort", store.path, "demo", "--reason", b"too \xff slow"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    message = f"error: {store.path}/demo: expected a rollout of text in UTF-8, found 'too \\udcff slow'\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
+    assert show(store) == ("running", ["1.1.0", "1.0.0"], [None])
