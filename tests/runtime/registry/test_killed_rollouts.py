@@ -37,8 +37,7 @@ Path.replace = rename_or_die
 eval(change, {"rollouts": rollouts, "registry": Registry(Path(path))})
 """
 START = "rollouts.start(registry, 'demo', '1.2.0', stages=(0.2, 0.4, 1), stage_ms=0, listeners=100, now_ms=1)"
-ADVANCE = "rollouts.advance(registry, 'demo', {now_ms}, 'no worse', {{}})"
-ABORT = "rollouts.abort(registry, 'demo', 2)"
+ADVANCE = "rollouts.advance(registry, 'demo', 9, 'no worse', {})"
 
 
 @pytest.fixture
@@ -81,92 +80,99 @@ def show(store: Registry) -> tuple[str, list[str], list[int | None]]:
     return rollouts.read(store, "demo").state, store.history("demo"), stopped
 
 
+def begin_stage(store: Registry) -> None:
+    """Leave what a start leaves that is killed after its first file."""
+    start(store)
+    (store.path / "demo" / "experiments" / "1.json").unlink()
+
+
+def begin_last_stage(store: Registry) -> None:
+    """Leave what an advance to the last stage leaves that is killed after its first file."""
+    start(store, advanced=1)
+    rollouts.FILES.write(store.folder("demo"), replace(rollouts.read(store, "demo"), stage=2))
+
+
+FINISHED = "finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 9]
+
+
 @pytest.mark.parametrize(
-    ("advanced", "change", "renames", "stopped"),
+    ("advanced", "change", "renames", "stopped", "aborted"),
     [
-        (0, START, 1, [None]),
-        (0, ADVANCE.format(now_ms=9), 1, [9, None]),
-        (0, ADVANCE.format(now_ms=9), 2, [9, None]),
+        pytest.param(None, START, 1, [None], [], id="start"),
+        pytest.param(0, ADVANCE, 1, [9, None], [10], id="advance after the rollout"),
+        pytest.param(0, ADVANCE, 2, [9, None], [10, 10], id="advance after the experiment"),
     ],
 )
 def test_a_stage_that_a_killed_process_began(
-    store: Registry, published: Path, advanced: int, change: str, renames: int, stopped: list[int | None]
+    store: Registry, advanced: int | None, change: str, renames: int, stopped: list[int | None], aborted: list[int]
 ) -> None:
-    if change != START:
+    if advanced is not None:
         start(store, advanced)
     kill(store, change, renames)
-    newer = published / "demo" / "1.2.0"
-    for copy, command in zip(
-        copies(store, 4),
-        (start_experiment, lambda copy: copy.publish(newer), lambda copy: copy.rollback("demo"), start),
-        strict=True,
-    ):
-        with pytest.raises(StoreError, match="expected no rollout, found demo/1; to end it, use: musix rollout abort"):
-            command(copy)
-        assert show(copy) == ("running", ["1.1.0", "1.0.0"], stopped)
-        assert experiments.running(copy, "demo") == experiments.read(copy, "demo")
-    assert store.gc("demo", keep=0) == [store.path / "demo" / "1.0.0"]  # not the version of the rollout
+    (aborting,) = copies(store, 1)
     assert rollouts.hold(store, "demo", 10).experiment == len(stopped)
-    assert show(store) == ("held", ["1.1.0"], stopped)
+    assert show(store) == ("held", ["1.1.0", "1.0.0"], stopped)
+    assert experiments.running(store, "demo") == experiments.read(store, "demo")
+    assert rollouts.abort(aborting, "demo", 10).state == "aborted"
+    assert show(aborting) == ("aborted", ["1.1.0", "1.0.0"], aborted)  # no experiment is started first
 
 
-@pytest.mark.parametrize("renames", [1, 2, 3])
-def test_a_version_that_a_killed_process_was_to_make_live(store: Registry, published: Path, renames: int) -> None:
+@pytest.mark.parametrize(("renames", "state"), [(1, "running"), (2, "running"), (3, "finished")])
+def test_a_version_that_a_killed_process_was_to_make_live(store: Registry, renames: int, state: str) -> None:
     start(store, advanced=1)
-    kill(store, ADVANCE.format(now_ms=9), renames)
-    assert rollouts.read(store, "demo").state == ("running" if renames < 3 else "finished")
-    finished = ("finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 9])
-    stopping, advancing, publishing, starting, rolling_back, cleaning = copies(store, 6)
-    for copy, refused in (
-        (stopping, lambda copy: experiments.stop(copy, "demo", 10)),
-        (advancing, lambda copy: rollouts.advance(copy, "demo", 10, "", {})),
-        (publishing, lambda copy: copy.publish(published / "demo" / "1.1.0")),
-    ):
-        with pytest.raises(StoreError, match=r"expected a running|which is finished|at least the live version 1.2.0"):
-            refused(copy)
-        assert show(copy) == finished
-    start_experiment(starting)
-    assert show(starting) == ("finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 9, None])
-    assert rolling_back.rollback("demo").name == "1.1.0"
-    settle(rolling_back)
-    assert show(rolling_back) == ("finished", ["1.1.0", "1.0.0"], [2, 9])  # once, not again
-    assert cleaning.gc("demo", keep=0) == [cleaning.path / "demo" / name for name in ("1.0.0", "1.1.0")]
-
-
-@pytest.mark.parametrize(
-    ("advanced", "change", "renames", "stopped"),
-    [
-        (0, START, 1, []),
-        (0, ADVANCE.format(now_ms=9), 1, [10]),
-        (0, ADVANCE.format(now_ms=9), 2, [10, 10]),
-        (1, ADVANCE.format(now_ms=9), 1, [2, 10]),
-    ],
-)
-def test_abort_after_a_killed_process(
-    store: Registry, advanced: int, change: str, renames: int, stopped: list[int | None]
-) -> None:
-    """The version does not become live first, and no experiment is started."""
-    if change != START:
-        start(store, advanced)
-    kill(store, change, renames)
-    assert rollouts.abort(store, "demo", 10).state == "aborted"
-    assert show(store) == ("aborted", ["1.1.0", "1.0.0"], stopped)
-
-
-def test_abort_after_a_killed_process_that_made_the_version_live(store: Registry) -> None:
-    start(store, advanced=1)
-    kill(store, ADVANCE.format(now_ms=9), 2)
+    kill(store, ADVANCE, renames)
+    assert rollouts.read(store, "demo").state == state
+    (aborting,) = copies(store, 1)
     with pytest.raises(StoreError, match="found demo/1, which is finished"):
-        rollouts.abort(store, "demo", 10)
-    assert show(store) == ("finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 9])
+        rollouts.hold(store, "demo", 10)
+    assert show(store) == FINISHED
+    assert store.rollback("demo").name == "1.1.0"
+    settle(store)
+    assert show(store) == ("finished", ["1.1.0", "1.0.0"], [2, 9])  # it is made live once
+    if renames == 1:
+        assert rollouts.abort(aborting, "demo", 10).state == "aborted"
+        assert show(aborting) == ("aborted", ["1.1.0", "1.0.0"], [2, 10])  # it is not made live first
+    else:
+        with pytest.raises(StoreError, match="found demo/1, which is finished"):
+            rollouts.abort(aborting, "demo", 10)
+        assert show(aborting) == FINISHED
 
 
 def test_a_killed_abort(store: Registry) -> None:
     start(store)
-    kill(store, ABORT, 1)
+    kill(store, "rollouts.abort(registry, 'demo', 2)", 1)
     with pytest.raises(StoreError, match="found demo/1, which is aborted"):
         rollouts.abort(store, "demo", 3)
     assert show(store) == ("aborted", ["1.1.0", "1.0.0"], [2])
+
+
+def test_each_command_begins_the_stage_first(store: Registry, published: Path) -> None:
+    begin_stage(store)
+    newer = published / "demo" / "1.2.0"
+    commands = start_experiment, lambda copy: copy.publish(newer), lambda copy: copy.rollback("demo"), start
+    for copy, command in zip(copies(store, 4), commands, strict=True):
+        with pytest.raises(StoreError, match="expected no rollout, found demo/1; to end it, use: musix rollout abort"):
+            command(copy)
+        assert show(copy) == ("running", ["1.1.0", "1.0.0"], [None])
+    assert store.gc("demo", keep=0) == [store.path / "demo" / "1.0.0"]  # not the version of the rollout
+    assert show(store) == ("running", ["1.1.0"], [None])
+
+
+def test_each_command_makes_the_version_live_first(store: Registry, published: Path) -> None:
+    begin_last_stage(store)
+    stopping, advancing, publishing, starting, cleaning = copies(store, 5)
+    with pytest.raises(StoreError, match="expected a running experiment, found none"):
+        experiments.stop(stopping, "demo", 10)
+    with pytest.raises(StoreError, match="found demo/1, which is finished"):
+        rollouts.advance(advancing, "demo", 10, "", {})
+    with pytest.raises(StoreError, match=r"expected at least the live version 1.2.0, found 1.1.0"):
+        publishing.publish(published / "demo" / "1.1.0")
+    for copy in (stopping, advancing, publishing):
+        assert show(copy) == ("finished", ["1.2.0", "1.1.0", "1.0.0"], [2, 2])
+    start_experiment(starting)
+    assert experiments.read(starting, "demo").control == "1.2.0"
+    assert cleaning.gc("demo", keep=0) == [cleaning.path / "demo" / name for name in ("1.0.0", "1.1.0")]
+    assert store.rollback("demo").name == "1.1.0"
 
 
 def test_a_version_that_is_gone_is_not_made_live(store: Registry, published: Path) -> None:
@@ -181,9 +187,7 @@ def test_a_version_that_is_gone_is_not_made_live(store: Registry, published: Pat
 
 
 def test_a_version_that_is_gone_after_a_killed_process(store: Registry, published: Path) -> None:
-    start(store, advanced=1)
-    begun = replace(rollouts.read(store, "demo"), stage=2)
-    rollouts.FILES.write(store.folder("demo"), begun)  # as a process does that is killed then
+    begin_last_stage(store)
     shutil.rmtree(store.path / "demo" / "1.2.0")
     aborting, publishing = copies(store, 2)
     with pytest.raises(StoreError, match=r"1.2.0, which is missing; publish it .* use: musix rollout abort"):
@@ -194,19 +198,14 @@ def test_a_version_that_is_gone_after_a_killed_process(store: Registry, publishe
     assert publishing.rollback("demo").name == "1.1.0"
 
 
-def begin_again(store: Registry) -> None:
-    """Leave the state of a killed start: no experiment."""
-    (store.path / "demo" / "experiments" / "1.json").unlink()
-
-
 def make_live(store: Registry) -> None:
-    begin_again(store)
+    begin_stage(store)
     with store.writing("demo") as folder:
         store.make_live(folder, "1.2.0")
 
 
 def take_the_number(store: Registry) -> None:
-    begin_again(store)
+    begin_stage(store)
     rollout = rollouts.read(store, "demo")
     (store.path / "demo" / "rollouts" / "1.json").unlink()
     start_experiment(store)
@@ -223,7 +222,7 @@ def take_the_number(store: Registry) -> None:
 def test_a_stage_that_cannot_begin(
     store: Registry, change: Callable[[Registry], None], message: str, running: str | None
 ) -> None:
-    start(store)
+    """Whatever changed the registry then, such as an earlier release: the rollout can be aborted."""
     change(store)
     live = store.history("demo")
     for command in (settle, start, lambda store: rollouts.hold(store, "demo", 9)):
