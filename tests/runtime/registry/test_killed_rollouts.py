@@ -264,9 +264,6 @@ def test_rollback_by_the_advice_about_a_broken_rollout(store: Registry) -> None:
 
 def test_a_reason_that_is_not_utf8(store: Registry) -> None:
     start(store)
-    musix = Path(sys.executable).with_name("musix")
-    command = [musix, "rollout", "abort", store.path, "demo", "--reason", b"too \xff slow"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    message = f"error: {store.path}/demo: expected a rollout of text in UTF-8, found 'too \\udcff slow'\n"
-    assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
+    with pytest.raises(StoreError, match=r"demo: expected a rollout of text in UTF-8, found 'too \\udcff slow'"):
+        rollouts.abort(store, "demo", 9, "too \udcff slow")
     assert show(store) == ("running", ["1.1.0", "1.0.0"], [None])
