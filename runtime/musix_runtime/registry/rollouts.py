@@ -169,6 +169,7 @@ def abort(
     What a killed process began is not finished first, as that may be what fails; but a version that is live stays so.
     """
     with _changing(registry, name, "running", "held", aborting=True) as (folder, rollout):
+        experiments.running(registry, name)  # raises StoreError for a broken file, before anything is written
         entry = Entry(now_ms, "abort", reason=reason, evidence=evidence or {})
         return _write(registry, folder, replace(rollout, state="aborted"), entry)
 
@@ -197,14 +198,15 @@ def settle(registry: "Registry", folder: Path) -> Rollout | None:
 def _changing(
     registry: "Registry", name: str, *states: State, aborting: bool = False
 ) -> Iterator[tuple[Path, Rollout]]:
-    """Yield the folder of the name, under its lock, and its rollout: settled, except to abort one that is not live yet.
+    """Yield the folder of the name, under its lock, and its rollout: settled, except to abort what is not live yet.
 
     Raises StoreError unless the rollout has such a state.
     """
     registry.history(name)
     with registry.writing(name) as folder:
         rollout = FILES.latest(folder)
-        if not (aborting and rollout and rollout.goes_on and not _is_live(registry, rollout)):
+        is_live = rollout and rollout.share == 1 and rollout.version == registry.history(name)[0]
+        if not (aborting and rollout and rollout.goes_on and not is_live):
             rollout = settle(registry, folder)
         if rollout is None or rollout.state not in states:
             found = f"{rollout.id}, which is {rollout.state}" if rollout else "none"
@@ -227,11 +229,6 @@ def _write(registry: "Registry", folder: Path, rollout: Rollout, entry: Entry) -
     return FILES.read(folder, rollout.number)
 
 
-def _is_live(registry: "Registry", rollout: Rollout) -> bool:
-    """Return whether the last stage of a rollout has been reached, and its version is live."""
-    return rollout.share == 1 and registry.history(rollout.name)[0] == rollout.version
-
-
 @contextmanager
 def _advising_to_abort() -> Iterator[None]:
     try:
@@ -246,9 +243,8 @@ def _begin_stage(registry: "Registry", folder: Path, rollout: Rollout) -> Rollou
     Return the rollout, which is finished after the last stage. Raises StoreError or BundleError where this cannot be.
     """
     if rollout.share == 1:
-        if not _is_live(registry, rollout):
-            registry.check_published(rollout.name, rollout.version)
-            registry.make_live(folder, rollout.version)
+        registry.check_published(rollout.name, rollout.version)
+        registry.make_live(folder, rollout.version)
         finished = replace(rollout, state="finished")
         FILES.write(folder, finished)
         return finished
@@ -288,6 +284,6 @@ def _stop_other_stages(folder: Path, rollout: Rollout | None) -> None:
             break
         over.append(experiment)
     for experiment in reversed(over):
-        known = rollout is not None and rollout.number == experiment.rollout
-        stopped_ms = rollout.journal[-1].time_ms if rollout and known else clock.now_ms()
+        ours = rollout if rollout and rollout.number == experiment.rollout else None  # else its file was removed
+        stopped_ms = ours.journal[-1].time_ms if ours else clock.now_ms()
         experiments.FILES.write(folder, replace(experiment, stopped_ms=stopped_ms))

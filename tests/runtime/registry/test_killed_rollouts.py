@@ -238,9 +238,15 @@ def test_rollback_by_the_advice_about_a_broken_experiment(store: Registry) -> No
     file = store.path / "demo" / "experiments" / "1.json"
     file.write_text("{")
     advice = "experiments/1.json: .* mend it, or remove it: its experiment then ends, but the stage of a rollout begins"
-    for command in (store.rollback, lambda name: experiments.stop(store, name, 9), lambda name: start(store)):
+    for command in (
+        store.rollback,
+        lambda name: experiments.stop(store, name, 9),
+        lambda name: start(store),
+        lambda name: rollouts.abort(store, name, 9),
+    ):
         with pytest.raises(StoreError, match=advice):
             command("demo")
+    assert rollouts.read(store, "demo").state == "running"
     file.unlink()
     with pytest.raises(StoreError, match="to end it, use: musix rollout abort"):
         store.rollback("demo")
