@@ -7,13 +7,31 @@ from typing import Any
 
 import click
 
-from musix_runtime.errors import InputError
+from musix_runtime.errors import InputError, shorten
 
 MAX_SUMMARY = 500  # characters of a command's summary in `--help`
 
 
+class _Text(click.types.StringParamType):
+    """Text in UTF-8: no file or database takes the other bytes that a shell may pass. Paths have another type."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(super().convert(value, param, ctx))
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"expected text in UTF-8, found {shorten(text)!r}", param, ctx)
+        return text
+
+
+TEXT = _Text()
+
+
 class Commands(click.Group):
-    """A group with its own commands and those of a group of entry points, which are loaded when they are used."""
+    """A group with its own commands and those of a group of entry points, which are loaded when they are used.
+
+    What is text in their arguments and options must be UTF-8.
+    """
 
     def __init__(self, *args: Any, entry_points: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -27,11 +45,13 @@ class Commands(click.Group):
         return sorted({*super().list_commands(ctx), *self._entry_points})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in self._entry_points:
-            return own
-        command = self._entry_points[cmd_name].load()
-        return command if isinstance(command, click.Command) else None
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in self._entry_points:
+            command = self._entry_points[cmd_name].load()
+        if not isinstance(command, click.Command):
+            return None
+        _check_texts(command)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the first sentence of each command in full; click would cut off a long one."""
@@ -49,6 +69,15 @@ class Commands(click.Group):
                 raise
             install = f"install it with: pip install 'musix-edge[{','.join(entry.extras)}]'"
             raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
+
+
+def _check_texts(command: click.Command) -> None:
+    """Let a command, and those of a group, refuse text that is not UTF-8."""
+    for parameter in command.params:
+        if parameter.type is click.STRING:
+            parameter.type = TEXT
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _check_texts(each)
 
 
 @cache

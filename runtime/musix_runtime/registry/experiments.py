@@ -75,7 +75,8 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
         return assign(self.salt, user_id, self.share)
 
 
-FILES = NumberedFiles(Experiment, "experiments", "an experiment", UnknownExperimentError)
+ADVICE = "mend it, or remove it: its experiment then ends, but the stage of a rollout begins again"
+FILES = NumberedFiles(Experiment, "experiments", "an experiment", UnknownExperimentError, ADVICE)
 
 
 def start(
@@ -96,7 +97,7 @@ def start(
     BundleError for a broken version.
     """
     registry.history(name)
-    with registry.writing(name) as folder:
+    with registry.settled(name) as folder:
         check_none_running(registry, name)
         number = FILES.next_number(folder)
         values = {
@@ -120,7 +121,7 @@ def start(
 def stop(registry: "Registry", name: str, now_ms: int) -> Experiment:
     """Stop the running experiment. Raises StoreError when there is none."""
     registry.history(name)
-    with registry.writing(name) as folder:
+    with registry.settled(name) as folder:
         experiment = running(registry, name)
         if experiment is None:
             raise StoreError(f"{folder}: expected a running experiment, found none")

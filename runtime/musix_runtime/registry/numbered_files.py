@@ -40,6 +40,7 @@ class NumberedFiles(Generic[N]):
     subfolder: str
     noun: str  # with its article
     missing: type[StoreError]  # the error when there is no such file
+    advice: str  # how to go on when a file is broken, and what that means
 
     def numbers(self, folder: Path) -> list[int]:
         """Return the numbers of the files of the name in `folder`, ascending. Raises StoreError."""
@@ -72,16 +73,13 @@ class NumberedFiles(Generic[N]):
         """Return what a file holds. Raises `missing` for none, StoreError for a broken one."""
         file = folder / self.subfolder / f"{number}.json"
         try:
-            content = msgspec.json.decode(read_small(file, MAX_FILE_BYTES))
+            found = self.convert(str(file), _decode(file))
+            if (found.name, found.number) != (folder.name, number):
+                raise StoreError(f"{file}: expected {folder.name}/{number}, found {found.name}/{found.number}")
         except MissingFileError as error:
             raise self.missing(f"{file}: expected {self.noun}, found none") from error
-        except BundleError as error:
-            raise StoreError(str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
-            raise StoreError(f"{file}: expected JSON that can be read, found: {error}") from error
-        found = self.convert(str(file), content)
-        if (found.name, found.number) != (folder.name, number):
-            raise StoreError(f"{file}: expected {folder.name}/{number}, found {found.name}/{found.number}")
+        except (StoreError, BundleError) as error:
+            raise StoreError(f"{error}; {self.advice}") from error
         return found
 
     def convert(self, place: str, content: Any) -> N:
@@ -92,9 +90,21 @@ class NumberedFiles(Generic[N]):
             raise StoreError(f"{place}: expected {self.noun}, found: {shorten(str(error), 300)}") from error
 
     def write(self, folder: Path, item: N) -> None:
-        """Write a file, under the lock of the name."""
+        """Write a file, under the lock of the name. Raises StoreError for text that is not UTF-8, before all else."""
         place = folder / self.subfolder
+        try:
+            content = msgspec.json.format(msgspec.json.encode(item), indent=2) + b"\n"
+        except UnicodeEncodeError as error:
+            found = shorten(repr(error.object))
+            raise StoreError(f"{folder}: expected {self.noun} of text in UTF-8, found {found}") from error
         check_writable(place)
-        content = msgspec.json.format(msgspec.json.encode(item), indent=2) + b"\n"
         write_file(place / f"{item.number}.json", content)
         flush(place)
+
+
+def _decode(file: Path) -> Any:
+    """Return the decoded JSON of a file. Raises BundleError when it cannot be opened, StoreError for other text."""
+    try:
+        return msgspec.json.decode(read_small(file, MAX_FILE_BYTES))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise StoreError(f"{file}: expected JSON that can be read, found: {error}") from error

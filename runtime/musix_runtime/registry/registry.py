@@ -21,7 +21,7 @@ from musix_runtime.bundle.manifest import MANIFEST, NAME, VERSION
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
 from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError
-from musix_runtime.registry import experiments, shadows
+from musix_runtime.registry import experiments, rollouts, shadows
 
 LIVE = "live"
 LOCK = ".lock"
@@ -97,7 +97,7 @@ class Registry:
         if self.path.resolve().is_relative_to(Path(bundle).resolve()):
             raise StoreError(f"{self.path}: expected a registry outside of the bundle, found a folder in it")
         name, version = opened.manifest.name, opened.manifest.version
-        with self.writing(name) as folder:
+        with self.writing(name) if candidate else self.settled(name) as folder:
             history = self._read(name)
             if candidate and not history:
                 raise StoreError(f"{folder}: expected a live version beside a candidate, found none")
@@ -120,7 +120,10 @@ class Registry:
     def check_published(self, name: str, version: str) -> None:
         """Raise StoreError unless the version is published, BundleError if it is broken."""
         if not os.path.lexists(self.folder(name) / version):
-            raise StoreError(f"{self.folder(name)}: expected a published version, found {version}, which is missing")
+            raise StoreError(
+                f"{self.folder(name)}: expected a published version, found {version}, which is missing; publish it "
+                "with: musix publish --candidate"
+            )
         self.open(name, version)
 
     def make_live(self, folder: Path, version: str) -> None:
@@ -152,7 +155,7 @@ class Registry:
         to answer; BundleError when it is broken.
         """
         self.history(name)
-        with self.writing(name) as folder:
+        with self.settled(name) as folder:
             experiments.check_none_compares_versions(self, name)
             live, *earlier = self.history(name)
             if not earlier:
@@ -168,7 +171,7 @@ class Registry:
         Returns the paths of the removed versions. A server that still answers from one of them keeps its files mapped.
         """
         self.history(name)
-        with self.writing(name) as folder:
+        with self.settled(name) as folder:
             kept = self.history(name)[: keep + 1]
             experiment, shadow = experiments.running(self, name), shadows.running(self, name)
             if not os.path.lexists(folder / kept[0]):
@@ -217,6 +220,13 @@ class Registry:
                 yield folder
             finally:
                 self._remove_if_unused(folder)
+
+    @contextmanager
+    def settled(self, name: str) -> Iterator[Path]:
+        """Yield the folder of `name` as `writing` does, after finishing what a killed process began with a rollout."""
+        with self.writing(name) as folder:
+            rollouts.settle(self, folder)
+            yield folder
 
     def _remove_if_unused(self, folder: Path) -> None:
         """Remove a folder, and a registry, that hold nothing because their first `publish` failed."""

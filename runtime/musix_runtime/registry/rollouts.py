@@ -3,8 +3,8 @@
     REGISTRY/NAME/rollouts/NUMBER.json    one rollout with its journal; the numbers go from 1 on
 
 A stage is an experiment of the version against the live one. All stages have one salt, so a user who got the version
-keeps it when the share grows. The file is written before the experiment or the live pointer follows it, and every
-command completes what a killed one began.
+keeps it when the share grows. The file of the rollout is written first: it says what the experiments and the live
+pointer should be. `settle` lets them follow, at once or, when the process was killed, with the next command.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from musix_runtime import clock
 from musix_runtime.bundle.manifest import NAME, VERSION
-from musix_runtime.errors import StoreError, UnknownRolloutError
+from musix_runtime.errors import BundleError, StoreError, UnknownRolloutError
 from musix_runtime.registry import experiments
 from musix_runtime.registry.experiments import Experiment, Metric
 from musix_runtime.registry.numbered_files import NumberedFiles
@@ -47,7 +48,8 @@ class Rollout(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", k
     """The rollout of `version` in stages: the shares of the users that get it, ascending, of which the last is 1.
 
     `experiment` is the number of the present stage's experiment. A stage lasts at least `stage_ms`, and the next one
-    begins when `metric` is not worse than the control's by more than `max_harm`.
+    begins when `metric` is not worse than the control's by more than `max_harm`. A rollout that is running at its last
+    stage is finished as soon as its version is live.
     """
 
     name: Annotated[str, Meta(pattern=NAME)]
@@ -84,8 +86,13 @@ class Rollout(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", k
         """Whether the rollout goes on."""
         return self.state in ("running", "held")
 
+    def is_at(self, experiment: Experiment) -> bool:
+        """Whether an experiment is the present stage."""
+        return self.goes_on and (experiment.rollout, experiment.number) == (self.number, self.experiment)
 
-FILES = NumberedFiles(Rollout, "rollouts", "a rollout", UnknownRolloutError)
+
+ADVICE = "mend it, or remove it: its rollout then ends with the next command that changes experiments or what is live"
+FILES = NumberedFiles(Rollout, "rollouts", "a rollout", UnknownRolloutError, ADVICE)
 
 
 def start(
@@ -106,8 +113,7 @@ def start(
     another rollout goes on; BundleError for a broken version.
     """
     registry.history(name)
-    with registry.writing(name) as folder:
-        _settled(registry, folder)
+    with registry.settled(name) as folder:
         live = registry.history(name)[0]
         experiments.check_none_running(registry, name)
         if version == live:
@@ -132,8 +138,13 @@ def start(
 
 
 def advance(registry: "Registry", name: str, now_ms: int, reason: str, evidence: dict[str, Any]) -> Rollout:
-    """Enter the next stage; after the last one, the version is live. Raises StoreError unless a rollout is running."""
+    """Enter the next stage; after the last one, the version is live.
+
+    Raises StoreError unless a rollout is running, and for a version that is missing or broken.
+    """
     with _changing(registry, name, "running") as (folder, rollout):
+        with _advising_to_abort():
+            registry.check_published(name, rollout.version)
         entry = Entry(now_ms, "advance", reason=reason, evidence=evidence)
         return _enter(registry, folder, rollout, rollout.stage + 1, entry)
 
@@ -153,8 +164,12 @@ def resume(registry: "Registry", name: str, now_ms: int) -> Rollout:
 def abort(
     registry: "Registry", name: str, now_ms: int, reason: str = "", evidence: dict[str, Any] | None = None
 ) -> Rollout:
-    """End a rollout: the live version answers all users again. Raises StoreError unless a rollout goes on."""
-    with _changing(registry, name, "running", "held") as (folder, rollout):
+    """End a rollout: the live version answers all users again. Raises StoreError unless a rollout goes on.
+
+    What a killed process began is not finished first, as that may be what fails; but a version that is live stays so.
+    """
+    with _changing(registry, name, "running", "held", aborting=True) as (folder, rollout):
+        experiments.running(registry, name)  # raises StoreError for a broken file, before anything is written
         entry = Entry(now_ms, "abort", reason=reason, evidence=evidence or {})
         return _write(registry, folder, replace(rollout, state="aborted"), entry)
 
@@ -165,12 +180,34 @@ def read(registry: "Registry", name: str, number: int | None = None) -> Rollout:
     return FILES.find(registry.folder(name), number)
 
 
+def settle(registry: "Registry", folder: Path) -> Rollout | None:
+    """Let the experiments and the live pointer follow the latest rollout of a name, and return that rollout.
+
+    This finishes what a killed process began. `folder` is that of the name, which `Registry.writing` locked; see also
+    `Registry.settled`. Raises StoreError for broken files, and for a version that cannot be shown or live.
+    """
+    rollout = FILES.latest(folder)
+    if rollout and rollout.goes_on:
+        with _advising_to_abort():
+            rollout = _begin_stage(registry, folder, rollout)
+    _stop_other_stages(folder, rollout)  # last, so that the version is shown without a gap
+    return rollout
+
+
 @contextmanager
-def _changing(registry: "Registry", name: str, *states: State) -> Iterator[tuple[Path, Rollout]]:
-    """Yield the folder of the name, under its lock, and its rollout. Raises StoreError unless that has such a state."""
+def _changing(
+    registry: "Registry", name: str, *states: State, aborting: bool = False
+) -> Iterator[tuple[Path, Rollout]]:
+    """Yield the folder of the name, under its lock, and its rollout: settled, except to abort what is not live yet.
+
+    Raises StoreError unless the rollout has such a state.
+    """
     registry.history(name)
     with registry.writing(name) as folder:
-        rollout = _settled(registry, folder)
+        rollout = FILES.latest(folder)
+        is_live = rollout and rollout.share == 1 and rollout.version == registry.history(name)[0]
+        if not (aborting and rollout and rollout.goes_on and not is_live):
+            rollout = settle(registry, folder)
         if rollout is None or rollout.state not in states:
             found = f"{rollout.id}, which is {rollout.state}" if rollout else "none"
             raise StoreError(f"{folder}: expected a rollout that is {' or '.join(states)}, found {found}")
@@ -178,62 +215,75 @@ def _changing(registry: "Registry", name: str, *states: State) -> Iterator[tuple
 
 
 def _enter(registry: "Registry", folder: Path, rollout: Rollout, stage: int, entry: Entry) -> Rollout:
-    """Enter a stage: a new experiment, or the end of the rollout."""
-    if rollout.stages[stage] == 1:
-        return _write(registry, folder, replace(rollout, stage=stage, state="finished"), entry)
-    number = experiments.FILES.next_number(folder)
+    """Enter a stage: a new experiment, or the last one, in which the version is live."""
+    last = rollout.stages[stage] == 1
+    number = rollout.experiment if last else experiments.FILES.next_number(folder)
     return _write(registry, folder, replace(rollout, stage=stage, experiment=number), entry)
 
 
 def _write(registry: "Registry", folder: Path, rollout: Rollout, entry: Entry) -> Rollout:
-    """Write a rollout with a further entry in its journal, and let experiment and live pointer follow."""
+    """Write a rollout with a further entry in its journal, and settle it."""
     journal = (*rollout.journal, replace(entry, share=rollout.share))[-MAX_JOURNAL:]
-    written = replace(rollout, journal=journal)
-    FILES.write(folder, written)
-    _settle(registry, folder, written)
-    return written
+    FILES.write(folder, replace(rollout, journal=journal))
+    settle(registry, folder)
+    return FILES.read(folder, rollout.number)
 
 
-def _settled(registry: "Registry", folder: Path) -> Rollout | None:
-    """Return the latest rollout, after completing what a killed command began."""
-    rollout = FILES.latest(folder)
-    if rollout:
-        _settle(registry, folder, rollout)
+@contextmanager
+def _advising_to_abort() -> Iterator[None]:
+    try:
+        yield
+    except (StoreError, BundleError) as error:
+        raise StoreError(f"{error}; to end the rollout, use: musix rollout abort") from error
+
+
+def _begin_stage(registry: "Registry", folder: Path, rollout: Rollout) -> Rollout:
+    """Write the experiment of the present stage unless it is there, or make the version live at the last stage.
+
+    Return the rollout, which is finished after the last stage. Raises StoreError or BundleError where this cannot be.
+    """
+    if rollout.share == 1:
+        registry.check_published(rollout.name, rollout.version)
+        registry.make_live(folder, rollout.version)
+        finished = replace(rollout, state="finished")
+        FILES.write(folder, finished)
+        return finished
+    latest = experiments.FILES.latest(folder)
+    if latest is None or latest.number < rollout.experiment:
+        experiments.FILES.write(folder, _experiment(registry, folder, rollout))
+    elif not rollout.is_at(latest):
+        raise StoreError(f"{folder}: expected an experiment of rollout {rollout.id} as the latest, found {latest.id}")
     return rollout
 
 
-def _settle(registry: "Registry", folder: Path, rollout: Rollout) -> None:
-    """Let the experiments and the live pointer follow a rollout: the next one is there before the former one ends."""
-    latest = experiments.FILES.latest(folder)
-    if rollout.goes_on:
-        if latest is None or latest.number < rollout.experiment:
-            experiments.FILES.write(folder, _experiment(rollout, registry.history(rollout.name)[0]))
-        _stop(folder, rollout.experiment - 1, rollout)
-    elif latest and latest.number == rollout.experiment and latest.stopped_ms is None:
-        if rollout.state == "finished":
-            registry.make_live(folder, rollout.version)
-        _stop(folder, rollout.experiment, rollout)
+def _experiment(registry: "Registry", folder: Path, rollout: Rollout) -> Experiment:
+    """Return the experiment of the present stage. Raises StoreError for values that are none."""
+    content = {
+        "name": rollout.name,
+        "number": rollout.experiment,
+        "control": registry.history(rollout.name)[0],
+        "treatment": rollout.version,
+        "share": rollout.share,
+        "listeners": rollout.listeners,
+        "metric": rollout.metric,
+        "salt": f"{rollout.name}/rollout/{rollout.number}",
+        "rollout": rollout.number,
+        "startedMs": rollout.journal[-1].time_ms,
+    }
+    return experiments.FILES.convert(str(folder), content)
 
 
-def _stop(folder: Path, number: int, rollout: Rollout) -> None:
-    """Stop an experiment, if there is one with the number and it runs."""
-    if number in experiments.FILES.numbers(folder):
+def _stop_other_stages(folder: Path, rollout: Rollout | None) -> None:
+    """Stop the latest experiments that are stages of rollouts, except for the present stage."""
+    over = []
+    for number in reversed(experiments.FILES.numbers(folder)):
         experiment = experiments.FILES.read(folder, number)
-        if experiment.stopped_ms is None:
-            experiments.FILES.write(folder, replace(experiment, stopped_ms=rollout.journal[-1].time_ms))
-
-
-def _experiment(rollout: Rollout, live: str) -> Experiment:
-    """Return the experiment of the present stage."""
-    return Experiment(
-        name=rollout.name,
-        number=rollout.experiment,
-        control=live,
-        treatment=rollout.version,
-        share=rollout.share,
-        listeners=rollout.listeners,
-        metric=rollout.metric,
-        salt=f"{rollout.name}/rollout/{rollout.number}",
-        rollout=rollout.number,
-        started_ms=rollout.journal[-1].time_ms,
-    )
+        if rollout and rollout.is_at(experiment):
+            continue
+        if experiment.rollout is None or experiment.stopped_ms is not None:
+            break
+        over.append(experiment)
+    for experiment in reversed(over):
+        ours = rollout if rollout and rollout.number == experiment.rollout else None  # else its file was removed
+        stopped_ms = ours.journal[-1].time_ms if ours else clock.now_ms()
+        experiments.FILES.write(folder, replace(experiment, stopped_ms=stopped_ms))

@@ -35,7 +35,8 @@ class Shadow(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw
         return f"{self.name}/{self.number}"
 
 
-FILES = NumberedFiles(Shadow, "shadows", "a shadow", UnknownShadowError)
+ADVICE = "mend it, or remove it: its shadow then ends"
+FILES = NumberedFiles(Shadow, "shadows", "a shadow", UnknownShadowError, ADVICE)
 
 
 def start(registry: "Registry", name: str, version: str, share: float, now_ms: int) -> Shadow:

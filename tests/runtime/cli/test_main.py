@@ -205,3 +205,24 @@ def test_all_commands_have_complete_help_texts() -> None:
             assert " _" not in each.get_help(context), name  # a name of our code in place of a metavar
     shown = musix("--help").stdout
     assert "..." not in shown.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["rollout", "abort", ".", "demo", "--reason"],
+        ["rollout", "step", ".", "demo", "--feedback"],
+        ["feedback", "export", "--out", "out"],
+        ["recommend", "."],
+        ["serve", ".", "--host"],
+    ],
+)
+def test_text_that_is_not_utf8(command: list[str]) -> None:
+    result = CliRunner().invoke(cli, [*command, "text \udcff"])
+    assert result.exit_code == 2
+    assert result.output.endswith("expected text in UTF-8, found 'text \\udcff'\n")
+
+
+def test_a_path_may_have_any_bytes(demo_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(demo_bundle, tmp_path / "demo-\udcff")
+    assert musix("verify", folder).returncode == 0

@@ -188,7 +188,7 @@ def test_a_command_completes_what_a_killed_one_began(store: Registry, stages: in
     folder, entry = store.folder("demo"), started.journal[-1]
     last = started.stages[stages + 1] == 1
     further = replace(started, stage=stages + 1, journal=(*started.journal, replace(entry, time_ms=9)))
-    further = replace(further, state="finished") if last else replace(further, experiment=stages + 2)
+    further = further if last else replace(further, experiment=stages + 2)
     rollouts.FILES.write(folder, further)
     if last:
         with pytest.raises(StoreError, match="which is finished"):

@@ -18,7 +18,7 @@ from musix_runtime.registry.rollouts import Rollout
 from musix_trainer.loop.comparison import Difference
 from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
 from musix_trainer.loop.listening import METRICS
-from musix_trainer.loop.rollout import decide
+from musix_trainer.loop.rollout import decide, step
 from perf.listeners import simulate
 from tests.bundle_variants import copy_registry
 
@@ -128,3 +128,25 @@ def test_step(
         assert rollout.journal[-1].evidence["metrics"]["skip_rate"]["difference"] == pytest.approx(effect, abs=0.05)
         again = subprocess.run(arguments, capture_output=True, text=True, check=False)
         assert (again.returncode, again.stdout) == (5, f"rollout demo/1 is {state}\n")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("stage", "live", "state", "reason"),
+    [
+        (0, "1.0.0", "running", "expected lists of experiment demo/1, found none"),
+        (1, "1.1.0", "finished", "the rollout is finished"),
+    ],
+)
+def test_step_finishes_what_a_killed_process_began(
+    registry: Registry, store: FeedbackStore, stage: int, live: str, state: str, reason: str
+) -> None:
+    folder = registry.folder("demo")
+    rollouts.FILES.write(folder, replace(rollouts.read(registry, "demo"), stage=stage))
+    if stage == 0:
+        (folder / "experiments" / "1.json").unlink()  # as after a start that was killed
+    done = step(registry, "demo", store, 10**12 + 1)
+    assert (done.rollout.state, done.changed, registry.history("demo")[0]) == (state, False, live)
+    assert reason in done.reason
+    experiment = experiments.read(registry, "demo")
+    assert (experiment.rollout, experiment.stopped_ms is None) == (1, state == "running")

@@ -131,6 +131,17 @@ def test_the_taste_of_the_simulated_year_changes() -> None:
     assert (abs(changed - CHANGE) < 0.1).all()
 
 
+def test_the_loop_finishes_what_a_killed_process_began(years: Callable[..., Year], published: Path) -> None:
+    year = years(lambda version, day: 0.2)
+    registry = year.loop.registry
+    registry.publish(published / "demo" / "1.1.0", candidate=True)
+    rollouts.start(registry, "demo", "1.1.0", stages=(0.5, 1), stage_ms=0, listeners=100, now_ms=START_MS)
+    (registry.folder("demo") / "experiments" / "1.json").unlink()  # as after a start that was killed
+    (result,) = year.loop.run()
+    assert (result.state.busy, result.outcome) == ("rollout demo/1", "nothing")
+    assert experiments.read(registry, "demo").rollout == 1
+
+
 def test_a_better_version_is_promoted(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.38 if version == "1.0.0" else 0.05)
     year.run(8)

@@ -43,7 +43,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw
     evidence: dict[str, Any]
 
 
-FILES = NumberedFiles(Record, "decisions", "a decision", StoreError)
+FILES = NumberedFiles(Record, "decisions", "a decision", StoreError, "mend it, or remove it")
 
 
 @contextmanager

@@ -81,6 +81,8 @@ class Loop:
         Stores a report of monitoring once a day. The caller holds `journal.sole_loop`. Raises MusixError for whatever
         cannot be read or written.
         """
+        with self.registry.writing(self.name) as folder:
+            rollouts.settle(self.registry, folder)
         journal.complete(self.registry, self.name)
         result = self._decide(requested, self._stored_report)
         if result.decision.action == "roll back":

@@ -34,7 +34,9 @@ class Step:
 
 def step(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> Step:
     """Decide about the latest rollout of `name`, and carry that out. Raises StoreError, FeedbackError."""
-    rollout = rollouts.read(registry, name)
+    registry.history(name)
+    with registry.settled(name):
+        rollout = rollouts.read(registry, name)
     if not rollout.goes_on:
         return Step(rollout, False, f"the rollout is {rollout.state}")
     analysis = analyse(store, experiments.read(registry, name, rollout.experiment))
