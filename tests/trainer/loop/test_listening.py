@@ -1,11 +1,10 @@
 """Metrics of the listeners of an experiment, on events whose figures can be counted by hand."""
 
-import numpy as np
 import polars as pl
 import pytest
 
 from musix_trainer.loop.experiment import EVENT_COLUMNS
-from musix_trainer.loop.listening import METRICS, attribute, listeners_of, metric_rates
+from musix_trainer.loop.listening import METRICS, attribute, listeners_of, metric_sums
 
 MINUTE_MS = 60_000
 FIRST_MS = 100 * MINUTE_MS
@@ -25,17 +24,17 @@ def event(user, minute, action, track, list_id=None, ms_played=None, session=Non
     return user, FIRST_MS + int(minute * MINUTE_MS), session, list_id, track, action, ms_played
 
 
-def rates(key, *events):
-    """Return the rates of ann, bob and eve, None where there is none, and what is known from before."""
+def sums(key, *events):
+    """Return numerators and denominators of ann, bob and eve, and what is known from before."""
     table = attribute(pl.DataFrame(events, schema=EVENT_COLUMNS, orient="row"), LISTS)
-    found = metric_rates(METRICS[key], listeners_of(LISTS), table)
+    found = metric_sums(METRICS[key], listeners_of(LISTS), table)
     assert found.treated.tolist() == [True, False, False]
-    return [None if np.isnan(rate) else rate for rate in found.rate], found.before.tolist()
+    return found.numerator.tolist(), found.denominator.tolist(), found.before.tolist()
 
 
 def test_skip_rate():
     """A skip after 30 s is none; a track counts once for each list; what no list showed does not count."""
-    found = rates(
+    found = sums(
         "skip_rate",
         event("ann", 1, "skipped", "t1", "a1", 5_000),
         event("ann", 2, "skipped", "t1", "a1", 5_000),
@@ -46,40 +45,40 @@ def test_skip_rate():
         event("bob", 5, "skipped", "t4", "a1", 1_000),
         event("bob", 5, "clicked", "t4", "b1"),
     )
-    assert found == ([2 / 4, None, None], [0, 0, 0])
+    assert found == ([2, 0, 0], [4, 0, 0], [0, 0, 0])
 
 
 def test_a_track_of_a_list_counts_once_and_as_skipped_if_any_of_its_events_is():
-    found = rates(
+    found = sums(
         "skip_rate",
         *(event("bob", minute, "played", "t1", "b1") for minute in range(1000)),
         event("bob", 3, "skipped", "t1", "b1", 1_000),
         event("bob", 4, "played", "t4", "b1"),
     )
-    assert found == ([None, 1 / 2, None], [0, 0, 0])
+    assert found == ([0, 1, 0], [0, 2, 0], [0, 0, 0])
 
 
 def test_events_about_tracks_that_the_list_does_not_have_do_not_count():
     skips = [event("bob", 1, "skipped", f"other{i}", list_id, 1_000) for i in range(9) for list_id in ("b1", "a1")]
     played = event("bob", 1, "played", "t1", "b1")
-    assert rates("skip_rate", played, *skips) == ([None, 0, None], [0, 0, 0])
-    assert rates("save_rate", played, event("bob", 1, "saved", "other", "b1")) == ([None, 0, None], [0, 0, 0])
+    assert sums("skip_rate", played, *skips) == ([0, 0, 0], [0, 1, 0], [0, 0, 0])
+    assert sums("save_rate", played, event("bob", 1, "saved", "other", "b1")) == ([0, 0, 0], [0, 1, 0], [0, 0, 0])
 
 
 def test_save_rate():
-    found = rates(
+    found = sums(
         "save_rate",
         event("ann", 1, "played", "t1", "a1"),
         event("ann", 2, "saved", "t1", "a1"),
         event("ann", 3, "saved", "t2", "a1"),
         event("bob", 1, "played", "t1", "b1"),
     )
-    assert found == ([1, 0, None], [0, 0, 0])
+    assert found == ([1, 0, 0], [1, 1, 0], [0, 0, 0])
 
 
 def test_session_tracks():
     """Sessions are told apart by their ids, and by a gap of more than 30 minutes where they have none."""
-    found = rates(
+    found = sums(
         "session_tracks",
         event("ann", 1, "played", "t1"),
         event("ann", 30, "skipped", "t2"),
@@ -93,16 +92,16 @@ def test_session_tracks():
         event("eve", 101, "played", "t5"),  # two devices by turns
         event("eve", 102, "played", "t6", session="s1"),
     )
-    assert found == ([1.5, 1.5, 2], [0, 0, 0])
+    assert found == ([3, 3, 4], [2, 2, 2], [0, 0, 0])
 
 
 def test_a_session_has_a_hundred_tracks_at_most():
     events = [event("eve", i / 100, "played", f"t{i}") for i in range(10_000)]
-    assert rates("session_tracks", *events) == ([None, None, 100], [0, 0, 0])
+    assert sums("session_tracks", *events) == ([0, 0, 100], [0, 0, 1], [0, 0, 0])
 
 
 def test_repeat_rate():
-    found = rates(
+    found = sums(
         "repeat_rate",
         event("ann", 1, "played", "t1", "a1"),
         event("ann", 900, "played", "t1"),
@@ -110,21 +109,21 @@ def test_repeat_rate():
         event("ann", 3, "played", "t3"),
         event("ann", 4, "played", "t3"),
     )
-    assert found == ([1 / 2, None, None], [0, 0, 0])
+    assert found == ([1, 0, 0], [2, 0, 0], [0, 0, 0])
 
 
 @pytest.mark.parametrize("key", METRICS)
 def test_no_events(key):
-    assert rates(key) == ([None, None, None], [0, 0, 0])
+    assert sums(key) == ([0, 0, 0], [0, 0, 0], [0, 0, 0])
 
 
 def test_what_came_before_the_first_list_is_known_from_before():
-    """ann skipped 2 of 4 tracks and bob 1 of 4, the mean is 3 of 8."""
-    found = rates(
+    """All skipped 3 of 8 tracks; ann 2 of 4, which is 0.5 of 8 more, and bob 1 of 4."""
+    found = sums(
         "skip_rate",
         *(event("ann", -9, "skipped" if i < 2 else "played", f"t{i}", "old", 9) for i in range(4)),
         *(event("bob", -9, "skipped" if i < 1 else "played", f"t{i}", "old", 9) for i in range(4)),
         event("ann", -9, "skipped", "t9", None, 9),
         event("ann", 1, "played", "t1", "a1"),
     )
-    assert found == ([0, None, None], [1 / 8, -1 / 8, 0])
+    assert found == ([0, 0, 0], [1, 0, 0], [1 / 16, -1 / 16, 0])

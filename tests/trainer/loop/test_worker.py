@@ -364,9 +364,9 @@ def processes(text: str) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            command, state = (folder / "cmdline").read_text(), (folder / "stat").read_text().rpartition(")")[2]
+            command, state = (folder / "cmdline").read_bytes(), (folder / "stat").read_bytes().rpartition(b")")[2]
         except OSError:
             continue
-        if text in command and state.split()[0] != "Z" and int(folder.name) != os.getpid():
+        if text.encode() in command and state.split()[0] != b"Z" and int(folder.name) != os.getpid():
             found.append(int(folder.name))
     return found

@@ -15,33 +15,29 @@ from scipy import special
 
 ALPHA = 0.05
 POWER = 0.8
+HEAVIEST = 2.0  # times the median listener: no other counts more
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Rates:
-    """The rate of each listener of a variant. All arrays have the shape (n,).
+class Sums:
+    """The sums of a ratio metric, one row for each listener of a variant. All arrays have the shape (n,).
 
     A listener who saw both variants has a row of each, with the same number in `listener`.
     """
 
     listener: NDArray[np.int64]  # from 0 on
     treated: Bools
-    rate: Floats  # from 0 to `largest`; NaN where there is none
+    numerator: Floats  # from 0 to `largest` times the denominator
+    denominator: Floats  # 0 where nothing is known
     before: Floats  # what is known of the listener from the time before, of any scale; 0 where nothing is known
     largest: float = 1.0
-
-    @property
-    def known(self) -> "Rates":
-        """The rows that have a rate."""
-        rows = ~np.isnan(self.rate)
-        return Rates(self.listener[rows], self.treated[rows], self.rate[rows], self.before[rows], self.largest)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Treatment minus control of a mean rate, and the interval that holds it at every look."""
+    """Treatment minus control of a ratio metric, and the interval that holds it at every look."""
 
     control: float
     treatment: float
@@ -52,7 +48,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean rate of some listeners, and the interval that holds it at every look."""
+    """A ratio metric of some listeners, and the interval that holds it at every look."""
 
     value: float
     low: float
@@ -63,53 +59,70 @@ class Estimate:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f} %)"
 
 
-def estimate(rates: Floats) -> Estimate | None:
-    """Estimate the mean of the shares (n,) of listeners. Returns None for fewer than two listeners."""
-    listeners = len(rates)
+def ratio(numerator: Floats, denominator: Floats) -> tuple[float, Floats]:
+    """Return the ratio of the sums of listeners (n,), and what each of them adds to its error (n,), by linearisation.
+
+    A listener whose denominator is above HEAVIEST times the median of those who have any counts as one at that bound,
+    so none of n moves the ratio by more than 4/n, whatever they send. Expects a denominator that is not 0.
+    """
+    known = denominator > 0
+    heaviest = HEAVIEST * np.median(denominator[known])
+    weight = np.minimum(1.0, heaviest / np.where(known, denominator, heaviest))
+    numerator, denominator = weight * numerator, weight * denominator
+    total = denominator.sum()
+    value = float(numerator.sum() / total)
+    return value, (numerator - value * denominator) / total
+
+
+def estimate(numerator: Floats, denominator: Floats) -> Estimate | None:
+    """Estimate the share that listeners (n,) have together. Returns None for fewer than two listeners."""
+    listeners = int(np.count_nonzero(denominator))
     if listeners < 2:
         return None
-    value = float(rates.mean())
-    half = multiplier(listeners, listeners) * float(rates.std(ddof=1)) / math.sqrt(listeners)
+    value, errors = ratio(numerator, denominator)
+    half = multiplier(listeners, listeners) * math.sqrt(np.square(errors).sum() * listeners / (listeners - 1))
     return Estimate(value, max(value - half, 0.0), min(value + half, 1.0), listeners)
 
 
-def compare(rates: Rates, planned: int) -> Difference | None:
+def compare(sums: Sums, planned: int) -> Difference | None:
     """Compare the variants, with intervals that are narrowest when `planned` listeners were seen.
 
-    Each listener has one rate, so none of n weighs more than 1/n, whatever the number of events. The contributions of a
-    listener to both variants are added. CUPED takes out what `before` explains (Deng, Xu, Kohavi and Walker, WSDM
-    2013). The interval ends where a difference of rates does. Returns None while a variant has no rates, or there are
-    not two listeners.
+    The contributions of a listener to both variants are added, so a listener is the unit whatever the number of events
+    and whichever variants they saw. CUPED takes out what `before` explains (Deng, Xu, Kohavi and Walker, WSDM 2013).
+    The interval ends where a difference of rates does. Returns None while a variant has no data, or there are not two
+    listeners.
     """
-    known = rates.known
-    listeners = len(np.unique(known.listener))
-    if listeners < 2 or len(np.unique(known.treated)) < 2:
+    known = sums.denominator > 0
+    listeners = len(np.unique(sums.listener[known]))
+    if listeners < 2 or len(np.unique(sums.treated[known])) < 2:
         return None
-    control, treatment, errors = _difference(known, known.rate)
-    before_control, before_treatment, explained = _difference(known, known.before)
+    control, treatment, errors = _difference(sums, sums.numerator, sums.denominator)
+    before_control, before_treatment, explained = _difference(sums, sums.before, np.ones_like(sums.before))
     slope = errors @ explained / (explained @ explained) if explained.any() else 0.0
     value = treatment - control - slope * (before_treatment - before_control)
-    variance = np.square(errors - slope * explained).sum() * listeners / (listeners - 1) + _unseen_variance(known)
+    variance = np.square(errors - slope * explained).sum() * listeners / (listeners - 1) + _unseen_variance(sums)
     half = multiplier(listeners, planned) * math.sqrt(variance)
-    low, high = max(value - half, -rates.largest), min(value + half, rates.largest)
+    low, high = max(value - half, -sums.largest), min(value + half, sums.largest)
     return Difference(control, treatment, float(value), float(low), float(high))
 
 
-def _difference(rates: Rates, values: Floats) -> tuple[float, float, Floats]:
-    """Return the means of control and treatment, and what each listener adds to the difference's error."""
-    means, errors = [], np.zeros_like(values)
+def _difference(sums: Sums, numerator: Floats, denominator: Floats) -> tuple[float, float, Floats]:
+    """Return the ratios of control and treatment, and what each listener adds to the difference's error."""
+    ratios, errors = [], np.zeros_like(numerator)
     for treated, sign in ((False, -1), (True, 1)):
-        rows = rates.treated == treated
-        means.append(float(values[rows].mean()))
-        errors[rows] = sign * (values[rows] - means[-1]) / np.count_nonzero(rows)
-    return means[0], means[1], np.bincount(rates.listener, errors).astype(np.float64)
+        rows = sums.treated == treated
+        value, of_listeners = ratio(numerator[rows], denominator[rows])
+        ratios.append(value)
+        errors[rows] = sign * of_listeners
+    return ratios[0], ratios[1], np.bincount(sums.listener, errors).astype(np.float64)
 
 
-def _unseen_variance(rates: Rates) -> float:
+def _unseen_variance(sums: Sums) -> float:
     """Return the variance of the variants whose listeners do not differ, which is no certainty: as if one listener of
     each had differed by 1. That is about the rule of three (Hanley and Lippman-Hand, JAMA 1983)."""
-    variants = [rates.rate[rates.treated == treated] for treated in (False, True)]
-    return sum(len(values) ** -2.0 for values in variants if np.allclose(values, values[0]))
+    rows = [(sums.treated == treated) & (sums.denominator > 0) for treated in (False, True)]
+    rates = [sums.numerator[each] / sums.denominator[each] for each in rows]
+    return sum(len(values) ** -2.0 for values in rates if np.allclose(values, values[0]))
 
 
 def multiplier(seen: int, planned: int) -> float:
@@ -119,16 +132,17 @@ def multiplier(seen: int, planned: int) -> float:
     return math.sqrt(2 * (scaled + 1) / scaled * math.log(math.sqrt(scaled + 1) / ALPHA))
 
 
-def detectable(rates: Rates, planned: int, share: float) -> float | None:
+def detectable(sums: Sums, planned: int, share: float) -> float | None:
     """Return the difference that is found with POWER by `planned` listeners, `share` of them in the treatment.
 
-    The spread between listeners is that of `rates`, of both variants together; as is the share of those who have a
-    rate. Returns None while no two rates differ.
+    The spread between listeners is that of `sums`, of both variants together. Returns None while no two of them differ.
     """
-    known = rates.known.rate
-    if not len(known) or np.allclose(known, known[0]):
+    if not sums.denominator.any():
         return None
-    spread = float(known.std()) / math.sqrt(len(known) / len(rates.rate))
+    _, errors = ratio(sums.numerator, sums.denominator)
+    if np.allclose(errors, 0):
+        return None
+    spread = math.sqrt(len(errors) * np.square(errors).sum())
     reach = multiplier(planned, planned) + float(special.ndtri(POWER))
     return reach * spread / math.sqrt(planned * share * (1 - share))
 

@@ -13,8 +13,8 @@ from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.feedback.tables import EVENTS, EXPOSURES
 from musix_runtime.registry.experiments import EXTERNAL, Experiment
-from musix_trainer.loop.comparison import Difference, Rates, compare, detectable, sample_ratio_evidence
-from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_rates
+from musix_trainer.loop.comparison import Difference, Sums, compare, detectable, sample_ratio_evidence
+from musix_trainer.loop.listening import ACTIONS, METRICS, Metric, attribute, listeners_of, metric_sums
 
 MIN_LISTENERS = 50  # of each variant, before there is a verdict: the intervals are asymptotic
 RATIO_EVIDENCE = 100.0
@@ -137,10 +137,10 @@ def analyse_tables(experiment: Experiment, lists: pl.DataFrame, events: pl.DataF
 
 
 def _result(metric: Metric, experiment: Experiment, listeners: pl.DataFrame, events: pl.DataFrame) -> MetricResult:
-    rates = metric_rates(metric, listeners, events)
-    difference = compare(rates, experiment.listeners)
-    known = np.bincount(rates.known.treated, minlength=2)
-    return MetricResult(metric, difference, detectable(rates, experiment.listeners, experiment.share), int(known.min()))
+    sums = metric_sums(metric, listeners, events)
+    known = np.bincount(sums.treated[sums.denominator > 0], minlength=2)
+    least = detectable(sums, experiment.listeners, experiment.share)
+    return MetricResult(metric, compare(sums, experiment.listeners), least, int(known.min()))
 
 
 def _fault(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, int]) -> Decision | None:
@@ -193,10 +193,13 @@ def _guardrails(experiment: Experiment, lists: pl.DataFrame, counts: tuple[int, 
 
 
 def _errors(experiment: Experiment, lists: pl.DataFrame) -> Guardrail:
-    """Compare the share of a listener's requests that failed."""
-    by_user = lists.group_by("user_id", pl.col("variant") == "treatment").agg(rate=pl.col("error").is_not_null().mean())
-    treated, rate, zeros = by_user["variant"].to_numpy(), by_user["rate"].to_numpy(), np.zeros(by_user.height)
-    difference = compare(Rates(np.arange(by_user.height), treated, rate, zeros), experiment.listeners)
+    """Compare the share of requests that failed."""
+    by_user = lists.group_by("user_id", pl.col("variant") == "treatment").agg(
+        failed=pl.col("error").is_not_null().sum().cast(pl.Float64), requests=pl.len().cast(pl.Float64)
+    )
+    treated, failed, requests = (by_user[name].to_numpy() for name in ("variant", "failed", "requests"))
+    rows = np.arange(by_user.height)
+    difference = compare(Sums(rows, treated, failed, requests, np.zeros_like(failed)), experiment.listeners)
     if difference is None:
         return Guardrail("error_rate", None, None, crossed=False)
     return Guardrail("error_rate", difference.control, difference.treatment, crossed=difference.low > 0)

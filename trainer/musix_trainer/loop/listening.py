@@ -1,7 +1,7 @@
 """What the listeners of an experiment did: events beside the lists that were shown, and the metrics of both.
 
-A metric is a rate for each listener, from the first list of the experiment on: a numerator over a denominator. The rate
-from the time before that list is what CUPED adjusts by.
+A metric is a ratio of two sums, a numerator and a denominator for each listener, from the first list of the experiment
+on. What a listener adds to the ratio of the time before that list is what CUPED adjusts by.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from musix_trainer.loop.comparison import Floats, Rates
+from musix_trainer.loop.comparison import Floats, Sums, ratio
 
 SKIP_MS = 30_000
 SESSION_GAP_MS = 30 * 60_000
@@ -31,8 +31,8 @@ class Metric:
     better: int  # 1 when more is better, -1 when less is
     target: float
     definition: str
-    sums: Callable[[pl.DataFrame], pl.DataFrame]  # events -> user_id, numerator, denominator
-    largest: float = 1.0  # the rate of a listener is at most this
+    count: Callable[[pl.DataFrame], pl.DataFrame]  # events -> user_id, numerator, denominator
+    largest: float = 1.0  # the ratio of a listener is at most this
 
     def format(self, value: float) -> str:
         """Return a value of the metric as text: a share in percent."""
@@ -42,10 +42,12 @@ class Metric:
         """Return a difference of two values as text: of shares in percentage points."""
         return f"{100 * value:.2f} points" if self.largest == 1 else f"{value:.2f}"
 
-    def rates(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Return user_id and rate of the listeners who have one, in order."""
-        rate = (pl.col("numerator") / pl.col("denominator")).clip(upper_bound=self.largest)
-        return self.sums(events).filter(pl.col("denominator") > 0).select("user_id", rate=rate).sort("user_id")
+    def sums(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return user_id, numerator and denominator of the listeners who have any, in order."""
+        numerator, denominator = pl.col("numerator").cast(pl.Float64), pl.col("denominator").cast(pl.Float64)
+        bounded = pl.min_horizontal(numerator, self.largest * denominator)
+        counted = self.count(events).filter(pl.col("denominator") > 0)
+        return counted.select("user_id", numerator=bounded, denominator=denominator).sort("user_id")
 
 
 def _skips(events: pl.DataFrame) -> pl.DataFrame:
@@ -138,20 +140,21 @@ def attribute(events: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     return timed.join(times_of(lists), on=LISTED, how="left").with_columns(after=after, shown=shown)
 
 
-def metric_rates(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> Rates:
-    """Return the rates of a metric, of `listeners_of` lists and the events that `attribute` returned."""
-    before = _rates(metric, listeners, events.filter(~pl.col("after")))
-    known = ~np.isnan(before)
-    return Rates(
+def metric_sums(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> Sums:
+    """Return the sums of a metric, of `listeners_of` lists and the events that `attribute` returned."""
+    numerator, denominator = _sums(metric, listeners, events.filter("after"))
+    before = _sums(metric, listeners, events.filter(~pl.col("after")))
+    return Sums(
         listener=np.arange(listeners.height),
         treated=listeners["treated"].to_numpy(),
-        rate=_rates(metric, listeners, events.filter("after")),
-        before=np.where(known, before - before[known].mean(), 0.0) if known.any() else np.zeros_like(before),
+        numerator=numerator,
+        denominator=denominator,
+        before=ratio(*before)[1] if before[1].any() else np.zeros_like(numerator),
         largest=metric.largest,
     )
 
 
-def _rates(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> Floats:
-    """Return the rates (listeners,), NaN where there is none."""
-    rows = listeners.select("user_id").join(metric.rates(events), on="user_id", how="left", maintain_order="left")
-    return rows["rate"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+def _sums(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -> tuple[Floats, Floats]:
+    """Return the numerator and denominator of each listener, of the shape (listeners,), 0 where there is nothing."""
+    found = listeners.select("user_id").join(metric.sums(events), on="user_id", how="left", maintain_order="left")
+    return found["numerator"].fill_null(0.0).to_numpy(), found["denominator"].fill_null(0.0).to_numpy()

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import polars as pl
 
 from musix_runtime.feedback.reports import Figure, LiveFigures
-from musix_trainer.loop.comparison import Floats
+from musix_trainer.loop.comparison import Floats, ratio
 from musix_trainer.loop.listening import (
     LISTED,
     METRICS,
@@ -13,7 +14,7 @@ from musix_trainer.loop.listening import (
     STARTED,
     attribute,
     listeners_of,
-    metric_rates,
+    metric_sums,
     times_of,
     tracks_of,
 )
@@ -43,28 +44,31 @@ def live_figures(lists: pl.DataFrame, shown: pl.DataFrame, events: pl.DataFrame,
     `shown` has the row of each track in a catalogue of so many tracks, null for tracks that it does not have.
     """
     listeners, attributed = listeners_of(lists), attribute(events, lists)
-    rates = {key: metric_rates(metric, listeners, attributed).known for key, metric in METRICS.items()}
+    sums = {key: metric_sums(metric, listeners, attributed) for key, metric in METRICS.items()}
     return LiveFigures(
         listeners=listeners.height,
         lists=lists.height,
         coverage=shown["row"].drop_nulls().n_unique() / catalogue,
         precision=_precision(shown),
-        **{key: mean(each.rate, each.largest) for key, each in rates.items()},
+        **{key: figure(each.numerator, each.denominator, each.largest) for key, each in sums.items()},
     )
 
 
 def _precision(shown: pl.DataFrame) -> Figure | None:
     """Return the precision of the lists, as the mean over listeners of the mean over their lists."""
     by_list = shown.filter(pl.col("position") <= FIRST).group_by("user_id", "list_id").agg(pl.col("liked").mean())
-    return mean(by_list.group_by("user_id").agg(pl.col("liked").mean())["liked"].sort().to_numpy())
+    values = by_list.group_by("user_id").agg(pl.col("liked").mean())["liked"].sort().to_numpy()
+    return figure(values, np.ones_like(values))
 
 
-def mean(rates: Floats, largest: float = 1.0) -> Figure | None:
-    """Return the mean of the rates of listeners (n,), from 0 to `largest`, with its interval of 95 %.
+def figure(numerator: Floats, denominator: Floats, largest: float = 1.0) -> Figure | None:
+    """Return the ratio of listeners (n,), from 0 to `largest`, with its interval of 95 %.
 
-    Returns None for less than two listeners.
+    Returns None for less than two listeners with data.
     """
-    if len(rates) < 2:
+    count = np.count_nonzero(denominator)
+    if count < 2:
         return None
-    value, half = float(rates.mean()), NORMAL_95 * float(rates.std(ddof=1)) / math.sqrt(len(rates))
+    value, errors = ratio(numerator, denominator)
+    half = NORMAL_95 * math.sqrt(np.square(errors).sum() * count / (count - 1))
     return Figure(value, max(value - half, 0.0), min(value + half, largest))

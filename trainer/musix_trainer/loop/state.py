@@ -11,7 +11,7 @@ from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.experiments import Experiment
 from musix_runtime.registry.registry import Registry
 from musix_trainer.loop import journal
-from musix_trainer.loop.comparison import Difference, Estimate, Rates, compare, estimate
+from musix_trainer.loop.comparison import Difference, Estimate, Sums, compare, estimate
 from musix_trainer.loop.experiment import MIN_LISTENERS, read_table
 from musix_trainer.loop.listening import LISTED, METRICS, times_of
 from musix_trainer.loop.monitoring import LIVE_MS, Span, first_list, of_name, policy_variants, reference_span, within
@@ -70,17 +70,18 @@ def read_skip_change(registry: Registry, name: str, store: FeedbackStore, now_ms
     ours, live_from = _lists_of_live(registry, name), now_ms - LIVE_MS
     first = first_list(store, ours, now_ms)
     span = reference_span(live_from if first is None else first, live_from)
-    recent, before = (_skip_rates(store, ours, each) for each in ((live_from, now_ms), span))
+    recent, before = (_skips(store, ours, each) for each in ((live_from, now_ms), span))
     if min(recent.height, before.height) < MIN_LISTENERS:
         return None
     both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
-    rates = Rates(
+    sums = Sums(
         listener=both["user_id"].rank("dense").to_numpy().astype(np.int64) - 1,
         treated=both["treated"].to_numpy(),
-        rate=both["rate"].to_numpy(),
+        numerator=both["numerator"].to_numpy(),
+        denominator=both["denominator"].to_numpy(),
         before=np.zeros(both.height),
     )
-    return compare(rates, planned=both["user_id"].n_unique())
+    return compare(sums, planned=both["user_id"].n_unique())
 
 
 def read_chosen(store: FeedbackStore, since_ms: int) -> pl.DataFrame:
@@ -120,21 +121,23 @@ def _lists_of_live(registry: Registry, name: str) -> Condition:
 
 def _skip_rate(store: FeedbackStore, ours: Condition, now_ms: int) -> Estimate | None:
     """Return the skip rate of the lists of the latest day; None for fewer than 50 listeners."""
-    rates = _skip_rates(store, ours, (now_ms - DAY_MS, now_ms))["rate"]
-    return estimate(rates.to_numpy()) if len(rates) >= MIN_LISTENERS else None
+    skips = _skips(store, ours, (now_ms - DAY_MS, now_ms))
+    if skips.height < MIN_LISTENERS:
+        return None
+    return estimate(skips["numerator"].to_numpy(), skips["denominator"].to_numpy())
 
 
-def _skip_rates(store: FeedbackStore, ours: Condition, span: Span) -> pl.DataFrame:
-    """Return user_id and rate: the skip rate of each listener, of lists of a span in that span.
+def _skips(store: FeedbackStore, ours: Condition, span: Span) -> pl.DataFrame:
+    """Return user_id, numerator and denominator of the skip rate of each listener, of lists of a span in that span.
 
     Both tables are read by time and joined here: the database would look up the events of each list one by one.
     """
     if span[0] >= span[1]:
-        return pl.DataFrame(schema={"user_id": pl.String, "rate": pl.Float64})
+        return pl.DataFrame(schema={"user_id": pl.String, "numerator": pl.Float64, "denominator": pl.Float64})
     wanted = select(*(EXPOSURES.c[name] for name in LISTS)).where(ours, *within(EXPOSURES.c.time_ms, span))
     lists = read_table(store.read(wanted), LISTS)
     started = EVENTS.c.action.in_(("played", "skipped")), EVENTS.c.list_id.is_not(None)
     wanted = select(*(EVENTS.c[name] for name in COLUMNS)).where(*started, *within(EVENTS.c.occurred_ms, span))
     events = read_table(store.read(wanted), COLUMNS)
     shown = events.join(times_of(lists), on=LISTED).with_columns(shown=pl.col("occurred_ms") >= pl.col("list_ms"))
-    return METRICS["skip_rate"].rates(shown)
+    return METRICS["skip_rate"].sums(shown)
