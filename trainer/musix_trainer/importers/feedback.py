@@ -102,14 +102,16 @@ def _with_deleted(impressions: pl.DataFrame, path: Path, forgotten: set[str]) ->
     exported, present = without(_read(path), forgotten), impressions
     if exported.schema["timestamp"] == pl.Int64:  # seconds since 1970, as earlier programs wrote them
         exported = exported.with_columns((pl.col("timestamp") * SECOND_MS).cast(COLUMNS["timestamp"]))
-        present = impressions.with_columns(pl.col("timestamp").dt.truncate("1s"))
+        present = impressions.with_columns(pl.col("timestamp").dt.truncate("1s")).sort(SORTED)
     deleted = _numbered(exported).join(_numbered(present), on=[*SORTED, "number"], how="anti", nulls_equal=True)
     return pl.concat([deleted.drop("number"), impressions]).sort(SORTED)
 
 
 def _numbered(impressions: pl.DataFrame) -> pl.DataFrame:
-    """Return impressions with the number of each among those that are equal to it."""
-    return impressions.with_columns(pl.int_range(pl.len()).over(SORTED).alias("number"))
+    """Return sorted impressions with the number of each among those that are equal to it."""
+    repeated = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in SORTED)
+    row = pl.int_range(pl.len())
+    return impressions.with_columns((row - pl.when(~repeated).then(row).forward_fill()).alias("number"))
 
 
 def _exported(folder: Path, since: date | None) -> list[Path]:
