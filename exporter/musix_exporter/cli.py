@@ -18,7 +18,7 @@ from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, RECIPE_FILE, TABLES,
 
 if TYPE_CHECKING:
     from musix_runtime.bundle.reader import Bundle
-    from musix_trainer.loop.loop import Result
+    from musix_trainer.loop.loop import Build, Loop, Result
     from musix_trainer.recipe import RecipeFile
 
 REPLACE = click.option("--replace", is_flag=True, help="Replace a bundle of the same name and version.")
@@ -141,26 +141,14 @@ def loop(
 
     Call it often, such as every hour. Ends with 5 if there is nothing to do, with 3 if a new version was refused.
     """
-    from musix_exporter.build import build
-    from musix_runtime.atomic import check_free, check_writable
-    from musix_runtime.bundle import signature
+    from musix_runtime.atomic import check_writable
     from musix_trainer import recipe as recipes
-    from musix_trainer.loop import journal
     from musix_trainer.loop.loop import Loop
-    from musix_trainer.loop.policy import Decision, Policy
+    from musix_trainer.loop.policy import Policy
 
-    def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
-        for path in (folder, folder / "runs"):
-            check_free(path / recipe_file.recipe.label, "the loop replaces nothing; remove it, or use --out")
-        bundle = build(recipe_file, tables, folder, show=lambda report: None)
-        if key:
-            signature.write(bundle.path, bundle.digest, key)
-        return bundle
-
-    if key:
-        signature.sign("", key)  # a key that cannot sign is better found now
-    elif trust:
+    if trust and not key:
         raise InputError("--trust: expected --key as well, as new versions must be signed")
+    build_signed = _builder(key)
     check_writable(out)
     with opened(database) as store:
         runner = Loop(
@@ -174,26 +162,54 @@ def loop(
             policy=Policy(every_ms=every, pause_ms=pause),
             rollout_ms=over,
         )
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(journal.sole_loop(runner.registry, name, wait=requested))
-            except BusyError as error:
-                if as_json:
-                    decision = asdict(Decision("wait", None, str(error)))
-                    print_json(
-                        [{"decision": decision, "state": None, "outcome": "nothing", "found": "", "version": None}]
-                    )
-                else:
-                    print_line(f"wait: {error}")
-                context.exit(NOTHING_TO_DO)
-            results = [runner.look(requested)] if dry_run else runner.run(requested)
+        results = _run_alone(runner, requested, dry_run)
     if as_json:
         print_json([asdict(result) for result in results])
     else:
         for line in map(_line, results):
             print_line(line)
+    context.exit(_exit_code(results, dry_run))
+
+
+def _builder(key: Path | None) -> "Build":
+    """Return what builds new versions, and signs them with a key. Raises InputError for a key that cannot sign: that is
+    better found before the training."""
+    from musix_exporter.build import build
+    from musix_runtime.atomic import check_free
+    from musix_runtime.bundle import signature
+
+    if key:
+        signature.sign("", key)
+
+    def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
+        for path in (folder, folder / "runs"):
+            check_free(path / recipe_file.recipe.label, "the loop replaces nothing; remove it, or use --out")
+        bundle = build(recipe_file, tables, folder, show=lambda report: None)
+        if key:
+            signature.write(bundle.path, bundle.digest, key)
+        return bundle
+
+    return build_signed
+
+
+def _run_alone(runner: "Loop", requested: bool, dry_run: bool) -> "list[Result]":
+    """Look once, while no other loop of the name does. Otherwise there is nothing to do; a request waits for it."""
+    from musix_trainer.loop import journal
+    from musix_trainer.loop.loop import Result
+    from musix_trainer.loop.policy import Decision
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(journal.sole_loop(runner.registry, runner.name, wait=requested))
+        except BusyError as error:
+            return [Result(Decision("wait", None, str(error)), None, "nothing")]
+        return [runner.look(requested)] if dry_run else runner.run(requested)
+
+
+def _exit_code(results: "list[Result]", dry_run: bool) -> int:
     outcomes = {result.outcome for result in results}
-    context.exit(REFUSED if "refused" in outcomes else 0 if "done" in outcomes or dry_run else NOTHING_TO_DO)
+    looked = all(result.state for result in results)
+    return REFUSED if "refused" in outcomes else 0 if "done" in outcomes or (dry_run and looked) else NOTHING_TO_DO
 
 
 def _line(result: "Result") -> str:

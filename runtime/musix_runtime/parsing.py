@@ -1,7 +1,9 @@
 """Requests made of decoded JSON, and the check of those that a program made: both raise RequestError with the paths of
 all wrong fields."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +15,9 @@ from musix_runtime.schemas import ACTIONS, TIME_RANGES, TRAINED_MODELS
 
 OPTIONS = {"timeRange": TIME_RANGES, "action": ACTIONS, "model": TRAINED_MODELS}  # of enumerations, by field
 BYTES = (bytes, bytearray, memoryview)  # which are no text
+NOT_TEXT = (*BYTES, date, datetime, time, timedelta, Decimal)  # which msgspec would make text of
+NOT_LISTS = (str, *BYTES, Mapping, Set)  # which have no requests in an order
+MAX_BITS = 8192  # of a number that is shown: Python refuses to show those of more than 4,300 digits
 T = TypeVar("T")
 
 
@@ -26,30 +31,57 @@ def parse(raw: Any, type_: type[T], path: str = "") -> T:
 
 
 def check(request: T, type_: type[T], path: str = "") -> T:
-    """Return a request if it has the types and ranges that it would need over HTTP. Raises RequestError."""
-    if not isinstance(request, type_):
-        message = f"expected {type_.__name__}, found {type(request).__name__}"
-        raise RequestError([FieldError(path or "$", message)])
+    """Return a request if it has the types and ranges that it would need over HTTP. Raises RequestError, whatever the
+    values are: they may contain themselves, or raise errors of any kind when they are looked at."""
+    if not issubclass(type(request), type_):
+        raise _refusal(path, f"expected {type_.__name__}, found {type(request).__name__}")
     try:
-        raw = msgspec.to_builtins(request, builtin_types=BYTES, enc_hook=_builtin)
-    except TypeError as error:
-        raise RequestError([FieldError(path or "$", f"expected values of JSON's types, found: {error}")]) from error
-    return parse(raw, type_, path)
+        return parse(msgspec.to_builtins(request, builtin_types=NOT_TEXT, enc_hook=_builtin), type_, path)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise _refusal(path, f"expected values of JSON's types, found: {_describe(error)}") from error
 
 
 def check_all(requests: Iterable[T], type_: type[T]) -> list[T]:
     """Return the requests of a batch: see `check`."""
-    if not isinstance(requests, Iterable):
-        message = f"expected a list of {type_.__name__}, found {type(requests).__name__}"
-        raise RequestError([FieldError("$", message)])
-    return [check(request, type_, f"[{i}]") for i, request in enumerate(requests)]
+    kind = type(requests)
+    if issubclass(kind, NOT_LISTS) or not issubclass(kind, Iterable):
+        raise _refusal("", f"expected a list of {type_.__name__}, found {kind.__name__}")
+    return [check(request, type_, f"[{i}]") for i, request in enumerate(_each(requests, type_))]
+
+
+def _each(requests: Iterable[T], type_: type[T]) -> Iterator[T]:
+    """Yield the requests of a program. Raises RequestError for any error of its own on the way."""
+    try:
+        yield from requests
+    except Exception as error:
+        found = f"{type(requests).__name__}, which raises {type(error).__name__}"
+        raise _refusal("", f"expected a list of {type_.__name__}, found {found}") from error
+
+
+def _refusal(path: str, message: str) -> RequestError:
+    return RequestError([FieldError(path or "$", message)])
 
 
 def _builtin(value: Any) -> Any:
-    """Return a number of numpy as one of Python."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(type(value).__name__)
+    """Return a number of numpy as one of Python. Its times are no numbers, though it makes numbers of some."""
+    item = value.item() if isinstance(value, np.generic) else value
+    is_time = isinstance(value, np.datetime64 | np.timedelta64)
+    if item is value or isinstance(item, np.generic) or (is_time and not isinstance(item, NOT_TEXT)):
+        raise _OtherTypeError(type(value).__name__)
+    return item
+
+
+class _OtherTypeError(Exception):
+    """A value has a type that JSON does not have. The message is the type's name."""
+
+
+def _describe(error: Exception) -> str:
+    """Return what was found, by the error that it caused. Only the type of an error that is not ours can be trusted."""
+    if isinstance(error, RecursionError):
+        return "a value that contains itself, or too many values in each other"
+    return str(error) if isinstance(error, _OtherTypeError) else f"a value that raises {type(error).__name__}"
 
 
 def _field_errors(raw: Any, type_: Any, path: str) -> list[FieldError]:
@@ -58,7 +90,7 @@ def _field_errors(raw: Any, type_: Any, path: str) -> list[FieldError]:
         return []
     fields = {field_.encode_name: field_ for field_ in msgspec.structs.fields(type_)}
     unknown = f"unknown field; known are {', '.join(fields)}"
-    errors = [FieldError(_join(path, shorten(name)), unknown) for name in raw if name not in fields]
+    errors = [FieldError(_join(path, shorten(str(name))), unknown) for name in raw if name not in fields]
     for name, expected in fields.items():
         if name not in raw:
             if expected.required:
@@ -101,7 +133,11 @@ def field_error(
 
 
 def _format_input(value: str | float) -> str:
-    return repr(shorten(value)) if isinstance(value, str) else shorten(repr(value))
+    if isinstance(value, str):
+        return repr(shorten(value))
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        return f"a number of {value.bit_length():,} bits"
+    return shorten(repr(value))
 
 
 def _join(path: str, name: str) -> str:

@@ -115,12 +115,21 @@ def test_a_bundle_or_run_that_the_loop_did_not_make_is_kept(place: Path, taken: 
 def test_one_loop_at_a_time_works_with_a_registry(place: Path) -> None:
     """With whatever --out; another one has nothing to do."""
     with journal.sole_loop(Registry(place / "registry"), "demo", wait=False):
-        result, as_json = run(place), run(place, "--json")
+        result, as_json, dry = run(place), run(place, "--json"), run(place, "--dry-run")
     assert result.exit_code == 5
     assert "demo/.loop: expected no other writer, found one" in result.output
     assert as_json.exit_code == 5
     (waits,) = json.loads(as_json.stdout)
     assert (waits["decision"]["action"], waits["outcome"]) == ("wait", "nothing")
+    reason = waits["decision"]["reason"]
+    assert waits == {
+        "decision": {"action": "wait", "trigger": None, "reason": reason},
+        "state": None,
+        "outcome": "nothing",
+        "found": "",
+        "version": None,
+    }
+    assert (dry.exit_code, dry.output) == (5, result.output) == (5, f"wait: {reason}\n")
     assert run(place, "--dry-run").exit_code == 0
 
 

@@ -304,6 +304,7 @@ def parse(text: bytes, path: Path) -> RecipeFile:
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: expected TOML, found: {error}") from error
     _check_keys(raw, Recipe, str(path))
+    _check_finite(raw, str(path))
     try:
         recipe = msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
@@ -358,20 +359,30 @@ def with_version(recipe_file: RecipeFile, version: str) -> RecipeFile:
 
 
 def _check_finite(raw: dict[str, Any], place: str) -> None:
-    for key, value in raw.items():
+    """Refuse the numbers nan and inf of TOML wherever they are, in tables and arrays of any depth."""
+    left: list[tuple[str, Any]] = [(place, raw)]
+    while left:
+        place, value = left.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            raise RecipeError(f"{place}: {key}: expected a finite number, found {value}")
-        if isinstance(value, dict) and place.endswith((": at_least", ": at_most")):
-            raise RecipeError(f'{place}: {key}: expected a path in quotes, such as "genre.macro_f1", found a table')
+            raise RecipeError(f"{place}: expected a finite number, found {value}")
+        if isinstance(value, dict):
+            left += [(f"{place}: {key}", each) for key, each in value.items()]
+        elif isinstance(value, list):
+            left += [(f"{place}[{i}]", each) for i, each in enumerate(value)]
 
 
 def _check_keys(raw: dict[str, Any], section: type[Section], place: str) -> None:
-    _check_finite(raw, place)
     known = {field.name: field.type for field in msgspec.structs.fields(section)}
     for key, value in raw.items():
         if key not in known:
             raise RecipeError(f"{place}: {key}: unknown key; known here are {', '.join(known)}")
         if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], Section):
             _check_keys(value, known[key], f"{place}: {key}")
-        elif isinstance(value, dict):
-            _check_finite(value, f"{place}: {key}")
+        elif isinstance(value, dict) and section is Gates:
+            _check_paths(value, f"{place}: {key}")
+
+
+def _check_paths(raw: dict[str, Any], place: str) -> None:
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            raise RecipeError(f'{place}: {key}: expected a path in quotes, such as "genre.macro_f1", found a table')

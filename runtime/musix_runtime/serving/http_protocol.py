@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from musix_runtime.serving.connection_limits import FREE_BYTES, MAX_LINGERING, ConnectionLimiter, Phase
@@ -34,6 +34,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.in_head = self.in_body = False
         self.in_read = False
         self.last = False  # whether the current request is the last one that is read
+        self.last_refusal: str | None = None  # reason to refuse what follows the last request, after its response
         self.ended = False  # whether the connection was refused, and nothing more is parsed
         self.lingers = False  # whether the client may read the response to a refused request
         self.refusal = "invalid"  # reason of `_stop`
@@ -92,6 +93,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if self.refusal == "pipelining":
                 self.limits.refused(self.refusal)
                 self._answer_last()
+            elif self._under_way() and (self.pipeline or not self.in_body):
+                self._refuse_later(self.refusal)
             else:
                 self._end(self.refusal, answer=True)
         finally:
@@ -182,6 +185,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             if self.pipeline:
                 self._start_asgi_task(*self.pipeline.pop())
+            elif self.last_refusal:
+                self.last = False
+                self._end(self.last_refusal, answer=True)
         if not self.in_read:
             self._update_phase()
 
@@ -199,7 +205,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Close the connection, unless the client has only closed its side after whole requests: they are answered."""
         if self.ended or self.in_body or not self._under_way():
             return False
-        self._answer_last()
+        if not self.last_refusal:
+            self._answer_last()
         return True
 
     def shutdown(self) -> None:
@@ -244,6 +251,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
         self._update_phase()
 
+    def _refuse_later(self, reason: str) -> None:
+        """Refuse what follows whole requests after the responses to them (RFC 9112, section 9.3.2)."""
+        if self.in_body:
+            self.pipeline.popleft()  # the request that is refused
+            self.cycle = cast(RequestResponseCycle, self.pipeline[0][0] if self.pipeline else self.answered)
+        self.in_head = self.in_body = False
+        self.last, self.last_refusal = True, reason
+
     def _may_answer(self) -> bool:
         if self._under_way():
             return self.in_body and not self.cycle.response_started and not self.pipeline
@@ -274,7 +289,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.answered = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _closing(cycle, app) if cycle.waiting_for_100_continue else app)
 
     def _abort(self) -> None:
         self._drop_requests()
@@ -335,6 +350,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.in_head or self.fresh:
             return limits.heads
         return limits.bodies if self.in_body else limits.idle
+
+
+def _closing(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """Return an application whose response closes the connection if it begins before the body was asked for. The client
+    may send no body then, and the next request could not be told from it (RFC 9110, section 10.1.1)."""
+
+    async def answer(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def send_closing(event: ASGISendEvent) -> None:
+            if cycle.waiting_for_100_continue and cycle.more_body:
+                cycle.keep_alive = False
+            await send(event)
+
+        await app(scope, receive, send_closing)
+
+    return answer
 
 
 class _StopError(Exception):

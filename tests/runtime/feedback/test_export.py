@@ -117,6 +117,55 @@ def test_what_the_database_has_deleted_is_kept(
     assert users == {"bob", "cat"}
 
 
+SECOND_OF_PLAYS_MS = LAST_MS + 1 + 5000
+PLAYS_MS = [SECOND_OF_PLAYS_MS + each for each in (0, 1, 1, 2, 998, 999)]  # of one listener and track
+
+
+def plays(out: Path) -> tuple[int, int]:
+    """Return the number of plays in both tables."""
+    listening, impressions = (
+        pl.concat([pl.read_parquet(path) for path in out.glob(f"{table}/*.parquet")])
+        for table in ("listening", "feedback")
+    )
+    return listening["plays"].sum(), impressions.filter(pl.col("event") == "played").height
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 500, 999, 1000])
+def test_plays_in_the_second_in_which_feedback_was_deleted(
+    store: FeedbackStore, database: str, tmp_path: Path, cut: int
+) -> None:
+    """Each counts once, whether it was deleted before it was exported again, or came since."""
+    out = tmp_path / "tables"
+    store.add_events([event(f"{i}", occurred_ms=time, track_id=TRACK(1)) for i, time in enumerate(PLAYS_MS)])
+    assert export_feedback(database, out)["plays"] == 6
+    before = contents(out)
+    assert store.delete_before(SECOND_OF_PLAYS_MS + cut) == sum(time < SECOND_OF_PLAYS_MS + cut for time in PLAYS_MS)
+    export_feedback(database, out)
+    assert contents(out) == before
+    for late, place in enumerate((400, 600)):
+        store.add_events([event(f"late {late}", occurred_ms=SECOND_OF_PLAYS_MS + place, track_id=TRACK(1))])
+        for _ in range(2):
+            assert export_feedback(database, out)["plays"] == 7 + late
+            assert plays(out) == (7 + late, 7 + late)
+    assert read_interactions(tables.read(next(out.glob("listening/*"))), CATALOGUE).last.tolist() == [
+        SECOND_OF_PLAYS_MS // 1000
+    ]
+
+
+def test_tables_with_whole_seconds_are_continued(store: FeedbackStore, database: str, tmp_path: Path) -> None:
+    """As they were exported before times had milliseconds."""
+    store.add_events([event(f"{i}", occurred_ms=time, track_id=TRACK(1)) for i, time in enumerate(PLAYS_MS)])
+    export_feedback(database, tmp_path)
+    for path in tmp_path.glob("*/*.parquet"):
+        pl.read_parquet(path).with_columns(pl.col("timestamp").cast(pl.Datetime("ms")).dt.epoch("s")).write_parquet(
+            path
+        )
+    store.delete_before(SECOND_OF_PLAYS_MS + 2)
+    for _ in range(2):
+        assert export_feedback(database, tmp_path)["plays"] == 6
+        assert plays(tmp_path) == (6, 6)
+
+
 def test_a_damaged_file_of_an_earlier_day_is_an_error(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
     filled.forget("ann", 0)
     (tmp_path / "listening").mkdir()

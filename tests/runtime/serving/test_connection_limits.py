@@ -50,6 +50,7 @@ class Server:
                 Route("/header", self.header, methods=["POST"]),
                 Route("/hold", self.hold),
                 Route("/large", self.large),
+                Route("/refuse", self.refuse, methods=["POST"]),
             ]
         )
         self.app.state.rejecter = Rejecter([], None)
@@ -73,6 +74,9 @@ class Server:
 
     async def large(self, request: Request) -> PlainTextResponse:
         return PlainTextResponse("a" * 10_000_000)
+
+    async def refuse(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse("no text", 415)
 
     def connect(self, data: bytes = b"", **options: int) -> socket.socket:
         """Return a connection that has sent `data`."""

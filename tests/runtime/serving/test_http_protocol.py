@@ -126,3 +126,89 @@ def refusal(server: Server, request: bytes) -> tuple[int, str]:
     response = read(connection)
     assert closed(connection)
     return response
+
+
+ODD = {  # what may follow a whole request, and the status and reason of its refusal
+    "garbage": (b"\x00garbage\r\n\r\n", 400, "invalid"),
+    "large head": (GET.replace(b"host", b"a" * 70_000), 431, "head_size"),
+    "long url": (GET.replace(b"echo", b"a" * 9_000), 414, "url_size"),
+    "no path": (GET.replace(b"/echo", b"http://x"), 400, "url"),
+    "wrong chunk": (CHUNKED + b"1\r\na\r\nx", 400, "invalid"),
+    "wrong chunk of an upgrade": (CHUNKED.replace(b"host", UPGRADES["h2c"]) + b"1\r\na\r\nx", 400, "invalid"),
+}
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["open", "half closed"])
+@pytest.mark.parametrize(("odd", "status", "reason"), ODD.values(), ids=ODD)
+def test_whole_requests_are_answered_before_what_follows_is_refused(
+    odd: bytes, status: int, reason: str, half: bool
+) -> None:
+    """RFC 9112, section 9.3.2: answers come in the order of the requests."""
+    post = POST % 4 + b"body"
+    with serve() as server:
+        for whole, bodies in ((GET, [b"0"]), (post * 3 + GET, [b"4"] * 3 + [b"0"])):
+            connection = server.connect(whole + odd)
+            if half:
+                connection.shutdown(socket.SHUT_WR)
+            *answers, last = everything(connection).split(b"HTTP/1.1 ")[1:]
+            assert [(answer[:3], answer.rpartition(b"\r\n")[2]) for answer in answers] == [
+                (b"200", body) for body in bodies
+            ]
+            assert last.startswith(b"%d " % status)
+            assert b"\r\nconnection: close\r\n" in last
+        assert server.refused == {reason: 2}
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["open", "half closed"])
+def test_what_is_refused_while_a_request_is_under_way_waits_for_its_answer(half: bool) -> None:
+    with serve() as server:
+        connection = server.connect(GET.replace(b"/echo", b"/hold"))
+        other = server.connect(GET)
+        assert read(other) == (200, "0")
+        connection.sendall(b"\x00garbage\r\n\r\n")
+        if half:
+            connection.shutdown(socket.SHUT_WR)
+        other.sendall(GET)
+        assert read(other) == (200, "0")
+        server.release.set()
+        answers = everything(connection)
+        assert [answer[:3] for answer in answers.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+
+
+def test_a_last_request_has_the_last_answer() -> None:
+    """After `connection: close` the server reads nothing: RFC 9112, section 9.6."""
+    with serve() as server:
+        connection = server.connect(GET.replace(b"host", b"connection: close\r\nhost") + b"\x00garbage\r\n\r\n")
+        assert everything(connection).count(b"HTTP/1.1 ") == 1
+        assert not server.refused
+
+
+EXPECT = (POST % 4).replace(b"host", b"expect: 100-continue\r\nhost")
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/nothing", 404), (b"/large", 405), (b"/refuse", 415)])
+def test_an_answer_before_the_expected_body_closes_the_connection(path: bytes, status: int) -> None:
+    """RFC 9110, section 10.1.1: the client sends no body then, so the next request would be read as the body."""
+    with serve() as server:
+        connection = server.connect(EXPECT.replace(b"/echo", path))
+        answer = everything(connection)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert b"\r\nconnection: close\r\n" in answer
+        connection = server.connect(EXPECT.replace(b"/echo", path) + b"body")  # it did not wait
+        assert read(connection)[0] == status
+        connection.sendall(GET)
+        assert read(connection) == (200, "0")
+        connection = server.connect(EXPECT.replace(b"/echo", path).replace(b"100-continue", b"else"))
+        assert read(connection)[0] == status
+        connection.sendall(b"body" + GET)
+        assert read(connection) == (200, "0")
+
+
+def test_an_expected_body_is_asked_for_and_the_connection_stays_open() -> None:
+    with serve() as server:
+        connection = server.connect()
+        for _ in range(2):
+            connection.sendall(EXPECT)
+            assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(b"body")
+            assert read(connection) == (200, "4")

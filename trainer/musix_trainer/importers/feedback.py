@@ -19,12 +19,12 @@ from musix_trainer.data.impressions import IS_POSITIVE
 EPOCH = date(1970, 1, 1)
 LISTENING, FEEDBACK = "listening", "feedback"  # folders of the two tables
 DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}")
-COLUMNS = {
-    "user_id": pl.String,
-    "track_id": pl.String,
-    "timestamp": pl.Int64,  # seconds since 1970, as the tables of the trainer have it
-    "event": pl.String,
-    "position": pl.Int64,
+COLUMNS: dict[str, pl.DataType] = {
+    "user_id": pl.String(),
+    "track_id": pl.String(),
+    "timestamp": pl.Datetime("ms"),  # in UTC; as exact as the database deletes
+    "event": pl.String(),
+    "position": pl.Int64(),
 }
 SORTED = ("user_id", "timestamp", "track_id", "event", "position")
 
@@ -69,17 +69,17 @@ def without(frame: pl.DataFrame, forgotten: set[str]) -> pl.DataFrame:
 
 
 def read_feedback(store: FeedbackStore, until_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the tables of listening and of feedback, of the events that occurred before a time. Raises
-    FeedbackError."""
+    """Return the tables of listening and of feedback, of the events that occurred before a time. Times are in seconds
+    since 1970, as the trainer has them. Raises FeedbackError."""
     events = (event for day in store.days() for event in store.events_of(day) if event.occurred_ms < until_ms)
-    impressions = _impressions(events)
+    impressions = _impressions(events).with_columns(pl.col("timestamp").dt.epoch("s")).sort(SORTED)
     return _listening(impressions), impressions
 
 
 def _impressions(events: Iterable[Event]) -> pl.DataFrame:
     """Return the table of feedback. What was only shown is no feedback yet."""
     rows = [
-        (event.user_id, event.track_id, event.occurred_ms // SECOND_MS, event.action, event.position)
+        (event.user_id, event.track_id, event.occurred_ms, event.action, event.position)
         for event in events
         if event.action in IS_POSITIVE
     ]
@@ -95,11 +95,23 @@ def _listening(impressions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_deleted(impressions: pl.DataFrame, path: Path, forgotten: set[str]) -> pl.DataFrame:
-    """Return the impressions of a day with those that were exported, and deleted since."""
+    """Return the impressions of a day with those that were exported, and deleted since. Of equal ones there are as many
+    as there were exported or are in the database, whichever is more."""
     if not path.exists():
         return impressions
-    deleted = without(_read(path), forgotten).join(impressions, on=SORTED, how="anti", nulls_equal=True)
-    return pl.concat([deleted, impressions]).sort(SORTED)
+    exported, present = without(_read(path), forgotten), impressions
+    if exported.schema["timestamp"] == pl.Int64:  # seconds since 1970, as earlier programs wrote them
+        exported = exported.with_columns((pl.col("timestamp") * SECOND_MS).cast(COLUMNS["timestamp"]))
+        present = impressions.with_columns(pl.col("timestamp").dt.truncate("1s")).sort(SORTED)
+    deleted = _numbered(exported).join(_numbered(present), on=[*SORTED, "number"], how="anti", nulls_equal=True)
+    return pl.concat([deleted.drop("number"), impressions]).sort(SORTED)
+
+
+def _numbered(impressions: pl.DataFrame) -> pl.DataFrame:
+    """Return sorted impressions with the number of each among those that are equal to it."""
+    repeated = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in SORTED)
+    row = pl.int_range(pl.len())
+    return impressions.with_columns((row - pl.when(~repeated).then(row).forward_fill()).alias("number"))
 
 
 def _exported(folder: Path, since: date | None) -> list[Path]:

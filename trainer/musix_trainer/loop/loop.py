@@ -37,13 +37,23 @@ Build = Callable[[RecipeFile, Path, Path], Bundle]  # recipe, folder of its tabl
 
 @dataclass(frozen=True)
 class Result:
-    """A decision, the state that led to it, and what came of it. `version` is the one of a rollback or a training."""
+    """A decision, the state that led to it, and what came of it. `version` is the one of a rollback or a training.
+
+    There is no state where another loop works, so that there was no look.
+    """
 
     decision: Decision
-    state: State
+    state: State | None
     outcome: Outcome
     found: str = ""
     version: str | None = None
+
+
+@dataclass(frozen=True)
+class _Look(Result):
+    """The result of a look."""
+
+    state: State
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class Loop:
             return [replace(result, outcome="done" if step.changed else "nothing", found=step.reason)]
         return [result]
 
-    def _decide(self, requested: bool, report_of_day: Callable[[], Report]) -> Result:
+    def _decide(self, requested: bool, report_of_day: Callable[[], Report]) -> _Look:
         """Decide: about an emergency first, for which no report is needed, and about others by the report of the day.
 
         What takes long to read is read only if it can change the decision.
@@ -108,7 +118,7 @@ class Loop:
                 alarms = tuple(alarm.key for alarm in report.alarms if alarm.kind in (DRIFT, CALIBRATION))
                 state = replace(state, skip_change=change, alarms=alarms)
                 decision = decide(state, self.policy, requested)
-        return Result(decision, state, "nothing")
+        return _Look(decision, state, "nothing")
 
     def _stored_report(self) -> Report:
         """Return a report about the live version that is at most a day old. A new one is stored."""
@@ -134,7 +144,7 @@ class Loop:
         fits = stored and stored.version == live and abs(self.clock() - stored.time_ms) < DAY_MS
         return stored if fits else None
 
-    def _roll_back(self, result: Result) -> Result:
+    def _roll_back(self, result: _Look) -> Result:
         """Make the version before live, for all listeners. It is refused if it is broken, and then nothing ends."""
         live, version, *_ = self.registry.history(self.name)
         record = self._begin(result, version)
@@ -149,7 +159,7 @@ class Loop:
         self.registry.rollback(self.name)
         return self._finish(record, replace(result, outcome="done", found=f"{version} is live", version=version))
 
-    def _retrain(self, result: Result) -> Result:
+    def _retrain(self, result: _Look) -> Result:
         """Train the next version, and start its rollout unless it is refused. A failure is recorded, so that it is not
         repeated before the pause is over."""
         records = journal.read_all(self.registry, self.name)
@@ -165,7 +175,7 @@ class Loop:
             raise
         return self._finish(record, replace(result, outcome="done", found=found))
 
-    def _train(self, result: Result, version: str) -> str:
+    def _train(self, result: _Look, version: str) -> str:
         """Train a version and start its rollout. Return what came of it; raises GateError when it is refused."""
         recipe_file = with_version(self.recipe_file, version)
         folder = self.out / "tables" / recipe_file.recipe.label
@@ -199,7 +209,7 @@ class Loop:
         heard = heard.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
         return backtest(live, Engine.open(bundle.path), heard, read_chosen(self.store, until_ms))
 
-    def _begin(self, result: Result, version: str) -> Record:
+    def _begin(self, result: _Look, version: str) -> Record:
         """Write into the journal that an action begins."""
         return journal.begin(
             self.registry,
