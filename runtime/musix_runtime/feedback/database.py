@@ -62,13 +62,14 @@ def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Take the lock of writers at once, for which SQLite waits `wait_s`; that of a reader that begins to write may
-    fail."""
+    """Take the lock of writers at once, for which SQLite waits `wait_s`, by default `TIMEOUT_S`; that of a reader that
+    begins to write may fail."""
     options = connection.get_execution_options()
     if options.get("reads", False):
         connection.exec_driver_sql("BEGIN")
         return
-    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(1000 * options.get('wait_s', TIMEOUT_S))}")
+    wait_s = options.get("wait_s")
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(1000 * (TIMEOUT_S if wait_s is None else wait_s))}")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

@@ -98,7 +98,7 @@ class FeedbackStore:
             return {event.event_id for event in events}
         return set(connection.exec_driver_sql("SELECT event_id FROM events WHERE id > ?", (last or 0,)).scalars())
 
-    def add_exposures(self, exposures: Sequence[Exposure], wait_s: float = database.TIMEOUT_S) -> int:
+    def add_exposures(self, exposures: Sequence[Exposure], wait_s: float | None = None) -> int:
         """Store the exposures of users who were not forgotten, and return their number. Waits `wait_s` for others."""
         with self._writing(wait_s=wait_s) as connection:
             forgotten = _forgotten(connection, {exposure.user_id for exposure in exposures})
@@ -197,7 +197,7 @@ class FeedbackStore:
             raise FeedbackError(f"{self.name}: reports: expected one of this program, found: {error}") from error
 
     @contextmanager
-    def _writing(self, exclusive: bool = False, wait_s: float = database.TIMEOUT_S) -> Iterator[Connection]:
+    def _writing(self, exclusive: bool = False, wait_s: float | None = None) -> Iterator[Connection]:
         """Yield a connection in a transaction that writes rows of users."""
         with self.writing(wait_s) as connection:
             if self._engine.dialect.name == "postgresql":
@@ -206,7 +206,7 @@ class FeedbackStore:
             yield connection
 
     @contextmanager
-    def writing(self, wait_s: float = database.TIMEOUT_S) -> Iterator[Connection]:
+    def writing(self, wait_s: float | None = None) -> Iterator[Connection]:
         """Yield a connection in a transaction, which is committed at the end. SQLite waits `wait_s` for others."""
         connect = self._engine.connect
         with self._translating(), connect().execution_options(wait_s=wait_s) as connection, connection.begin():

@@ -209,7 +209,7 @@ def test_one_listener_gives_no_alarm(store: FeedbackStore, engine: Engine) -> No
     assert report.alarms == []
     figures = report.bundles["1.0.0"]
     for name in ("skip_rate", "precision"):
-        assert abs(getattr(figures, name).value - getattr(quiet, name).value) <= 4 / LISTENERS
+        assert abs(getattr(figures, name).value - getattr(quiet, name).value) <= 2 / LISTENERS
 
 
 def exposure(

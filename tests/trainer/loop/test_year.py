@@ -340,7 +340,7 @@ def test_a_client_that_skips_everything_is_one_listener(years: Callable[..., Yea
     assert before is not None
     assert after is not None
     assert after.listeners == before.listeners
-    assert 0 < after.value - before.value <= 4 / before.listeners
+    assert 0 < after.value - before.value <= 2 / before.listeners
 
 
 def test_lists_of_a_fixed_policy_are_no_emergency_of_the_live_version(years: Callable[..., Year]) -> None:

@@ -15,7 +15,7 @@ from scipy import special
 
 ALPHA = 0.05
 POWER = 0.8
-HEAVIEST = 2.0  # times the median listener: no other counts more
+HEAVIEST = 2.0  # times the mean weight of listeners: none has more
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -59,15 +59,27 @@ class Estimate:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f} %)"
 
 
-def ratio(numerator: Floats, denominator: Floats) -> tuple[float, Floats]:
+def heaviest(denominator: Floats) -> float:
+    """Return the bound at which denominators (n,) are cut so that no listener has more than HEAVIEST / n of all weight.
+
+    That is HEAVIEST times the mean of the cut ones, a mean over those who have any. It changes little with any of them,
+    unlike a quantile.
+    """
+    rising = np.sort(denominator[denominator > 0])
+    count = len(rising)
+    cut = np.arange(math.ceil(count / HEAVIEST))  # so many are cut, fewer than there can be at such a share
+    largest_left, sum_left = rising[count - 1 - cut], rising.cumsum()[count - 1 - cut]
+    bounds = HEAVIEST * sum_left / (count - HEAVIEST * cut)
+    return float(bounds[np.argmax(largest_left <= bounds)])
+
+
+def ratio(numerator: Floats, denominator: Floats, bound: float) -> tuple[float, Floats]:
     """Return the ratio of the sums of listeners (n,), and what each of them adds to its error (n,), by linearisation.
 
-    A listener whose denominator is above HEAVIEST times the median of those who have any counts as one at that bound,
-    so none of n moves the ratio by more than 4/n, whatever they send. Expects a denominator that is not 0.
+    A listener whose denominator is above `bound` counts as one at that bound, with the same rate. Expects a denominator
+    that is not 0.
     """
-    known = denominator > 0
-    heaviest = HEAVIEST * np.median(denominator[known])
-    weight = np.minimum(1.0, heaviest / np.where(known, denominator, heaviest))
+    weight = np.minimum(1.0, bound / np.where(denominator > 0, denominator, bound))
     numerator, denominator = weight * numerator, weight * denominator
     total = denominator.sum()
     value = float(numerator.sum() / total)
@@ -79,7 +91,7 @@ def estimate(numerator: Floats, denominator: Floats) -> Estimate | None:
     listeners = int(np.count_nonzero(denominator))
     if listeners < 2:
         return None
-    value, errors = ratio(numerator, denominator)
+    value, errors = ratio(numerator, denominator, heaviest(denominator))
     half = multiplier(listeners, listeners) * math.sqrt(np.square(errors).sum() * listeners / (listeners - 1))
     return Estimate(value, max(value - half, 0.0), min(value + half, 1.0), listeners)
 
@@ -96,33 +108,37 @@ def compare(sums: Sums, planned: int) -> Difference | None:
     listeners = len(np.unique(sums.listener[known]))
     if listeners < 2 or len(np.unique(sums.treated[known])) < 2:
         return None
-    control, treatment, errors = _difference(sums, sums.numerator, sums.denominator)
-    before_control, before_treatment, explained = _difference(sums, sums.before, np.ones_like(sums.before))
+    bound = heaviest(sums.denominator)  # one of both variants, so that both are ratios of the same kind of listeners
+    control, treatment, errors = _difference(sums, sums.numerator, sums.denominator, bound)
+    before_control, before_treatment, explained = _difference(sums, sums.before, np.ones_like(sums.before), 1.0)
     slope = errors @ explained / (explained @ explained) if explained.any() else 0.0
     value = treatment - control - slope * (before_treatment - before_control)
-    variance = np.square(errors - slope * explained).sum() * listeners / (listeners - 1) + _unseen_variance(sums)
+    unexplained = errors - slope * explained
+    variance = np.square(unexplained).sum() * listeners / (listeners - 1) + _unseen_variance(sums, unexplained)
     half = multiplier(listeners, planned) * math.sqrt(variance)
     low, high = max(value - half, -sums.largest), min(value + half, sums.largest)
     return Difference(control, treatment, float(value), float(low), float(high))
 
 
-def _difference(sums: Sums, numerator: Floats, denominator: Floats) -> tuple[float, float, Floats]:
+def _difference(sums: Sums, numerator: Floats, denominator: Floats, bound: float) -> tuple[float, float, Floats]:
     """Return the ratios of control and treatment, and what each listener adds to the difference's error."""
     ratios, errors = [], np.zeros_like(numerator)
     for treated, sign in ((False, -1), (True, 1)):
         rows = sums.treated == treated
-        value, of_listeners = ratio(numerator[rows], denominator[rows])
+        value, of_listeners = ratio(numerator[rows], denominator[rows], bound)
         ratios.append(value)
         errors[rows] = sign * of_listeners
     return ratios[0], ratios[1], np.bincount(sums.listener, errors).astype(np.float64)
 
 
-def _unseen_variance(sums: Sums) -> float:
-    """Return the variance of the variants whose listeners do not differ, which is no certainty: as if one listener of
-    each had differed by 1. That is about the rule of three (Hanley and Lippman-Hand, JAMA 1983)."""
+def _unseen_variance(sums: Sums, unexplained: Floats) -> float:
+    """Return the variance of the variants whose listeners do not differ, or only as explained, which is no certainty:
+    as if one listener of each had differed by 1. That is about the rule of three (Hanley and Lippman-Hand, JAMA 1983).
+    """
     rows = [(sums.treated == treated) & (sums.denominator > 0) for treated in (False, True)]
     rates = [sums.numerator[each] / sums.denominator[each] for each in rows]
-    return sum(len(values) ** -2.0 for values in rates if np.allclose(values, values[0]))
+    explained = np.allclose(unexplained, 0, atol=1e-12)
+    return sum(len(values) ** -2.0 for values in rates if explained or np.allclose(values, values[0]))
 
 
 def multiplier(seen: int, planned: int) -> float:
@@ -139,7 +155,7 @@ def detectable(sums: Sums, planned: int, share: float) -> float | None:
     """
     if not sums.denominator.any():
         return None
-    _, errors = ratio(sums.numerator, sums.denominator)
+    _, errors = ratio(sums.numerator, sums.denominator, heaviest(sums.denominator))
     if np.allclose(errors, 0):
         return None
     spread = math.sqrt(len(errors) * np.square(errors).sum())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from musix_trainer.loop.comparison import Floats, Sums, ratio
+from musix_trainer.loop.comparison import Floats, Sums, heaviest, ratio
 
 SKIP_MS = 30_000
 SESSION_GAP_MS = 30 * 60_000
@@ -149,7 +149,7 @@ def metric_sums(metric: Metric, listeners: pl.DataFrame, events: pl.DataFrame) -
         treated=listeners["treated"].to_numpy(),
         numerator=numerator,
         denominator=denominator,
-        before=ratio(*before)[1] if before[1].any() else np.zeros_like(numerator),
+        before=ratio(*before, heaviest(before[1]))[1] if before[1].any() else np.zeros_like(numerator),
         largest=metric.largest,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from musix_runtime.feedback.reports import Figure, LiveFigures
-from musix_trainer.loop.comparison import Floats, ratio
+from musix_trainer.loop.comparison import Floats, heaviest, ratio
 from musix_trainer.loop.listening import (
     LISTED,
     METRICS,
@@ -69,6 +69,6 @@ def figure(numerator: Floats, denominator: Floats, largest: float = 1.0) -> Figu
     count = np.count_nonzero(denominator)
     if count < 2:
         return None
-    value, errors = ratio(numerator, denominator)
+    value, errors = ratio(numerator, denominator, heaviest(denominator))
     half = NORMAL_95 * math.sqrt(np.square(errors).sum() * count / (count - 1))
     return Figure(value, max(value - half, 0.0), min(value + half, largest))

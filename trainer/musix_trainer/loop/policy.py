@@ -33,7 +33,7 @@ class State:
     busy: str | None  # the experiment or rollout that is running
     rollout_since_ms: int | None  # when the rollout that is running began
     listeners: int  # who were shown lists in the latest week
-    skip_rate: Estimate | None  # of the live version's lists in the latest day, as the mean over listeners
+    skip_rate: Estimate | None  # of the live version's lists in the latest day
     skip_change: Difference | None  # that of the latest week, against the version's first four weeks
     alarms: tuple[str, ...]  # keys of drift alarms
 

@@ -70,7 +70,7 @@ def read_skip_change(registry: Registry, name: str, store: FeedbackStore, now_ms
     ours, live_from = _lists_of_live(registry, name), now_ms - LIVE_MS
     first = first_list(store, ours, now_ms)
     span = reference_span(live_from if first is None else first, live_from)
-    recent, before = (_skips(store, ours, each) for each in ((live_from, now_ms), span))
+    recent, before = (_by_day(_skips(store, ours, each), each) for each in ((live_from, now_ms), span))
     if min(recent.height, before.height) < MIN_LISTENERS:
         return None
     both = pl.concat([before.with_columns(treated=False), recent.with_columns(treated=True)])
@@ -125,6 +125,11 @@ def _skip_rate(store: FeedbackStore, ours: Condition, now_ms: int) -> Estimate |
     if skips.height < MIN_LISTENERS:
         return None
     return estimate(skips["numerator"].to_numpy(), skips["denominator"].to_numpy())
+
+
+def _by_day(sums: pl.DataFrame, span: Span) -> pl.DataFrame:
+    """Return sums as those of a day in the mean: what counts as a heavy listener is the same in spans of any length."""
+    return sums.with_columns(pl.col("numerator", "denominator") / ((span[1] - span[0]) / DAY_MS))
 
 
 def _skips(store: FeedbackStore, ours: Condition, span: Span) -> pl.DataFrame:
