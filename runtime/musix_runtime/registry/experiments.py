@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 EXTERNAL = "external"  # the control that a host makes itself
 Metric = Literal["skip_rate", "save_rate", "session_tracks", "repeat_rate"]
 MIN_LISTENERS = 100
+MIN_SHARE = 1e-6
 MAX_TIME_MS = 253_402_300_799_999  # the end of the year 9999
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME_MS)]
 
@@ -41,7 +42,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
     number: Annotated[int, Meta(ge=1, lt=10**9)]
     control: str
     treatment: str
-    share: Annotated[float, Meta(gt=0, lt=1)]  # of the users that get the treatment
+    share: Annotated[float, Meta(ge=MIN_SHARE, lt=1)]  # of the users that get the treatment
     listeners: Annotated[int, Meta(ge=MIN_LISTENERS, le=10**9)]  # planned for the analysis
     metric: Metric  # by which the analysis decides
     salt: Annotated[str, Meta(min_length=1, max_length=1000)]  # of the assignment

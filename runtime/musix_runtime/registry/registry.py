@@ -165,8 +165,8 @@ class Registry:
         return folder / earlier[0]
 
     def gc(self, name: str, keep: int = 1) -> list[Path]:
-        """Remove all versions except the live one, the `keep` versions that were live before it, and those of a running
-        experiment and shadow.
+        """Remove all versions, candidates too, except the live one, the `keep` versions that were live before it, and
+        those of a running experiment, rollout and shadow.
 
         Returns the paths of the removed versions. A server that still answers from one of them keeps its files mapped.
         """

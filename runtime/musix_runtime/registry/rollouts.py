@@ -31,13 +31,13 @@ MAX_HARM = 0.02  # by default: two points of the skip rate
 MAX_JOURNAL = 500  # the newest entries
 State = Literal["running", "held", "aborted", "finished"]
 Action = Literal["start", "advance", "hold", "resume", "abort"]
-Share = Annotated[float, Meta(gt=0, le=1)]
+Share = Annotated[float, Meta(ge=experiments.MIN_SHARE, le=1)]
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """What was done at a time, in ms since 1970 in UTC, the share of the users from then on, and why."""
 
-    time_ms: Annotated[int, Meta(ge=0)]
+    time_ms: experiments.Time
     action: Action
     share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     reason: str = ""
@@ -63,7 +63,7 @@ class Rollout(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", k
     max_harm: Annotated[float, Meta(gt=0, le=1000)]
     experiment: Annotated[int, Meta(ge=1, lt=10**9)]
     state: State
-    journal: Annotated[tuple[Entry, ...], Meta(max_length=MAX_JOURNAL)]
+    journal: Annotated[tuple[Entry, ...], Meta(min_length=1, max_length=MAX_JOURNAL)]
 
     def __post_init__(self) -> None:
         if any(before >= after for before, after in pairwise(self.stages)) or self.stages[-1] != 1:
@@ -128,13 +128,13 @@ def start(
             "listeners": listeners,
             "metric": metric,
             "maxHarm": max_harm,
-            "experiment": 1,
+            "experiment": experiments.FILES.next_number(folder),
             "state": "running",
-            "journal": [],
+            "journal": [{"timeMs": now_ms, "action": "start", "share": next(iter(stages), 0)}],
         }
         rollout = FILES.convert(str(folder), content)
         registry.check_published(name, version)
-        return _enter(registry, folder, rollout, 0, Entry(now_ms, "start"))
+        return _carry_out(registry, folder, rollout)
 
 
 def advance(registry: "Registry", name: str, now_ms: int, reason: str, evidence: dict[str, Any]) -> Rollout:
@@ -146,7 +146,9 @@ def advance(registry: "Registry", name: str, now_ms: int, reason: str, evidence:
         with _advising_to_abort():
             registry.check_published(name, rollout.version)
         entry = Entry(now_ms, "advance", reason=reason, evidence=evidence)
-        return _enter(registry, folder, rollout, rollout.stage + 1, entry)
+        last = rollout.stage + 2 == len(rollout.stages)  # the version is live then, without another experiment
+        number = rollout.experiment if last else experiments.FILES.next_number(folder)
+        return _write(registry, folder, replace(rollout, stage=rollout.stage + 1, experiment=number), entry)
 
 
 def hold(registry: "Registry", name: str, now_ms: int) -> Rollout:
@@ -188,8 +190,9 @@ def settle(registry: "Registry", folder: Path) -> Rollout | None:
     """
     rollout = FILES.latest(folder)
     if rollout and rollout.goes_on:
+        latest = experiments.FILES.latest(folder)
         with _advising_to_abort():
-            rollout = _begin_stage(registry, folder, rollout)
+            rollout = _begin_stage(registry, folder, rollout, latest)
     _stop_other_stages(folder, rollout)  # last, so that the version is shown without a gap
     return rollout
 
@@ -214,17 +217,15 @@ def _changing(
         yield folder, rollout
 
 
-def _enter(registry: "Registry", folder: Path, rollout: Rollout, stage: int, entry: Entry) -> Rollout:
-    """Enter a stage: a new experiment, or the last one, in which the version is live."""
-    last = rollout.stages[stage] == 1
-    number = rollout.experiment if last else experiments.FILES.next_number(folder)
-    return _write(registry, folder, replace(rollout, stage=stage, experiment=number), entry)
-
-
 def _write(registry: "Registry", folder: Path, rollout: Rollout, entry: Entry) -> Rollout:
-    """Write a rollout with a further entry in its journal, and settle it."""
+    """Write a rollout with a further entry in its journal, and carry it out."""
     journal = (*rollout.journal, replace(entry, share=rollout.share))[-MAX_JOURNAL:]
-    FILES.write(folder, replace(rollout, journal=journal))
+    return _carry_out(registry, folder, replace(rollout, journal=journal))
+
+
+def _carry_out(registry: "Registry", folder: Path, rollout: Rollout) -> Rollout:
+    """Write a rollout, settle it, and return what is then in its file."""
+    FILES.write(folder, rollout)
     settle(registry, folder)
     return FILES.read(folder, rollout.number)
 
@@ -237,8 +238,8 @@ def _advising_to_abort() -> Iterator[None]:
         raise StoreError(f"{error}; to end the rollout, use: musix rollout abort") from error
 
 
-def _begin_stage(registry: "Registry", folder: Path, rollout: Rollout) -> Rollout:
-    """Write the experiment of the present stage unless it is there, or make the version live at the last stage.
+def _begin_stage(registry: "Registry", folder: Path, rollout: Rollout, latest: Experiment | None) -> Rollout:
+    """Write the experiment of the present stage unless it is the latest, or make the version live at the last stage.
 
     Return the rollout, which is finished after the last stage. Raises StoreError or BundleError where this cannot be.
     """
@@ -248,7 +249,6 @@ def _begin_stage(registry: "Registry", folder: Path, rollout: Rollout) -> Rollou
         finished = replace(rollout, state="finished")
         FILES.write(folder, finished)
         return finished
-    latest = experiments.FILES.latest(folder)
     if latest is None or latest.number < rollout.experiment:
         experiments.FILES.write(folder, _experiment(registry, folder, rollout))
     elif not rollout.is_at(latest):
@@ -286,4 +286,4 @@ def _stop_other_stages(folder: Path, rollout: Rollout | None) -> None:
     for experiment in reversed(over):
         ours = rollout if rollout and rollout.number == experiment.rollout else None  # else its file was removed
         stopped_ms = ours.journal[-1].time_ms if ours else clock.now_ms()
-        experiments.FILES.write(folder, replace(experiment, stopped_ms=stopped_ms))
+        experiments.FILES.write(folder, replace(experiment, stopped_ms=max(stopped_ms, experiment.started_ms)))

@@ -86,9 +86,9 @@ def test_the_control_is_by_default_the_live_version(store: Registry) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"share": 0.0}, r"demo: expected an experiment, found: .* > 0.*share"),
+        ({"share": 0.0}, r"demo: expected an experiment, found: .* >= 1e-06.*share"),
         ({"share": 1.0}, r"Expected `float` < 1"),
-        ({"share": float("nan")}, r"Expected `float` > 0"),
+        ({"share": float("nan")}, r"Expected `float` >= 1e-06"),
         ({"listeners": 99}, r"Expected `int` >= 100"),
         ({"metric": "mood"}, r"Invalid enum value 'mood'"),
         ({"treatment": "external"}, r"treatment: expected a version, popular or blend, found 'external'"),

@@ -244,8 +244,9 @@ def test_rollback_by_the_advice_about_a_broken_experiment(store: Registry) -> No
         lambda name: start(store),
         lambda name: rollouts.abort(store, name, 9),
     ):
-        with pytest.raises(StoreError, match=advice):
+        with pytest.raises(StoreError, match=advice) as caught:
             command("demo")
+        assert "rollout abort" not in str(caught.value)  # it would find the same
     assert rollouts.read(store, "demo").state == "running"
     file.unlink()
     with pytest.raises(StoreError, match="to end it, use: musix rollout abort"):
@@ -266,6 +267,14 @@ def test_rollback_by_the_advice_about_a_broken_rollout(store: Registry) -> None:
     file.unlink()
     assert store.rollback("demo").name == "1.0.0"
     assert experiments.running(store, "demo") is None
+
+
+def test_a_stage_ends_no_earlier_than_it_began(store: Registry) -> None:
+    """Whatever the clocks of the machines say."""
+    start(store)
+    rollouts.advance(store, "demo", 9, "no worse", {})
+    rollouts.abort(store, "demo", 3)
+    assert show(store) == ("aborted", ["1.1.0", "1.0.0"], [9, 9])
 
 
 def test_a_reason_that_is_not_utf8(store: Registry) -> None:

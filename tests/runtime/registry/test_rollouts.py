@@ -162,7 +162,8 @@ def test_the_live_version_stays_while_versions_are_compared(store: Registry, pub
         ({"version": "9.0.0"}, "expected a published version, found 9.0.0, which is missing"),
         ({"stages": (0.4, 0.2, 1)}, "stages: expected growing shares, the last of them 1"),
         ({"stages": (0.2, 0.4)}, "stages: expected growing shares, the last of them 1"),
-        ({"stages": (0.0, 1)}, r"> 0.0 - at `\$.stages"),
+        ({"stages": (0.0, 1)}, r">= 1e-06 - at `\$.stages"),
+        ({"stages": (1e-320, 1)}, r">= 1e-06 - at `\$.stages"),
         ({"stages": (1,)}, "length >= 2"),
         ({"listeners": 9}, ">= 100"),
         ({"max_harm": float("nan")}, "max"),
@@ -224,6 +225,8 @@ def test_what_was_rolled_back_after_a_rollout_stays_so(store: Registry) -> None:
         lambda content: content | {"stage": 3},
         lambda content: content | {"number": 2},
         lambda content: content | {"other": 1},
+        lambda content: content | {"journal": []},
+        lambda content: content | {"journal": [content["journal"][0] | {"timeMs": 10**15}]},
         lambda content: [content],
     ],
 )

@@ -8,10 +8,10 @@ confidence sequences, Annals of Statistics 2024, equation 2 and appendix B.2).
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 ALPHA = 0.05
 POWER = 0.8
@@ -159,7 +159,7 @@ def detectable(sums: Sums, planned: int, share: float) -> float | None:
     if np.allclose(errors, 0):
         return None
     spread = math.sqrt(len(errors) * np.square(errors).sum())
-    reach = multiplier(planned, planned) + float(special.ndtri(POWER))
+    reach = multiplier(planned, planned) + NormalDist().inv_cdf(POWER)
     return reach * spread / math.sqrt(planned * share * (1 - share))
 
 
@@ -169,6 +169,10 @@ def sample_ratio_evidence(treatment: int, control: int, share: float) -> float:
     """
     concentration = 100.0  # of the alternatives around `share`: narrow, as such faults are small
     first, second = concentration * share, concentration * (1 - share)
-    log_mixture = special.betaln(first + treatment, second + control) - special.betaln(first, second)
+    log_mixture = _log_beta(first + treatment, second + control) - _log_beta(first, second)
     log_claimed = treatment * math.log(share) + control * math.log1p(-share)
-    return math.exp(min(float(log_mixture) - log_claimed, 700.0))
+    return math.exp(min(log_mixture - log_claimed, 700.0))
+
+
+def _log_beta(first: float, second: float) -> float:
+    return math.lgamma(first) + math.lgamma(second) - math.lgamma(first + second)
