@@ -1,6 +1,7 @@
 """Analysis of experiments by what a feedback store holds, on simulated listeners with planted differences."""
 
 import json
+import re
 from functools import cache
 from itertools import chain
 
@@ -59,7 +60,12 @@ def test_verdict_on_a_planted_effect(store, effect, verdict):
     assert difference.low < effect < difference.high
     assert analysis.treatment_listeners + analysis.control_listeners == LISTENERS
     assert not any(guardrail.crossed for guardrail in analysis.guardrails)
-    assert verdict in summary.lines(analysis)[-1]
+    *_, failed, p95, reason = summary.lines(analysis)
+    assert re.fullmatch(
+        rf"verdict: {verdict}; skip rate: difference between -?\d+\.\d\d points and -?\d+\.\d\d points", reason
+    )
+    assert failed == "failed requests: 0.00 % against 0.00 %, ok"
+    assert re.fullmatch(r"P95 of an answer: \d+\.\d ms against \d+\.\d ms, ok", p95)
 
 
 @SQLITE
@@ -75,7 +81,9 @@ def test_without_data(store):
     assert analysis.verdict == "not yet"
     assert analysis.reason == f"{store.name}: expected lists of experiment demo/1, found none"
     assert json.loads(json.dumps(summary.as_json(analysis)))["metrics"]["skip_rate"]["difference"] is None
-    assert "skip rate: no data" in summary.lines(analysis)
+    lines = summary.lines(analysis)
+    assert "skip rate: no data" in lines
+    assert lines[-3:-1] == ["failed requests: no data", "P95 of an answer: no data"]
 
 
 @SQLITE
@@ -107,7 +115,7 @@ def test_texts_of_a_metric():
     start = "skip rate: 23.00 % against 25.00 %, difference -2.00 points (-5.00 points to 1.00 points); "
     assert lines == [
         f"{start}planned to find 2.00 points",
-        f"{start}not known yet what 400 listeners find",
+        f"{start}no estimate yet of the difference that 400 listeners find",
         f"{start}400 listeners are too few to find any difference",
     ]
 
