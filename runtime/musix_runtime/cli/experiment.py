@@ -104,13 +104,8 @@ def list_(registry: Path, name: str, as_json: bool) -> None:
         print_line(_describe(each))
 
 
-def title(found: "Experiment") -> str:
-    """Return the name of an experiment, and of the rollout of which it is a stage."""
-    stage = "" if found.rollout is None else f", of rollout {found.name}/{found.rollout}"
-    return f"experiment {found.id}{stage}"
-
-
 def _describe(found: "Experiment") -> str:
     state = "running" if found.stopped_ms is None else f"stopped {format_time(found.stopped_ms)}"
     variants = f"treatment {found.treatment} for {found.share:.0%}, control {found.control}"
-    return f"{title(found)}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {state}"
+    stage = "" if found.rollout is None else f", of rollout {found.name}/{found.rollout}"
+    return f"experiment {found.id}{stage}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {state}"

@@ -178,12 +178,16 @@ def test_guardrails(store):
             for exposure, error in zip(shown, errors, strict=True)
         ]
     )
-    error_rate, p95 = analyse(store, EXPERIMENT).guardrails
+    analysis = analyse(store, EXPERIMENT)
+    error_rate, p95 = analysis.guardrails
     assert error_rate.crossed
     assert error_rate.control == 0
     assert 0.2 < error_rate.treatment < 0.4
     assert p95.crossed
     assert (p95.control, p95.treatment) == (150, 150)
+    failed, slow = summary.lines(analysis)[-3:-1]
+    assert failed == f"failed requests: {100 * error_rate.treatment:.2f} % against 0.00 %, too high"
+    assert slow == "P95 of an answer: 150.0 ms against 150.0 ms, too high"
 
 
 @SQLITE
@@ -217,6 +221,8 @@ def test_one_listener_decides_nothing(store: FeedbackStore, rollout: int | None)
     fill(store)
     experiment = msgspec.structs.replace(EXPERIMENT, rollout=rollout)
     before = analyse(store, experiment)
+    stage = ", of rollout demo/1" if rollout else ""
+    assert summary.lines(before)[0] == f"experiment demo/1{stage}: 1.1.0 against 1.0.0"
     shown, events = simulated()
     treated = next(each for each in shown if each.variant == "treatment")
     skip = next(each for each in events if each.list_id == treated.list_id)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from musix_runtime.cli.experiment import title
 from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
 
 GUARDRAILS: dict[str, tuple[str, Callable[[float], str]]] = {  # the name, and a value as text
@@ -16,8 +15,9 @@ def lines(analysis: Analysis) -> list[str]:
     """Return what a person needs to know of an experiment, the verdict last."""
     experiment = analysis.experiment
     counts = analysis.treatment_listeners, analysis.control_listeners
+    stage = "" if experiment.rollout is None else f", of rollout {experiment.name}/{experiment.rollout}"
     return [
-        f"{title(experiment)}: {experiment.treatment} against {experiment.control}",
+        f"experiment {experiment.id}{stage}: {experiment.treatment} against {experiment.control}",
         f"listeners: {sum(counts):,} of {experiment.listeners:,}; {counts[0]:,} got {experiment.treatment},"
         f" {counts[1]:,} {experiment.control}",
         *(metric_line(each, experiment.listeners) for each in analysis.metrics.values()),
