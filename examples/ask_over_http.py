@@ -4,6 +4,7 @@ python examples/ask_over_http.py build/demo-1.0.0
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def main(bundle: str) -> None:
             ("/api/ml/classify", {"trackId": "simulated0000000000001"}),
             ("/api/ml/recommend", {"userId": "listener-001", "limit": 3, "context": {"hour": 20}}),
         ):
-            print(f"POST {path} {json.dumps(question)}\n\n{ask(url + path, question)}\n")
+            print(f"POST {path} {json.dumps(question)}\n\n{ask(url + path, question)}\n", flush=True)
+    except BrokenPipeError:  # who read the output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         server.terminate()
         server.wait()

@@ -26,6 +26,16 @@ def test_an_example_that_runs_to_its_end(name: str, says: str, demo_bundle: Path
     assert says in done.stdout
 
 
+def test_an_example_whose_reader_ends_ends_quietly(demo_bundle: Path) -> None:
+    command = [sys.executable, EXAMPLES / "ask_over_http.py", demo_bundle]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        assert asked.stdout
+        assert asked.stderr
+        asked.stdout.close()
+        assert asked.stderr.read() == b""
+    assert asked.returncode == 0
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_shows_how_it_is_called(path: Path) -> None:
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)

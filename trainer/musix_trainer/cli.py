@@ -145,7 +145,10 @@ def import_() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the two tables, new or empty.")
 @DATES
 def lastfm(raw: Path, tracks: Path, out: Path, dates: Path | None) -> None:
-    """Derive interactions with tracks from the Last.fm tables (HetRec 2011) in folder RAW."""
+    """Convert the Last.fm tables in folder RAW.
+
+    The tables are those of HetRec 2011; interactions with tracks are derived from them.
+    """
     from musix_trainer.importers.lastfm import import_lastfm
 
     _show_import(import_lastfm(raw, tracks, out, dates), out)
@@ -161,9 +164,10 @@ def lastfm(raw: Path, tracks: Path, out: Path, dates: Path | None) -> None:
 @click.option("--artist", default="track_artist", show_default=True, help="Column of the artist, if any.")
 @DATES
 def playlists(file: Path, tracks: Path, out: Path, dates: Path | None, **columns: str) -> None:
-    """Convert the playlists in FILE, one row for each playlist and track, to interactions of playlists.
+    """Convert the playlists in FILE.
 
-    Tracks are joined to the tracks table by id, else by title and artist.
+    FILE has one row for each playlist and track, of which interactions of playlists are made. Tracks are joined to the
+    tracks table by id, else by title and artist.
     """
     from musix_trainer.importers.playlists import Columns, import_playlists
 
@@ -182,7 +186,10 @@ def _show_import(notes: dict[str, int | str], out: Path) -> None:
 @click.option("--tags", type=click.Path(path_type=Path), help="Folder of Last.fm's tables, whose mood tags are added.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="New .parquet file.")
 def moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> None:
-    """Join the moods that people heard in the songs of FILE with tracks: valence and arousal, or a mood."""
+    """Join the moods in FILE with tracks.
+
+    FILE says what people heard in songs: valence and arousal, or a mood.
+    """
     from musix_trainer.importers.moods import import_moods
 
     for name, value in import_moods(file, tracks, tags, out).items():
@@ -196,17 +203,20 @@ def feedback() -> None:
 
 
 @feedback.command(name="export")
-@click.argument("database", metavar="[DATABASE]", envvar="MUSIX_FEEDBACK")
+@click.argument("database", required=False, envvar="MUSIX_FEEDBACK")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the tables.")
 @click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="First day, by UTC; default: all days.")
-def export_feedback(database: str, out: Path, since: datetime | None) -> None:
-    """Write the events in DATABASE as tables: OUT/listening/DAY.parquet and OUT/feedback/DAY.parquet.
+def export_feedback(database: str | None, out: Path, since: datetime | None) -> None:
+    """Write the events in DATABASE as tables.
 
-    DATABASE is the URL that `musix serve --feedback` takes; default: $MUSIX_FEEDBACK. Files of these days are replaced;
-    what was exported and is no longer in the database is kept, but for listeners who were forgotten.
+    These are OUT/listening/DAY.parquet and OUT/feedback/DAY.parquet. DATABASE is the URL that `musix serve --feedback`
+    takes; default: $MUSIX_FEEDBACK. Files of these days are replaced; what was exported and is no longer in the
+    database is kept, but for listeners who were forgotten.
     """
     from musix_trainer.importers.feedback import export_feedback
 
+    if database is None:
+        raise click.MissingParameter(param_hint="'DATABASE' (env var: 'MUSIX_FEEDBACK')", param_type="argument")
     for name, value in export_feedback(database, out, since.date() if since else None).items():
         click.echo(f"{name}: {value:,}")
     click.echo(f"{out}: listening, feedback")

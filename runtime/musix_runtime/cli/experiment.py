@@ -19,7 +19,7 @@ LISTENERS = click.option(
     "--listeners",
     required=True,
     type=click.IntRange(100, 10**9),
-    help="Number of users that the analysis is planned for.",
+    help="Number of listeners that the analysis is planned for.",
 )
 METRIC = click.option(
     "--metric",
@@ -32,7 +32,7 @@ METRIC = click.option(
 
 @click.group(cls=Commands, entry_points="musix.commands.experiment")
 def experiment() -> None:
-    """Compare two versions, or a version and a fixed policy, on the users of a server."""
+    """Compare two versions, or a version and a fixed policy, on the listeners of a server."""
 
 
 @experiment.command()
@@ -44,7 +44,7 @@ def experiment() -> None:
     "--share",
     required=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of the users that get the treatment.",
+    help="Share of the listeners that get the treatment.",
 )
 @LISTENERS
 @METRIC
@@ -82,7 +82,7 @@ def start(
 @REGISTRY
 @NAME
 def stop(registry: Path, name: str) -> None:
-    """Stop the running experiment of NAME in REGISTRY. The live version answers all users again."""
+    """Stop the running experiment of NAME in REGISTRY. The live version answers all listeners again."""
     from musix_runtime.registry import experiments
 
     print_line(_describe(experiments.stop(open_registry(registry), name, now_ms())))
@@ -107,4 +107,5 @@ def list_(registry: Path, name: str, as_json: bool) -> None:
 def _describe(found: "Experiment") -> str:
     state = "running" if found.stopped_ms is None else f"stopped {format_time(found.stopped_ms)}"
     variants = f"treatment {found.treatment} for {found.share:.0%}, control {found.control}"
-    return f"experiment {found.id}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {state}"
+    stage = "" if found.rollout is None else f", of rollout {found.name}/{found.rollout}"
+    return f"experiment {found.id}{stage}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {state}"

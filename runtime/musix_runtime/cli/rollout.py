@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from musix_runtime.clock import format_time, now_ms
 if TYPE_CHECKING:
     from musix_runtime.registry.rollouts import Rollout
 
+MIN_PERCENT = 0.0001  # one of a million listeners
 UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
@@ -30,16 +32,23 @@ def duration(text: str) -> int:
 
 
 def _shares(text: str) -> tuple[float, ...]:
-    """Return percentages with commas between them as shares."""
+    """Return percentages with commas between them as shares, which grow to 1."""
     try:
-        return tuple(float(each) / 100 for each in text.split(","))
+        percents = [float(each) for each in text.split(",")]
     except ValueError as error:
         raise click.BadParameter(f"expected percentages such as 20,40,60,80,100, found {text!r}") from error
+    if percents[-1] != 100 or not all(before < after for before, after in pairwise(percents)):
+        raise click.BadParameter(f"expected growing percentages that end with 100, found {text}")
+    if len(percents) == 1:
+        raise click.BadParameter(f"expected a percentage before 100, found {text}")
+    if percents[0] < MIN_PERCENT:
+        raise click.BadParameter(f"expected a first percentage of at least {MIN_PERCENT}, found {text}")
+    return tuple(percent / 100 for percent in percents)
 
 
 @click.group(cls=Commands, entry_points="musix.commands.rollout")
 def rollout() -> None:
-    """Show a new version to more and more users, until it is live."""
+    """Show a new version to more and more listeners, until it is live."""
 
 
 @rollout.command()
@@ -52,7 +61,7 @@ def rollout() -> None:
     show_default=True,
     type=_shares,
     metavar="PERCENTS",
-    help="Percent of the users; 100 is live.",
+    help="Percent of the listeners; 100 is live.",
 )
 @click.option(
     "--over",
@@ -84,7 +93,7 @@ def start(
 ) -> None:
     """Start the rollout of VERSION of NAME in REGISTRY, which was published with --candidate.
 
-    The first share of the users gets it within seconds. `musix rollout step` begins the next stages.
+    The first share of the listeners gets it within seconds. `musix rollout step` begins the next stages.
     """
     from musix_runtime.registry import rollouts
 
@@ -125,7 +134,7 @@ def status(registry: Path, name: str, as_json: bool) -> None:
 @REGISTRY
 @NAME
 def hold(registry: Path, name: str) -> None:
-    """Stay at the present share of the users. A guardrail that is crossed still aborts."""
+    """Stay at the present share of the listeners. A guardrail that is crossed still aborts."""
     from musix_runtime.registry import rollouts
 
     print_line(describe(rollouts.hold(open_registry(registry), name, now_ms())))
@@ -146,7 +155,7 @@ def resume(registry: Path, name: str) -> None:
 @NAME
 @click.option("--reason", default="", help="For the journal.")
 def abort(registry: Path, name: str, reason: str) -> None:
-    """End the rollout: the live version answers all users again, within seconds."""
+    """End the rollout: the live version answers all listeners again, within seconds."""
     from musix_runtime.registry import rollouts
 
     print_line(describe(rollouts.abort(open_registry(registry), name, now_ms(), reason)))

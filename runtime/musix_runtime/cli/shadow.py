@@ -33,9 +33,10 @@ def shadow() -> None:
 )
 @TRUST
 def start(registry: Path, name: str, version: str, share: float, trust: Path | None) -> None:
-    """Let VERSION of NAME in REGISTRY answer a share of the recommendations a second time.
+    """Start a shadow of NAME in REGISTRY.
 
-    It replaces a shadow that is running. The metrics musix_shadow_* of the servers compare both answers.
+    VERSION answers a share of the recommendations a second time. It replaces a shadow that is running. The metrics
+    musix_shadow_* of the servers compare both answers.
     """
     from musix_runtime.registry import shadows
 

@@ -127,7 +127,8 @@ def stop(registry: "Registry", name: str, now_ms: int) -> Experiment:
         if experiment is None:
             raise StoreError(f"{folder}: expected a running experiment, found none")
         if experiment.rollout is not None:
-            raise StoreError(f"{folder}: expected no rollout, found {experiment.id} of one; use: musix rollout abort")
+            use = registry.command("rollout abort", name)
+            raise StoreError(f"{folder}: expected no rollout, found {experiment.id} of one; use: {use}")
         stopped = msgspec.structs.replace(experiment, stopped_ms=max(now_ms, experiment.started_ms))
         FILES.write(folder, stopped)
     return stopped
@@ -155,9 +156,10 @@ def check_none_compares_versions(registry: "Registry", name: str) -> None:
 def _is_running(registry: "Registry", found: Experiment) -> StoreError:
     folder = registry.folder(found.name)
     if found.rollout is None:
-        return StoreError(f"{folder}: expected no running experiment, found {found.id}; use: musix experiment stop")
-    rollout = f"{found.name}/{found.rollout}"
-    return StoreError(f"{folder}: expected no rollout, found {rollout}; to end it, use: musix rollout abort")
+        use = registry.command("experiment stop", found.name)
+        return StoreError(f"{folder}: expected no running experiment, found {found.id}; use: {use}")
+    use = registry.command("rollout abort", found.name)
+    return StoreError(f"{folder}: expected no rollout, found {found.name}/{found.rollout}; to end it, use: {use}")
 
 
 def read(registry: "Registry", name: str, number: int | None = None) -> Experiment:

@@ -73,7 +73,7 @@ class NumberedFiles(Generic[N]):
         """Return what a file holds. Raises `missing` for none, StoreError for a broken one."""
         file = folder / self.subfolder / f"{number}.json"
         try:
-            found = self.convert(str(file), _decode(file))
+            found = self.convert(f"{file}: expected {self.noun}, found", _decode(file))
             if (found.name, found.number) != (folder.name, number):
                 raise StoreError(f"{file}: expected {folder.name}/{number}, found {found.name}/{found.number}")
         except MissingFileError as error:
@@ -83,11 +83,11 @@ class NumberedFiles(Generic[N]):
         return found
 
     def convert(self, place: str, content: Any) -> N:
-        """Return what decoded JSON holds. Raises StoreError, which begins with `place`, for wrong values."""
+        """Return what values are, of decoded JSON or of a caller. Raises StoreError, which begins with `place`."""
         try:
             return msgspec.convert(content, self.kind)
         except msgspec.ValidationError as error:
-            raise StoreError(f"{place}: expected {self.noun}, found: {shorten(str(error), 300)}") from error
+            raise StoreError(f"{place}: {shorten(str(error), 300)}") from error
 
     def write(self, folder: Path, item: N) -> None:
         """Write a file, under the lock of the name. Raises StoreError for text that is not UTF-8, before all else."""

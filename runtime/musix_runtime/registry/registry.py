@@ -9,6 +9,7 @@ The pointer is replaced by a rename, so readers need no lock. Writers hold an ex
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Registry:
             if history and _version_key(version) < _version_key(history[0]):
                 raise VersionError(
                     f"{folder}: expected at least the live version {history[0]}, found {version}; "
-                    "to return to an earlier version, use: musix rollback"
+                    f"to return to an earlier version, use: {self.command('rollback', name)}"
                 )
             if not candidate and version not in history[:1]:
                 experiments.check_none_compares_versions(self, name)
@@ -117,12 +118,16 @@ class Registry:
                 self.make_live(folder, version)
         return target
 
+    def command(self, command: str, name: str) -> str:
+        """Return a command about `name` as a line for the shell, such as `musix rollback REGISTRY NAME`."""
+        return f"musix {command} {shlex.join([str(self.path), name])}"
+
     def check_published(self, name: str, version: str) -> None:
         """Raise StoreError unless the version is published, BundleError if it is broken."""
         if not os.path.lexists(self.folder(name) / version):
             raise StoreError(
                 f"{self.folder(name)}: expected a published version, found {version}, which is missing; publish it "
-                "with: musix publish --candidate"
+                f"with: musix publish BUNDLE {shlex.quote(str(self.path))} --candidate"
             )
         self.open(name, version)
 

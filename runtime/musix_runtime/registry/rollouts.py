@@ -143,7 +143,7 @@ def advance(registry: "Registry", name: str, now_ms: int, reason: str, evidence:
     Raises StoreError unless a rollout is running, and for a version that is missing or broken.
     """
     with _changing(registry, name, "running") as (folder, rollout):
-        with _advising_to_abort():
+        with _advising_to_abort(registry, name):
             registry.check_published(name, rollout.version)
         entry = Entry(now_ms, "advance", reason=reason, evidence=evidence)
         last = rollout.stage + 2 == len(rollout.stages)  # the version is live then, without another experiment
@@ -191,7 +191,7 @@ def settle(registry: "Registry", folder: Path) -> Rollout | None:
     rollout = FILES.latest(folder)
     if rollout and rollout.goes_on:
         latest = experiments.FILES.latest(folder)
-        with _advising_to_abort():
+        with _advising_to_abort(registry, rollout.name):
             rollout = _begin_stage(registry, folder, rollout, latest)
     _stop_other_stages(folder, rollout)  # last, so that the version is shown without a gap
     return rollout
@@ -231,11 +231,12 @@ def _carry_out(registry: "Registry", folder: Path, rollout: Rollout) -> Rollout:
 
 
 @contextmanager
-def _advising_to_abort() -> Iterator[None]:
+def _advising_to_abort(registry: "Registry", name: str) -> Iterator[None]:
     try:
         yield
     except (StoreError, BundleError) as error:
-        raise StoreError(f"{error}; to end the rollout, use: musix rollout abort") from error
+        use = registry.command("rollout abort", name)
+        raise StoreError(f"{error}; to end the rollout, use: {use}") from error
 
 
 def _begin_stage(registry: "Registry", folder: Path, rollout: Rollout, latest: Experiment | None) -> Rollout:

@@ -251,13 +251,13 @@ ROUTES = (
     ),
     Route(
         *("GET", "/openapi.json", ShowDocument, "openapi", SERVER),
-        summary="Show this document.",
+        summary="Show the OpenAPI document.",
         response=dict[str, Any],
         enveloped=False,
     ),
     Route(
         *("GET", "/docs", ShowDocs, "docs", SERVER),
-        summary="Show this document as a page.",
+        summary="Show the OpenAPI document as a page.",
         media_type="text/html",
     ),
     Route(

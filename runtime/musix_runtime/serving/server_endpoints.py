@@ -102,7 +102,7 @@ class ShowDocs(ServerEndpoint):
 
 
 class ShowIndex(ServerEndpoint):
-    """Answers with a page of links to every route that a browser can open."""
+    """Answers with a page of links to every route that a browser can open, without a parameter or a token."""
 
     async def respond(self, context: RequestContext, request: Request) -> Response:
         """Return the page. Its links are relative, so that they work where the application is mounted."""
@@ -110,7 +110,7 @@ class ShowIndex(ServerEndpoint):
         links = "\n".join(
             f'<li><a href="{escape(path[1:])}">{escape(path)}</a> {escape(methods["get"]["summary"])}</li>'
             for path, methods in paths.items()
-            if "get" in methods and path != self.path
+            if "get" in methods and "security" not in methods["get"] and "{" not in path and path != self.path
         )
         return HTMLResponse(INDEX_PAGE.format(bundle=escape(context.bundle.name), links=links))
 

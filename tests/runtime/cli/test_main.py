@@ -202,9 +202,27 @@ def test_all_commands_have_complete_help_texts() -> None:
         assert command, name
         assert command.help, name
         for each in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
-            assert " _" not in each.get_help(context), name  # a name of our code in place of a metavar
+            text = each.get_help(context)
+            assert " _" not in text, name  # a name of our code in place of a metavar
+            if isinstance(each, click.Group):
+                assert "..." not in text.partition("Commands:")[2], name  # a summary that is cut off
+            else:
+                assert " users" not in text, name
     shown = musix("--help").stdout
     assert "..." not in shown.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("command", [["experiment", "status"], ["rollout", "step"], ["monitor"], ["loop"], ["worker"]])
+def test_the_database_may_be_given_by_a_variable(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUSIX_FEEDBACK", raising=False)
+    text = " ".join(CliRunner().invoke(cli, [*command, "--help"]).output.split())
+    option = (
+        "--feedback URL Database of the feedback, as of `musix serve --feedback`. [env var: MUSIX_FEEDBACK; required]"
+    )
+    assert option in text
+    files = ["--recipe", __file__, "--data", "."] if command[0] in ("loop", "worker") else []
+    missing = CliRunner().invoke(cli, [*command, *files, ".", "demo"])
+    assert (missing.exit_code, "Missing option '--feedback' (env var: 'MUSIX_FEEDBACK')" in missing.output) == (2, True)
 
 
 @pytest.mark.parametrize(

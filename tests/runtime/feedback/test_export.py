@@ -51,7 +51,7 @@ def filled(store: FeedbackStore) -> FeedbackStore:
 
 def test_the_trainer_reads_the_tables(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
     out = tmp_path / "tables"
-    assert export_feedback(database, out) == {"days": 2, "plays": 4, "impressions": 7}
+    assert export_feedback(database, out) == {"days": 2, "plays": 4, "feedback": 7}
     assert sorted(contents(out)) == [
         f"{table}/2026-01-{day}.parquet" for table in ("feedback", "listening") for day in (30, 31)
     ]
@@ -81,7 +81,7 @@ def test_since_leaves_earlier_days_alone(filled: FeedbackStore, database: str, t
     out = tmp_path / "tables"
     export_feedback(database, out)
     filled.forget("ann", 0)
-    assert export_feedback(database, out, date(2026, 1, 31)) == {"days": 1, "plays": 1, "impressions": 3}
+    assert export_feedback(database, out, date(2026, 1, 31)) == {"days": 1, "plays": 1, "feedback": 3}
     assert pl.read_parquet(out / "listening" / "2026-01-30.parquet")["user_id"].to_list() == ["ann"]
     assert pl.read_parquet(out / "listening" / "2026-01-31.parquet")["user_id"].to_list() == ["bob"]
 
@@ -178,8 +178,14 @@ def test_command_exports_since_a_day(filled: FeedbackStore, database: str, tmp_p
     arguments = ["export", database, "--out", str(tmp_path / "tables"), "--since", "2026-01-31"]
     done = CliRunner().invoke(feedback, arguments)
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[:3] == ["days: 1", "plays: 2", "impressions: 5"]
+    assert done.output.splitlines()[:3] == ["days: 1", "plays: 2", "feedback: 5"]
     assert CliRunner().invoke(feedback, [*arguments[:-1], "yesterday"]).exit_code == 2
+
+
+def test_the_command_without_a_database_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUSIX_FEEDBACK", raising=False)
+    done = CliRunner().invoke(feedback, ["export", "--out", str(tmp_path / "tables")])
+    assert (done.exit_code, "Missing argument 'DATABASE' (env var: 'MUSIX_FEEDBACK')" in done.output) == (2, True)
 
 
 def test_a_missing_database_is_an_error(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from musix_runtime import Registry
 from musix_runtime.errors import BundleError, StoreError, UnknownExperimentError
-from musix_runtime.registry import experiments
+from musix_runtime.registry import experiments, rollouts
 from musix_runtime.registry.experiments import Experiment
 from tests.bundle_variants import copy_registry, flip
 
@@ -71,7 +71,9 @@ def test_an_experiment_starts_and_stops(store: Registry) -> None:
 
 def test_numbers_go_on_and_only_one_runs(store: Registry) -> None:
     start(store)
-    with pytest.raises(StoreError, match="expected no running experiment, found demo/1; use: musix experiment stop"):
+    with pytest.raises(
+        StoreError, match=r"expected no running experiment, found demo/1; use: musix experiment stop /\S+ demo$"
+    ):
         start(store)
     experiments.stop(store, "demo", 7)
     second = start(store, metric="save_rate", salt="pepper")
@@ -86,12 +88,12 @@ def test_the_control_is_by_default_the_live_version(store: Registry) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"share": 0.0}, r"demo: expected an experiment, found: .* >= 1e-06.*share"),
+        ({"share": 0.0}, r"demo: Expected .* >= 1e-06.*share"),
         ({"share": 1.0}, r"Expected `float` < 1"),
         ({"share": float("nan")}, r"Expected `float` >= 1e-06"),
         ({"listeners": 99}, r"Expected `int` >= 100"),
         ({"metric": "mood"}, r"Invalid enum value 'mood'"),
-        ({"treatment": "external"}, r"treatment: expected a version, popular or blend, found 'external'"),
+        ({"treatment": "external"}, r"demo: treatment: expected a version, popular or blend, found 'external'"),
         ({"control": "latest"}, r"control: expected a version, popular or blend or external, found 'latest'"),
         ({"control": "1.1.0"}, r"treatment: expected another one than the control, found '1.1.0'"),
         ({"treatment": "3.0.0"}, r"demo: expected a published version, found 3.0.0, which is missing"),
@@ -198,6 +200,13 @@ def test_commands(store: Registry) -> None:
     (listed,) = json.loads(musix("list", store.path, "demo", "--json").stdout)
     assert (listed["number"], listed["control"], listed["metric"]) == (1, "1.1.0", "skip_rate")
     assert listed["stoppedMs"] >= listed["startedMs"]
+
+
+def test_the_list_tells_a_stage_of_a_rollout(store: Registry) -> None:
+    store.rollback("demo")
+    rollouts.start(store, "demo", "1.1.0", stages=(0.2, 1), stage_ms=0, listeners=100, now_ms=1)
+    listed = musix("list", store.path, "demo").stdout
+    assert listed.startswith("experiment demo/1, of rollout demo/1: treatment 1.1.0 for 20%, control 1.0.0, skip_rate")
 
 
 def test_other_packages_add_commands(tmp_path: Path) -> None:

@@ -178,8 +178,10 @@ def test_each_command_makes_the_version_live_first(store: Registry, published: P
 def test_a_version_that_is_gone_is_not_made_live(store: Registry, published: Path) -> None:
     start(store, advanced=1)
     shutil.rmtree(store.path / "demo" / "1.2.0")
-    advice = "1.2.0, which is missing; publish it with: musix publish --candidate; to end the rollout, use: musix roll"
-    with pytest.raises(StoreError, match=advice):
+    advice = (
+        r"1.2.0, which is missing; publish it with: musix publish BUNDLE \S+ --candidate; to end the rollout, use: "
+    )
+    with pytest.raises(StoreError, match=rf"{advice}musix rollout abort \S+ demo$"):
         rollouts.advance(store, "demo", 9, "no worse", {})
     assert show(store) == ("running", ["1.1.0", "1.0.0"], [2, None])
     store.publish(published / "demo" / "1.2.0", candidate=True)

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,7 +118,8 @@ def test_the_journal_has_the_newest_entries(store: Registry, monkeypatch: pytest
 
 def test_one_experiment_or_rollout_at_a_time(store: Registry) -> None:
     start(store)
-    with pytest.raises(StoreError, match="expected no rollout, found demo/1; to end it, use: musix rollout abort"):
+    use = re.escape(shlex.join(["musix", "rollout", "abort", str(store.path), "demo"]))
+    with pytest.raises(StoreError, match=f"expected no rollout, found demo/1; to end it, use: {use}$"):
         start(store)
     with pytest.raises(StoreError, match="use: musix rollout abort"):
         experiments.start(store, "demo", treatment="1.1.0", share=0.5, listeners=100, now_ms=1)
@@ -157,10 +160,10 @@ def test_the_live_version_stays_while_versions_are_compared(store: Registry, pub
     ("changes", "message"),
     [
         ({"version": "1.0.0"}, "expected another version than the live one, found 1.0.0"),
-        ({"version": ""}, "expected a rollout, found: Expected `str` matching"),
-        ({"version": "../demo/1.1.0"}, "expected a rollout, found: Expected `str` matching"),
+        ({"version": ""}, "demo: Expected `str` matching"),
+        ({"version": "../demo/1.1.0"}, "demo: Expected `str` matching"),
         ({"version": "9.0.0"}, "expected a published version, found 9.0.0, which is missing"),
-        ({"stages": (0.4, 0.2, 1)}, "stages: expected growing shares, the last of them 1"),
+        ({"stages": (0.4, 0.2, 1)}, "demo: stages: expected growing shares, the last of them 1"),
         ({"stages": (0.2, 0.4)}, "stages: expected growing shares, the last of them 1"),
         ({"stages": (0.0, 1)}, r">= 1e-06 - at `\$.stages"),
         ({"stages": (1e-320, 1)}, r">= 1e-06 - at `\$.stages"),
@@ -278,6 +281,15 @@ def test_commands(store: Registry) -> None:
     [
         ("--over", "a week", "expected a duration such as 7d, 12h, 30m or 10s, found 'a week'"),
         ("--stages", "some", "expected percentages such as 20,40,60,80,100, found 'some'"),
+        (
+            "--stages",
+            "20,50",
+            "Invalid value for '--stages': expected growing percentages that end with 100, found 20,50",
+        ),
+        ("--stages", "40,20,100", "expected growing percentages that end with 100, found 40,20,100"),
+        ("--stages", "nan,100", "expected growing percentages that end with 100, found nan,100"),
+        ("--stages", "100", "expected a percentage before 100, found 100"),
+        ("--stages", "0.00009,100", "expected a first percentage of at least 0.0001, found 0.00009,100"),
     ],
 )
 def test_start_with_wrong_options(store: Registry, option: str, value: str, message: str) -> None:

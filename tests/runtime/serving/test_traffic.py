@@ -310,6 +310,7 @@ def test_the_admin_reads_experiments(store: Registry, manager: ModelManager) -> 
     parameter = {"name": "number", "in": "path", "required": True, "example": 1}
     document = client.get("/openapi.json").json()["paths"]["/api/ml/experiments/{number}"]["get"]
     assert document["parameters"][0].items() >= parameter.items()
+    assert "api/ml" not in client.get("/").text  # a browser sends no token, and knows no number
 
 
 def test_without_a_registry_there_is_no_experiment(small_bundle: Path) -> None:

@@ -1,6 +1,7 @@
 """Analysis of experiments by what a feedback store holds, on simulated listeners with planted differences."""
 
 import json
+import re
 from functools import cache
 from itertools import chain
 
@@ -59,7 +60,12 @@ def test_verdict_on_a_planted_effect(store, effect, verdict):
     assert difference.low < effect < difference.high
     assert analysis.treatment_listeners + analysis.control_listeners == LISTENERS
     assert not any(guardrail.crossed for guardrail in analysis.guardrails)
-    assert verdict in summary.lines(analysis)[-1]
+    *_, failed, p95, reason = summary.lines(analysis)
+    assert re.fullmatch(
+        rf"verdict: {verdict}; skip rate: difference between -?\d+\.\d\d points and -?\d+\.\d\d points", reason
+    )
+    assert failed == "failed requests: 0.00 % against 0.00 %, ok"
+    assert re.fullmatch(r"P95 of an answer: \d+\.\d ms against \d+\.\d ms, ok", p95)
 
 
 @SQLITE
@@ -75,7 +81,9 @@ def test_without_data(store):
     assert analysis.verdict == "not yet"
     assert analysis.reason == f"{store.name}: expected lists of experiment demo/1, found none"
     assert json.loads(json.dumps(summary.as_json(analysis)))["metrics"]["skip_rate"]["difference"] is None
-    assert "skip rate: no data" in summary.lines(analysis)
+    lines = summary.lines(analysis)
+    assert "skip rate: no data" in lines
+    assert lines[-3:-1] == ["failed requests: no data", "P95 of an answer: no data"]
 
 
 @SQLITE
@@ -107,7 +115,7 @@ def test_texts_of_a_metric():
     start = "skip rate: 23.00 % against 25.00 %, difference -2.00 points (-5.00 points to 1.00 points); "
     assert lines == [
         f"{start}planned to find 2.00 points",
-        f"{start}not known yet what 400 listeners find",
+        f"{start}no estimate yet of the difference that 400 listeners find",
         f"{start}400 listeners are too few to find any difference",
     ]
 
@@ -170,12 +178,16 @@ def test_guardrails(store):
             for exposure, error in zip(shown, errors, strict=True)
         ]
     )
-    error_rate, p95 = analyse(store, EXPERIMENT).guardrails
+    analysis = analyse(store, EXPERIMENT)
+    error_rate, p95 = analysis.guardrails
     assert error_rate.crossed
     assert error_rate.control == 0
     assert 0.2 < error_rate.treatment < 0.4
     assert p95.crossed
     assert (p95.control, p95.treatment) == (150, 150)
+    failed, slow = summary.lines(analysis)[-3:-1]
+    assert failed == f"failed requests: {100 * error_rate.treatment:.2f} % against 0.00 %, too high"
+    assert slow == "P95 of an answer: 150.0 ms against 150.0 ms, too high"
 
 
 @SQLITE
@@ -209,6 +221,8 @@ def test_one_listener_decides_nothing(store: FeedbackStore, rollout: int | None)
     fill(store)
     experiment = msgspec.structs.replace(EXPERIMENT, rollout=rollout)
     before = analyse(store, experiment)
+    stage = ", of rollout demo/1" if rollout else ""
+    assert summary.lines(before)[0] == f"experiment demo/1{stage}: 1.1.0 against 1.0.0"
     shown, events = simulated()
     treated = next(each for each in shown if each.variant == "treatment")
     skip = next(each for each in events if each.list_id == treated.list_id)

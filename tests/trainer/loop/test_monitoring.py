@@ -67,8 +67,9 @@ def test_planted_changes_are_found(store: FeedbackStore, engine: Engine, change:
     content = msgspec.json.encode(report)
     assert msgspec.json.decode(content, type=Report) == report
     assert b"listener-" not in content  # no ids
-    printed = [line for line in report_text.lines(report) if line.startswith("alarm: ")]
-    assert printed == [f"alarm: {alarm.sentence}" for alarm in report.alarms]
+    printed = list(report_text.lines(report))[-len(report.alarms) or -1 :]
+    begins = {alarm.key: "emergency" if alarm.key == "emergency" else "alarm" for alarm in report.alarms}
+    assert printed == ([f"{begins[alarm.key]}: {alarm.sentence}" for alarm in report.alarms] or ["no alarm"])
 
 
 @SQLITE

@@ -103,8 +103,20 @@ def registry(published: Path, tmp_path: Path) -> Registry:
 @pytest.mark.parametrize(
     ("effect", "code", "live", "state", "output"),
     [
-        (0.0, 0, "1.1.0", "finished", "rollout demo/1: 1.1.0 for 100% of the users, finished: skip rate differs by "),
-        (0.2, 0, "1.0.0", "aborted", "rollout demo/1: 1.1.0 for 0% of the users, aborted: skip rate differs by "),
+        (
+            0.0,
+            0,
+            "1.1.0",
+            "finished",
+            "rollout demo/1: 1.1.0 for 100% of the users, finished: skip rate: difference between ",
+        ),
+        (
+            0.2,
+            0,
+            "1.0.0",
+            "aborted",
+            "rollout demo/1: 1.1.0 for 0% of the users, aborted: skip rate: difference between ",
+        ),
         (None, 5, "1.0.0", "running", "rollout demo/1 waits: sqlite:///"),
     ],
 )

@@ -30,15 +30,15 @@ SORTED = ("user_id", "timestamp", "track_id", "event", "position")
 
 
 def export_feedback(database: str, out: Path, since: date | None = None) -> dict[str, int]:
-    """Write `out`/listening/DAY.parquet and `out`/feedback/DAY.parquet, and return the number of days, plays and
-    impressions.
+    """Write `out`/listening/DAY.parquet and `out`/feedback/DAY.parquet, and return the number of days, of plays,
+    and of rows of feedback.
 
     Days are those of UTC on which events occurred, from `since` on. What was exported and is no longer in the database
     is kept, but for listeners who were forgotten. Each file is replaced as a whole, and the same events give the same
     bytes. Raises InputError for a database that cannot be opened, TableError for an exported file that cannot be read,
     OutputError for a folder that cannot be written.
     """
-    notes = {"days": 0, "plays": 0, "impressions": 0}
+    notes = {"days": 0, "plays": 0, "feedback": 0}
     with closing(open_store(database, create=False)) as store:
         forgotten = store.forgotten()
         days = {f"{EPOCH + timedelta(days=day)}": day for day in store.days()}
@@ -56,7 +56,7 @@ def export_feedback(database: str, out: Path, since: date | None = None) -> dict
             _write(paths[FEEDBACK], impressions)
             notes["days"] += 1
             notes["plays"] += int(listening["plays"].sum())
-            notes["impressions"] += impressions.height
+            notes["feedback"] += impressions.height
     return notes
 
 

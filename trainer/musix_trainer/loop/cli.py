@@ -37,8 +37,10 @@ FEEDBACK = click.option(
     "--feedback",
     "database",
     required=True,
+    metavar="URL",
     envvar="MUSIX_FEEDBACK",
-    help="Database of the feedback, as of `musix serve --feedback`.  [default: $MUSIX_FEEDBACK]",
+    show_envvar=True,  # also in the error when it is missing
+    help="Database of the feedback, as of `musix serve --feedback`.",
 )
 
 

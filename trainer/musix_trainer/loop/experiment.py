@@ -176,7 +176,7 @@ def _decide(experiment: Experiment, result: MetricResult, counts: tuple[int, int
         return "not yet", f"{expected}, found {result.listeners}"
     low, high = sorted((metric.better * difference.low, metric.better * difference.high))
     bounds = map(metric.format_difference, (difference.low, difference.high))
-    interval = f"{metric.name} differs by {' to '.join(bounds)}"
+    interval = f"{metric.name}: difference between {' and '.join(bounds)}"
     if low > 0:
         return "win", interval
     if high < 0:

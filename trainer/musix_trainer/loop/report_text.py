@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from musix_runtime.clock import format_time
 from musix_runtime.feedback.reports import (
+    EMERGENCY,
     FIGURES,
     NO_VARIANT,
     CalibrationDrift,
@@ -36,7 +37,7 @@ def lines(report: Report) -> Iterator[str]:
         yield from _figures(f"variant {variant}", figures)
     yield ""
     for alarm in report.alarms:
-        yield f"alarm: {alarm.sentence}"
+        yield f"{'emergency' if alarm.kind == EMERGENCY else 'alarm'}: {alarm.sentence}"
     if not report.alarms:
         yield "no alarm"
 

@@ -54,7 +54,7 @@ def decide(rollout: Rollout, analysis: Analysis, now_ms: int) -> Decision:
     A guardrail that is crossed or a metric that is surely worse aborts, also while the rollout is held. The next stage
     begins when the present one has lasted its time, and the metric is surely not worse by more than `max_harm`.
     """
-    crossed = [guardrail.key for guardrail in analysis.guardrails if guardrail.crossed]
+    crossed = [summary.GUARDRAILS[guardrail.key][0] for guardrail in analysis.guardrails if guardrail.crossed]
     if crossed:
         return Decision("abort", f"{' and '.join(crossed)}: expected no worse than the control")
     if analysis.verdict == "loss":

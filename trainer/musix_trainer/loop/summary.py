@@ -1,16 +1,23 @@
 """The analysis of an experiment as text and as JSON."""
 
+from collections.abc import Callable
 from typing import Any
 
 from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
+
+GUARDRAILS: dict[str, tuple[str, Callable[[float], str]]] = {  # the name, and a value as text
+    "error_rate": ("failed requests", lambda share: f"{100 * share:.2f} %"),
+    "p95_ms": ("P95 of an answer", lambda ms: f"{ms:.1f} ms"),
+}
 
 
 def lines(analysis: Analysis) -> list[str]:
     """Return what a person needs to know of an experiment, the verdict last."""
     experiment = analysis.experiment
     counts = analysis.treatment_listeners, analysis.control_listeners
+    stage = "" if experiment.rollout is None else f", of rollout {experiment.name}/{experiment.rollout}"
     return [
-        f"experiment {experiment.id}: {experiment.treatment} against {experiment.control}",
+        f"experiment {experiment.id}{stage}: {experiment.treatment} against {experiment.control}",
         f"listeners: {sum(counts):,} of {experiment.listeners:,}; {counts[0]:,} got {experiment.treatment},"
         f" {counts[1]:,} {experiment.control}",
         *(metric_line(each, experiment.listeners) for each in analysis.metrics.values()),
@@ -27,7 +34,7 @@ def metric_line(result: MetricResult, planned: int) -> str:
     treatment, control = map(metric.format, (difference.treatment, difference.control))
     value, low, high = map(metric.format_difference, (difference.value, difference.low, difference.high))
     if result.detectable is None:
-        found = f"not known yet what {planned:,} listeners find"
+        found = f"no estimate yet of the difference that {planned:,} listeners find"
     elif result.detectable > max(difference.control, metric.largest - difference.control):
         found = f"{planned:,} listeners are too few to find any difference"
     else:
@@ -36,9 +43,12 @@ def metric_line(result: MetricResult, planned: int) -> str:
 
 
 def _guardrail(guardrail: Guardrail) -> str:
+    name, unit = GUARDRAILS[guardrail.key]
     values = (guardrail.treatment, guardrail.control)
-    treatment, control = ("none" if value is None else f"{value:.4g}" for value in values)
-    return f"{guardrail.key}: {treatment} against {control}, {'crossed' if guardrail.crossed else 'held'}"
+    if values == (None, None):
+        return f"{name}: no data"
+    treatment, control = ("no data" if value is None else unit(value) for value in values)
+    return f"{name}: {treatment} against {control}, {'too high' if guardrail.crossed else 'ok'}"
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
