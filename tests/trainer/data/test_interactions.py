@@ -139,6 +139,15 @@ def test_numeric_ids_in_a_csv_stay_text(tmp_path: Path) -> None:
     assert data.plays.tolist() == [2, 3]
 
 
+def test_other_separators_than_commas_are_named(tmp_path: Path) -> None:
+    for separator in (";", "\t"):
+        rows = [["user_id", "track_id", "plays"], ["a", TRACK(1), "0,5"]]  # with a decimal comma
+        (tmp_path / "listening.csv").write_text("\n".join(map(separator.join, rows)))
+        with pytest.raises(TableError) as caught:
+            tables.read(tmp_path / "listening.csv")
+        assert str(caught.value).endswith(f"; separate the columns by commas, found {separator!r}")
+
+
 def test_without_drops_impressions_of_training_pairs() -> None:
     data, _ = read_columns(user_id=["a", "b"], track_id=[TRACK(1), TRACK(2)], plays=[1, 1])
     impressions = Impressions(np.array([0, 0, 1]), np.array([1, 2, 2]), np.zeros(3, np.float32), np.ones(3, bool))

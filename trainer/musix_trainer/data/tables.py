@@ -84,7 +84,9 @@ def read(path: Path) -> Table:
         raise TableError(f"{path}: expected a table, found: {getattr(error, 'strerror', None) or error}") from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         first_line = str(error).partition("\n")[0]
-        raise TableError(f"{path}: expected a readable table with a header, found: {first_line}") from error
+        header = content.partition(b"\n")[0].decode(errors="replace").split(",")
+        hint = _describe_separator(header) if path.suffix == ".csv" else ""
+        raise TableError(f"{path}: expected a readable table with a header, found: {first_line}{hint}") from error
     return Table(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
 
 
