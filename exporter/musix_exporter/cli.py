@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musix_runtime.cli.arguments import AS_JSON, TRUST
+from musix_runtime.cli.arguments import AS_JSON, BUNDLE, TRUST
 from musix_runtime.cli.experiment import NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
@@ -86,7 +86,7 @@ def build(
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@BUNDLE
 @DATA
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:

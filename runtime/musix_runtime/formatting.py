@@ -18,6 +18,11 @@ def format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a number of things as text: `1 play`, `1,200 plays`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def escape_control_characters(text: str) -> str:
     """Return `text` on one line that a terminal shows as it is: control characters are escaped as in Python."""
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

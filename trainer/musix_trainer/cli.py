@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from musix_runtime.cli.arguments import BundlePath
+
 RECIPE = click.argument("recipe_path", metavar="RECIPE", type=click.Path(path_type=Path))
 RUN = click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
 DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of the recipe's tables.")
@@ -92,7 +94,7 @@ def evaluate(
 
 @click.command()
 @RUN
-@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle of the run, to add its size and speed.")
+@click.option("--bundle", type=BundlePath(), help="Bundle of the run, to add its size and speed.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Page to write; default: RUN/report.html.")
 def report(run_path: Path, bundle: Path | None, out: Path | None) -> None:
     """Write an HTML page about the run folder RUN, with data, metrics, plots and provenance."""

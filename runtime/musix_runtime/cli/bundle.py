@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from musix_runtime.cli.arguments import AS_JSON, BUNDLE, TRUST
+from musix_runtime.cli.arguments import AS_JSON, BUNDLE, TRUST, BundlePath
 from musix_runtime.cli.output import print_card, print_json, print_line
 from musix_runtime.errors import InputError
 
@@ -44,7 +44,7 @@ def pack(bundle: Path, file: Path | None) -> None:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=BundlePath())
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 def unpack(file: Path, folder: Path | None) -> None:
     """Unpack FILE into a FOLDER.
@@ -116,8 +116,8 @@ def inspect(bundle: Path, as_json: bool, as_model_card: bool) -> None:
 
 
 @click.command()
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
+@click.argument("first", type=BundlePath())
+@click.argument("second", type=BundlePath())
 @AS_JSON
 def diff(first: Path, second: Path, as_json: bool) -> None:
     """Show what changed between two bundles.

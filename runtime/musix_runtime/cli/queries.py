@@ -14,6 +14,13 @@ from musix_runtime.input_file import read_input
 if TYPE_CHECKING:
     from musix_runtime.engine import Engine
 
+# Those of schemas.py, which takes long to import.
+MAX_LIMIT, MAX_HOUR = 100, 23
+TIME_RANGES = ("short_term", "medium_term", "long_term")
+LIMIT = click.option(
+    "--limit", type=click.IntRange(1, MAX_LIMIT), default=10, show_default=True, help="Number of tracks."
+)
+
 
 @click.command()
 @BUNDLE
@@ -32,6 +39,8 @@ def classify(bundle: Path, track_id: str | None, features: str | None, as_json: 
     """
     from musix_runtime.schemas import ClassifyRequest
 
+    if track_id is None and features is None:
+        raise InputError("musix classify: expected TRACK_ID or --features, found neither")
     fields["artists"] = list(fields["artists"]) or None
     raw = {_camel(key): value for key, value in fields.items()}
     raw |= {"trackId": track_id, "audioFeatures": _json_argument(features)}
@@ -49,11 +58,11 @@ def classify(bundle: Path, track_id: str | None, features: str | None, as_json: 
 @BUNDLE
 @click.argument("user_id")
 @click.option("--current", "current_track_id", help="Id of the track that is playing now.")
-@click.option("--limit", default=10, show_default=True, help="Number of tracks, 1 to 100.")
+@LIMIT
 @click.option("--exclude", "exclude_ids", multiple=True, help="Id of a track to leave out; repeat it for several.")
 @click.option("--history", multiple=True, help="Id of a track that an unknown listener has heard.")
-@click.option("--time-range", default="medium_term", show_default=True, help="short_term, medium_term or long_term.")
-@click.option("--hour", type=int, help="Hour of the day in UTC, 0 to 23.")
+@click.option("--time-range", type=click.Choice(TIME_RANGES), default="medium_term", show_default=True)
+@click.option("--hour", type=click.IntRange(0, MAX_HOUR), help="Hour of the day in UTC.")
 @AS_JSON
 def recommend(bundle: Path, hour: int | None, as_json: bool, **fields: Any) -> None:
     """Recommend the next tracks to listener USER_ID."""
@@ -77,7 +86,7 @@ def recommend(bundle: Path, hour: int | None, as_json: bool, **fields: Any) -> N
 @click.command()
 @BUNDLE
 @click.argument("track_id")
-@click.option("--limit", default=10, show_default=True, help="Number of tracks, 1 to 100.")
+@LIMIT
 @AS_JSON
 def similar(bundle: Path, track_id: str, limit: int, as_json: bool) -> None:
     """Find the tracks most similar to TRACK_ID."""

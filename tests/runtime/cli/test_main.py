@@ -16,9 +16,13 @@ from click.testing import CliRunner
 from musix_runtime.bundle import manifest as manifests
 from musix_runtime.bundle import signature
 from musix_runtime.bundle.manifest import MANIFEST
+from musix_runtime.cli import queries
 from musix_runtime.cli.main import musix as cli
-from musix_runtime.errors import OutputError
+from musix_runtime.errors import BundleError, InputError, OutputError, RequestError
 from musix_runtime.models.parts import open_bundle
+from musix_runtime.parsing import parse
+from musix_runtime.registry.registry import Registry
+from musix_runtime.schemas import TIME_RANGES, RecommendRequest
 from tests.bundle_variants import NAMES, variant
 from tests.features import FEATURES
 
@@ -125,8 +129,22 @@ def test_serve_on_a_port_in_use(demo_bundle: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["similar", "BUNDLE", "unknown"], 2, "error: trackId: expected a track of the catalogue, found 'unknown'"),
-        (["recommend", "BUNDLE", "a", "--limit", "0"], 2, "error: limit: expected int >= 1, found 0"),
-        (["classify", "BUNDLE"], 2, "error: trackId: is required when audioFeatures is not given"),
+        (
+            ["recommend", "BUNDLE", "a", "--limit", "0"],
+            2,
+            "Invalid value for '--limit': 0 is not in the range 1<=x<=100.",
+        ),
+        (
+            ["recommend", "BUNDLE", "a", "--time-range", "week"],
+            2,
+            "Invalid value for '--time-range': 'week' is not one",
+        ),
+        (
+            ["recommend", "BUNDLE", "a", "--hour", "24"],
+            2,
+            "Invalid value for '--hour': 24 is not in the range 0<=x<=23.",
+        ),
+        (["classify", "BUNDLE"], 2, "error: musix classify: expected TRACK_ID or --features, found neither"),
         (["classify", "BUNDLE", "--features", "{"], 2, "error: --features: expected a JSON object or @FILE, found:"),
         (
             ["classify", "BUNDLE", "--features", "[" * 5000],
@@ -151,6 +169,40 @@ def test_wrong_input_prints_one_sentence_and_sets_the_exit_code(
     assert result.returncode == code
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_registry_in_place_of_a_bundle_is_named_with_its_live_bundle(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = Registry(tmp_path / "registry").publish(small_bundle)
+    monkeypatch.chdir(tmp_path)
+    name, live = published.parent.name, published.relative_to(tmp_path)
+    commands = ("verify", "inspect", "classify", "recommend", "similar", "diff", "pack", "unpack", "sign", "rebuild")
+    for place in (Path("registry"), Path("registry", name)):
+        for command in commands:
+            with pytest.raises(InputError) as caught:
+                CliRunner().invoke(cli, [command, str(place), "x"], catch_exceptions=False)
+            assert str(caught.value) == f"{place}: expected a bundle, found a registry; use {live}"
+    monkeypatch.chdir(published.parent)
+    with pytest.raises(InputError, match=rf"^\.: expected a bundle, found a registry; use {published.name}$"):
+        CliRunner().invoke(cli, ["verify", "."], catch_exceptions=False)
+    (tmp_path / "other" / "child" / "live").mkdir(parents=True)  # no pointer, so no registry
+    done = CliRunner().invoke(cli, ["verify", str(tmp_path / "other")])
+    assert isinstance(done.exception, BundleError)
+
+
+def test_the_ranges_of_options_are_those_of_requests() -> None:
+    def refused(**fields: object) -> bool:
+        try:
+            parse({"userId": "x", **fields}, RecommendRequest)
+        except RequestError:
+            return True
+        return False
+
+    assert queries.TIME_RANGES == TIME_RANGES
+    limits, hours = range(-1, queries.MAX_LIMIT + 2), range(-1, queries.MAX_HOUR + 2)
+    assert [limit for limit in limits if not refused(limit=limit)] == list(range(1, queries.MAX_LIMIT + 1))
+    assert [hour for hour in hours if not refused(context={"hour": hour})] == list(range(queries.MAX_HOUR + 1))
 
 
 @pytest.mark.parametrize("place", ["", ".", "..", "/"])

@@ -40,6 +40,8 @@ def test_families_of_a_file_are_in_alphabetical_order(tmp_path: Path) -> None:
         ("[families", "expected TOML with the table families, found"),
         (OWN + 'soft = ["pop"]', "expected each label once, found pop several times"),
         ('[families]\na = ["x"]\nb = ["y"]', "expected 3 to 32 families with printable names, found 2"),
+        (OWN + 'jazz = "Jazz"', r"families\.jazz: expected a list of labels, found text"),
+        (OWN + 'jazz = ["Jazz", 3]', r"families\.jazz\[1\]: expected text, found a number"),
         ("[familys]", "expected TOML with the table families"),
     ],
 )

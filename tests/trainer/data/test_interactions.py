@@ -15,6 +15,7 @@ from musix_trainer.recipe import Split, Synthetic
 
 WORLD = synthetic.generate(Synthetic(tracks=600, listeners=20), 1)
 CATALOGUE = read_tracks(Table(WORLD.tracks, "tracks", ""))
+A_TIME = "expected a time, such as 2026-01-31T20:00:00Z or seconds since 1970"
 TRACK = synthetic.track_id
 
 
@@ -57,6 +58,8 @@ def test_links_and_uris_are_read_as_track_ids() -> None:
         [datetime(2024, 5, 1, 12), datetime(2024, 5, 2)],
         [1714564800, 1714608000],
         ["1714564800", "2024-05-02 00:00:00"],
+        ["2024-05-01T14:00:00+02:00", "2024-05-01 19:30-04:30"],
+        ["2024-05-01 12:00", "2024-05-02T00:00:00.9 +00"],
     ],
 )
 def test_times_are_read_in_all_common_formats(times: list[object]) -> None:
@@ -70,9 +73,12 @@ def test_times_are_read_in_all_common_formats(times: list[object]) -> None:
     ("columns", "message"),
     [
         ({"user_id": ["a"], "track_id": [TRACK(1)]}, "expected a column plays or timestamp"),
-        ({"user_id": ["a"], "track_id": ["x"], "plays": [1]}, "expected rows, found none after dropping"),
+        (
+            {"user_id": ["a"], "track_id": ["x"], "plays": [1]},
+            "expected rows, found none: 1 names a track that is not in the catalogue, such as 'x'",
+        ),
         ({"user_id": ["a"], "track_id": [TRACK(1)], "plays": [-1]}, "plays: expected 0..inf, found -1"),
-        ({"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": ["soon"]}, "expected a time, found 'soon' in row 1"),
+        ({"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": ["soon"]}, f"{A_TIME}, found 'soon' in row 1"),
         (
             {"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": [1714564800000]},
             "seconds since 1970, found 1714564800000",
@@ -81,9 +87,9 @@ def test_times_are_read_in_all_common_formats(times: list[object]) -> None:
         ({"user_id": ["a" * 129], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected at most 128 bytes"),
         (
             {"user_id": ["a"], "track_id": [TRACK(1)], "timestamp": [time(1)]},
-            "timestamp: expected a time, found type Time",
+            f"timestamp: {A_TIME}, found type Time",
         ),
-        ({"user_id": [["a"]], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected a text, found type List"),
+        ({"user_id": [["a"]], "track_id": [TRACK(1)], "plays": [1]}, "user_id: expected text, found type List"),
     ],
 )
 def test_invalid_interactions_are_refused(columns: dict[str, list[object]], message: str) -> None:
@@ -131,6 +137,15 @@ def test_numeric_ids_in_a_csv_stay_text(tmp_path: Path) -> None:
     data = read_interactions(tables.read(tmp_path / "listening.csv"), CATALOGUE)
     assert data.names == ["001", "1"]
     assert data.plays.tolist() == [2, 3]
+
+
+def test_other_separators_than_commas_are_named(tmp_path: Path) -> None:
+    for separator in (";", "\t"):
+        rows = [["user_id", "track_id", "plays"], ["a", TRACK(1), "0,5"]]  # with a decimal comma
+        (tmp_path / "listening.csv").write_text("\n".join(map(separator.join, rows)))
+        with pytest.raises(TableError) as caught:
+            tables.read(tmp_path / "listening.csv")
+        assert str(caught.value).endswith(f"; separate the columns by commas, found {separator!r}")
 
 
 def test_without_drops_impressions_of_training_pairs() -> None:

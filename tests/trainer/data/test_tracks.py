@@ -138,6 +138,12 @@ def test_dropped_rows_are_counted() -> None:
     [
         (TABLE.drop("tempo"), "tracks.csv: expected the columns tempo, found only track_id, track_name"),
         (TABLE[:0], "tracks.csv: expected rows, found none"),
+        (
+            pl.DataFrame({"user_id;track_id": []}),
+            "found only user_id;track_id; separate the columns by commas, found ';'",
+        ),
+        (pl.DataFrame({"track_id\tkey": []}), "; separate the columns by commas, found '\\t'"),
+        (TABLE.with_columns(explicit=pl.lit("yes")), "explicit: expected true or false, found 'yes' in row 1 (672 in"),
         (changed(energy=7.0), "energy: expected 0..1, found 7 at track_id 'simulated0000000000000' (1 in all)"),
         (changed(track_genre="polka"), "families.toml, found polka"),
         (TABLE.with_columns(energy=pl.lit("high")), "energy: expected a number, found 'high' in row 1 (672 in all)"),
@@ -147,7 +153,7 @@ def test_dropped_rows_are_counted() -> None:
         ),
         (
             TABLE.with_columns(tempo=pl.lit(0.0)),
-            "expected rows, found none after dropping: {'dropped: failed audio analysis (tempo 0)': 672}",
+            "expected rows, found none: 672 have failed audio analysis (tempo 0), such as 'simulated0000000000000'",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from musix_runtime import Engine, Registry
 from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
-from musix_runtime.feedback.reports import Figure, Report
+from musix_runtime.feedback.reports import Figure, LiveFigures, Report
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry.experiments import Experiment
 from musix_trainer.loop import report_text
@@ -79,6 +79,26 @@ def test_without_data(store: FeedbackStore, engine: Engine) -> None:
     assert (report.live.listeners, report.reference.listeners, report.bundles) == (0, 0, {})
     assert {each.kl for each in report.drift.values()} == {None}
     assert "no alarm" in list(report_text.lines(report))
+
+
+@SQLITE
+def test_one_thing_is_printed_in_the_singular(store: FeedbackStore, engine: Engine) -> None:
+    report = monitor(store, engine, [], NOW_MS)
+    one = msgspec.structs.replace(
+        report,
+        live=msgspec.structs.replace(report.live, plays=1, listeners=1),
+        reference=msgspec.structs.replace(report.reference, plays=1_200, listeners=60),
+        calibration=msgspec.structs.replace(report.calibration, tracks=1),
+        bundles={"1.0.0": LiveFigures(1, 1, 0.5, None, None, None, None, None)},
+    )
+    printed = "\n".join(report_text.lines(one))
+    for expected in (
+        ", 1 play of 1 listener, not",
+        ", 1,200 plays of 60 listeners\n",
+        "of 1 track\n",
+        "1 list of 1 listener,",
+    ):
+        assert expected in printed
 
 
 @SQLITE

@@ -4,11 +4,12 @@ import hashlib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from musix_runtime.bundle.manifest import MAX_FAMILIES, SourceInfo
-from musix_runtime.errors import InputError
+from musix_runtime.errors import InputError, shorten
 
 SHIPPED = Path(__file__).parents[1] / "families.toml"
 MIN_FAMILIES = 3
@@ -48,7 +49,9 @@ def read(path: Path = SHIPPED) -> Families:
     """Read and check a file of families, by default the shipped one. Raises InputError."""
     try:
         content = path.read_bytes()
-        document = msgspec.convert(tomllib.loads(content.decode()), _Document)
+        raw = tomllib.loads(content.decode())
+        _check_labels(raw, path)
+        document = msgspec.convert(raw, _Document)
     except OSError as error:
         raise InputError(f"{path}: expected a file of genre families, found: {error.strerror}") from error
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
@@ -65,3 +68,21 @@ def read(path: Path = SHIPPED) -> Families:
     return Families(
         str(path), dict(sorted(document.families.items())), document.no_family, hashlib.sha256(content).hexdigest()
     )
+
+
+def _check_labels(raw: dict[str, Any], path: Path) -> None:
+    """Raise InputError, with the name of the family, unless each family is a list of text."""
+    families = raw.get("families")
+    for name, labels in families.items() if isinstance(families, dict) else ():
+        place = f"{path}: families.{shorten(name)}"
+        if not isinstance(labels, list):
+            raise InputError(f"{place}: expected a list of labels, found {_describe(labels)}")
+        for i, label in enumerate(labels):
+            if not isinstance(label, str):
+                raise InputError(f"{place}[{i}]: expected text, found {_describe(label)}")
+
+
+def _describe(value: Any) -> str:
+    """Return the kind of a value of TOML."""
+    kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
+    return kinds.get(type(value), "a time")

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from musix_runtime.errors import TableError
-from musix_trainer.data.interactions import Interactions, in_catalogue
+from musix_trainer.data.interactions import Interactions, in_catalogue, keep_in_catalogue
 from musix_trainer.data.tables import Column, Table, check
 from musix_trainer.data.tracks import Tracks
 
@@ -48,8 +48,10 @@ def read_impressions(source: Table, catalogue: Tracks, listening: Interactions) 
         raise TableError(f"{source.name}: event: expected {', '.join(IS_POSITIVE)}, found {', '.join(unknown[:5])}")
     number = pl.DataFrame({"user_id": listening.names, "listener": range(len(listening.names))})
     source.frame = in_catalogue(source.frame, catalogue).join(number, on="user_id", how="left", maintain_order="left")
-    source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
-    source.keep(pl.col("listener").is_not_null(), "listener without listening")
+    keep_in_catalogue(source)
+    source.keep(
+        pl.col("listener").is_not_null(), "listener without listening", "have a listener without listening", "user_id"
+    )
     frame = source.frame.sort("listener", "timestamp", "row")
     source.notes["positive impressions"] = frame.filter(pl.col("event") != "skipped").height
     hours = pl.from_epoch(frame["timestamp"], "s").dt.hour()

@@ -22,6 +22,9 @@ SCHEMA = [
 ]
 
 
+NEW_LISTENER = "listener without plays before the split"
+
+
 @dataclass(frozen=True)
 class Interactions:
     """Interactions: one entry for each pair of listener and recording, in the order of both.
@@ -97,11 +100,11 @@ def read_interactions(source: Table, catalogue: Tracks, before: int | None = Non
     plays = pl.col("plays").fill_null(1.0) if "plays" in columns else pl.lit(1.0)
     last = pl.col("timestamp").fill_null(0) if "timestamp" in columns else pl.lit(0, pl.Int64)
     source.frame = in_catalogue(source.frame.with_columns(plays=plays, timestamp=last), catalogue)
-    source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
+    keep_in_catalogue(source)
     source.keep(pl.col("plays") > 0, "no plays")
     if before is not None:
         earlier, first = pl.col("timestamp") < before, pl.col("timestamp").min()
-        source.keep(first.over("user_id") < before, "listener without plays before the split")
+        source.keep(first.over("user_id") < before, NEW_LISTENER, f"have a {NEW_LISTENER}", "user_id")
         source.keep(earlier | (first.over("user_id", "row") >= before), "heard again since the split")
     pairs = source.frame.group_by("user_id", "row").agg(pl.col("plays").sum(), pl.col("timestamp").max())
     newest = pl.struct("timestamp", "plays").rank("ordinal", descending=True).over("user_id") <= MAX_HISTORY
@@ -125,3 +128,9 @@ def in_catalogue(frame: pl.DataFrame, catalogue: Tracks) -> pl.DataFrame:
     """Return the frame with a column `row`: the catalogue row of each track_id, or null."""
     stripped = frame.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
     return stripped.join(catalogue.ids, on="track_id", how="left", maintain_order="left")
+
+
+def keep_in_catalogue(source: Table) -> None:
+    """Drop the rows that `in_catalogue` gave no row. Raises TableError when no row is left."""
+    words = "name a track that is not in the catalogue"
+    source.keep(pl.col("row").is_not_null(), "track not in the catalogue", words)

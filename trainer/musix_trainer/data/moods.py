@@ -12,7 +12,7 @@ from musix_runtime.models.arrays import Floats
 from musix_runtime.models.mood import MOODS
 from musix_trainer import array_store
 from musix_trainer.data import split
-from musix_trainer.data.interactions import in_catalogue
+from musix_trainer.data.interactions import in_catalogue, keep_in_catalogue
 from musix_trainer.data.tables import Column, Table, check
 from musix_trainer.data.tracks import Tracks
 
@@ -67,7 +67,7 @@ def read_moods(source: Table, catalogue: Tracks) -> Moods:
     if unknown:
         raise TableError(f"{source.name}: split: expected {', '.join(SPLITS)}, found {', '.join(unknown[:5])}")
     source.frame = in_catalogue(source.frame, catalogue)
-    source.keep(pl.col("row").is_not_null(), "track not in the catalogue")
+    keep_in_catalogue(source)
     source.keep(pl.sum_horizontal(PERCEIVED) > 0, "no mood above 0")
     artists = pl.Series(catalogue.primary_artists())
     source.frame = source.frame.with_columns(

@@ -37,21 +37,32 @@ class Table:
     simulated: bool = False
     notes: dict[str, int | str] = field(default_factory=dict)
     rows: int = 0  # as read
+    _dropped: list[str] = field(default_factory=list)  # what the rows have that were dropped, for messages
 
     def __post_init__(self) -> None:
         self.rows = self.rows or self.frame.height
 
-    def keep(self, condition: pl.Expr, reason: str) -> None:
+    def keep(self, condition: pl.Expr, reason: str, phrase: str = "", column: str = "track_id") -> None:
         """Drop the rows that do not meet the condition, and note their number and the reason.
 
-        Raises TableError when no row is left.
+        Raises TableError when no row is left. Its message says of the rows what `phrase` does, which begins with a verb
+        in the plural ("have" and the reason, if it is not given), and shows one of their values of `column`.
         """
         remaining = self.frame.filter(condition)
-        if remaining.height < self.frame.height:
-            self.notes[f"dropped: {reason}"] = self.frame.height - remaining.height
+        if dropped := self.frame.height - remaining.height:
+            self.notes[f"dropped: {reason}"] = dropped
+            example = self.frame[column][0] if not remaining.height and column in self.frame.columns else None
+            self._dropped.append(_sentence(dropped, phrase or f"have {reason}", example))
         if not remaining.height:
-            raise TableError(f"{self.name}: expected rows, found none after dropping: {self.notes}")
+            raise TableError(f"{self.name}: expected rows, found none: {', and '.join(self._dropped)}")
         self.frame = remaining
+
+
+def _sentence(count: int, phrase: str, example: str | None) -> str:
+    verb, _, rest = phrase.partition(" ")
+    if count == 1:
+        verb = {"have": "has", "are": "is"}.get(verb, f"{verb}s")
+    return f"{count:,} {verb} {rest}" + ("" if example is None else f", such as {repr(example)[:60]}")
 
 
 def read(path: Path) -> Table:
@@ -73,7 +84,9 @@ def read(path: Path) -> Table:
         raise TableError(f"{path}: expected a table, found: {getattr(error, 'strerror', None) or error}") from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         first_line = str(error).partition("\n")[0]
-        raise TableError(f"{path}: expected a readable table with a header, found: {first_line}") from error
+        header = content.partition(b"\n")[0].decode(errors="replace").split(",")
+        hint = _describe_separator(header) if path.suffix == ".csv" else ""
+        raise TableError(f"{path}: expected a readable table with a header, found: {first_line}{hint}") from error
     return Table(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
 
 
@@ -111,7 +124,8 @@ def check(source: Table, schema: list[Column], key: str) -> None:
     frame, name = source.frame, source.name
     missing = [each.name for each in schema if not each.optional and each.name not in frame.columns]
     if missing:
-        raise TableError(f"{name}: expected the columns {', '.join(missing)}, found only {', '.join(frame.columns)}")
+        found = f"found only {', '.join(frame.columns)}{_describe_separator(frame.columns)}"
+        raise TableError(f"{name}: expected the columns {', '.join(missing)}, {found}")
     if not frame.height:
         raise TableError(f"{name}: expected rows, found none")
     present = [each for each in schema if each.name in frame.columns]
@@ -123,18 +137,24 @@ def check(source: Table, schema: list[Column], key: str) -> None:
         _check_range(source.frame, column, name, key)
 
 
+def _describe_separator(columns: list[str]) -> str:
+    """Return what to do about a header that is one column because other separators than commas are in it."""
+    separators = [each for each in ";\t" if len(columns) == 1 and each in columns[0]]
+    return f"; separate the columns by commas, found {separators[0]!r}" if separators else ""
+
+
 def _typed(frame: pl.DataFrame, column: Column, name: str) -> pl.Series:
     series = frame[column.name]
     try:
         text = series.cast(pl.String).str.strip_chars()
         typed = _CASTS[column.kind](series, text)
     except pl.exceptions.PolarsError as error:
-        raise TableError(f"{name}: {column.name}: expected a {column.kind}, found type {series.dtype}") from error
+        raise TableError(f"{name}: {column.name}: expected {_WORDS[column.kind]}, found type {series.dtype}") from error
     bad = (typed.is_null() & ~text.str.to_lowercase().is_in(["", "nan"])).arg_true()
     if len(bad):
         raise TableError(
-            f"{name}: {column.name}: expected a {column.kind}, found {repr(series[bad[0]])[:60]} in row {bad[0] + 1}"
-            f" ({len(bad):,} in all)"
+            f"{name}: {column.name}: expected {_WORDS[column.kind]}, found {repr(series[bad[0]])[:60]}"
+            f" in row {bad[0] + 1} ({len(bad):,} in all)"
         )
     return typed.alias(column.name)
 
@@ -153,21 +173,37 @@ def _text(series: pl.Series, text: pl.Series) -> pl.Series:
 
 
 def _time(series: pl.Series, text: pl.Series) -> pl.Series:
-    """Return seconds since 1970, from dates, times, ISO 8601 text (also only a year or a month) or such seconds."""
+    """Return seconds since 1970, from dates, times, ISO 8601 text (also only a year, a month, or a time without its
+    seconds; UTC unless it has an offset) or such seconds."""
     if series.dtype in (pl.Date, pl.Datetime):
         return series.cast(pl.Datetime("us")).dt.epoch("s")
     if series.dtype.is_temporal():
         raise pl.exceptions.InvalidOperationError("a time needs its day")
     number = pl.when(text.str.contains(r"^-?\d{5,}(\.\d+)?$")).then(text.cast(pl.Float64, strict=False))
     seconds = number.cast(pl.Int64, strict=False)
-    text = text.str.replace(r"(Z|\+00:00)$", "").str.replace("T", " ")
+    offset = _offset_seconds(text.str.extract(_OFFSET, 2))
+    text = text.str.replace(_OFFSET, "$1").str.replace(r"Z$", "").str.replace("T", " ")
     text = text.str.replace(r"^(\d{4})$", "$1-01-01").str.replace(r"^(\d{4}-\d{2})$", "$1-01")
-    full = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
-    day = text.str.to_datetime("%Y-%m-%d", strict=False)
-    return pl.select(pl.coalesce(seconds, full.dt.epoch("s"), day.dt.epoch("s"))).to_series()
+    formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+    times = [text.str.to_datetime(each, strict=False).dt.epoch("s") - offset for each in formats]
+    return pl.select(pl.coalesce(seconds, *times)).to_series()
 
 
+def _offset_seconds(offset: pl.Series) -> pl.Series:
+    """Return how far the offsets `+HH:MM` are ahead of UTC, in seconds; 0 for null."""
+    digits = offset.str.replace(":", "").str.slice(1).str.pad_end(4, "0").cast(pl.Int64)
+    seconds = digits // 100 * 3600 + digits % 100 * 60
+    return pl.select(pl.when(offset.str.starts_with("-")).then(-seconds).otherwise(seconds).fill_null(0)).to_series()
+
+
+_OFFSET = r"(:\d{2}(?:\.\d+)?) ?([+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)$"  # behind minutes or seconds
 _CASTS = {"number": _number, "bool": _bool, "text": _text, "time": _time}
+_WORDS = {
+    "number": "a number",
+    "bool": "true or false",
+    "text": "text",
+    "time": "a time, such as 2026-01-31T20:00:00Z or seconds since 1970",
+}
 # Range of a time in seconds: 1860 (the oldest recording) to 2200. Milliseconds are far above it.
 _TIMES = (-3_471_292_800, 7_258_118_400)
 ID_LIMIT = 128  # bytes; ids are stored at a fixed width, so that one long id would widen all

@@ -97,7 +97,7 @@ def k_core(table: Table, core: int, before: int | None = None) -> Interactions:
     while True:
         height = table.frame.height
         for column in ("userID", "artistID"):
-            table.keep(pairs_that_count.over(column) >= core, f"not in the {core}-core")
+            table.keep(pairs_that_count.over(column) >= core, f"not in the {core}-core", f"are not in the {core}-core")
         if table.frame.height == height:
             break
     pairs = table.frame.sort("userID", "artistID")

@@ -14,6 +14,7 @@ from musix_runtime.feedback.reports import (
     Report,
     Window,
 )
+from musix_runtime.formatting import format_count
 from musix_trainer.loop.drift import MIN_LISTENERS
 from musix_trainer.loop.listening import METRICS
 
@@ -45,7 +46,7 @@ def lines(report: Report) -> Iterator[str]:
 def _window(title: str, window: Window) -> str:
     enough = "" if window.listeners >= MIN_LISTENERS else f", not enough: expected {MIN_LISTENERS}"
     span = f"{format_time(window.from_ms)} to {format_time(window.until_ms)}"
-    return f"{title}: {span}, {window.plays:,} plays of {window.listeners:,} listeners{enough}"
+    return f"{title}: {span}, {_of_listeners(window.plays, 'play', window.listeners)}{enough}"
 
 
 def _drift(name: str, drift: InputDrift) -> str:
@@ -53,12 +54,13 @@ def _drift(name: str, drift: InputDrift) -> str:
 
 
 def _calibration(found: CalibrationDrift) -> str:
-    return f"calibration error: {_number(found.error)}, at least {_number(found.low)}, of {found.tracks:,} tracks"
+    tracks = format_count(found.tracks, "track")
+    return f"calibration error: {_number(found.error)}, at least {_number(found.low)}, of {tracks}"
 
 
 def _figures(title: str, figures: LiveFigures) -> Iterator[str]:
     yield (
-        f"{title}: {figures.lists:,} lists of {figures.listeners:,} listeners, "
+        f"{title}: {_of_listeners(figures.lists, 'list', figures.listeners)}, "
         f"{100 * figures.coverage:.1f} % of the catalogue"
     )
     for key in FIGURES:
@@ -66,6 +68,10 @@ def _figures(title: str, figures: LiveFigures) -> Iterator[str]:
         if figure is not None:
             value, low, high = (_format(key, number) for number in (figure.value, figure.low, figure.high))
             yield f"  {_title(key):<18}{value:>8} ({low} to {high})"
+
+
+def _of_listeners(count: int, noun: str, listeners: int) -> str:
+    return f"{format_count(count, noun)} of {format_count(listeners, 'listener')}"
 
 
 def _title(key: str) -> str:
