@@ -118,7 +118,7 @@ def test_a_broken_version_is_no_shadow(store: Registry, manager: ModelManager) -
 def test_start_with_wrong_values(store: Registry) -> None:
     with pytest.raises(StoreError, match=r"expected a published version, found 9\.0\.0"):
         shadows.start(store, "demo", "9.0.0", 0.5, 1)
-    with pytest.raises(StoreError, match="expected a shadow, found: Expected `float` <= 1"):
+    with pytest.raises(StoreError, match="demo: Expected `float` <= 1"):
         shadows.start(store, "demo", "1.1.0", 1.5, 1)
     with pytest.raises(StoreError, match=r"expected another version than the live one, found 1\.0\.0"):
         shadows.start(store, "demo", "1.0.0", 0.5, 1)
