@@ -1,6 +1,7 @@
 """The server as a process: workers, limits, log, metrics, and how it stops."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -16,7 +17,7 @@ import httpx2
 import pytest
 
 from musix_runtime import Registry
-from tests.system.servers import CLIENT, MUSIX, free_port, serving
+from tests.system.servers import CLIENT, MUSIX, free_port, serving, worker_pid
 
 QUESTION = {"userId": "listener-001"}
 BODY = json.dumps(QUESTION).encode()
@@ -81,14 +82,18 @@ def test_slow_body_times_out_without_delaying_others(demo_bundle: Path) -> None:
 
 def test_requests_beyond_the_queue_are_rejected_and_others_answered(demo_bundle: Path) -> None:
     """One hundred questions in one moment, where three may wait: half over connections that stay, who are sent away at
-    the door, half over connections that close, who are sent away by the application."""
+    the door, half over connections that close, who are sent away by the application. The server sleeps while they are
+    sent, so that it finds them all at once."""
     closing = HEAD.replace(b"host", b"connection: close\r\nhost")
-    with serving(demo_bundle, MUSIX_MAX_QUEUE="3") as (url, _), ExitStack() as stack:
+    with serving(demo_bundle, MUSIX_MAX_QUEUE="3") as (url, process), ExitStack() as stack:
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
         every = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(100)]
+        worker = worker_pid(process)
+        os.kill(worker, signal.SIGSTOP)
         for i, connection in enumerate(every):
             connection.sendall((closing if i % 2 else HEAD) + BODY)
-        answers = [HTTPResponse(item) for item in every]
+        os.kill(worker, signal.SIGCONT)
+        answers = [stack.enter_context(HTTPResponse(item)) for item in every]
         for item in answers:
             item.begin()
         sent = [(dict(item.getheaders()), json.loads(item.read())) for item in answers if item.status == 503]
