@@ -62,6 +62,12 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
         return f"{self.name}/{self.number}"
 
     @property
+    def title(self) -> str:
+        """What a person calls it: an experiment, and the rollout of which it is a stage."""
+        stage = "" if self.rollout is None else f", of rollout {self.name}/{self.rollout}"
+        return f"experiment {self.id}{stage}"
+
+    @property
     def choices(self) -> dict[Variant, str]:
         """The version or policy of each variant."""
         return {"control": self.control, "treatment": self.treatment}

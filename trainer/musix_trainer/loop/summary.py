@@ -15,9 +15,8 @@ def lines(analysis: Analysis) -> list[str]:
     """Return what a person needs to know of an experiment, the verdict last."""
     experiment = analysis.experiment
     counts = analysis.treatment_listeners, analysis.control_listeners
-    stage = "" if experiment.rollout is None else f", of rollout {experiment.name}/{experiment.rollout}"
     return [
-        f"experiment {experiment.id}{stage}: {experiment.treatment} against {experiment.control}",
+        f"{experiment.title}: {experiment.treatment} against {experiment.control}",
         f"listeners: {sum(counts):,} of {experiment.listeners:,}; {counts[0]:,} got {experiment.treatment},"
         f" {counts[1]:,} {experiment.control}",
         *(metric_line(each, experiment.listeners) for each in analysis.metrics.values()),
