@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from musix_runtime.schemas import AudioFeatures, ClassifyRequest, Context, Filters, RecommendRequest, SimilarRequest
     from musix_runtime.serving.app import create_app
     from musix_runtime.serving.model_manager import ModelManager
+    from musix_runtime.settings import Settings
 
 __all__ = [
     "AudioFeatures",
@@ -28,6 +29,7 @@ __all__ = [
     "MusixError",
     "RecommendRequest",
     "Registry",
+    "Settings",
     "SimilarRequest",
     "create_app",
 ]
@@ -38,6 +40,7 @@ _HOMES = {
     "ModelManager": "serving.model_manager",
     "MusixError": "errors",
     "Registry": "registry.registry",
+    "Settings": "settings",
 }
 
 

@@ -12,10 +12,13 @@ import json
 import multiprocessing
 import socket
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from http.client import HTTPException, HTTPResponse
 from multiprocessing.connection import Connection
@@ -29,8 +32,8 @@ MAX_GROWTH_MB = 64.0
 MAX_ANSWER_BYTES = 1_000_000
 LIMIT = 2 * 2**20  # bytes; the default of MUSIX_MAX_BODY_BYTES
 TIMEOUT_S = 60.0  # for one response
-CLASSIFY, BATCH, RECOMMEND, SIMILAR = (
-    f"/api/ml/{name}" for name in ("classify", "classify/batch", "recommend", "similar")
+CLASSIFY, BATCH, RECOMMEND, SIMILAR, EVENTS, EXPOSURES = (
+    f"/api/ml/{name}" for name in ("classify", "classify/batch", "recommend", "similar", "events", "exposures")
 )
 FEATURES = {
     "danceability": 0.5, "energy": 0.5, "key": 5, "loudness": -8.5, "mode": 1, "speechiness": 0.05,
@@ -60,8 +63,8 @@ class Cost:
 
     @property
     def bounded(self) -> bool:
-        """Whether the cost is within the limits. A response to a valid request may be long."""
-        short = self.status == 200 or len(self.answer) <= MAX_ANSWER_BYTES
+        """Whether the cost is within the limits."""
+        short = len(self.answer) <= MAX_ANSWER_BYTES
         return self.wait_ms <= MAX_WAIT_MS and self.growth_mb <= MAX_GROWTH_MB and short
 
 
@@ -248,6 +251,36 @@ def _encodings() -> Iterator[Attack]:
     yield Attack("another method", http(RECOMMEND, b"").replace(b"POST", b"DELETE"), 405)
 
 
+def _feedback() -> Iterator[Attack]:
+    """Yield bodies of events and lists. Each event has an answer of its own, so most are answered with 200."""
+
+    def events(unit: bytes, count: int, before: bytes = b"") -> bytes:
+        start = b'{"sentAt":"%b","events":[%b' % (datetime.now(UTC).isoformat().encode(), before)
+        return http(EVENTS, start + b",".join([unit] * count) + b"]}")
+
+    deep, digits = b"[" * 900 + b"]" * 900, b"9" * 4299
+    half = rb'"\ud800",'
+    yield Attack("events: 1,000 arrays in each other, 900 deep", events(deep, 1000), 422)
+    yield Attack("events: the same beside half a surrogate", events(deep, 999, half), 422)
+    yield Attack("events: 50 arrays in each other, 900 deep", events(deep, 50), 200)
+    yield Attack("events: 480 integers of 4,299 digits", events(digits, 480), 200)
+    yield Attack("events: the same beside half a surrogate", events(digits, 480, half), 200)
+    yield Attack("events: 480 decimals of 4,299 digits", events(b"0." + digits, 480, half), 200)
+    fields = b",".join(b'"field%d":0' % i for i in range(45))
+    yield Attack("events: 1,000 of 45 unknown fields", events(b"{%b}" % fields, 1000), 200)
+    fields = b",".join(b'"field%d":0' % i for i in range(49_000))
+    yield Attack("events: one of 49,000 unknown fields", events(b"{%b}" % fields, 1), 200)
+    for name, letter in {"letters": b"a", "signs": rb"\u0001", "Chinese": "\u4e00".encode()}.items():
+        yield Attack(f"events: 1,000 ids of 300 {name}", events(b'{"eventId":"%b"}' % (letter * 300), 1000), 200)
+    yield Attack("events: 1,001", events(b"0", 1001), 422)
+    yield Attack("events: 1,000 texts of halves of characters", events(b'"%b"' % (rb"\ud800" * 300), 1000), 200)
+    for kind, body in {"deep": deep, "zeros": b"0"}.items():
+        yield Attack(f"exposures: {kind}", http(EXPOSURES, fill(b'{"exposures":[', body + b",", b"]}")), 422)
+    tracks = b",".join(b'{"id":"a%d"}' % i for i in range(1000))
+    many = b",".join([b'{"userId":"u","tracks":[%b]}' % tracks] * 16)
+    yield Attack("exposures: 16 lists of 1,000", http(EXPOSURES, b'{"exposures":[%b]}' % many), 200)
+
+
 @cache
 def _bomb() -> bytes:
     """Return a gzip stream of 1 GB of spaces."""
@@ -261,7 +294,18 @@ KINDS: dict[str, Callable[[], Iterator[Attack]]] = {
     "texts": _texts,
     "ids": _ids,
     "encodings": _encodings,
+    "feedback": _feedback,
 }
+
+
+@contextmanager
+def attacked(bundle: Path) -> Iterator[tuple[str, "Memory"]]:
+    """Serve a bundle with a feedback database. Yield the URL, and the memory of the worker."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(bundle, "--feedback", f"sqlite:///{folder}/feedback.db") as (url, process),
+    ):
+        yield url, Memory(worker_pid(process))
 
 
 class Witness:
@@ -336,8 +380,8 @@ def run(bundle: Path, repeat: int, only: str = "") -> int:
     """Print the cost of all attacks. Return how many were beyond a limit or had another status."""
     broken = 0
     print(f"{'attack':48s} status {'answer':>9s} {'ms':>8s} {'wait ms':>8s} {'+MB':>6s}")
-    with serving(bundle) as (url, process):
-        memory, witness = Memory(worker_pid(process)), Witness(url)
+    with attacked(bundle) as (url, memory):
+        witness = Witness(url)
         for attack in attacks():
             if only not in attack.name:
                 continue

@@ -75,6 +75,39 @@ def bombs(draft: Draft, rng: Rng) -> str:
     return edit(draft, rng, change)
 
 
+def integers(draft: Draft, rng: Rng) -> str:
+    """Compute with the least integer, which has no negative: the quotient of it and -1 ends a process."""
+
+    def change(model: onnx.ModelProto) -> str:
+        whole, other = pick(rng, (6, 7)), pick(rng, (-1.0, 0.0, 1.0, 1e9))
+        how = pick(rng, ("Div", "Div", "Mod", "Mul", "Add", "Sub", "Max", "Gather", "Abs", "Neg"))
+        constant(model, "fuzz_low", -1e9, np.float32)
+        constant(model, "zero", 0.0, np.float32)
+        constant(model, "other", other, np.float32)
+        splice(model, lambda inner, outer: _integer_nodes(how, whole, inner, outer))
+        return f"{how} {whole} {other}"
+
+    return edit(draft, rng, change)
+
+
+def _integer_nodes(how: str, whole: int, inner: str, outer: str) -> list[NodeProto]:
+    node = helper.make_node
+    inputs = ["least"] if how in ("Abs", "Neg") else [inner, "least"] if how == "Gather" else ["least", "second"]
+    return [
+        node("Mul", [inner, "fuzz_low"], ["lower"]),
+        node("Mul", ["lower", "fuzz_low"], ["far_lower"]),
+        node("Mul", ["far_lower", "fuzz_low"], ["lowest"]),
+        node("Cast", ["lowest"], ["least"], to=whole),
+        node("Mul", [inner, "zero"], ["zeros"]),
+        node("Add", ["zeros", "other"], ["others"]),
+        node("Cast", ["others"], ["second"], to=whole),
+        node(how, inputs, ["whole"]),
+        node("Cast", ["whole"], ["floats"], to=1),
+        node("Mul", ["floats", "zero"], ["nought"]),
+        node("Add", [inner, "nought"], [outer]),
+    ]
+
+
 def _bombs() -> dict[str, list[NodeProto]]:
     node = helper.make_node
     doubling = [node("Concat", [f"double{i}"] * 2, [f"double{i + 1}"], axis=0) for i in range(30)]

@@ -197,6 +197,29 @@ def test_workers_that_are_killed_at_once_end_the_command(demo_bundle: Path) -> N
         assert "error: workers: expected processes that keep running, found " in process.stdout.read()
 
 
+def test_a_server_goes_on_while_one_of_its_workers_does() -> None:
+    """The first worker runs on, the second one ends after a while, and five after it end at once."""
+    program = """
+import os, signal, time
+from musix_runtime.cli import supervisor
+
+supervisor.WINDOW_S = supervisor.RETRY_S = 0.3
+parent, forks = os.getpid(), []
+os.register_at_fork(after_in_parent=lambda: forks.append(1))
+def serve():
+    number = len(forks)
+    if number == 7:
+        os.kill(parent, signal.SIGTERM)
+    time.sleep({0: 60, 1: 1, 7: 60}.get(number, 0))
+    os.kill(os.getpid(), signal.SIGSEGV)
+supervisor.supervise(serve, 2)
+print(len(forks))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
+    assert done.stderr.count("was ended by SIGSEGV") == 6
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_workers_finish_their_requests(demo_bundle: Path, number: signal.Signals) -> None:
     with serving(demo_bundle, "--workers", 2) as (url, process), begin(url) as started:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musix_runtime.bundle.onnx_operators import MAX_RANK, OPERATORS, Node, Shape
+from musix_runtime.bundle.onnx_operators import FLOAT, INT64, MAX_RANK, OPERATORS, Node, Shape
 from musix_runtime.bundle.onnx_schema import MODEL
 from musix_runtime.bundle.protobuf import decode
 from musix_runtime.bundle.tree_check import MAX_NUMBER
@@ -25,7 +25,7 @@ MAX_OPERATIONS = 2**28  # of one run
 OPSETS = {b"": range(13, 22), b"ai.onnx.ml": range(3, 4)}
 IR_VERSIONS = range(7, 12)
 _ATTRIBUTE_TYPES = {"f": 1, "i": 2, "s": 3, "floats": 6, "ints": 7, "strings": 8}
-_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 7: np.dtype("<i8")}
+_DTYPES: dict[int, np.dtype[Any]] = {FLOAT: np.dtype("<f4"), INT64: np.dtype("<i8")}
 
 
 def check(data: bytes, inputs: Mapping[str, Shape], outputs: Sequence[str]) -> None:
@@ -67,6 +67,8 @@ def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> dict[byte
     if shapes.keys() & inputs.keys() or b"" in shapes:
         raise ValueError("graph: expected names of initializers to be unique")
     shapes |= inputs
+    types = {name: INT64 if array.dtype.kind == "i" else FLOAT for name, array in constants.items()}
+    types |= dict.fromkeys(inputs, FLOAT)
     if len(graph["nodes"]) > MAX_NODES:
         raise ValueError(f"graph: expected at most {MAX_NODES} nodes, found {len(graph['nodes']):,}")
     if len(constants) > MAX_CONSTANTS:
@@ -75,7 +77,7 @@ def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> dict[byte
         raise ValueError(f"graph: expected initializers that a node reads, found {len(unused):,} others")
     elements = operations = 0
     for raw in graph["nodes"]:
-        node = _node(raw, shapes, constants)
+        node = _node(raw, shapes, types, constants)
         if not set(raw["inputs"]) - constants.keys():
             raise ValueError(f"{node.op_type}: expected an input that is no constant, found {raw['inputs']}")
         results, cost = OPERATORS[_key(raw)].rule(node)
@@ -84,7 +86,7 @@ def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> dict[byte
                 raise ValueError(f"{node.op_type}: expected a new name for its result, found {name!r}")
             if len(shape) > MAX_RANK:
                 raise ValueError(f"{node.op_type}: expected a result of at most {MAX_RANK} axes, found {len(shape)}")
-            shapes[name] = shape
+            shapes[name], types[name] = shape, node.result_type
         elements += sum(map(prod, results))
         operations += cost + sum(map(prod, results))
         if elements > MAX_ELEMENTS or operations > MAX_OPERATIONS:
@@ -127,7 +129,9 @@ def _key(raw: dict[str, Any]) -> tuple[str, str]:
     return raw.get("domain", b"").decode("latin-1"), raw.get("op_type", b"").decode("latin-1")
 
 
-def _node(raw: dict[str, Any], shapes: dict[bytes, Shape], constants: dict[bytes, NDArray[Any]]) -> Node:
+def _node(
+    raw: dict[str, Any], shapes: dict[bytes, Shape], types: dict[bytes, int], constants: dict[bytes, NDArray[Any]]
+) -> Node:
     domain, op_type = _key(raw)
     operator = OPERATORS.get((domain, op_type))
     if operator is None:
@@ -141,6 +145,7 @@ def _node(raw: dict[str, Any], shapes: dict[bytes, Shape], constants: dict[bytes
         op_type,
         _attributes(raw["attributes"], op_type, operator.attributes),
         [shapes[name] for name in raw["inputs"]],
+        [types[name] for name in raw["inputs"]],
         [constants.get(name) for name in raw["inputs"]],
         len(raw["outputs"]),
     )

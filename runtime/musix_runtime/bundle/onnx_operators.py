@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from musix_runtime.bundle import tree_check
 
 MAX_RANK = 4
-_NUMBERS = (1, 6, 7, 9)  # float32, int32, int64, bool
+FLOAT, INT32, INT64, BOOL = 1, 6, 7, 9  # element types, by their numbers in ONNX
+_NUMBERS = (FLOAT, INT32, INT64, BOOL)
 
 Shape = tuple[int, ...]
 Cost = int
@@ -21,13 +22,24 @@ Cost = int
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a graph: its attributes, the shapes of its inputs, and the values of those that are constants."""
+    """A node of a graph: its attributes, the shapes and element types of its inputs, and the values of those that are
+    constants."""
 
     op_type: str
     attributes: Mapping[str, Any]
     shapes: Sequence[Shape]
+    types: Sequence[int]
     constants: Sequence[NDArray[Any] | None]
     n_outputs: int
+
+    @property
+    def result_type(self) -> int:
+        """The element type of the results."""
+        if self.op_type == "Cast":
+            return self.integer("to", 0)
+        if self.op_type in ("GreaterOrEqual", "IsNaN", "Not"):
+            return BOOL
+        return self.types[1 if self.op_type == "Where" else 0]
 
     def integer(self, name: str, default: int) -> int:
         return int(self.attributes.get(name, default))
@@ -65,6 +77,13 @@ def _broadcast(node: Node) -> tuple[list[Shape], Cost]:
     rank = max(map(len, node.shapes))
     padded = [(1,) * (rank - len(shape)) + shape for shape in node.shapes]
     return [tuple(map(max, zip(*padded, strict=True)))], 0
+
+
+def _quotient(node: Node) -> tuple[list[Shape], Cost]:
+    """Divide numbers of float32. The least integer divided by -1 would end the process."""
+    if set(node.types) != {FLOAT}:
+        raise ValueError(f"Div: expected numbers of float32, found the element types {[*node.types]}")
+    return _broadcast(node)
 
 
 def _gather(node: Node) -> tuple[list[Shape], Cost]:
@@ -175,7 +194,8 @@ _TREE_ATTRIBUTES = {
 OPERATORS = {
     **{("", name): Operator(_broadcast, range(1, 2), {}) for name in ("Abs", "Cos", "IsNaN", "Log", "Not")},
     **{("", name): Operator(_broadcast, range(1, 2), {}) for name in ("Relu", "Sigmoid", "Sin")},
-    **{("", name): Operator(_broadcast, range(2, 3), {}) for name in ("Add", "Div", "GreaterOrEqual", "Mul", "Sub")},
+    **{("", name): Operator(_broadcast, range(2, 3), {}) for name in ("Add", "GreaterOrEqual", "Mul", "Sub")},
+    ("", "Div"): Operator(_quotient, range(2, 3), {}),
     **{("", name): Operator(_broadcast, range(1, 17), {}) for name in ("Max", "Min", "Sum")},
     ("", "Where"): Operator(_broadcast, range(3, 4), {}),
     ("", "Cast"): Operator(_cast, range(1, 2), {"to": "i"}),

@@ -30,8 +30,8 @@ def supervise(serve: Callable[[], None], count: int) -> None:
     """Call `serve` in `count` child processes until a signal stops them, and replace each process that ends.
 
     Exits with the exit code of the first worker that exits by itself soon after the start. Raises WorkerError when
-    `MAX_FAILURES` workers in a row ended within `WINDOW_S` of their start. Without fork (Windows) this process is the
-    only worker.
+    `MAX_FAILURES` workers in a row ended within `WINDOW_S` of their start and no other one keeps running. Without fork
+    (Windows) this process is the only worker.
     """
     if hasattr(os, "fork"):
         _Workers(serve).run(count)
@@ -158,7 +158,7 @@ class _Workers:
             print_status(f"worker {child} was ended {reason}; another one is started", error=True)
             if lived < WINDOW_S:
                 self.count_failure()
-            if code >= 0:
+            if code >= 0 or self.failures >= MAX_FAILURES:
                 sleep(RETRY_S)
             self.replace()
 
@@ -174,11 +174,11 @@ class _Workers:
                 sleep(RETRY_S)
 
     def count_failure(self) -> None:
-        """Count a failed worker. Raises WorkerError after too many."""
+        """Count a failed worker. Raises WorkerError after too many, unless another one keeps running."""
         now = monotonic()
         self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
         self.last_failure = now
-        if self.failures >= MAX_FAILURES:
+        if self.failures >= MAX_FAILURES and all(now - start < WINDOW_S for start in self.starts.values()):
             raise WorkerError(
                 f"workers: expected processes that keep running, found {self.failures} that ended within "
                 f"{WINDOW_S:.0f} s of their start; the lines above say why"

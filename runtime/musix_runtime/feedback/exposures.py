@@ -20,6 +20,7 @@ WRITE_INTERVAL_S = 1.0  # groups of many lists take less time from the answers
 DELETE_INTERVAL_S = 3600.0
 WRITTEN, DROPPED = "written", "dropped"
 RESULTS = (WRITTEN, DROPPED)
+ADVICE = "below another application, use: async with app.router.lifespan_context(app)"
 
 
 class Exposure(Struct, frozen=True):
@@ -56,8 +57,8 @@ class ExposureStore(Protocol):
 class ExposureWriter:
     """A bounded queue of exposures, and the thread that writes them while `running`.
 
-    An exposure is dropped and counted, by `count(result, number)`, when the queue is full or the database fails. The
-    thread also deletes what is older than `keep_days`, unless that is 0.
+    An exposure is dropped and counted, by `count(result, number)`, when the queue is full, the database fails or no
+    thread is running. The thread also deletes what is older than `keep_days`, unless that is 0.
     """
 
     def __init__(self, store: ExposureStore, count: Callable[[str, int], None], keep_days: int = 0) -> None:
@@ -65,20 +66,29 @@ class ExposureWriter:
         self._count = count
         self._keep_ms = keep_days * DAY_MS
         self._queue: deque[Exposure] = deque()
+        self._is_running = False
+        self._has_warned = False
         self._next_deletion = 0.0  # on the monotonic clock
 
     def add(self, exposure: Exposure) -> None:
         """Put an exposure on the queue, or drop it. Never waits, and may be called by any thread."""
-        if len(self._queue) < QUEUE_LIMIT:
+        if self._is_running and len(self._queue) < QUEUE_LIMIT:
             self._queue.append(exposure)
-        else:
-            self._count(DROPPED, 1)
+            return
+        self._count(DROPPED, 1)
+        if not self._is_running and not self._has_warned:
+            self._has_warned = True
+            logger.error("exposures are not written: expected the lifespan of the application to run; %s", ADVICE)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Write the exposures until the context ends, and then those that are left."""
         with background("musix-exposures", self._run):
-            yield
+            self._is_running = True
+            try:
+                yield
+            finally:
+                self._is_running = False
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(WRITE_INTERVAL_S):

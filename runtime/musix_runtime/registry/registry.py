@@ -21,7 +21,7 @@ from musix_runtime.bundle.archive import read_small
 from musix_runtime.bundle.manifest import MANIFEST, NAME, VERSION
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
-from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError
+from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError, refusing
 from musix_runtime.registry import experiments, rollouts, shadows
 
 LIVE = "live"
@@ -245,13 +245,15 @@ class Registry:
 def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Registry, str] | None:
     """Return the registry and name at `path`, which is REGISTRY/NAME or a REGISTRY with one name; None for other paths.
 
-    Raises StoreError for a registry of several names.
+    Raises StoreError for a registry of several names, BundleError for a path that the system refuses.
     """
-    path = path.resolve()
+    with refusing(path):
+        path = path.resolve()
+        is_bundle = (path / MANIFEST).exists()
     if os.path.lexists(path / LIVE):
         return Registry(path.parent, opener), path.name
     registry = Registry(path, opener)
-    names = [] if (path / MANIFEST).exists() else registry.names()
+    names = [] if is_bundle else registry.names()
     if len(names) > 1:
         raise StoreError(
             f"{path}: expected REGISTRY/NAME, or a registry with one name, found the names {', '.join(names)}"

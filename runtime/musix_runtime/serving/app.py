@@ -29,9 +29,9 @@ from musix_runtime.settings import Settings
 def create_app(engine: Engine | ModelManager, settings: Settings | None = None) -> Starlette:
     """Return an ASGI application that answers from `engine`. It keeps no global state, and can be mounted anywhere.
 
-    While its lifespan runs it watches the files of the bundle, or the registry of a `ModelManager`. Frameworks do not
-    run the lifespan of a mounted application: there the host passes a `ModelManager` and enters its `polling`, and with
-    a feedback store `app.state.feedback.recording()`. Raises InputError when that store cannot be opened.
+    While its lifespan runs it watches the files of the bundle, or the registry of a `ModelManager`, and writes what it
+    recommends to the feedback store of the settings. Frameworks do not run the lifespan of a mounted application: the
+    host's lifespan enters `app.router.lifespan_context(app)`. Raises InputError when that store cannot be opened.
     """
     settings = settings or Settings()
     manager = engine if isinstance(engine, ModelManager) else ModelManager(engine)

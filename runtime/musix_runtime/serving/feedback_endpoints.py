@@ -9,7 +9,15 @@ from starlette.responses import Response
 
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import RequestError
-from musix_runtime.feedback.events import CLIENT_WAIT_S, Event, TimeLimits, check_storable, milliseconds, to_event
+from musix_runtime.feedback.events import (
+    CLIENT_WAIT_S,
+    MAX_ID_BYTES,
+    Event,
+    TimeLimits,
+    check_storable,
+    milliseconds,
+    to_event,
+)
 from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
 from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
@@ -25,7 +33,7 @@ from musix_runtime.feedback.schemas import (
 )
 from musix_runtime.models.catalog import strip_uri
 from musix_runtime.parsing import parse
-from musix_runtime.schemas import TEXT_LIMIT, Id
+from musix_runtime.schemas import Id
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
 from musix_runtime.serving.feedback import ShownTrack, existing, new_list_id
 from musix_runtime.serving.request_body import Decoder, LenientDecoder
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
     from musix_runtime.serving.routes import Route
 
 EVENT_THREADS = 8
+MAX_REASON_BYTES = 300  # of a refused event: a thousand of them fit into 1 MB
 FORGOTTEN = "userId: expected a listener who was not forgotten, found one who was"
 NO_REPORT = "reports: expected one about {name}, found none; use: musix monitor REGISTRY {name} --feedback URL"
 
@@ -161,13 +170,16 @@ def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms:
 def _refused(raw: Any, reason: str) -> EventResult:
     """Return the result of an event in decoded JSON that is refused, with its id if it has one that can be shown."""
     event_id = raw.get("eventId") if isinstance(raw, dict) else None
-    known = isinstance(event_id, str) and len(event_id) <= TEXT_LIMIT and event_id == _shown(event_id)
+    known = isinstance(event_id, str) and event_id.isprintable() and len(event_id.encode()) <= MAX_ID_BYTES
     return EventResult(event_id if known else None, "refused", _shown(reason))
 
 
 def _shown(text: str) -> str:
-    """Return a text with halves of characters escaped."""
-    return text.encode(errors="backslashreplace").decode()
+    """Return the beginning of a text, with control characters and halves of characters escaped."""
+    letters = (
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text[:MAX_REASON_BYTES]
+    )
+    return "".join(letters).encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def _result(event: Event, outcome: str) -> EventResult:

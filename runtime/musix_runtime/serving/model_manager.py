@@ -75,11 +75,12 @@ class ModelManager:
         self._traffic_errors: dict[str, str] = {}  # by kind: experiment, shadow
 
     @classmethod
-    def open(cls, path: Path, opener: Opener = Engine.open) -> "ModelManager":
+    def open(cls, path: str | Path, opener: Opener = Engine.open) -> "ModelManager":
         """Open a bundle, or the live bundle of a registry; if that is broken, the latest valid bundle before it.
 
         Raises StoreError or BundleError when there is nothing to serve.
         """
+        path = Path(path)
         found = registries.find(path, opener)
         if found is None:
             return cls(opener(path), opener=opener)

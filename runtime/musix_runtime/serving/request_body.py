@@ -24,8 +24,8 @@ MAX_FULLY_CHECKED_BYTES = (
 MAX_VALUES = 50_000  # in a body; msgspec decodes that many within 10 ms
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-COMMA = ord(",")
-MAX_DIGITS = 18  # of a length; Python reads no numbers with thousands of digits
+BEFORE_VALUES = b",[{"  # a value follows one of these, or is the only one
+MAX_DIGITS = 18  # of an integer; Python reads none with thousands of digits
 GZIP_FORMAT = 31  # zlib's window bits for a gzip header and trailer
 T = TypeVar("T")
 _JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.+-]+\+)?json")  # also those of RFC 6839
@@ -178,12 +178,17 @@ class LenientDecoder(Decoder[T]):
             return super().decode(body)
         except HTTPException:
             try:
-                raw = json.loads(body.decode(), parse_constant=_refuse_constant)
+                raw = json.loads(body.decode(), parse_int=_number, parse_constant=_refuse_constant)
             except (ValueError, RecursionError):
                 raw = None
             if raw is None:
                 raise
             return self._parse(raw)
+
+
+def _number(digits: str) -> float:
+    """Return an integer, or a float for a longer one: Python needs long for integers of thousands of digits."""
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 def _refuse_constant(name: str) -> None:
@@ -226,12 +231,14 @@ def _not_a_batch(found: str) -> RequestError:
 
 
 def _check_values(body: bytes) -> None:
-    """Raise RequestError when the body has too many values. A comma inside of a string counts as well."""
+    """Raise RequestError when the body may have too many values: commas and brackets inside of a string count as
+    well."""
     if len(body) <= MAX_VALUES:
         return  # it cannot have more values than bytes
-    commas = np.count_nonzero(np.frombuffer(body, np.uint8) == COMMA)
-    if commas >= MAX_VALUES:
-        message = f"expected at most {MAX_VALUES:,} values in a request, found about {commas + 1:,}"
+    letters = np.frombuffer(body, np.uint8)
+    found = 1 + sum(np.count_nonzero(letters == letter) for letter in BEFORE_VALUES)
+    if found > MAX_VALUES:
+        message = f"expected at most {MAX_VALUES:,} values in a request, found about {found:,}"
         raise RequestError([FieldError("$", message)])
 
 

@@ -64,10 +64,10 @@ def test_a_full_queue_drops_and_counts(store: FeedbackStore, monkeypatch: pytest
     monkeypatch.setattr(exposures, "QUEUE_LIMIT", 5)
     results = Results()
     writer = ExposureWriter(store, results.count)
-    for i in range(8):
-        writer.add(exposure(f"{i}"))
-    assert results.by_result == {"dropped": 3}
-    writer.write()
+    with writer.running():
+        for i in range(8):
+            writer.add(exposure(f"{i}"))
+        assert results.by_result == {"dropped": 3}
     assert results.by_result == {"dropped": 3, "written": 5}
     assert [item.list_id for item in store.exposures()] == list("01234")
 
@@ -76,23 +76,34 @@ def test_exposures_of_forgotten_users_count_as_dropped(store: FeedbackStore) -> 
     store.forget("ann", 0)
     results = Results()
     writer = ExposureWriter(store, results.count)
-    writer.add(exposure("1", "ann"))
-    writer.add(exposure("2", "bob"))
-    writer.write()
+    with writer.running():
+        writer.add(exposure("1", "ann"))
+        writer.add(exposure("2", "bob"))
     assert results.by_result == {"dropped": 1, "written": 1}
 
 
 def test_a_failing_database_drops_and_counts_until_it_answers_again() -> None:
     broken, results = BrokenStore(), Results()
     writer = ExposureWriter(broken, results.count)
-    for i in range(1100):
-        writer.add(exposure(f"{i}"))
-    writer.write()
+    with writer.running():
+        for i in range(1100):
+            writer.add(exposure(f"{i}"))
     assert results.by_result == {"written": 0, "dropped": 1100}
     broken.broken = False
-    writer.add(exposure("last"))
-    writer.write()
+    with writer.running():
+        writer.add(exposure("last"))
     assert results.by_result == {"written": 1, "dropped": 1100}
+
+
+def test_what_no_thread_would_write_is_dropped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """As below another application whose lifespan does not enter that of ours."""
+    results = Results()
+    writer = ExposureWriter(BrokenStore(), results.count)
+    for i in range(3):
+        writer.add(exposure(f"{i}"))
+    assert results.by_result == {"dropped": 3}
+    (line,) = caplog.messages
+    assert line.endswith("use: async with app.router.lifespan_context(app)")
 
 
 def test_old_feedback_is_deleted_at_most_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:

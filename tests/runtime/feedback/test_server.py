@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from musix_runtime import Engine, create_app
 from musix_runtime.feedback import database as databases
 from musix_runtime.feedback.store import FeedbackStore
+from musix_runtime.serving.feedback_endpoints import MAX_REASON_BYTES
 from musix_runtime.settings import Settings
 from tests.system.servers import CLIENT, MUSIX, serving
 
@@ -139,6 +140,15 @@ def test_an_event_with_a_lone_surrogate_refuses_no_other(client: TestClient, pad
     accepted = ["accepted" if each["status"] == "accepted" else each["eventId"] for each in results]
     assert accepted == ["accepted", None, "c", "d", "e", "accepted", None, "g"]
     assert results[2]["reason"] == "event: expected texts in UTF-8, found '\\ud800'"
+
+
+def test_a_refused_event_has_a_short_reason_and_no_id_that_cannot_be_stored(client: TestClient) -> None:
+    """A thousand of them fit into 1 MB."""
+    fields = {f"\u0001{i}": 0 for i in range(100)}
+    results = send(client, event("a", **fields), event("b" * 129), event("\u0001", action="sung"))
+    assert [each["eventId"] for each in results] == ["a", None, None]
+    assert max(len(each["reason"]) for each in results) == MAX_REASON_BYTES
+    assert results[0]["reason"].startswith(r"\x010: unknown field; known are eventId, ")
 
 
 @pytest.mark.parametrize("body", ['{"sentAt": "\\ud800", "events": [NaN]}', '{"sentAt": "\\ud800", "events": ['])

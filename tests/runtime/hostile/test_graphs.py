@@ -1,6 +1,7 @@
 """ONNX graphs with the right hash that would read files, loop or take much memory are refused."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,16 @@ def a_product_of_integers(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("MatMul", ["whole", "integers"], ["slow"]))
 
 
+def the_least_integer_divided_by_minus_one(model: onnx.ModelProto) -> None:
+    """It ends the process, whether the number is a constant or comes from a request."""
+    for name, value in (("low", np.float32(-1e9)), ("minus one", np.int64(-1))):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    for first, second in pairwise(["features", "lower", "far lower", "least"]):
+        model.graph.node.append(helper.make_node("Mul", [first, "low"], [second]))
+    model.graph.node.append(helper.make_node("Cast", ["least"], ["whole"], to=TensorProto.INT64))
+    model.graph.node.append(helper.make_node("Div", ["whole", "minus one"], ["end"]))
+
+
 def a_later_opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 99
 
@@ -176,6 +187,7 @@ HOSTILE = [
     an_input_of_any_width,
     an_output_of_any_height,
     a_product_of_integers,
+    the_least_integer_divided_by_minus_one,
     a_later_opset,
 ]
 

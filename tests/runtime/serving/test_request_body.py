@@ -165,7 +165,15 @@ def test_body_that_is_not_utf8_is_refused(body: bytes, message: str) -> None:
 
 def test_values_are_counted_before_decoding() -> None:
     error = wrong(BatchDecoder(), b"[" + b"0," * 1_999_999 + b"0]")
-    assert str(error) == f"$: expected at most {MAX_VALUES:,} values in a request, found about 2,000,000"
+    assert str(error) == f"$: expected at most {MAX_VALUES:,} values in a request, found about 2,000,001"
+
+
+@pytest.mark.parametrize("unit", [b"[]", b"{}", b"[[]]", b"[" * 900 + b"]" * 900])
+def test_no_form_has_more_values_than_are_counted(unit: bytes) -> None:
+    """Arrays in each other are values without a comma."""
+    many = 1 + MAX_VALUES // (unit.count(b"[") + unit.count(b"{"))
+    error = wrong(Decoder(list[object]), b"[" + b",".join([unit] * many) + b"]")
+    assert str(error).startswith(f"$: expected at most {MAX_VALUES:,} values in a request, found about ")
 
 
 def test_a_batch_has_at_most_a_thousand_tracks() -> None:
