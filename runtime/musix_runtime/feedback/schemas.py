@@ -41,7 +41,7 @@ class EventsRequest(Request, frozen=True):
 
 
 class Envelope(Request, frozen=True):
-    """An EventsRequest whose events are not checked yet, so that a wrong one does not refuse the others."""
+    """An EventsRequest whose events may be EventRequests, or decoded JSON that is not checked yet."""
 
     sent_at: Time
     events: Annotated[list[Any], Meta(max_length=EVENT_LIMIT)]

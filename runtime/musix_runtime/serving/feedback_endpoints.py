@@ -36,7 +36,7 @@ from musix_runtime.parsing import parse
 from musix_runtime.schemas import Id
 from musix_runtime.serving.endpoints import ModelEndpoint, Resources, WorkerThreads, success
 from musix_runtime.serving.feedback import ShownTrack, existing, new_list_id
-from musix_runtime.serving.request_body import Decoder, LenientDecoder
+from musix_runtime.serving.request_body import Decoder, EventsDecoder
 from musix_runtime.serving.request_context import RequestContext
 from musix_runtime.serving.responses import as_json, error_response
 from musix_runtime.serving.server_endpoints import ServerEndpoint, ServerState
@@ -58,7 +58,7 @@ class RecordEvents(ModelEndpoint):
         super().__init__(route, resources)
         self.feedback = existing(resources.feedback)
         self.threads = WorkerThreads(resources.settings, EVENT_THREADS, CLIENT_WAIT_S)
-        self.decoder = LenientDecoder(Envelope)
+        self.decoder = EventsDecoder()
 
     def handle_body(self, context: RequestContext, body: bytes) -> bytes:
         """Store the events that are right and new, and say what became of each, in order."""
@@ -70,9 +70,10 @@ class RecordEvents(ModelEndpoint):
         return success(EventsResponse(results))
 
     def _check(self, raw: Any, envelope: Envelope, received_ms: int) -> Event | EventResult:
-        """Return the event in decoded JSON, or the reason why it is refused."""
+        """Return an event, or the reason why it is refused. It may be decoded JSON, which may be wrong."""
         try:
-            return to_event(parse(raw, EventRequest), envelope.sent_at, received_ms, self.feedback.limits)
+            request = raw if isinstance(raw, EventRequest) else parse(raw, EventRequest)
+            return to_event(request, envelope.sent_at, received_ms, self.feedback.limits)
         except RequestError as error:
             return _refused(raw, str(error))
         except UnicodeEncodeError as error:
@@ -168,8 +169,8 @@ def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms:
 
 
 def _refused(raw: Any, reason: str) -> EventResult:
-    """Return the result of an event in decoded JSON that is refused, with its id if it has one that can be shown."""
-    event_id = raw.get("eventId") if isinstance(raw, dict) else None
+    """Return the result of an event that is refused, with its id if it has one that can be stored and shown."""
+    event_id = raw.event_id if isinstance(raw, EventRequest) else raw.get("eventId") if isinstance(raw, dict) else None
     known = isinstance(event_id, str) and event_id.isprintable() and len(event_id.encode()) <= MAX_ID_BYTES
     return EventResult(event_id if known else None, "refused", _shown(reason))
 

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from musix_runtime.errors import FieldError, RequestError, shorten
+from musix_runtime.feedback.schemas import Envelope, EventsRequest
 from musix_runtime.parsing import field_error, parse
 from musix_runtime.schemas import BATCH_LIMIT, ClassifyRequest
 from musix_runtime.settings import Settings
@@ -166,24 +167,32 @@ class Decoder(Generic[T]):
         return parse(raw, self._type)
 
 
-class LenientDecoder(Decoder[T]):
-    """Decodes bodies whose texts may have halves of characters, such as "\\ud800", as JSON may (RFC 8259, section 8.2).
+class EventsDecoder(Decoder[Envelope]):
+    """Decodes bodies of events, so that a wrong event does not refuse the others.
 
-    msgspec refuses such a body as a whole; here the caller refuses what it cannot encode.
+    Texts may have halves of characters, such as "\\ud800", as JSON may (RFC 8259, section 8.2): msgspec refuses such a
+    body as a whole, and here the caller refuses what it cannot encode.
     """
 
-    def decode(self, body: bytes) -> T:
-        """Return the request. Raises like `Decoder.decode`."""
+    def __init__(self) -> None:
+        super().__init__(Envelope)
+        self._right = msgspec.json.Decoder(EventsRequest)
+
+    def decode(self, body: bytes) -> Envelope:
+        """Return the events, and decoded JSON for each if one of them is wrong. Raises like `Decoder.decode`."""
+        _check_values(body)
         try:
-            return super().decode(body)
-        except HTTPException:
-            try:
-                raw = json.loads(body.decode(), parse_int=_number, parse_constant=_refuse_constant)
-            except (ValueError, RecursionError):
-                raw = None
-            if raw is None:
-                raise
-            return self._parse(raw)
+            right = self._right.decode(body)
+            return Envelope(right.sent_at, right.events)
+        except _NOT_JSON:
+            return self._parse(_lenient_json(body))
+
+
+def _lenient_json(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode(), parse_int=_number, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _error(body, error) from error
 
 
 def _number(digits: str) -> float:
