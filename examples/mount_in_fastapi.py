@@ -6,6 +6,8 @@ curl localhost:8000/listeners/listener-001/next
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,8 +17,15 @@ from musix_runtime import Engine, RecommendRequest, create_app
 
 def shop(bundle: str) -> FastAPI:
     engine = Engine.open(bundle)
-    app = FastAPI(title="A shop with music")
-    app.mount("/music", create_app(engine))
+    music = create_app(engine)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with music.router.lifespan_context(music):  # a mounted application follows its files only in here
+            yield
+
+    app = FastAPI(title="A shop with music", lifespan=lifespan)
+    app.mount("/music", music)
 
     @app.get("/listeners/{listener}/next")
     async def next_track(listener: str) -> dict[str, str]:

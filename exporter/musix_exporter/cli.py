@@ -175,15 +175,12 @@ def _builder(key: Path | None) -> "Build":
     """Return what builds new versions, and signs them with a key. Raises InputError for a key that cannot sign: that is
     better found before the training."""
     from musix_exporter.build import build
-    from musix_runtime.atomic import check_free
     from musix_runtime.bundle import signature
 
     if key:
         signature.sign("", key)
 
     def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
-        for path in (folder, folder / "runs"):
-            check_free(path / recipe_file.recipe.label, "the loop replaces nothing; remove it, or use --out")
         bundle = build(recipe_file, tables, folder, show=lambda report: None)
         if key:
             signature.write(bundle.path, bundle.digest, key)

@@ -7,6 +7,7 @@ run, the recipes and the examples.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,22 @@ def test_shell_blocks_have_a_reason_why_they_are_not_run(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_of_a_page_have_targets(page: Path) -> None:
     assert dead_links(page) == []
+
+
+@pytest.mark.parametrize(
+    "command", sorted({each for page in PAGES for each in re.findall(r"`(pytest [^`]+)`", page.read_text())})
+)
+def test_tests_that_a_page_names_exist(command: str) -> None:
+    paths, _, words = command.removeprefix("pytest ").partition(" -k ")
+    files = [
+        file
+        for path in paths.split()
+        for file in ([ROOT / path] if path.endswith(".py") else (ROOT / path).rglob("test_*.py"))
+    ]
+    names = [name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())]
+    assert names
+    for word in re.findall(r"\w+", words.replace(" or ", " ")):
+        assert any(word in name for name in names), word
 
 
 @pytest.mark.parametrize(

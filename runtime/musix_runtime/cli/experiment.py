@@ -96,7 +96,9 @@ def list_(registry: Path, name: str, as_json: bool) -> None:
     """List the experiments of NAME in REGISTRY."""
     from musix_runtime.registry import experiments
 
-    found = experiments.read_all(open_registry(registry), name)
+    opened = open_registry(registry)
+    opened.history(name)  # a name without experiments has none, another name is an error
+    found = experiments.read_all(opened, name)
     if as_json:
         print_json(found)
         return

@@ -60,7 +60,9 @@ def classify(bundle: Path, track_id: str | None, features: str | None, as_json: 
 @click.option("--current", "current_track_id", help="Id of the track that is playing now.")
 @LIMIT
 @click.option("--exclude", "exclude_ids", multiple=True, help="Id of a track to leave out; repeat it for several.")
-@click.option("--history", multiple=True, help="Id of a track that an unknown listener has heard.")
+@click.option(
+    "--history", multiple=True, help="Id of a track that an unknown listener has heard; repeat it for several."
+)
 @click.option("--time-range", type=click.Choice(TIME_RANGES), default="medium_term", show_default=True)
 @click.option("--hour", type=click.IntRange(0, MAX_HOUR), help="Hour of the day in UTC.")
 @AS_JSON

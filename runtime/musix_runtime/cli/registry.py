@@ -79,7 +79,8 @@ def rollback(registry: Path, name: str, trust: Path | None) -> None:
 def gc(registry: Path, name: str, keep: int) -> None:
     """Remove old versions from a registry.
 
-    Keeps the live version of NAME in REGISTRY and the last ones that were live before it.
+    Keeps the live version of NAME in REGISTRY, the last ones that were live before it, and those of a running
+    experiment, rollout or shadow. A candidate that waits for one of these is removed.
     """
     for path in open_registry(registry).gc(name, keep):
         print_line(f"{path}: removed")

@@ -164,5 +164,5 @@ def abort(registry: Path, name: str, reason: str) -> None:
 def describe(found: "Rollout", live: str | None = None) -> str:
     """Return a rollout on one line. `live` is the live version, which may have changed after the rollout."""
     if found.state == "finished" and live not in (None, found.version):
-        return f"rollout {found.id}: {found.version} for 0% of the users, finished; {live} is live now"
-    return f"rollout {found.id}: {found.version} for {found.share:.0%} of the users, {found.state}"
+        return f"rollout {found.id}: {found.version} for 0% of the listeners, finished; {live} is live now"
+    return f"rollout {found.id}: {found.version} for {found.share:.0%} of the listeners, {found.state}"

@@ -1,4 +1,4 @@
-"""The commands of shadows: start, stop."""
+"""The commands of shadows: start, status, stop."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,16 @@ def stop(registry: Path, name: str) -> None:
     print_line(_describe(shadows.stop(open_registry(registry), name, now_ms())))
 
 
+@shadow.command()
+@REGISTRY
+@NAME
+def status(registry: Path, name: str) -> None:
+    """Show the latest shadow of NAME in REGISTRY."""
+    from musix_runtime.registry import shadows
+
+    print_line(_describe(shadows.latest(open_registry(registry), name)))
+
+
 def _describe(found: "Shadow") -> str:
     state = "running" if found.stopped_ms is None else "stopped"
-    return f"shadow {found.id}: {found.version} for {found.share:.3g} of the recommendations, {state}"
+    return f"shadow {found.id}: {found.version} for {100 * found.share:.3g}% of the recommendations, {state}"

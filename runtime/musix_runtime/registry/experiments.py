@@ -133,8 +133,7 @@ def stop(registry: "Registry", name: str, now_ms: int) -> Experiment:
         if experiment is None:
             raise StoreError(f"{folder}: expected a running experiment, found none")
         if experiment.rollout is not None:
-            use = registry.command("rollout abort", name)
-            raise StoreError(f"{folder}: expected no rollout, found {experiment.id} of one; use: {use}")
+            raise _is_running(registry, experiment)
         stopped = msgspec.structs.replace(experiment, stopped_ms=max(now_ms, experiment.started_ms))
         FILES.write(folder, stopped)
     return stopped

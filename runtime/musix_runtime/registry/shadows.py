@@ -68,6 +68,15 @@ def stop(registry: "Registry", name: str, now_ms: int) -> Shadow:
     return stopped
 
 
+def latest(registry: "Registry", name: str) -> Shadow:
+    """Return the latest shadow of `name`. Raises StoreError without one, and for a broken file."""
+    registry.history(name)
+    found = FILES.latest(registry.folder(name))
+    if found is None:
+        raise StoreError(f"{registry.folder(name)}: expected a shadow, found none")
+    return found
+
+
 def running(registry: "Registry", name: str) -> Shadow | None:
     """Return the running shadow of `name`, None without one. Raises StoreError for a broken file."""
     latest = FILES.latest(registry.folder(name))

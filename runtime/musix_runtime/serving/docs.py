@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from musix_runtime.engine import Engine
 from musix_runtime.serving import openapi
 from musix_runtime.serving.request_context import RequestContext
@@ -53,11 +51,10 @@ document.querySelectorAll("button").forEach(button => button.onclick = async () 
 
 @dataclass(frozen=True)
 class Documentation:
-    """The OpenAPI document of one bundle: as data, as JSON and as a page."""
+    """The OpenAPI document of one bundle: as data and as a page."""
 
     digest: str
     document: dict[str, Any]
-    encoded: bytes
     page: str
 
 
@@ -76,7 +73,7 @@ class DocumentCache:
 
     def _describe(self, engine: Engine) -> Documentation:
         document = openapi.document(self._routes, openapi.Examples.of(engine))
-        return Documentation(engine.bundle.digest, document, msgspec.json.encode(document), page(document))
+        return Documentation(engine.bundle.digest, document, page(document))
 
 
 def page(document: dict[str, Any]) -> str:

@@ -90,7 +90,8 @@ class ShowDocument(ServerEndpoint):
 
     async def respond(self, context: RequestContext, request: Request) -> Response:
         """Return the document, with examples of the bundle that is served."""
-        return Response(self.state.documents.of(context).encoded, media_type="application/json")
+        document = self.state.documents.of(context).document
+        return as_json({**document, "servers": [{"url": request.scope.get("root_path") or "/"}]})
 
 
 class ShowDocs(ServerEndpoint):

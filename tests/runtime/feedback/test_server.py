@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from musix_runtime import Engine, create_app
@@ -101,6 +103,16 @@ def test_a_user_whose_id_cannot_be_stored_is_answered_and_counted(client: TestCl
     for user_id in ("a\0b", "x" * 129):
         assert client.post("/api/ml/recommend", json={"userId": user_id}).json()["data"]["listId"]
     assert counts(client)["dropped"] == 2
+
+
+def test_a_mounted_application_records_in_the_lifespan_of_its_host(small_engine: Engine, database: str) -> None:
+    music = create_app(small_engine, Settings(feedback=database))
+    host = Starlette(routes=[Mount("/music", music)], lifespan=lambda host: music.router.lifespan_context(music))
+    with TestClient(host) as client:
+        answer = client.post("/music/api/ml/recommend", json={"userId": "listener-001"}).json()
+    store = FeedbackStore.open(database)
+    assert [exposure.list_id for exposure in store.exposures()] == [answer["data"]["listId"]]
+    store.close()
 
 
 def test_each_event_has_its_own_result(client: TestClient) -> None:

@@ -197,6 +197,7 @@ def test_commands(store: Registry) -> None:
     assert (again.returncode, again.stderr[:7]) == (2, "error: ")
     assert "running" not in musix("stop", store.path, "demo").stdout
     assert len(musix("list", store.path, "demo").stdout.splitlines()) == 1
+    assert "expected one of the names demo, found 'dmo'" in musix("list", store.path, "dmo").stderr
     (listed,) = json.loads(musix("list", store.path, "demo", "--json").stdout)
     assert (listed["number"], listed["control"], listed["metric"]) == (1, "1.1.0", "skip_rate")
     assert listed["stoppedMs"] >= listed["startedMs"]

@@ -210,14 +210,14 @@ def test_what_was_rolled_back_after_a_rollout_stays_so(store: Registry) -> None:
     advance(store)
     advance(store)
     assert musix("status", store.path, "demo").stdout.startswith(
-        "rollout demo/1: 1.1.0 for 100% of the users, finished\n"
+        "rollout demo/1: 1.1.0 for 100% of the listeners, finished\n"
     )
     store.rollback("demo")
     with pytest.raises(StoreError, match="which is finished"):
         advance(store)
     assert store.history("demo") == ["1.0.0"]
     status = musix("status", store.path, "demo").stdout.splitlines()[0]
-    assert status == "rollout demo/1: 1.1.0 for 0% of the users, finished; 1.0.0 is live now"
+    assert status == "rollout demo/1: 1.1.0 for 0% of the listeners, finished; 1.0.0 is live now"
     assert json.loads(musix("status", store.path, "demo", "--json").stdout)["live"] == "1.0.0"
 
 
@@ -255,15 +255,16 @@ def test_without_the_file_of_its_experiment_a_rollout_reaches_nobody(store: Regi
 def test_commands(store: Registry) -> None:
     place = store.path, "demo"
     started = musix("start", *place, "1.1.0", "--stages", "25,100", "--over", "2d", "--listeners", 1000)
-    assert (started.stdout, started.stderr) == ("rollout demo/1: 1.1.0 for 25% of the users, running\n", "")
+    assert (started.stdout, started.stderr) == ("rollout demo/1: 1.1.0 for 25% of the listeners, running\n", "")
     assert rollouts.read(store, "demo").stage_ms == 2 * 86_400_000
-    assert musix("hold", *place).stdout == "rollout demo/1: 1.1.0 for 25% of the users, held\n"
-    assert musix("resume", *place).stdout == "rollout demo/1: 1.1.0 for 25% of the users, running\n"
+    assert musix("hold", *place).stdout == "rollout demo/1: 1.1.0 for 25% of the listeners, held\n"
+    assert musix("resume", *place).stdout == "rollout demo/1: 1.1.0 for 25% of the listeners, running\n"
     assert (
-        musix("abort", *place, "--reason", "too slow").stdout == "rollout demo/1: 1.1.0 for 0% of the users, aborted\n"
+        musix("abort", *place, "--reason", "too slow").stdout
+        == "rollout demo/1: 1.1.0 for 0% of the listeners, aborted\n"
     )
     status = musix("status", *place).stdout.splitlines()
-    assert status[0] == "rollout demo/1: 1.1.0 for 0% of the users, aborted"
+    assert status[0] == "rollout demo/1: 1.1.0 for 0% of the listeners, aborted"
     assert [line.split(" ", 4)[4] for line in status[1:]] == [
         "start, 25%",
         "hold, 25%",

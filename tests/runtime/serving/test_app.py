@@ -149,6 +149,7 @@ def test_the_index_links_to_every_page_where_the_app_is_mounted(engine: Engine) 
     assert page.headers["content-type"].startswith("text/html")
     links = re.findall(r'href="([^"]+)"', page.text)
     assert set(links) == {"health", "ready", "metrics", "openapi.json", "docs"}
+    assert client.get("/music/openapi.json").json()["servers"] == [{"url": "/music"}]
     assert all(client.get(f"/music/{link}").status_code == 200 for link in links)
 
 

@@ -104,7 +104,7 @@ def test_server_starts_with_the_last_valid_bundle(
 ) -> None:
     plant(make("1.1.0"), store.path, "demo", broken="mood/model.onnx")
     plant(make("1.2.0"), store.path, "demo", broken="ranker/model.onnx")
-    manager = ModelManager.open(store.path)
+    manager = ModelManager.open(str(store.path))
     assert version(manager) == "1.0.0"
     assert manager.last_error
     assert manager.last_error.version == "1.2.0"
@@ -112,6 +112,13 @@ def test_server_starts_with_the_last_valid_bundle(
     flip(store.path / "demo" / "1.0.0" / "mood" / "model.onnx")
     with pytest.raises(BundleError, match=r"demo: expected a valid bundle among 1.2.0, 1.1.0, 1.0.0, found none"):
         ModelManager.open(store.path)
+
+
+def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / ("a" * 300)):
+        with pytest.raises(BundleError, match="expected a bundle that can be opened, found"):
+            ModelManager.open(path)
 
 
 def test_polling_until_the_context_ends(store: Registry, make: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -93,7 +93,7 @@ def test_decision(found: Analysis, now_ms: int, state: Any, action: str) -> None
 
 @pytest.fixture
 def registry(published: Path, tmp_path: Path) -> Registry:
-    """A registry with a rollout of 1.1.0 at half of the users, which is due to be live."""
+    """A registry with a rollout of 1.1.0 at half of the listeners, which is due to be live."""
     registry = copy_registry(published, tmp_path / "store", ["1.0.0"], candidates=("1.1.0",))
     rollouts.start(registry, "demo", "1.1.0", stages=(0.5, 1), stage_ms=0, listeners=400, now_ms=10**12, max_harm=0.1)
     return registry
@@ -108,14 +108,14 @@ def registry(published: Path, tmp_path: Path) -> Registry:
             0,
             "1.1.0",
             "finished",
-            "rollout demo/1: 1.1.0 for 100% of the users, finished: skip rate: difference between ",
+            "rollout demo/1: 1.1.0 for 100% of the listeners, finished: skip rate: difference between ",
         ),
         (
             0.2,
             0,
             "1.0.0",
             "aborted",
-            "rollout demo/1: 1.1.0 for 0% of the users, aborted: skip rate: difference between ",
+            "rollout demo/1: 1.1.0 for 0% of the listeners, aborted: skip rate: difference between ",
         ),
         (None, 5, "1.0.0", "running", "rollout demo/1 waits: sqlite:///"),
     ],

@@ -294,24 +294,52 @@ def test_no_job_is_lost_or_runs_twice_at_once_when_workers_are_killed(
         assert job.attempts == 2 if job.state == "failed" else found[job.model][-1][-1] == "end"
 
 
-def test_the_command(store: FeedbackStore, database: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").touch()
-    options = {"--recipe": tmp_path / "recipe.toml", "--data": tmp_path, "--out": tmp_path, "--feedback": database}
-    arguments = [each for option in options.items() for each in option]
-    command = [MUSIX, "worker", tmp_path, "demo", *arguments, "--once"]
+RECIPE = """
+name = "demo"
+version = "1.0.0"
+source = "tables"
+"""
+
+
+def options(folder: Path, recipe: str = RECIPE) -> list[object]:
+    """Return options of the worker about a folder, with a recipe whose tables are missing."""
+    (folder / "recipe.toml").write_text(recipe)
+    return ["--recipe", folder / "recipe.toml", "--data", folder, "--out", folder]
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "says"),
+    [
+        ("dmo", RECIPE, "registry: expected one of the names demo, found 'dmo'"),
+        ("demo", RECIPE.replace("demo", "other"), "recipe.toml: name: expected 'demo', found 'other'"),
+        ("demo", RECIPE.replace("tables", "synthetic"), 'recipe.toml: source: expected "tables", to which'),
+        ("demo", "", "recipe.toml: top level: object missing required field name"),
+    ],
+)
+def test_a_worker_that_could_do_no_job_does_not_start(
+    published: Path, database: str, tmp_path: Path, name: str, recipe: str, says: str
+) -> None:
+    command = [MUSIX, "worker", published, name, *options(tmp_path, recipe), "--feedback", database]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+def test_the_command(store: FeedbackStore, database: str, published: Path, tmp_path: Path) -> None:
+    command = [MUSIX, "worker", published, "demo", *options(tmp_path), "--feedback", database, "--once"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (5, "")
     job_id = store.jobs.add("demo", "all", now_ms()).id
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"job {job_id}: failed, exit code 2\n" in done.stderr  # as the recipe is empty
+    assert f"job {job_id}: failed, exit code 2\n" in done.stderr  # as the tables are missing
     job = store.jobs.read(job_id)
     assert (job.state, job.reason) == ("failed", "exit code 2")
     assert job.progress
 
 
 def test_the_database_is_not_on_the_command_line_of_a_training(
-    store: FeedbackStore, database: str, tmp_path: Path
+    store: FeedbackStore, database: str, published: Path, tmp_path: Path
 ) -> None:
     """The worker runs the program that it was called as: here one that writes down how it was called, as a job."""
     program = tmp_path / "musix"
@@ -323,11 +351,9 @@ if sys.argv[1] == "worker":
 print(*sys.argv[1:], os.environ["MUSIX_FEEDBACK"], sep="\\n")
 """)
     program.chmod(0o755)
-    (tmp_path / "recipe.toml").touch()
     jobs = store.jobs
     job_id = jobs.add("demo", "all", now_ms()).id
-    options = f"--recipe {tmp_path}/recipe.toml --data {tmp_path} --out {tmp_path}".split()
-    command = [program, "worker", tmp_path, "demo", *options, "--feedback", database, "--once"]
+    command = [program, "worker", published, "demo", *options(tmp_path), "--feedback", database, "--once"]
     subprocess.run(command, capture_output=True, check=True)
     words = jobs.read(job_id).log.splitlines()
     assert (words[0], words[-1]) == ("loop", database)

@@ -116,10 +116,14 @@ def worker(
     Each runs `musix loop` with these arguments, and with OPTIONS of it, such as --key, which follow after --. A
     training that is stopped begins again with the next worker.
     """
+    from musix_trainer import recipe as recipes
+    from musix_trainer.loop.training_tables import check_recipe
     from musix_trainer.loop.worker import Timing, Worker
 
     if sys.platform == "win32":
         raise InputError("musix worker: expected a system with groups of processes, found Windows")
+    open_registry(registry).history(name)  # raises StoreError: no job of another name can be done
+    check_recipe(recipes.read(recipe), name)
     settings.share_feedback(database)
     paths = {"--recipe": recipe, "--data": data, "--out": out}
     arguments = [*(str(each) for option in paths.items() for each in option), *options]

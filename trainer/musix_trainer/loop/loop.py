@@ -7,11 +7,11 @@ from pathlib import Path
 
 import polars as pl
 
-from musix_runtime.atomic import remove
+from musix_runtime.atomic import check_free, remove
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.clock import now_ms
 from musix_runtime.engine import Engine
-from musix_runtime.errors import BundleError, FeedbackError, GateError, MusixError, RecipeError
+from musix_runtime.errors import BundleError, FeedbackError, GateError, MusixError
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.reports import CALIBRATION, DRIFT, Report
 from musix_runtime.feedback.store import FeedbackStore
@@ -26,7 +26,7 @@ from musix_trainer.loop.journal import Outcome, Record
 from musix_trainer.loop.monitoring import report_of
 from musix_trainer.loop.policy import Decision, Policy, State, decide, is_open
 from musix_trainer.loop.state import read_chosen, read_skip_change, read_state
-from musix_trainer.loop.training_tables import write_training_tables
+from musix_trainer.loop.training_tables import check_recipe, write_training_tables
 from musix_trainer.recipe import RecipeFile, with_version
 
 logger = logging.getLogger(__name__)
@@ -72,14 +72,7 @@ class Loop:
     clock: Callable[[], int] = now_ms
 
     def __post_init__(self) -> None:
-        recipe = self.recipe_file.recipe
-        if recipe.source != "tables":
-            raise RecipeError(
-                f'{self.recipe_file.path}: source: expected "tables", to which feedback can be added, found'
-                f' "{recipe.source}"'
-            )
-        if recipe.name != self.name:
-            raise RecipeError(f"{self.recipe_file.path}: name: expected {self.name!r}, found {recipe.name!r}")
+        check_recipe(self.recipe_file, self.name)
 
     def look(self, requested: bool = False) -> Result:
         """Return what the policy decides now, and change nothing."""
@@ -164,10 +157,13 @@ class Loop:
         repeated before the pause is over."""
         records = journal.read_all(self.registry, self.name)
         version = next_version([*self.registry.versions(self.name), *(record.version for record in records)])
+        recipe_file = with_version(self.recipe_file, version)
+        for folder in (self.out, self.out / "runs"):
+            check_free(folder / recipe_file.recipe.label, "the loop replaces nothing; remove it, or use --out")
         result = replace(result, version=version)
         record = self._begin(result, version)
         try:
-            found = self._train(result, version)
+            found = self._train(result, recipe_file)
         except GateError as error:
             return self._finish(record, replace(result, outcome="refused", found=str(error)))
         except MusixError as error:
@@ -175,9 +171,8 @@ class Loop:
             raise
         return self._finish(record, replace(result, outcome="done", found=found))
 
-    def _train(self, result: _Look, version: str) -> str:
+    def _train(self, result: _Look, recipe_file: RecipeFile) -> str:
         """Train a version and start its rollout. Return what came of it; raises GateError when it is refused."""
-        recipe_file = with_version(self.recipe_file, version)
         folder = self.out / "tables" / recipe_file.recipe.label
         until_ms = result.state.now_ms - KEPT_MS
         write_training_tables(recipe_file.recipe, self.data, self.store, until_ms, folder)
@@ -194,7 +189,7 @@ class Loop:
         started = rollouts.start(
             self.registry,
             self.name,
-            version,
+            bundle.manifest.version,
             stages=STAGES,
             stage_ms=self.rollout_ms // (len(STAGES) - 1),
             listeners=max(result.state.listeners, round(MIN_LISTENERS / STAGES[0])),

@@ -67,7 +67,8 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     if state.rolled_back:
         return Decision("retrain", "emergency", "after an emergency")
     if age_ms < policy.pause_ms:
-        return _wait(f"the latest training was {_days(age_ms)} ago, expected a pause of {_days(policy.pause_ms)}")
+        age = _days(age_ms)
+        return _wait(f"{age} since the latest training or the first list, expected at least {_days(policy.pause_ms)}")
     if emergency:
         return Decision("retrain", "emergency", f"{skips}, and there is no version before to return to")
     if dropped := _dropped(state.skip_change, policy):
@@ -75,7 +76,7 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     if state.alarms:
         return Decision("retrain", "drift", f"alarms of {', '.join(state.alarms)}")
     if age_ms >= policy.every_ms:
-        return Decision("retrain", "schedule", f"the latest training was {_days(age_ms)} ago")
+        return Decision("retrain", "schedule", f"{_days(age_ms)} since the latest training or the first list")
     return _wait(f"the next training is in {_days(policy.every_ms - age_ms)}")
 
 

@@ -12,7 +12,18 @@ from musix_runtime.feedback.store import FeedbackStore
 from musix_trainer.data import impressions, interactions, tables
 from musix_trainer.data.tables import Column
 from musix_trainer.importers.feedback import read_feedback, without
-from musix_trainer.recipe import Recipe
+from musix_trainer.recipe import Recipe, RecipeFile
+
+
+def check_recipe(recipe_file: RecipeFile, name: str) -> None:
+    """Raise RecipeError unless the recipe makes bundles of a name from tables, to which feedback can be added."""
+    recipe = recipe_file.recipe
+    if recipe.source != "tables":
+        raise RecipeError(
+            f'{recipe_file.path}: source: expected "tables", to which feedback can be added, found "{recipe.source}"'
+        )
+    if recipe.name != name:
+        raise RecipeError(f"{recipe_file.path}: name: expected {name!r}, found {recipe.name!r}")
 
 
 def write_training_tables(settings: Recipe, data: Path, store: FeedbackStore, until_ms: int, out: Path) -> None:

@@ -52,6 +52,7 @@ class Worker:
 
     def run(self) -> None:
         """Do jobs until a stop is requested. Raises FeedbackError when a job cannot be given back then."""
+        logger.info("waits for jobs of %s", self._name)
         while not self._stop.wait(0):
             lease = self._lease(uuid4().hex)
             try:
