@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from sqlalchemy import insert
 
 from musix_runtime.bundle.reader import Bundle
+from musix_runtime.engine import Engine
 from musix_runtime.errors import GateError, RecipeError, TableError
 from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.store import FeedbackStore
@@ -89,10 +91,11 @@ def years(tmp_path: Path, published: Path) -> Iterator[Callable[..., Year]]:
         return open_bundle(variant(published / "demo" / "1.0.0", out / recipe_file.recipe.label, version))
 
     def make(skip_rates: SkipRates, live: tuple[str, ...] = ("1.0.0",)) -> Year:
-        registry = copy_registry(published, tmp_path / "registry", [*live])
+        opener = cache(Engine.open)  # a real loop is a process of its own, and opens the live version each day
+        registry = Registry(copy_registry(published, tmp_path / "registry", [*live]).path, opener)
         store = stores.enter_context(closing(FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}")))
         service = SimulatedService(
-            ModelManager.open(registry.path / "demo"),
+            ModelManager.open(registry.path / "demo", opener),
             store,
             [synthetic.user_id(number) for number in range(LISTENERS)],
             lambda version, listener, tracks, day: skip_rates(version, day),
