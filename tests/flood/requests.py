@@ -263,9 +263,16 @@ def _feedback() -> Iterator[Attack]:
     yield Attack("events: 1,000 arrays in each other, 900 deep", events(deep, 1000), 422)
     yield Attack("events: the same beside half a surrogate", events(deep, 999, half), 422)
     yield Attack("events: 50 arrays in each other, 900 deep", events(deep, 50), 200)
-    yield Attack("events: 480 integers of 4,299 digits", events(digits, 480), 200)
-    yield Attack("events: the same beside half a surrogate", events(digits, 480, half), 200)
-    yield Attack("events: 480 decimals of 4,299 digits", events(b"0." + digits, 480, half), 200)
+    yield Attack("events: 480 integers of 4,299 digits", events(digits, 480), 422)
+    yield Attack("events: the same beside half a surrogate", events(digits, 480, half), 422)
+    between = str((2 * (2**53 - 1) + 1) * 5**1075).encode()  # with e-1075, halfway between two numbers of float64
+    yield Attack(f"events: 2,600 numbers of {len(between)} digits", events(between + b"e-1075", 2600), 422)
+    for size in (17, 99):
+        short = b"0." + (str((2**53 - 1) * 2 + 1) + "0" * 100)[: size - 1].encode() + b"1"
+        name = f"40,000 numbers of {size} digits"
+        one = b",".join([short[:size]] * (40_000 if size < 50 else 20_000))
+        yield Attack(f"events: one of {name}", events(b"[%b]" % one, 1), 200)
+        yield Attack(f"events: one of {name}, and half a surrogate", events(b"[%b]" % one, 1, half), 200)
     fields = b",".join(b'"field%d":0' % i for i in range(45))
     yield Attack("events: 1,000 of 45 unknown fields", events(b"{%b}" % fields, 1000), 200)
     fields = b",".join(b'"field%d":0' % i for i in range(49_000))

@@ -197,9 +197,10 @@ def test_workers_that_are_killed_at_once_end_the_command(demo_bundle: Path) -> N
         assert "error: workers: expected processes that keep running, found " in process.stdout.read()
 
 
-def test_a_server_goes_on_while_one_of_its_workers_does() -> None:
-    """The first worker runs on, the second one ends after a while, and five after it end at once."""
-    program = """
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_a_server_goes_on_while_one_of_its_workers_does(seconds: int) -> None:
+    """The first worker runs on, the second one ends, at once or after a while, and five after it end at once."""
+    program = f"""
 import os, signal, time
 from musix_runtime.cli import supervisor
 
@@ -210,7 +211,7 @@ def serve():
     number = len(forks)
     if number == 7:
         os.kill(parent, signal.SIGTERM)
-    time.sleep({0: 60, 1: 1, 7: 60}.get(number, 0))
+    time.sleep({{0: 60, 1: {seconds}, 7: 60}}.get(number, 0))
     os.kill(os.getpid(), signal.SIGSEGV)
 supervisor.supervise(serve, 2)
 print(len(forks))

@@ -112,6 +112,7 @@ class _Workers:
     starts: dict[int, float] = field(default_factory=dict)  # by process id, on the monotonic clock
     stopping: bool = False
     failures: int = 0
+    first_failure: float = -WINDOW_S  # of those in a row
     last_failure: float = -WINDOW_S
 
     def run(self, count: int) -> None:
@@ -176,9 +177,11 @@ class _Workers:
     def count_failure(self) -> None:
         """Count a failed worker. Raises WorkerError after too many, unless another one keeps running."""
         now = monotonic()
-        self.failures = 1 if now - self.last_failure >= WINDOW_S else self.failures + 1
+        if now - self.last_failure >= WINDOW_S:
+            self.failures, self.first_failure = 0, now
+        self.failures += 1
         self.last_failure = now
-        if self.failures >= MAX_FAILURES and all(now - start < WINDOW_S for start in self.starts.values()):
+        if self.failures >= MAX_FAILURES and all(start > self.first_failure for start in self.starts.values()):
             raise WorkerError(
                 f"workers: expected processes that keep running, found {self.failures} that ended within "
                 f"{WINDOW_S:.0f} s of their start; the lines above say why"

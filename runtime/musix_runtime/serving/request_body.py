@@ -23,6 +23,7 @@ MAX_FULLY_CHECKED_BYTES = (
     16 * 1024
 )  # largest body of which all wrong fields are reported; of larger ones only the first
 MAX_VALUES = 50_000  # in a body; msgspec decodes that many within 10 ms
+MAX_NUMBER_DIGITS = 100  # in a row, of a large body; a number of hundreds takes long to round
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 BEFORE_VALUES = b",[{"  # a value follows one of these, or is the only one
@@ -185,7 +186,11 @@ class EventsDecoder(Decoder[Envelope]):
             right = self._right.decode(body)
             return Envelope(right.sent_at, right.events)
         except _NOT_JSON:
+            pass
+        try:
             return self._parse(_lenient_json(body))
+        except UnicodeEncodeError as error:  # half of a character beside the events
+            raise _error(body, error) from error
 
 
 def _lenient_json(body: bytes) -> Any:
@@ -240,14 +245,19 @@ def _not_a_batch(found: str) -> RequestError:
 
 
 def _check_values(body: bytes) -> None:
-    """Raise RequestError when the body may have too many values: commas and brackets inside of a string count as
-    well."""
+    """Raise RequestError when the body may take long to decode, by too many values or by numbers of too many digits.
+    What is inside of a string counts as well."""
     if len(body) <= MAX_VALUES:
         return  # it cannot have more values than bytes
     letters = np.frombuffer(body, np.uint8)
     found = 1 + sum(np.count_nonzero(letters == letter) for letter in BEFORE_VALUES)
     if found > MAX_VALUES:
         message = f"expected at most {MAX_VALUES:,} values in a request, found about {found:,}"
+        raise RequestError([FieldError("$", message)])
+    others = np.flatnonzero(letters - np.uint8(ord("0")) > 9)  # smaller letters than 0 wrap around
+    longest = np.diff(others, prepend=-1, append=len(letters)).max() - 1
+    if longest > MAX_NUMBER_DIGITS:
+        message = f"expected at most {MAX_NUMBER_DIGITS} digits in a row, found {longest:,}"
         raise RequestError([FieldError("$", message)])
 
 
