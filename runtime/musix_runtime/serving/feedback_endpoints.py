@@ -11,11 +11,11 @@ from musix_runtime.clock import now_ms
 from musix_runtime.errors import RequestError
 from musix_runtime.feedback.events import (
     CLIENT_WAIT_S,
-    MAX_ID_BYTES,
     Event,
     TimeLimits,
     check_storable,
     milliseconds,
+    storable,
     to_event,
 )
 from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
@@ -171,7 +171,7 @@ def _to_exposure(request: ExposureRequest, context: RequestContext, received_ms:
 def _refused(raw: Any, reason: str) -> EventResult:
     """Return the result of an event that is refused, with its id if it has one that can be stored and shown."""
     event_id = raw.event_id if isinstance(raw, EventRequest) else raw.get("eventId") if isinstance(raw, dict) else None
-    known = isinstance(event_id, str) and event_id.isprintable() and len(event_id.encode()) <= MAX_ID_BYTES
+    known = isinstance(event_id, str) and event_id.isprintable() and storable(event_id)
     return EventResult(event_id if known else None, "refused", _shown(reason))
 
 
