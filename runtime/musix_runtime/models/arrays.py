@@ -105,12 +105,18 @@ class RaggedRows:
         stops = self.sizes.cumsum().repeat(added)
         return RaggedRows(np.insert(self.values, stops, rows.repeat(added)), self.sizes + added)
 
+    def present(self) -> "RaggedRows":
+        """Return the rows of each request without ABSENT ones."""
+        (kept,) = np.nonzero(self.values != ABSENT)
+        requests = np.arange(len(self.sizes)).repeat(self.sizes)[kept]
+        return RaggedRows(self.values[kept], np.bincount(requests, minlength=len(self.sizes)))
+
     def sums(self, vectors: NDArray[Any]) -> Floats:
         """Return the sum of the `vectors` (n, width) of each request, zeros without rows. Shape (batch, width).
 
         The vectors are added one after the other, so the sum is the same in any batch.
         """
-        requests, starts = self._starts
+        requests, starts = self.starts
         if len(requests) == len(self.sizes):
             return np.add.reduceat(vectors, starts, axis=0, dtype=np.float32)
         sums = np.zeros((len(self.sizes), vectors.shape[1]), np.float32)
@@ -119,7 +125,7 @@ class RaggedRows:
         return sums
 
     @cached_property
-    def _starts(self) -> tuple[Rows, Rows]:
+    def starts(self) -> tuple[Rows, Rows]:
         """The requests that have rows, and the positions of their first rows."""
         (requests,) = self.sizes.nonzero()
         return requests, (self.sizes.cumsum() - self.sizes)[requests]

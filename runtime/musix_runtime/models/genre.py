@@ -3,10 +3,12 @@
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from operator import add
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -15,13 +17,14 @@ from musix_runtime.bundle.manifest import MAX_ROWS
 from musix_runtime.bundle.part import Array, Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks
-from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
+from musix_runtime.models.arrays import ABSENT, Floats, Keys, RaggedRows, Rows
 from musix_runtime.models.features import INPUT_NAMES, INPUTS, probes
 from musix_runtime.models.inference import probabilities
 from musix_runtime.schemas import ClassifyResponse
 
 MAX_NGRAM = 4
 MAX_TRACK_TEXT = 1_500  # characters of the artists and the name of one track, which take up to about 5 ms
+TEXT_ROWS = 20  # tracks whose n-grams are looked up at a time, which limits the memory that long texts take
 RUN_ROWS = 250  # tracks of one run of the graph, which limits its memory
 MAX_BATCH_TEXT = 200_000  # characters of all tracks of a batch
 MAX_LENGTH_BUCKET, MAX_WORDS = 12, 9  # style tokens count lengths (in units of 4 characters) and words up to these
@@ -96,19 +99,29 @@ def text_length(texts: Sequence[str]) -> int:
     return max(len(written), sum(len(normalize(text)) for text in texts))
 
 
-def ngram_logits(known: Keys, weights: Floats, texts: Sequence[list[str]]) -> Floats:
-    """Return the mean logits of texts, each a list of n-grams. Shape (families,).
+def ngram_logits(known: Keys, weights: Floats, tracks: Iterable[list[list[str]]]) -> Floats:
+    """Return the mean logits of the texts of each track, each a list of n-grams. Shape (tracks, families).
 
     The logits of a text are the sum of the `weights` (n-grams, families) of its known n-grams, divided by the square
-    root of their number. Texts without known n-grams are left out; without any text the logits are 0.
+    root of their number. Texts without known n-grams are left out; without any text the logits are 0. Only
+    `TEXT_ROWS` tracks are taken from an iterator at a time.
     """
-    logits = []
-    for ngrams in texts:
-        positions = known.find(ngrams)
-        positions = positions[positions != ABSENT]
-        if len(positions):
-            logits.append(weights[positions].sum(axis=0) / np.float32(np.sqrt(len(positions))))
-    return np.mean(logits, axis=0, dtype=np.float32) if logits else np.zeros(weights.shape[1], np.float32)
+    iterator, parts = iter(tracks), [np.zeros((0, weights.shape[1]), np.float32)]
+    while some := list(islice(iterator, TEXT_ROWS)):
+        texts = [ngrams for texts in some for ngrams in texts]
+        ngrams = RaggedRows(known.find(list(chain.from_iterable(texts))), _lengths(texts)).present()
+        logits = ngrams.sums(weights[ngrams.values]) / np.sqrt(_divisors(ngrams.sizes))
+        read = RaggedRows(np.where(ngrams.sizes > 0, np.arange(len(texts)), ABSENT), _lengths(some)).present()
+        parts.append(read.sums(logits[read.values]) / _divisors(read.sizes))
+    return np.concatenate(parts)
+
+
+def _lengths(parts: Sequence[Sequence[Any]]) -> Rows:
+    return np.array([len(part) for part in parts], np.int64)
+
+
+def _divisors(sizes: Rows) -> Floats:
+    return np.maximum(sizes, 1).astype(np.float32)[:, None]
 
 
 @dataclass(frozen=True)
@@ -156,24 +169,23 @@ class Genre:
         artist, 2 without one but with a title that has known n-grams, else 0.
         """
         keys = [artist_key(name) for names in artists for name in names]
-        owners = np.repeat(np.arange(len(artists)), [len(names) for names in artists])
-        positions: Rows = self.artists.find(keys)
-        owners, positions = owners[positions != ABSENT], positions[positions != ABSENT]
-        count = np.bincount(owners, minlength=len(artists))[:, None]
-        total = np.zeros((len(artists), self.factors.shape[1]), np.float32)
-        np.add.at(total, owners, self.factors[positions + 1])
-        case = KNOWN_CASE * (count > 0).astype(np.float32)
-        mean = np.where(count > 0, total / np.maximum(count, 1), self.factors[0]).astype(np.float32)
+        known = RaggedRows(self.artists.find(keys), _lengths(artists)).present()
+        total, count = known.sums(self.factors[known.values + 1]), known.sizes[:, None]
+        mean = np.where(count > 0, total / _divisors(known.sizes), self.factors[0])
         prior = mean[:, -self.gram_weights.shape[1] :]
-        tracks, first = np.unique(owners, return_index=True)
-        prior[tracks] = self.factors[positions[first] + 1, -prior.shape[1] :]
-        title = np.zeros((len(artists), prior.shape[1]), np.float32)
-        for row in np.flatnonzero(case == 0).tolist():
-            if artists[row]:
-                prior[row] = ngram_logits(self.grams, self.gram_weights, [artist_ngrams(name) for name in artists[row]])
-            if titles[row]:
-                title[row] = ngram_logits(self.grams, self.gram_weights, [title_ngrams(titles[row])])
-                case[row] = TITLED_CASE * title[row].any()
+        tracks, first = known.starts
+        prior[tracks] = self.factors[known.values[first] + 1, -prior.shape[1] :]
+        title = np.zeros_like(prior)
+        case = KNOWN_CASE * (count > 0).astype(np.float32)
+        unknown = np.flatnonzero(count == 0).tolist()
+        if unknown:
+            names_of = ([artist_ngrams(name) for name in artists[row]] for row in unknown)
+            title_of = ([title_ngrams(titles[row])] for row in unknown)
+            logits = ngram_logits(self.grams, self.gram_weights, chain(names_of, title_of))
+            named = [bool(artists[row]) for row in unknown]
+            prior[np.array(unknown)[named]] = logits[: len(unknown)][named]
+            title[unknown] = logits[len(unknown) :]
+            case[unknown] = TITLED_CASE * title[unknown].any(axis=1, keepdims=True)
         return {"artist": mean, "title": title, "case": case}
 
 

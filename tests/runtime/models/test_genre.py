@@ -7,6 +7,7 @@ from musix_runtime.models.arrays import Keys
 from musix_runtime.models.genre import (
     MAX_BATCH_TEXT,
     MAX_TRACK_TEXT,
+    TEXT_ROWS,
     artist_key,
     artist_ngrams,
     ngram_logits,
@@ -70,12 +71,22 @@ def test_ngram_logits_are_the_mean_over_names() -> None:
     ab = (weights[0] + weights[1] + weights[3]) / np.sqrt(np.float32(3))
 
     def said(*names: str) -> np.ndarray:
-        return ngram_logits(grams, weights, [artist_ngrams(name) for name in names])
+        return ngram_logits(grams, weights, [[artist_ngrams(name) for name in names]])[0]
 
     np.testing.assert_allclose(said("The Ab"), ab, rtol=1e-6)
     np.testing.assert_allclose(said("AB", "c", "xyz"), (ab + weights[4]) / 2, rtol=1e-6)
     assert said("xyz", "").tolist() == [0, 0]
     assert said().tolist() == [0, 0]
+
+
+def test_ngram_logits_of_many_tracks_are_those_of_each(engine: Engine) -> None:
+    grams, weights = engine.genre.grams, engine.genre.gram_weights
+    tracks = [[artist_ngrams(f"Simulated Artist {i * 7 + j:04d}") for j in range(i % 4)] for i in range(TEXT_ROWS * 2)]
+    tracks[5] = [artist_ngrams(""), artist_ngrams("\U0001f3b5"), *tracks[5]]
+    together = ngram_logits(grams, weights, iter(tracks))
+    assert together.any()
+    np.testing.assert_array_equal(together, np.concatenate([ngram_logits(grams, weights, [track]) for track in tracks]))
+    assert ngram_logits(grams, weights, []).shape == (0, weights.shape[1])
 
 
 def test_title_ngrams_have_a_prefix() -> None:
@@ -104,7 +115,7 @@ def test_title_is_used_when_no_artist_is_known(engine: Engine) -> None:
     genre, known, title = engine.genre, ["Simulated Artist 0001"], "Simulated Song 01325"
     texts = genre.text_inputs([known, ["nobody"], [], ["nobody"], ["nobody"]], [title, title, title, "", "林檎"])
     assert texts["case"].ravel().tolist() == [1, 2, 2, 0, 0]
-    said = ngram_logits(genre.grams, genre.gram_weights, [title_ngrams(title)])
+    said = ngram_logits(genre.grams, genre.gram_weights, [[title_ngrams(title)]])[0]
     np.testing.assert_array_equal(texts["title"], [0 * said, said, said, 0 * said, 0 * said])
     assert (texts["artist"][2] == genre.factors[0]).all()
 

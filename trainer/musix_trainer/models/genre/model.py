@@ -123,21 +123,19 @@ class GenreModel:
     def prior_scores(self, artists: Sequence[Sequence[str]]) -> Floats:
         """Return the prior of each track's first known artist; without any, the logits of the names; without names, 0.
         Shape (n, families)."""
-        keys, grams = Keys(self.artists), Keys(self.grams)
-        scores = np.zeros((len(artists), self.gram_weights.shape[1]), np.float32)
+        keys = Keys(self.artists)
+        names_of = ([artist_ngrams(name) for name in names] for names in artists)
+        scores = ngram_logits(Keys(self.grams), self.gram_weights, names_of)
         for row, names in zip(scores, artists, strict=True):
             positions = keys.find([artist_key(name) for name in names])
             known = positions[positions != ABSENT]
             if len(known):
                 row[:] = self.artist_prior[known[0]]
-            else:
-                row[:] = ngram_logits(grams, self.gram_weights, [artist_ngrams(name) for name in names])
         return scores
 
     def title_scores(self, titles: Sequence[str]) -> Floats:
         """Return the logits of the titles' n-grams; 0 without any. Shape (n, families)."""
-        grams = Keys(self.grams)
-        return np.array([ngram_logits(grams, self.gram_weights, [title_ngrams(title)]) for title in titles])
+        return ngram_logits(Keys(self.grams), self.gram_weights, ([title_ngrams(title)] for title in titles))
 
     def artist_scores(self, item_features: csr_matrix) -> Floats:
         """Return LightFM's scores. Shape (n, families)."""
