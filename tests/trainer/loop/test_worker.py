@@ -15,7 +15,9 @@ from operator import itemgetter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from musix_runtime.cli.main import musix
 from musix_runtime.clock import now_ms
 from musix_runtime.errors import FeedbackError
 from musix_runtime.feedback import database as databases
@@ -308,21 +310,31 @@ def options(folder: Path, recipe: str = RECIPE) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("name", "recipe", "says"),
+    ("name", "recipe", "more", "says"),
     [
-        ("dmo", RECIPE, "registry: expected one of the names demo, found 'dmo'"),
-        ("demo", RECIPE.replace("demo", "other"), "recipe.toml: name: expected 'demo', found 'other'"),
-        ("demo", RECIPE.replace("tables", "synthetic"), 'recipe.toml: source: expected "tables", to which'),
-        ("demo", "", "recipe.toml: top level: object missing required field name"),
+        ("dmo", RECIPE, [], "registry: expected one of the names demo, found 'dmo'"),
+        ("demo", RECIPE.replace("demo", "other"), [], "recipe.toml: name: expected 'demo', found 'other'"),
+        ("demo", RECIPE.replace("tables", "synthetic"), [], 'recipe.toml: source: expected "tables", to which'),
+        ("demo", "", [], "recipe.toml: top level: object missing required field name"),
+        ("demo", RECIPE, ["--", "--paus", "7d"], "No such option"),
+        ("demo", RECIPE, ["--", "--pause", "soon"], "Invalid value for '--pause'"),
+        (
+            "demo",
+            RECIPE,
+            ["--", "--dry-run"],
+            "OPTIONS: expected none that a training cannot have, found --dry-run",
+        ),
+        ("demo", RECIPE, ["--", "--json"], "OPTIONS: expected none that a training cannot have, found --json"),
     ],
 )
 def test_a_worker_that_could_do_no_job_does_not_start(
-    published: Path, database: str, tmp_path: Path, name: str, recipe: str, says: str
+    published: Path, database: str, tmp_path: Path, name: str, recipe: str, more: list[str], says: str
 ) -> None:
-    command = [MUSIX, "worker", published, name, *options(tmp_path, recipe), "--feedback", database]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr
+    words = ["worker", published, name, *options(tmp_path, recipe), *more]
+    done = CliRunner(env={"MUSIX_FEEDBACK": database}).invoke(musix, list(map(str, words)))
+    assert done.exit_code != 0
+    assert says in f"{done.stderr}{done.exception}"
+    assert done.stdout == ""
 
 
 def test_the_command(store: FeedbackStore, database: str, published: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -126,10 +126,12 @@ def worker(
     check_recipe(recipes.read(recipe), name)
     settings.share_feedback(database)
     paths = {"--recipe": recipe, "--data": data, "--out": out}
-    arguments = [*(str(each) for option in paths.items() for each in option), *options]
+    arguments = [str(each) for option in paths.items() for each in option]
+    loop = ["loop", str(registry), name, *arguments, *options, "--now"]
+    _check_loop(context.find_root(), loop)
 
     def command(job: "Job") -> list[str]:
-        return [sys.argv[0], "loop", str(registry), name, *arguments, "--now"]
+        return [sys.argv[0], *loop]
 
     logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)
     with opened(database) as store, _stopping() as stop:
@@ -139,6 +141,15 @@ def worker(
             return
         ending = worker.run_one()
     context.exit(NOTHING_TO_DO if ending is None else ending.code)
+
+
+def _check_loop(root: click.Context, arguments: list[str]) -> None:
+    """Raise UsageError when `musix loop` would not take its arguments, or would not train or show its progress."""
+    name, loop, _ = cast("click.Group", root.command).resolve_command(root, arguments)
+    params = loop.make_context(name, arguments[1:], parent=root).params
+    for option, given in (("--dry-run", params["dry_run"]), ("--json", params["as_json"])):
+        if given:
+            raise click.UsageError(f"OPTIONS: expected none that a training cannot have, found {option}")
 
 
 @click.command()
