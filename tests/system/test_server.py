@@ -88,6 +88,11 @@ def test_requests_beyond_the_queue_are_rejected_and_others_answered(demo_bundle:
     with serving(demo_bundle, MUSIX_MAX_QUEUE="3") as (url, process), ExitStack() as stack:
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
         every = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(100)]
+        for connection in every:  # a new connection may wait outside until there is time for it
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            response = HTTPResponse(connection)
+            response.begin()
+            assert response.read()
         worker = worker_pid(process)
         os.kill(worker, signal.SIGSTOP)
         for i, connection in enumerate(every):
