@@ -34,7 +34,7 @@ types: $(INSTALLED)
 
 # Bytecode is written, whatever the environment says: else each process that a test starts would compile the project.
 tests: $(INSTALLED)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 fuzz: $(INSTALLED) ## open mutated bundles for ten minutes; none may crash or hang the runtime
 	$(BIN)/python -m tests.fuzz --minutes 10 --jobs 2
