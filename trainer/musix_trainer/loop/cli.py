@@ -145,8 +145,8 @@ def worker(
 
 def _check_loop(root: click.Context, arguments: list[str]) -> None:
     """Raise UsageError when `musix loop` would not take its arguments, or would not train or show its progress."""
-    name, loop, _ = cast("click.Group", root.command).resolve_command(root, arguments)
-    params = loop.make_context(name, arguments[1:], parent=root).params
+    name, loop, options = cast("click.Group", root.command).resolve_command(root, arguments)
+    params = cast("click.Command", loop).make_context(name, options, parent=root).params
     for option, given in (("--dry-run", params["dry_run"]), ("--json", params["as_json"])):
         if given:
             raise click.UsageError(f"OPTIONS: expected none that a training cannot have, found {option}")
