@@ -45,11 +45,11 @@ class PartFiles:
         return self.bundle.array(f"{self.part}/{name}.npy")
 
     def session(self, name: str) -> ort.InferenceSession:
-        """Return a session of the graph `name`.onnx. Raises LayoutError unless it has the declared ports."""
+        """Return the session of the graph `name`.onnx, which has the declared ports."""
         return self.bundle.session(f"{self.part}/{name}.onnx")
 
     def index(self, name: str) -> Any:
-        """Return the index `name`.faiss. Raises LayoutError when it differs from the manifest."""
+        """Return the index `name`.faiss, which is as the manifest says."""
         return self.bundle.index(f"{self.part}/{name}.faiss")
 
     def check_outputs(self, name: str, run: Callable[[], object]) -> None:

@@ -83,12 +83,13 @@ class Bundle:
             return bundle
 
     def _validate(self) -> None:
-        """Check the content of all arrays and indexes, in as many threads as there are cores."""
+        """Check the content of all graphs, indexes and arrays, in as many threads as there are cores."""
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            indexes = threads.submit(lambda: self._indexes)
+            opened = threads.submit(lambda: self._sessions), threads.submit(lambda: self._indexes)
             for _ in threads.map(lambda part: part.validate(Checks(part.name, self)), self.layout.parts):
                 pass
-            indexes.result()
+            for each in opened:
+                each.result()
 
     def load(self) -> dict[str, Any]:
         """Return the model of each part, by name. Raises LayoutError."""
@@ -134,7 +135,15 @@ class Bundle:
         return np.ndarray(shape, dtype, view, head.tell())
 
     def session(self, name: str) -> ort.InferenceSession:
-        """Return an ONNX Runtime session. Raises LayoutError unless inputs and outputs are those of the format."""
+        """Return the ONNX Runtime session of a file."""
+        return self._sessions[name]
+
+    @cached_property
+    def _sessions(self) -> dict[str, ort.InferenceSession]:
+        return {name: self._session(name) for name in self.layout.graphs}
+
+    def _session(self, name: str) -> ort.InferenceSession:
+        """Open a graph. Raises LayoutError unless inputs and outputs are those of the format."""
         expected = self.layout.graphs[name]
         shapes = {port: tuple(map(self.manifest.size, axes)) for port, axes in expected.input_shapes.items()}
         data = self.views[name].tobytes()
@@ -150,7 +159,7 @@ class Bundle:
         return session
 
     def index(self, name: str) -> Any:
-        """Return the index of a file. Raises LayoutError when it differs from the manifest."""
+        """Return the index of a file."""
         return self._indexes[name]
 
     @cached_property
@@ -158,6 +167,7 @@ class Bundle:
         return {name: self._index(name) for name in self.layout.indexes}
 
     def _index(self, name: str) -> Any:
+        """Open an index. Raises LayoutError when it differs from the manifest."""
         file, info = self.layout.indexes[name], self.manifest.indexes[name]
         vectors = self.array(file.vectors)
         try:
