@@ -248,7 +248,7 @@ LISTENERS = (
     ),
     Watched(
         "Recorded lists a second",
-        "Lists that were shown, written to the feedback database or dropped.",
+        "Lists that were shown, written to the feedback database, refused or dropped.",
         "cps",
         {"{{result}}": "sum by (result) (rate(musix_exposures_total[5m]))"},
         (

@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import faiss
 import msgspec
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from musix_runtime import AudioFeatures, ClassifyRequest, Engine, Filters, RecommendRequest, SimilarRequest
 from musix_runtime.errors import InputError, RequestError, UnknownTrackError
+from musix_runtime.models.content import Content
 from musix_runtime.models.features import AUDIO_NAMES
+from musix_runtime.models.index import Index
 from musix_runtime.models.mood import MOODS
 from musix_runtime.models.selection import PAGE
 from musix_runtime.schemas import RecommendResponse
@@ -194,6 +197,21 @@ def test_similar_tracks_are_near_and_not_the_track_itself(engine: Engine) -> Non
     np.testing.assert_allclose(nearness, exact, atol=2e-6)
     with pytest.raises(UnknownTrackError, match="trackId: expected a track of the catalogue, found 'unknown'"):
         engine.similar(SimilarRequest(track_id="unknown"))
+
+
+def test_similarity_is_that_of_the_vectors_whatever_the_file_of_the_index_has(engine: Engine) -> None:
+    content = engine.retriever.content
+    vectors = content.vectors(np.arange(len(engine.catalog)))
+    row, liar = engine.catalog.row(TRACK), 1234
+    told = vectors.copy()
+    told[liar] = 1e6 * vectors[row]
+    searched = faiss.IndexFlatIP(told.shape[1])
+    searched.add(told)
+    liars = engine.with_models(content=Content(Index(content.index.matrix, searched)))
+    shown = liars.similar(SimilarRequest(track_id=TRACK, limit=20)).tracks
+    found = [engine.catalog.row(track.id) for track in shown]
+    assert found[-1] == liar
+    np.testing.assert_allclose([track.similarity for track in shown], vectors[found] @ vectors[row], atol=2e-6)
 
 
 def test_a_batch_is_classified_like_its_tracks(engine: Engine) -> None:

@@ -107,6 +107,5 @@ def list_(registry: Path, name: str, as_json: bool) -> None:
 
 
 def _describe(found: "Experiment") -> str:
-    state = "running" if found.stopped_ms is None else f"stopped {format_time(found.stopped_ms)}"
     variants = f"treatment {found.treatment} for {found.share:.0%}, control {found.control}"
-    return f"{found.title}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {state}"
+    return f"{found.title}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {found.state}"

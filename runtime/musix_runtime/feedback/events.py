@@ -42,7 +42,8 @@ class TimeLimits:
     def check(self, age_ms: int, path: str, reference: str) -> None:
         """Raise RequestError for the time at `path`, which lies `age_ms` before `reference`, if that is too far."""
         if age_ms < -SECOND_MS * self.max_ahead_s:
-            raise _wrong(path, f"expected at most {self.max_ahead_s:,} s after {reference}, found {-age_ms:,} ms")
+            seconds = -(age_ms // SECOND_MS)  # rounded up
+            raise _wrong(path, f"expected at most {self.max_ahead_s:,} s after {reference}, found {seconds:,} s")
         if age_ms > DAY_MS * self.max_age_days:
             days = -(-age_ms // DAY_MS)  # rounded up
             raise _wrong(path, f"expected at most {self.max_age_days:,} days before {reference}, found {days:,} days")

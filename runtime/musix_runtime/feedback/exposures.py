@@ -18,8 +18,8 @@ QUEUE_LIMIT = 4096  # exposures that wait; one of 100 tracks has 10 kB
 GROUP_SIZE = 500  # exposures in one transaction
 WRITE_INTERVAL_S = 1.0  # groups of many lists take less time from the answers
 DELETE_INTERVAL_S = 3600.0
-WRITTEN, DROPPED = "written", "dropped"
-RESULTS = (WRITTEN, DROPPED)
+WRITTEN, REFUSED, DROPPED = "written", "refused", "dropped"
+RESULTS = (WRITTEN, REFUSED, DROPPED)
 ADVICE = "below another application, use: async with app.router.lifespan_context(app)"
 
 
@@ -57,8 +57,9 @@ class ExposureStore(Protocol):
 class ExposureWriter:
     """A bounded queue of exposures, and the thread that writes them while `running`.
 
-    An exposure is dropped and counted, by `count(result, number)`, when the queue is full, the database fails or no
-    thread is running. The thread also deletes what is older than `keep_days`, unless that is 0.
+    Exposures are counted by `count(result, number)`. One is dropped when the queue is full, the database fails or no
+    thread is running; the store refuses those of forgotten listeners. The thread also deletes what is older than
+    `keep_days`, unless that is 0.
     """
 
     def __init__(self, store: ExposureStore, count: Callable[[str, int], None], keep_days: int = 0) -> None:
@@ -101,15 +102,16 @@ class ExposureWriter:
         failed = False
         while self._queue:
             group = [self._queue.popleft() for _ in range(min(GROUP_SIZE, len(self._queue)))]
-            written = 0
             if not failed:
                 try:
                     written = self._store.add_exposures(group)
+                    self._count(WRITTEN, written)
+                    self._count(REFUSED, len(group) - written)
+                    continue
                 except Exception as error:  # of any kind: the thread goes on
                     failed = True
                     logger.error("exposures were not written: %s", error)
-            self._count(WRITTEN, written)
-            self._count(DROPPED, len(group) - written)
+            self._count(DROPPED, len(group))
 
     def _delete_old(self) -> None:
         """Delete what is too old, at most once in `DELETE_INTERVAL_S`."""

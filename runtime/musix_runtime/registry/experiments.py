@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from musix_runtime.bundle.manifest import VERSION
+from musix_runtime.clock import format_time
 from musix_runtime.engine import POLICIES
 from musix_runtime.errors import StoreError, UnknownExperimentError, shorten
 from musix_runtime.registry.assignment import assign
@@ -66,6 +67,11 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
         """What a person calls it: an experiment, and the rollout of which it is a stage."""
         stage = "" if self.rollout is None else f", of rollout {self.name}/{self.rollout}"
         return f"experiment {self.id}{stage}"
+
+    @property
+    def state(self) -> str:
+        """Whether it is running, or when it was stopped."""
+        return "running" if self.stopped_ms is None else f"stopped {format_time(self.stopped_ms)}"
 
     @property
     def choices(self) -> dict[Variant, str]:

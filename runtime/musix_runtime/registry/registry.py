@@ -218,8 +218,9 @@ class Registry:
         folder = self.folder(name)
         check_writable(folder)
         with writing(folder), lock(folder / LOCK, wait=True):
-            for leftover in (*folder.glob(".*.partial"), *folder.glob(".*.lock")):
-                remove(leftover)
+            for pattern in (".*.partial", ".*.lock", "*/.*.json.partial", "*/.*.json.lock"):
+                for leftover in folder.glob(pattern):
+                    remove(leftover)
             flush(self.path)
             try:
                 yield folder

@@ -10,7 +10,7 @@ import msgspec
 
 from musix_runtime.clock import now_ms
 from musix_runtime.feedback.events import TimeLimits, storable
-from musix_runtime.feedback.exposures import DROPPED, Exposure, ExposureWriter
+from musix_runtime.feedback.exposures import REFUSED, Exposure, ExposureWriter
 from musix_runtime.feedback.opening import open_store
 from musix_runtime.schemas import RecommendResponse
 from musix_runtime.serving.request_context import RequestContext
@@ -68,11 +68,11 @@ class Feedback:
             self._add(_exposure(context, "error", [], seconds, type(error).__name__))
 
     def _add(self, exposure: Exposure) -> None:
-        """Put an exposure on the queue of the writer. One whose user cannot be stored is dropped and counted."""
+        """Put an exposure on the queue of the writer. One whose user cannot be stored is refused and counted."""
         if storable(exposure.user_id):
             self.writer.add(exposure)
         else:
-            self.count(DROPPED, 1)
+            self.count(REFUSED, 1)
 
 
 def _exposure(

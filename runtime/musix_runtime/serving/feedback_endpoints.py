@@ -18,7 +18,7 @@ from musix_runtime.feedback.events import (
     storable,
     to_event,
 )
-from musix_runtime.feedback.exposures import DROPPED, WRITTEN, Exposure
+from musix_runtime.feedback.exposures import REFUSED, WRITTEN, Exposure
 from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
     Envelope,
@@ -98,7 +98,7 @@ class RecordExposures(ModelEndpoint):
         exposures = [_to_exposure(request, context, received_ms) for request in requests]
         written = self.feedback.store.add_exposures(exposures, CLIENT_WAIT_S)
         self.feedback.count(WRITTEN, written)
-        self.feedback.count(DROPPED, len(exposures) - written)
+        self.feedback.count(REFUSED, len(exposures) - written)
         return success(ExposuresResponse([ExposedList(exposure.list_id) for exposure in exposures]))
 
 

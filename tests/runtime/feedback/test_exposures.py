@@ -46,7 +46,7 @@ def test_all_exposures_are_written_before_the_end(store: FeedbackStore) -> None:
     with writer.running():
         for i in range(1203):
             writer.add(exposure(f"{i}"))
-    assert results.by_result == {"written": 1203, "dropped": 0}
+    assert results.by_result == {"written": 1203, "refused": 0}
     assert [item.list_id for item in store.exposures()] == [f"{i}" for i in range(1203)]
 
 
@@ -68,18 +68,18 @@ def test_a_full_queue_drops_and_counts(store: FeedbackStore, monkeypatch: pytest
         for i in range(8):
             writer.add(exposure(f"{i}"))
         assert results.by_result == {"dropped": 3}
-    assert results.by_result == {"dropped": 3, "written": 5}
+    assert results.by_result == {"dropped": 3, "written": 5, "refused": 0}
     assert [item.list_id for item in store.exposures()] == list("01234")
 
 
-def test_exposures_of_forgotten_users_count_as_dropped(store: FeedbackStore) -> None:
+def test_exposures_of_forgotten_users_are_refused(store: FeedbackStore) -> None:
     store.forget("ann", 0)
     results = Results()
     writer = ExposureWriter(store, results.count)
     with writer.running():
         writer.add(exposure("1", "ann"))
         writer.add(exposure("2", "bob"))
-    assert results.by_result == {"dropped": 1, "written": 1}
+    assert results.by_result == {"refused": 1, "written": 1}
 
 
 def test_a_failing_database_drops_and_counts_until_it_answers_again() -> None:
@@ -88,11 +88,11 @@ def test_a_failing_database_drops_and_counts_until_it_answers_again() -> None:
     with writer.running():
         for i in range(1100):
             writer.add(exposure(f"{i}"))
-    assert results.by_result == {"written": 0, "dropped": 1100}
+    assert results.by_result == {"dropped": 1100}
     broken.broken = False
     with writer.running():
         writer.add(exposure("last"))
-    assert results.by_result == {"written": 1, "dropped": 1100}
+    assert results.by_result == {"written": 1, "refused": 0, "dropped": 1100}
 
 
 def test_what_no_thread_would_write_is_dropped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -75,7 +75,7 @@ def test_every_list_has_an_id_and_is_recorded(small_engine: Engine, database: st
         answers = [client.post("/api/ml/recommend", json=RECOMMEND).json()["data"] for _ in range(20)]
         large = RECOMMEND | {"excludeIds": ["x" * 900] * 20}  # answered in a thread
         answers.append(client.post("/api/ml/recommend", json=large).json()["data"])
-        assert set(counts(client)) == {"written", "dropped"}
+        assert set(counts(client)) == {"written", "refused", "dropped"}
     store = FeedbackStore.open(database)
     recorded = {item.list_id: item for item in store.exposures()}
     store.close()
@@ -102,7 +102,7 @@ def test_a_server_without_feedback_has_no_list_ids_and_no_routes(small_engine: E
 def test_a_user_whose_id_cannot_be_stored_is_answered_and_counted(client: TestClient) -> None:
     for user_id in ("a\0b", "x" * 129):
         assert client.post("/api/ml/recommend", json={"userId": user_id}).json()["data"]["listId"]
-    assert counts(client)["dropped"] == 2
+    assert counts(client)["refused"] == 2
 
 
 def test_a_mounted_application_records_in_the_lifespan_of_its_host(small_engine: Engine, database: str) -> None:

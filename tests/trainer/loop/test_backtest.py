@@ -5,7 +5,7 @@ import pytest
 
 from musix_runtime import Engine, RecommendRequest
 from musix_runtime.engine import apply_policy
-from musix_trainer.loop.backtest import backtest
+from musix_trainer.loop.backtest import Backtest, backtest
 
 LISTENERS = [f"listener-{number:03d}" for number in range(0, 600, 6)]
 NOTHING = pl.DataFrame(schema={"user_id": pl.String, "track_id": pl.String})
@@ -30,7 +30,7 @@ def test_the_bundle_that_foresees_what_listeners_choose_is_better(engine: Engine
     found = backtest(**bundles, heard=NOTHING, later=listed(engine, LISTENERS))
     assert found is not None
     assert found.listeners == len(LISTENERS)
-    assert found.passed == (better == "candidate")
+    assert (found.fault is None) == (better == "candidate")
     assert (found.candidate > found.live) == (better == "candidate")
     assert found.low <= found.candidate - found.live <= found.high
 
@@ -38,7 +38,7 @@ def test_the_bundle_that_foresees_what_listeners_choose_is_better(engine: Engine
 def test_equal_bundles_pass(engine: Engine) -> None:
     found = backtest(engine, engine, NOTHING, listed(engine, LISTENERS))
     assert found is not None
-    assert (found.low, found.high, found.passed) == (0, 0, True)
+    assert (found.low, found.high, found.fault) == (0, 0, None)
     assert found.live == pytest.approx((0.6309 + 0.5 + 0.4307) / (1 + 0.6309 + 0.5), abs=1e-3)  # ranks 2 to 4
 
 
@@ -47,3 +47,17 @@ def test_what_was_heard_or_is_unknown_does_not_count(engine: Engine) -> None:
     unknown = chosen.with_columns(track_id=pl.lit("unknown"))
     assert backtest(engine, engine, chosen, pl.concat([chosen, unknown])) is None
     assert backtest(engine, engine, NOTHING, listed(engine, LISTENERS[:49])) is None
+
+
+@pytest.mark.parametrize(
+    ("listeners", "low", "high", "fault"),
+    [
+        (252, -0.03, -0.01, "expected an interval that reaches 0"),
+        (5000, -0.10, -0.01, "expected an interval that reaches 0"),
+        (5000, -0.06, 0.01, "expected at least -0.0500"),
+        (252, -0.06, 0.01, None),
+        (5000, -0.04, 0.01, None),
+    ],
+)
+def test_the_fault_is_the_rule_that_refused(listeners: int, low: float, high: float, fault: str | None) -> None:
+    assert Backtest(listeners, 0.2, 0.2, low, high).fault == fault

@@ -222,7 +222,7 @@ def test_one_listener_decides_nothing(store: FeedbackStore, rollout: int | None)
     experiment = msgspec.structs.replace(EXPERIMENT, rollout=rollout)
     before = analyse(store, experiment)
     stage = ", of rollout demo/1" if rollout else ""
-    assert summary.lines(before)[0] == f"experiment demo/1{stage}: 1.1.0 against 1.0.0"
+    assert summary.lines(before)[0] == f"experiment demo/1{stage}: 1.1.0 against 1.0.0, running"
     shown, events = simulated()
     treated = next(each for each in shown if each.variant == "treatment")
     skip = next(each for each in events if each.list_id == treated.list_id)

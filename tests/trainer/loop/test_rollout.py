@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 from musix_runtime import Registry
+from musix_runtime.cli.main import musix
 from musix_runtime.feedback.events import DAY_MS, Event
 from musix_runtime.feedback.exposures import Exposure
 from musix_runtime.feedback.store import FeedbackStore
@@ -162,3 +164,10 @@ def test_step_finishes_what_a_killed_process_began(
     assert reason in done.reason
     experiment = experiments.read(registry, "demo")
     assert (experiment.rollout, experiment.stopped_ms is None) == (1, state == "running")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_step_without_a_rollout_has_nothing_to_do(published: Path, store: FeedbackStore) -> None:
+    """As of a timer that was installed before the first rollout."""
+    done = CliRunner().invoke(musix, ["rollout", "step", str(published), "demo", "--feedback", store.name])
+    assert (done.exit_code, done.stdout) == (5, "demo has no rollout\n")

@@ -303,6 +303,9 @@ source = "tables"
 """
 
 
+OPTIONS = "OPTIONS: expected --every, --pause, --over, --key, --trust"
+
+
 def options(folder: Path, recipe: str = RECIPE) -> list[object]:
     """Return options of the worker about a folder, with a recipe whose tables are missing."""
     (folder / "recipe.toml").write_text(recipe)
@@ -318,13 +321,11 @@ def options(folder: Path, recipe: str = RECIPE) -> list[object]:
         ("demo", "", [], "recipe.toml: top level: object missing required field name"),
         ("demo", RECIPE, ["--", "--paus", "7d"], "No such option"),
         ("demo", RECIPE, ["--", "--pause", "soon"], "Invalid value for '--pause'"),
-        (
-            "demo",
-            RECIPE,
-            ["--", "--dry-run"],
-            "OPTIONS: expected none that a training cannot have, found --dry-run",
-        ),
-        ("demo", RECIPE, ["--", "--json"], "OPTIONS: expected none that a training cannot have, found --json"),
+        ("demo", RECIPE, ["--", "--key"], "requires an argument"),
+        ("demo", RECIPE, ["--", "--dry-run"], f"{OPTIONS}, found --dry-run"),
+        ("demo", RECIPE, ["--", "--json"], f"{OPTIONS}, found --json"),
+        ("demo", RECIPE, ["--", "--key", "owner.key", "--data", "."], f"{OPTIONS}, found --data"),
+        ("demo", RECIPE, ["--", "--help"], f"{OPTIONS}, found --help"),
     ],
 )
 def test_a_worker_that_could_do_no_job_does_not_start(

@@ -29,14 +29,15 @@ class Backtest:
     high: float
 
     @property
-    def allowed(self) -> float:
-        """The least difference that is no great loss."""
-        return -MAX_LOSS * self.live
-
-    @property
-    def passed(self) -> bool:
-        """Whether the candidate is not surely worse and, with enough listeners to tell, surely not much worse."""
-        return self.high >= 0 and (self.low >= self.allowed or self.listeners < ENOUGH_LISTENERS)
+    def fault(self) -> str | None:
+        """What was expected of the difference, if the candidate is surely worse; or if it may be much worse, and there
+        are enough listeners to tell."""
+        if self.high < 0:
+            return "expected an interval that reaches 0"
+        allowed = -MAX_LOSS * self.live
+        if self.low < allowed and self.listeners >= ENOUGH_LISTENERS:
+            return f"expected at least {allowed:+.4f}"
+        return None
 
     def __str__(self) -> str:
         return (

@@ -4,7 +4,7 @@
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,7 +19,7 @@ from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import describe
 from musix_runtime.clock import now_ms
-from musix_runtime.errors import InputError
+from musix_runtime.errors import InputError, UnknownRolloutError
 from musix_trainer.cli import OUT
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from musix_runtime.feedback.store import FeedbackStore
     from musix_trainer.loop.child import Stop
 
+OPTIONS_OF_A_TRAINING = ("--every", "--pause", "--over", "--key", "--trust")  # of `musix loop`, that a worker takes as well
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NOTHING_TO_DO = 5  # exit code
@@ -82,7 +83,11 @@ def step(context: click.Context, registry: Path, name: str, database: str) -> No
     from musix_trainer.loop import rollout
 
     with opened(database) as store:
-        done = rollout.step(open_registry(registry), name, store, now_ms())
+        try:
+            done = rollout.step(open_registry(registry), name, store, now_ms())
+        except UnknownRolloutError:
+            print_line(f"{name} has no rollout")
+            context.exit(NOTHING_TO_DO)
     if not done.changed:
         waits = f"waits: {done.reason}" if done.rollout.goes_on else f"is {done.rollout.state}"
         print_line(f"rollout {done.rollout.id} {waits}")
@@ -127,8 +132,8 @@ def worker(
     settings.share_feedback(database)
     paths = {"--recipe": recipe, "--data": data, "--out": out}
     arguments = [str(each) for option in paths.items() for each in option]
-    loop = ["loop", str(registry), name, *arguments, *options, "--now"]
-    _check_loop(context.find_root(), loop)
+    loop = ["loop", str(registry), name, *arguments, "--now", *options]
+    _check_loop(context.find_root(), loop, options)
 
     def command(job: "Job") -> list[str]:
         return [sys.argv[0], *loop]
@@ -143,13 +148,15 @@ def worker(
     context.exit(NOTHING_TO_DO if ending is None else ending.code)
 
 
-def _check_loop(root: click.Context, arguments: list[str]) -> None:
-    """Raise UsageError when `musix loop` would not take its arguments, or would not train or show its progress."""
-    name, loop, options = cast("click.Group", root.command).resolve_command(root, arguments)
-    params = cast("click.Command", loop).make_context(name, options, parent=root).params
-    for option, given in (("--dry-run", params["dry_run"]), ("--json", params["as_json"])):
-        if given:
-            raise click.UsageError(f"OPTIONS: expected none that a training cannot have, found {option}")
+def _check_loop(root: click.Context, arguments: list[str], options: Sequence[str]) -> None:
+    """Raise UsageError when `musix loop` would not take its arguments, or its `options` are not about a training."""
+    name, found, rest = cast("click.Group", root.command).resolve_command(root, arguments)
+    loop = cast("click.Command", found)
+    *_, given = loop.make_parser(click.Context(loop)).parse_args(list(options))
+    for option in (param.opts[-1] for param in given if isinstance(param, click.Option)):
+        if option not in OPTIONS_OF_A_TRAINING:
+            raise click.UsageError(f"OPTIONS: expected {', '.join(OPTIONS_OF_A_TRAINING)}, found {option}")
+    loop.make_context(name, rest, parent=root)
 
 
 @click.command()

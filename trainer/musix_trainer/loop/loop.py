@@ -181,8 +181,8 @@ class Loop:
                 remove(older)  # it may hold listeners who were forgotten since
         bundle = self.build(recipe_file, folder, self.out)
         compared = self._backtest(bundle, folder / recipe_file.recipe.tables.listening, until_ms)
-        if compared and not compared.passed:
-            raise GateError(f"{compared}, expected at least {compared.allowed:+.4f}")
+        if compared and compared.fault:
+            raise GateError(f"{compared}, {compared.fault}")
         self.registry.publish(bundle.path, candidate=True)
         if result.state.rollout_since_ms is not None:
             rollouts.abort(self.registry, self.name, self.clock(), "the next version is due")

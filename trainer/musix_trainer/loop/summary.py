@@ -16,7 +16,7 @@ def lines(analysis: Analysis) -> list[str]:
     experiment = analysis.experiment
     counts = analysis.treatment_listeners, analysis.control_listeners
     return [
-        f"{experiment.title}: {experiment.treatment} against {experiment.control}",
+        f"{experiment.title}: {experiment.treatment} against {experiment.control}, {experiment.state}",
         f"listeners: {sum(counts):,} of {experiment.listeners:,}; {counts[0]:,} got {experiment.treatment},"
         f" {counts[1]:,} {experiment.control}",
         *(metric_line(each, experiment.listeners) for each in analysis.metrics.values()),
@@ -54,6 +54,8 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
     """Return the analysis as JSON values: the figures are shares, tracks and milliseconds."""
     return {
         "experiment": analysis.experiment.id,
+        "startedMs": analysis.experiment.started_ms,
+        "stoppedMs": analysis.experiment.stopped_ms,
         "control": analysis.experiment.control,
         "treatment": analysis.experiment.treatment,
         "listeners": {
