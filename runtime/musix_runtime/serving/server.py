@@ -77,21 +77,20 @@ def _application(manager: ModelManager, settings: Settings) -> Starlette:
 
 
 def _use_one_heap() -> None:
-    """Let all threads allocate from one heap, and return large freed blocks to the system.
-
-    With a heap for each thread, glibc would keep what the threads that verify a bundle have freed.
-    """
+    """Let all threads allocate from one heap. With a heap for each thread, glibc would keep what the threads that
+    verify a bundle have freed."""
     if libc := _glibc():
         libc.mallopt(M_ARENA_MAX, 1)
-        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def _freeze_heap() -> None:
-    """Exclude all objects from garbage collection, and return freed memory to the system: what was loaded stays until
-    the process ends. glibc would keep the memory that ONNX Runtime needed to read its graphs."""
+    """Exclude all objects from garbage collection, and return freed memory to the system, from now on also that of
+    large blocks: what was loaded stays until the process ends. glibc would keep the memory that ONNX Runtime needed to
+    read its graphs. To verify a bundle without large blocks of the heap would take longer."""
     gc.collect()
     gc.freeze()
     if libc := _glibc():
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
         libc.malloc_trim(0)
 
 
