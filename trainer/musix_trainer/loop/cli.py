@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from musix_runtime.feedback.store import FeedbackStore
     from musix_trainer.loop.child import Stop
 
-OPTIONS_OF_A_TRAINING = ("--every", "--pause", "--over", "--key", "--trust")  # of `musix loop`, that a worker takes as well
+OPTIONS_OF_A_TRAINING = ("--every", "--pause", "--over", "--key", "--trust")  # of `musix loop`, for `musix worker`
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NOTHING_TO_DO = 5  # exit code
