@@ -41,6 +41,13 @@ def test_parity_is_measured_for_every_part(demo_run: Run, engine: Engine) -> Non
     assert max(result.values()) <= PARITY_TOLERANCE
 
 
+def test_the_command_makes_the_same_bundle_again(small_folder: Path, small_bundle: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.export, [str(small_folder), "--out", str(tmp_path)], catch_exceptions=False)
+    exported = open_bundle(tmp_path / small_bundle.name)
+    assert exported.digest == open_bundle(small_bundle).digest
+    assert exported.digest in result.stdout
+
+
 def test_wrong_graph_is_not_exported(small_run: Run, tmp_path: Path) -> None:
     """An exported model with other answers than the native model raises an error, and no file is left."""
 

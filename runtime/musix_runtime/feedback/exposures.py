@@ -105,13 +105,14 @@ class ExposureWriter:
             if not failed:
                 try:
                     written = self._store.add_exposures(group)
-                    self._count(WRITTEN, written)
-                    self._count(REFUSED, len(group) - written)
-                    continue
                 except Exception as error:  # of any kind: the thread goes on
                     failed = True
                     logger.error("exposures were not written: %s", error)
-            self._count(DROPPED, len(group))
+            if failed:
+                self._count(DROPPED, len(group))
+            else:
+                self._count(WRITTEN, written)
+                self._count(REFUSED, len(group) - written)
 
     def _delete_old(self) -> None:
         """Delete what is too old, at most once in `DELETE_INTERVAL_S`."""

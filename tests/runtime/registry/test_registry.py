@@ -298,6 +298,16 @@ def test_a_pipe_or_link_in_place_of_the_pointer_is_refused(store: Registry, tmp_
         store.live("demo")
 
 
+def test_unfinished_files_of_a_killed_writer_are_removed(store: Registry) -> None:
+    places = (".live.partial", ".live.lock", "rollouts/.1.json.partial", "experiments/.1.json.lock")
+    left = [store.path / "demo" / place for place in places]
+    for file in left:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    with store.writing("demo"):
+        assert [file for file in left if file.exists()] == []
+
+
 def test_a_lock_that_is_a_link_is_not_followed(store: Registry, make: Make, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (store.path / "demo" / ".lock").unlink()
