@@ -162,7 +162,8 @@ def _sources(settings: Recipe, data: Path | None) -> dict[str, Table]:
         "feedback": settings.tables.feedback,
         "moods": settings.tables.moods if (data / settings.tables.moods).exists() else None,
     }
-    return {name: tables.read(data / file) for name, file in files.items() if file}
+    paths = {name: data / file for name, file in files.items() if file}
+    return dict(zip(paths, tables.read_all([*paths.values()]), strict=True))
 
 
 def _families(settings: Recipe, data: Path | None) -> Families | None:

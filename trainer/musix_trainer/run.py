@@ -127,11 +127,12 @@ class Run:
             raise InputError(f"{path}: expected a run of all parts, found one of interactions alone")
         card = json.loads((path / "run.json").read_bytes())
         origin = check_recipe(recipe_file, msgspec.convert(card["provenance"], Provenance))
+        tracks, ids = tables.read_all([path / "tracks.parquet", path / "ids.parquet"])
         return cls(
             recipe_file,
             Tracks(
-                tables.read(path / "tracks.parquet").frame,
-                tables.read(path / "ids.parquet").frame,
+                tracks.frame,
+                ids.frame,
                 np.load(path / "inputs.npy"),
                 card["labels"],
                 np.load(path / "families.npy"),

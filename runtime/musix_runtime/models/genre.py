@@ -5,7 +5,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from operator import add
 from typing import Any
@@ -216,24 +215,25 @@ def _load(files: PartFiles) -> Genre:
         Keys(files.array("grams")),
         files.array("gram_weights"),
     )
-    for case in (UNKNOWN_CASE, KNOWN_CASE, TITLED_CASE):
-        files.check_outputs("model", partial(genre.run, _probes(genre, case)))
+    files.check_outputs("model", lambda: genre.run(_probes(genre)))
     return genre
 
 
-def _probes(genre: Genre, case: int) -> dict[str, Floats]:
-    """Return inputs of the graph on which it is tried: those of a track with each kind of artist and title."""
-    inputs, families = probes(INPUTS), genre.gram_weights.shape[1]
+def _probes(genre: Genre) -> dict[str, Floats]:
+    """Return inputs of the graph on which it is tried: each probe of the features in each case, with the kinds of
+    artist and title by turns."""
+    features, families = probes(INPUTS), genre.gram_weights.shape[1]
     named = genre.factors[0].copy()
     named[-families:] = 1  # an unknown artist whose name has known n-grams
     artists = np.stack([genre.factors[0], named, genre.factors[-1]])
     titles = np.stack([np.zeros(families, np.float32), np.ones(families, np.float32)])
-    kinds = [(artist, title) for artist in artists for title in titles]
+    cases = np.array([UNKNOWN_CASE, KNOWN_CASE, TITLED_CASE], np.float32)
+    turn = np.add.outer(np.arange(len(cases)), np.arange(len(features))).ravel()
     return {
-        "features": np.tile(inputs, (len(kinds), 1)),
-        "artist": np.repeat([artist for artist, _ in kinds], len(inputs), axis=0),
-        "title": np.repeat([title for _, title in kinds], len(inputs), axis=0),
-        "case": np.full((len(kinds) * len(inputs), 1), case, np.float32),
+        "features": np.tile(features, (len(cases), 1)),
+        "artist": artists[turn % len(artists)],
+        "title": titles[turn % len(titles)],
+        "case": np.repeat(cases, len(features))[:, None],
     }
 
 

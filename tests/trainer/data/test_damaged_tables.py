@@ -32,6 +32,15 @@ def test_read_refuses_a_parquet_file_that_makes_polars_panic(tmp_path: Path, see
         tables.read(tmp_path / "tracks.parquet")
 
 
+def test_the_damaged_one_of_several_files_is_named(tmp_path: Path) -> None:
+    names = "a.parquet", "b.csv", "damaged.parquet", "c.parquet"
+    for name in names:
+        pl.DataFrame({"a": [1]}).write_parquet(tmp_path / name)
+    (tmp_path / "damaged.parquet").write_bytes(damaged(25))
+    with pytest.raises(TableError, match=r"/damaged\.parquet: expected a readable table, found: "):
+        tables.read_all([tmp_path / name for name in names])
+
+
 def test_read_refuses_a_parquet_file_that_crashes_polars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tracks.parquet").write_bytes(damaged(0))
     (tmp_path / "python").write_text("#!/bin/sh\nkill -ABRT $$\n")

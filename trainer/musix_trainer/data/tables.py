@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,12 @@ import polars as pl
 from musix_runtime.errors import TableError
 from musix_runtime.models.catalog import MAX_TEXT_BYTES
 
+_READER = """
+import os, sys, polars
+for path in sys.stdin.buffer.read().split(b"\\0"):
+    polars.read_parquet(os.fsdecode(path))
+    os.write(1, b".")
+"""
 Kind = Literal["text", "number", "bool", "time"]
 
 
@@ -67,6 +75,17 @@ def _sentence(count: int, phrase: str, example: str | None) -> str:
 
 def read(path: Path) -> Table:
     """Read a `.csv` or `.parquet` file. Raises TableError when it is missing, unreadable or empty."""
+    (table,) = read_all([path])
+    return table
+
+
+def read_all(paths: Sequence[Path]) -> list[Table]:
+    """Read several files, in order: see `read`."""
+    _check_parquet([path for path in paths if path.suffix == ".parquet" and path.is_file()])
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Table:
     try:
         content = path.read_bytes()
         notes: dict[str, int | str] = {}
@@ -74,7 +93,6 @@ def read(path: Path) -> Table:
             # Text only: an id of digits is not a number. The index column of the downloaded CSV has no name.
             frame = pl.read_csv(content, infer_schema=False).select(pl.exclude("", "Unnamed: 0"))
         elif path.suffix == ".parquet":
-            _check_parquet(path)
             frame = pl.read_parquet(content)
             derivation = pl.read_parquet_metadata(path).get("derivation")
             notes = {"derivation": derivation} if derivation else {}
@@ -97,23 +115,20 @@ def write(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = Non
     path.write_bytes(content.getvalue())
 
 
-def _check_parquet(path: Path) -> None:
-    """Read the file in a child process, as a damaged file can crash its reader.
-
-    Raises TableError.
-    """
-    # -P: do not import modules from the working folder
-    command = [sys.executable, "-P", "-c", "import sys, polars; polars.read_parquet(sys.argv[1])", str(path)]
-    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+def _check_parquet(paths: Sequence[Path]) -> None:
+    """Read the files in a child process, as a damaged file can crash its reader. Raises TableError."""
+    if not paths:
+        return
+    command = [sys.executable, "-P", "-c", _READER]  # -P: do not import modules from the working folder
+    result = subprocess.run(command, input=b"\0".join(map(os.fsencode, paths)), capture_output=True)
+    if not result.returncode:
+        return
+    place = f"{paths[min(len(result.stdout), len(paths) - 1)]}: expected a readable table, found"
     if result.returncode < 0:
-        raise TableError(
-            f"{path}: expected a readable table, found one that crashes its reader (signal {-result.returncode})"
-        )
-    if result.returncode:
-        _, _, message = next((line for line in reversed(result.stderr.splitlines()) if line.strip()), "").partition(
-            ": "
-        )
-        raise TableError(f"{path}: expected a readable table, found: {message or 'a damaged one'}")
+        raise TableError(f"{place} one that crashes its reader (signal {-result.returncode})")
+    lines = [line for line in result.stderr.decode(errors="replace").splitlines() if line.strip()]
+    message = lines[-1].partition(": ")[2] if lines else ""
+    raise TableError(f"{place}: {message or 'a damaged one'}")
 
 
 def check(source: Table, schema: list[Column], key: str) -> None:

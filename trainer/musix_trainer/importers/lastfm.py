@@ -29,11 +29,10 @@ def import_lastfm(raw: Path, tracks: Path, out: Path, dates: Path | None = None)
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: expected a new name or an empty folder, found an existing one")
-    plays = tables.read(raw / "lastfm2k_user_artists.parquet")
-    artists = tables.read(raw / "lastfm2k_artists.parquet")
+    files = raw / "lastfm2k_user_artists.parquet", raw / "lastfm2k_artists.parquet", tracks
+    plays, artists, source = tables.read_all(files)
     check(plays, PLAYS, "userID")
     check(artists, ARTISTS, "id")
-    source = tables.read(tracks)
     dated = release_dates.add(source, dates) if dates else {}
     table = source.frame
     listening, notes = _derive(plays, artists, source)

@@ -52,9 +52,9 @@ def import_moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> dict
     """
     if out.suffix != ".parquet" or out.exists():
         raise OutputError(f"{out}: expected a new .parquet file, found {'one' if out.exists() else 'another suffix'}")
-    catalogue = read_tracks(tables.read(tracks))
+    known, source = tables.read_all([tracks, file])
+    catalogue = read_tracks(known)
     names = catalogue.frame.select("track_id", "track_name", artist=pl.Series(catalogue.primary_artists()))
-    source = tables.read(file)
     check(source, SONGS, "track_name" if "track_name" in source.frame.columns else "track_id")
     songs = _split(_join(_shares(source), source.name, names, catalogue), names)
     notes: dict[str, int | str] = {"songs": source.rows, "songs of the catalogue": songs.height}
@@ -136,10 +136,8 @@ def _split(songs: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
 
 def _tagged(folder: Path, names: pl.DataFrame, songs: pl.DataFrame) -> pl.DataFrame:
     """Return the recordings of artists with mood tags, in the split of their artist among the songs, or in train."""
-    artists, tags, tagged = (
-        tables.read(folder / f"lastfm2k_{name}.parquet")
-        for name in ("artists", "tags", "user_taggedartists-timestamps")
-    )
+    files = "artists", "tags", "user_taggedartists-timestamps"
+    artists, tags, tagged = tables.read_all([folder / f"lastfm2k_{name}.parquet" for name in files])
     for source, schema in ((artists, ARTISTS), (tags, TAGS), (tagged, TAGGED)):
         check(source, schema, schema[0].name)
     moods = tags.frame.with_columns(

@@ -46,7 +46,7 @@ def import_playlists(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: expected a new name or an empty folder, found an existing one")
-    playlists, source = tables.read(file), tables.read(tracks)
+    playlists, source = tables.read_all([file, tracks])
     dated = release_dates.add(source, dates) if dates else {}
     table = source.frame
     listening, notes = _join(playlists, source, columns)
