@@ -35,6 +35,7 @@ class Asker:
     """An application that sends itself requests, with one engine after the other."""
 
     def __init__(self, good: Engine) -> None:
+        self.good = good
         self.live = ModelManager(good)
         self.app = create_app(self.live)
         self.errors = _Errors()
@@ -43,7 +44,10 @@ class Asker:
     def ask(self, engine: Engine) -> None:
         """Send all requests to an engine. Raises WrongAnswerError."""
         self.live.latest = engine
-        asyncio.run(self._ask(engine))
+        try:
+            asyncio.run(self._ask(engine))
+        finally:
+            self.live.latest = self.good
 
     async def _ask(self, engine: Engine) -> None:
         for path in GETS:

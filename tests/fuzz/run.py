@@ -1,21 +1,26 @@
-"""One hostile bundle in a separate process: open it, send requests to all routes, check all responses.
+"""Hostile bundles in a separate process: open one, send requests to all routes, check all responses.
 
-The process is forked from one that has imported everything, and limited in memory and CPU time. It ends as `refused`,
-when opening raised a BundleError; as `harmless`, when all answers are well-formed; or else as `wrong`.
+The process is forked from one that has imported everything, and limited in memory and CPU time for each bundle. A trial
+ends as `refused`, when opening raised a BundleError; as `harmless`, when all answers are well-formed; else as `wrong`.
 """
 
 import faulthandler
 import gc
 import json
 import os
+import re
 import resource
 import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 from musix_runtime import Engine
 from musix_runtime.cli import output
@@ -26,14 +31,15 @@ from tests.fuzz.ask import Asker, WrongAnswerError
 OPEN_BYTES, ANSWER_BYTES = 200 * 2**20, 64 * 2**20  # in addition to the size of the bundle; for all responses together
 OPEN_S, GB_S, ANSWER_S = 2.0, 2.0, 2.0  # of CPU: to open, and more for each GB of the bundle; for all answers together
 WALL_S = 60  # in case it hangs
+CHILD_TRIALS = 20  # bundles that are opened in one child process
 STACKS_BYTES = 16 * 2**20 * (os.cpu_count() or 1)  # address space of threads that hash or answer
 OUT_OF_MEMORY = ("bad_alloc", "allocate", "MemoryError", "length_error", "vector::_M_default_append")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome for a bundle: `refused`, `harmless` or `wrong`, with error message and place; the time, and the peak
-    memory with mapped files."""
+    """The outcome for a bundle: `refused`, `harmless` or `wrong`, with error message and place; the time, and the
+    growth of the memory at its peak, with mapped files (where the process ended: its whole peak)."""
 
     kind: str
     detail: str
@@ -53,35 +59,49 @@ class Outcome:
 
 
 class Runner:
-    """Forks a child for each bundle. Create it before any thread is started."""
+    """Forks a child process that opens one bundle after the other, and another one when it ends or has opened
+    `CHILD_TRIALS`. Create it before any thread is started."""
 
     def __init__(self, good: Path) -> None:
         self.asker = Asker(Engine.open(good))
-        self.asker.ask(self.asker.live.engine)  # fills caches before the fork
+        self.asker.ask(self.asker.good)  # fills caches before the fork
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the runner)
+        self.child: _Child | None = None
         gc.collect()
         gc.freeze()  # the children write to no page of these objects
 
     def run(self, folder: Path, trust: Path | None) -> Outcome:
-        """Open the bundle in a child process and send requests."""
-        start = time.perf_counter()
-        reading, writing = os.pipe()
+        """Open the bundle in the child process and send requests."""
         self.errors.seek(0)
         self.errors.truncate()
+        child = self.child = self.child or self._fork()
+        start = time.perf_counter()
+        child.requests.write(json.dumps([str(folder), trust and str(trust)]) + "\n")
+        child.requests.flush()
+        reply = child.replies.readline()
+        seconds = time.perf_counter() - start
+        child.trials += 1
+        if not reply:
+            self.child = None
+            status, usage = child.end()
+            return Outcome("wrong", *self._crash(status), seconds, usage.ru_maxrss / 1024)
+        if child.trials == CHILD_TRIALS:
+            self.child = None
+            child.end()
+        kind, detail, place, memory_mb = json.loads(reply)
+        return Outcome(kind, detail.replace(f"{folder}: ", ""), place, seconds, memory_mb)
+
+    def _fork(self) -> "_Child":
+        (request, requests), (reply, replies) = os.pipe(), os.pipe()
         pid = os.fork()
         if not pid:
-            os.close(reading)
-            self._child(folder, trust, writing)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as pipe:
-            before, _, reply = pipe.read().partition(b"\n")
-        _, status, usage = os.wait4(pid, 0)
-        pages = max(0, usage.ru_maxrss * 1024 // resource.getpagesize() - int(before or 0))
-        cost = time.perf_counter() - start, pages * resource.getpagesize() / 2**20
-        if os.WIFSIGNALED(status) or not reply:
-            return Outcome("wrong", *self._crash(status), *cost)
-        kind, detail, place = json.loads(reply)
-        return Outcome(kind, detail.replace(f"{folder}: ", ""), place, *cost)
+            os.close(requests)
+            os.close(reply)
+            self._answer(os.fdopen(request), os.fdopen(replies, "w", 1))
+            os._exit(0)
+        os.close(request)
+        os.close(replies)
+        return _Child(pid, os.fdopen(requests, "w"), os.fdopen(reply))
 
     def _crash(self, status: int) -> tuple[str, str]:
         self.errors.seek(0)
@@ -93,18 +113,22 @@ class Runner:
         hang = {"SIGPROF": "hang: CPU time, ", "SIGALRM": "hang: waits, "}.get(name, "crash: ")
         return f"{hang}{name} {said}".strip(), place.rpartition("musix_runtime/")[2].replace('", line ', ":")
 
-    def _child(self, folder: Path, trust: Path | None, writing: int) -> None:
-        os.write(writing, b"%d\n" % _pages()[1])
+    def _answer(self, requests: TextIO, replies: TextIO) -> None:
+        """Open the bundles whose paths are read, in the child process."""
         os.dup2(self.errors.fileno(), 1)
         os.dup2(self.errors.fileno(), 2)
         faulthandler.enable(2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in (signal.SIGPROF, signal.SIGALRM):
             faulthandler.register(number, file=2, chain=True)  # says where it hangs, and lets it end
-        signal.alarm(WALL_S)
-        reply = _describe(lambda: self._outcome(folder, trust))
-        os.write(writing, json.dumps(reply).encode())
-        os._exit(0)
+        for line in islice(requests, CHILD_TRIALS):  # no end of file ends it: the next runner's child has the pipe too
+            folder, trust = (path and Path(path) for path in json.loads(line))
+            before = _reset_peak_mb()
+            signal.alarm(WALL_S)
+            reply = _describe(partial(self._outcome, folder, trust))
+            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            replies.write(json.dumps([*reply, max(0.0, _peak_mb() - before)]) + "\n")
 
     def _outcome(self, folder: Path, trust: Path | None) -> tuple[str, str, str]:
         size = sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
@@ -120,6 +144,24 @@ class Runner:
         self.asker.ask(engine)
         output.print_card(engine.bundle)
         return ("refused", _short(refusal), "") if refusal else ("harmless", "", "")
+
+
+@dataclass
+class _Child:
+    """A child process, and how many bundles it has opened."""
+
+    pid: int
+    requests: TextIO
+    replies: TextIO
+    trials: int = 0
+
+    def end(self) -> tuple[int, resource.struct_rusage]:
+        """Close the pipes, and return how the process ended and what it used."""
+        with suppress(BrokenPipeError):
+            self.requests.close()
+        self.replies.close()
+        _, status, usage = os.wait4(self.pid, 0)
+        return status, usage
 
 
 def _describe(act: Callable[[], tuple[str, str, str]]) -> tuple[str, str, str]:
@@ -157,3 +199,14 @@ def _pages() -> tuple[int, int]:
     """Return the pages of address space and of resident memory of this process."""
     size, resident, *_ = Path("/proc/self/statm").read_text().split()
     return int(size), int(resident)
+
+
+def _reset_peak_mb() -> float:
+    """Begin to measure the peak of resident memory anew, and return what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak_mb()
+
+
+def _peak_mb() -> float:
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak) / 1024
