@@ -121,18 +121,19 @@ class Runner:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in (signal.SIGPROF, signal.SIGALRM):
             faulthandler.register(number, file=2, chain=True)  # says where it hangs, and lets it end
+        start = _address_space()  # memory that a bundle leaves behind counts against those after it
         for line in islice(requests, CHILD_TRIALS):  # no end of file ends it: the next runner's child has the pipe too
             folder, trust = (path and Path(path) for path in json.loads(line))
             before = _reset_peak_mb()
             signal.alarm(WALL_S)
-            reply = _describe(partial(self._outcome, folder, trust))
+            reply = _describe(partial(self._outcome, start, folder, trust))
             signal.alarm(0)
             signal.setitimer(signal.ITIMER_PROF, 0)
             replies.write(json.dumps([*reply, max(0.0, _peak_mb() - before)]) + "\n")
 
-    def _outcome(self, folder: Path, trust: Path | None) -> tuple[str, str, str]:
+    def _outcome(self, start: int, folder: Path, trust: Path | None) -> tuple[str, str, str]:
         size = sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
-        _limit(size + OPEN_BYTES, OPEN_S + GB_S * size / 2**30)
+        _limit(start + size + OPEN_BYTES, OPEN_S + GB_S * size / 2**30)
         refusal = None
         try:
             engine = Engine.open(folder, trust)
@@ -140,7 +141,7 @@ class Runner:
             # An attacker can also replace the golden cases, so the responses must be well-formed too.
             refusal = error
             engine = Engine.from_bundle(open_bundle(folder, trust))
-        _limit(ANSWER_BYTES, ANSWER_S)
+        _limit(_address_space() + ANSWER_BYTES, ANSWER_S)
         self.asker.ask(engine)
         output.print_card(engine.bundle)
         return ("refused", _short(refusal), "") if refusal else ("harmless", "", "")
@@ -188,17 +189,16 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
 
 
-def _limit(more_bytes: int, seconds: float) -> None:
-    """Allow `more_bytes` of additional address space, and `seconds` of CPU time from now."""
-    limit = _pages()[0] * resource.getpagesize() + more_bytes + STACKS_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+def _limit(address_space: int, seconds: float) -> None:
+    """Allow so many bytes of address space, beside stacks, and `seconds` of CPU time from now."""
+    resource.setrlimit(resource.RLIMIT_AS, (address_space + STACKS_BYTES, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _pages() -> tuple[int, int]:
-    """Return the pages of address space and of resident memory of this process."""
-    size, resident, *_ = Path("/proc/self/statm").read_text().split()
-    return int(size), int(resident)
+def _address_space() -> int:
+    """Return the bytes of address space of this process."""
+    pages, *_ = Path("/proc/self/statm").read_text().split()
+    return int(pages) * resource.getpagesize()
 
 
 def _reset_peak_mb() -> float:
