@@ -41,6 +41,12 @@ def test_the_damaged_one_of_several_files_is_named(tmp_path: Path) -> None:
         tables.read_all([tmp_path / name for name in names])
 
 
+@pytest.mark.parametrize("name", ["plays [1].parquet", "plays*.parquet", "pläys?.parquet"])
+def test_names_are_no_patterns(tmp_path: Path, name: str) -> None:
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / name)
+    assert tables.read(tmp_path / name).frame.height == 1
+
+
 def test_read_refuses_a_parquet_file_that_crashes_polars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tracks.parquet").write_bytes(damaged(0))
     (tmp_path / "python").write_text("#!/bin/sh\nkill -ABRT $$\n")

@@ -18,7 +18,7 @@ from musix_runtime.models.catalog import MAX_TEXT_BYTES
 _READER = """
 import os, sys, polars
 for path in sys.stdin.buffer.read().split(b"\\0"):
-    polars.read_parquet(os.fsdecode(path))
+    polars.read_parquet(os.fsdecode(path), glob=False)
     os.write(1, b".")
 """
 Kind = Literal["text", "number", "bool", "time"]
