@@ -130,6 +130,13 @@ def plays(out: Path) -> tuple[int, int]:
     return listening["plays"].sum(), impressions.filter(pl.col("event") == "played").height
 
 
+def test_a_folder_with_brackets_is_exported_to_again(store: FeedbackStore, database: str, tmp_path: Path) -> None:
+    out = tmp_path / "tables [1]"
+    for play, time in enumerate(PLAYS_MS[:2]):
+        store.add_events([event(f"{play}", occurred_ms=time, track_id=TRACK(1))])
+        assert export_feedback(database, out)["plays"] == play + 1
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2, 500, 999, 1000])
 def test_plays_in_the_second_in_which_feedback_was_deleted(
     store: FeedbackStore, database: str, tmp_path: Path, cut: int

@@ -128,7 +128,7 @@ def _forget(path: Path, forgotten: set[str]) -> None:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise TableError(f"{path}: expected a table that was exported, found: {error}") from error
 
