@@ -65,14 +65,15 @@ def build(
     Without any gate, a model that is worse than a simple baseline fails. When a gate fails, no bundle is written; the
     run, and the files of --json and --summary, are.
     """
-    from musix_exporter.build import build
-    from musix_exporter.build_report import BuildReport
     from musix_runtime.atomic import check_file, write_file
     from musix_trainer import recipe
 
+    recipe_file = recipe.read(recipe_path)  # before the import of what takes seconds
     for file in (json_path, summary_path):
         if file:
             check_file(file)
+    from musix_exporter.build import build
+    from musix_exporter.build_report import BuildReport
 
     def show(report: BuildReport) -> None:
         if json_path:
@@ -82,7 +83,7 @@ def build(
         for line in report.lines():
             print_line(line)
 
-    _print_digest(build(recipe.read(recipe_path), data, out, show, replace))
+    _print_digest(build(recipe_file, data, out, show, replace))
 
 
 @click.command()
@@ -174,13 +175,14 @@ def loop(
 def _builder(key: Path | None) -> "Build":
     """Return what builds new versions, and signs them with a key. Raises InputError for a key that cannot sign: that is
     better found before the training."""
-    from musix_exporter.build import build
     from musix_runtime.bundle import signature
 
     if key:
         signature.sign("", key)
 
     def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
+        from musix_exporter.build import build  # takes seconds, and mostly there is nothing to build
+
         bundle = build(recipe_file, tables, folder, show=lambda report: None)
         if key:
             signature.write(bundle.path, bundle.digest, key)

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_type_hints
@@ -119,3 +121,20 @@ def test_every_count_has_a_bound(tmp_path: Path, key: str) -> None:
 def test_missing_recipe_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="expected a recipe file, found: No such file"):
         recipe.read(tmp_path / "none.toml")
+
+
+COMMAND = """
+import sys
+from click.testing import CliRunner
+from musix_runtime.cli.main import musix
+found = CliRunner().invoke(musix, sys.argv[1:]).exception
+print(type(found).__name__, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("command", [["train"], ["build"], ["tune", "--trials", "1"]], ids=lambda words: words[0])
+def test_a_wrong_recipe_is_told_before_the_training_libraries_are_imported(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "r.toml").write_text(f"{HEAD}versoin = 1")
+    arguments = [sys.executable, "-c", COMMAND, *command, tmp_path / "r.toml", "--out", tmp_path]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout == "RecipeError False\n"

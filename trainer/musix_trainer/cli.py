@@ -33,12 +33,14 @@ def train(recipe_path: Path, data: Path | None, out: Path, replace: bool) -> Non
     An older run that was evaluated is only replaced with --replace.
     """
     from musix_runtime.atomic import check_writable
-    from musix_trainer import pipeline, recipe, run, tracking
-    from musix_trainer.evaluation import benchmark
+    from musix_trainer import recipe, tracking
 
-    recipe_file = recipe.read(recipe_path)
+    recipe_file = recipe.read(recipe_path)  # before the import of what takes seconds
     check_writable(out)
     tracking.check(recipe_file)
+    from musix_trainer import pipeline, run
+    from musix_trainer.evaluation import benchmark
+
     path = out / "runs" / recipe_file.recipe.label
     if not replace:
         run.check_unevaluated(path)
@@ -125,11 +127,12 @@ def tune(recipe_path: Path, data: Path | None, out: Path, trials: int, part: str
     """
     from musix_runtime.atomic import check_file, write_file, writing
     from musix_trainer import recipe
-    from musix_trainer.evaluation.tuning import tune as search
 
-    recipe_file = recipe.read(recipe_path)
+    recipe_file = recipe.read(recipe_path)  # before the import of what takes seconds
     write = write or out / f"{recipe_file.recipe.name}.toml"
     check_file(write)
+    from musix_trainer.evaluation.tuning import tune as search
+
     with writing(out / "studies"):
         text = search(recipe_file, data, part, trials, out / "studies")
     write_file(write, text.encode())
