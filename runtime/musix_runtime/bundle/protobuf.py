@@ -19,7 +19,7 @@ MAX_NUMBERS = 2**22  # of repeated fields in all
 _MAX_RUN = 65_536  # numbers that are decoded at once, which limits the memory
 _WIRE_TYPES = {INT: 0, BYTES: 2, FLOAT: 5}
 _MAX_VARINT_BYTES = 10
-_SHORT_STRING = b"|".join(rb"\x%02x[\x00-\xff]{%d}" % (size, size) for size in range(128))  # its length, then its bytes
+_MAX_SHORT = 127  # bytes of a string whose length is one byte
 
 
 class Field(NamedTuple):
@@ -119,14 +119,16 @@ class _Decoder:
 
     def short_strings(self, position: int, start: int, end: int, place: str) -> tuple[list[bytes], int]:
         """Return the strings of up to 127 bytes in consecutive fields of one number, and the end position."""
-        string = rb"%b(?:%b)" % (re.escape(self.data[position:start]), _SHORT_STRING)
-        run = re.compile(rb"(?:%b){1,%d}+" % (string, _MAX_RUN))
-        found, head = list[bytes](), start - position + 1
-        while match := run.match(self.data, position, end):
-            fields = re.findall(string, match[0])
-            self.count(len(fields), place)
-            found += [field[head:] for field in fields]
-            position = match.end()
+        data, tag, head = self.data, self.data[position:start], start - position + 1
+        found = list[bytes]()
+        while data.startswith(tag, position, end) and len(found) <= self.values_left:
+            content = position + head
+            stop = content + data[content - 1] if content <= end else end + 1
+            if stop > end or stop - content > _MAX_SHORT:
+                break
+            found.append(data[content:stop])
+            position = stop
+        self.count(len(found), place)
         return found, position
 
     def varint(self, start: int, end: int, place: str) -> tuple[int, int]:

@@ -1,10 +1,13 @@
 """The decoder returns what was encoded, in whatever order the fields come."""
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musix_runtime.bundle.protobuf import BYTES, FLOAT, INT, Field, decode
+from musix_runtime.bundle.protobuf import BYTES, FLOAT, INT, MAX_VALUES, Field, decode
 
 FIELDS = {
     1: Field("ints", INT, repeated=True),
@@ -44,3 +47,15 @@ def test_decoding_returns_what_was_encoded(fields: list[tuple[int, int | float |
 
     for number, field in FIELDS.items():
         assert list(found[field.name]) == [value for each, value in fields if each == number]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_strings_beyond_the_bound_are_refused_before_they_are_kept(size: int) -> None:
+    data = encode(3, bytes(size)) * (4 * MAX_VALUES)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"message: expected at most 1,048,576 values in total, found more"):
+            decode(data, FIELDS, "message")
+        assert tracemalloc.get_traced_memory()[1] < 16 * MAX_VALUES
+    finally:
+        tracemalloc.stop()
