@@ -12,7 +12,7 @@ from musix_runtime.bundle.part import Graph, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.models import explanation, selection
 from musix_runtime.models.arrays import Floats, Rows, Scores
-from musix_runtime.models.features import RANDOM_PROBES
+from musix_runtime.models.features import spread
 from musix_runtime.models.inference import probabilities
 from musix_runtime.models.selection import LEVELS
 from musix_runtime.schemas import RecommendResponse
@@ -109,8 +109,7 @@ def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance
 def _load(files: PartFiles) -> Ranker:
     ranker = Ranker(files.session("model"))
     context = np.array(list(product((0, 1, MAX_HISTORY), (np.nan, 0, 12, 24))), np.float32)
-    drawn = np.random.default_rng(0).random((RANDOM_PROBES, len(COMPONENTS)), np.float32)
-    components = np.repeat(np.vstack([explanation.COALITIONS, drawn])[None], len(context), axis=0)
+    components = np.repeat(np.vstack([explanation.COALITIONS, spread(len(COMPONENTS))])[None], len(context), axis=0)
     files.check_outputs("model", lambda: ranker.scores(components, context))
     return ranker
 
