@@ -1,6 +1,7 @@
 """Several worker processes: their number, their addresses, and their replacement."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -153,6 +154,49 @@ def test_workers_serve_without_a_writable_folder(demo_bundle: Path) -> None:
     assert "musix_requests_total" in text
     assert "/metrics counts only the requests of the worker that answers" in log
     assert "Traceback" not in log
+
+
+def test_a_full_temporary_disk_ends_no_worker(demo_bundle: Path, tmp_path: Path) -> None:
+    """A count in a part of a file that has no room on the disk would end the worker (SIGBUS)."""
+    mount = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=8m tmpfs "$0" && exec "$@"', tmp_path]
+    if not shutil.which("unshare") or subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs a mount namespace of its own")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [*mount, MUSIX, "serve", demo_bundle, "--port", port, "--workers", 2]
+    with running(command, f"{url}/ready", TMPDIR=str(tmp_path)) as process:
+        until(lambda: len(workers(process)) == 2)
+        until(lambda: all(len(_maps(worker)) == 3 for worker in workers(process)))
+        before = workers(process)
+        disk = Path(f"/proc/{process.pid}/root{tmp_path}")
+        with suppress(OSError), (disk / "fill").open("wb", buffering=0) as fill:
+            while fill.write(bytes(4096)):
+                pass
+        assert os.statvfs(disk).f_bavail == 0
+        for path in ("/health", "/ready", "/metrics", "/openapi.json", "/nothing") * 20:
+            assert CLIENT.get(url + path).status_code in (200, 404)
+        assert CLIENT.post(f"{url}/api/ml/recommend", json={"userId": "listener-001"}).status_code == 200
+        assert workers(process) == before
+
+
+def _maps(worker: int) -> list[str]:
+    """Return the files of metrics that a worker has mapped."""
+    return [line for line in Path(f"/proc/{worker}/maps").read_text().splitlines() if line.endswith(".db")]
+
+
+def test_a_full_disk_at_the_start_is_named(demo_bundle: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [MUSIX, "serve", demo_bundle, "--port", "0", "--workers", "2"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"error: {tmp_path}" in done.stderr
+    assert "expected room for the metrics that the workers share, found: File too large; make room" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_worker_that_dies_is_replaced(demo_bundle: Path) -> None:

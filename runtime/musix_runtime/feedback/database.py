@@ -42,11 +42,49 @@ def parse_url(text: str) -> URL:
 def connect(url: URL) -> Engine:
     """Return SQLAlchemy's engine of a database, which connects when it is first used."""
     if url.drivername == POSTGRESQL:
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": TIMEOUT_S})
+        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": TIMEOUT_S})
+        event.listen(engine, "begin", _begin_postgresql)
+        return engine
     engine = create_engine(url, connect_args={"timeout": TIMEOUT_S})
+    file = _OpenedFile(Path(str(url.database)))
+    event.listen(engine, "do_connect", file.check)
+    event.listen(engine, "connect", file.opened)
     event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", file.check)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+class _OpenedFile:
+    """The file of an SQLite database. When it is removed or replaced, SQLite goes on to write into the removed one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None  # device and inode, once it was opened
+
+    def check(self, *event: object) -> None:
+        """Raise FeedbackError unless the path leads to the file that was opened first."""
+        if self._identity and self._identity != self._found():
+            raise FeedbackError(
+                f"{self._path}: expected the file that was opened, found that it was removed or replaced; "
+                "restart what uses it"
+            )
+
+    def opened(self, *event: object) -> None:
+        """Remember the file that was opened."""
+        self._identity = self._identity or self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    """Wait `TIMEOUT_S` for the locks of others. Of the transaction alone, as a pooler may share the connection."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TIMEOUT_S}s'")
 
 
 def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
@@ -84,6 +122,7 @@ def erase(engine: Engine, wanted: bytes) -> None:
     connection = engine.raw_connection()  # not in a transaction
     try:
         cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {round(1000 * TIMEOUT_S)}")  # which a transaction may have set
         _empty_log(cursor, str(engine.url.database))
         if _holds(str(engine.url.database), wanted):
             cursor.execute("VACUUM")

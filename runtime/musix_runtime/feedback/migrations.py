@@ -5,7 +5,7 @@ A step is never changed once it was released; a change of the schema is a furthe
 
 from sqlalchemy import Connection, Engine, delete, func, insert, inspect, select
 
-from musix_runtime.errors import InputError
+from musix_runtime.errors import InputError, shorten
 from musix_runtime.feedback.tables import SCHEMA_VERSION
 
 # SQL that SQLite and PostgreSQL share. `{serial}` is the type of a primary key that numbers the rows: random ids as the
@@ -100,6 +100,7 @@ def migrate(engine: Engine, name: str, steps: tuple[Step, ...] = STEPS) -> None:
             return
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # another process may migrate for minutes
             connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
         missing = _missing(connection, name, steps)
         for step in steps[len(steps) - missing :]:
@@ -116,6 +117,8 @@ def _missing(connection: Connection, name: str, steps: tuple[Step, ...]) -> int:
     version = 0
     if inspect(connection).has_table(SCHEMA_VERSION.name):
         version = connection.execute(select(SCHEMA_VERSION.c.version)).scalar_one()
+    if not isinstance(version, int) or version < 0:  # SQLite keeps any value in a column of integers
+        raise InputError(f"{name}: expected a version of the schema, found {shorten(repr(version))}")
     if version > len(steps):
         raise InputError(
             f"{name}: expected a schema of version {len(steps)} or older, found {version}; use a newer musix-edge"

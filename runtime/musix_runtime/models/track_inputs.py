@@ -1,6 +1,6 @@
 """Track inputs: what requests tell of their tracks, completed from the catalogue, as the inputs of the genre model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,10 +17,10 @@ def track_inputs(
 ) -> tuple[Floats, list[Sequence[str]], list[str]]:
     """Return raw inputs (n, 15), artists and titles of the requests; `paths` are the fields of their track ids.
 
-    Raises RequestError for texts that are too long and for neither features nor id, UnknownTrackError for an id that is
-    not in the catalogue and without features.
+    Texts of the catalogue are cut to `MAX_TRACK_TEXT`. Raises RequestError for texts that are too long and for neither
+    features nor id, UnknownTrackError for an id that is not in the catalogue and without features.
     """
-    _check_texts(requests, paths)
+    _check_total(_given_lengths(requests, paths))
     rows = catalog.rows([request.track_id or "" for request in requests])
     inputs = catalog.inputs[rows]
     inputs[rows == ABSENT] = np.nan
@@ -40,27 +40,43 @@ def track_inputs(
                 value = given.duration_ms
             if value is not None:
                 inputs[i, INPUT_NAMES.index(name)] = value
-        if request.artists is not None:
-            artists.append(request.artists)
-        else:
-            artists.append([] if row == ABSENT else catalog.artists[row].split(";"))
-        if request.name is not None:
-            titles.append(request.name)
-        else:
-            titles.append("" if row == ABSENT else catalog.names[row])
+        names, title = request.artists, request.name
+        if names is None:
+            names = [] if row == ABSENT else catalog.artists[row].split(";")
+        if title is None:
+            title = "" if row == ABSENT else catalog.names[row]
+        kept, title = _cut(names, title)
+        artists.append(kept)
+        titles.append(title)
+    _check_total(text_length([*names, title]) for names, title in zip(artists, titles, strict=True))
     return inputs, artists, titles
 
 
-def _check_texts(requests: Sequence[ClassifyRequest], paths: list[str]) -> None:
-    """Raise RequestError when artists and names are so long that to read them takes long."""
-    total = 0
-    for count, (request, path) in enumerate(zip(requests, paths, strict=True), 1):
+def _cut(artists: Sequence[str], title: str) -> tuple[Sequence[str], str]:
+    """Return the title and as many artists as `MAX_TRACK_TEXT` allows. The texts of a catalogue may be longer."""
+    if text_length([*artists, title]) <= MAX_TRACK_TEXT:
+        return artists, title
+    lengths = np.cumsum([text_length([text]) for text in (title, *artists)])
+    fitting = int(np.searchsorted(lengths, MAX_TRACK_TEXT, side="right"))
+    return artists[: max(0, fitting - 1)], title if fitting else ""
+
+
+def _given_lengths(requests: Sequence[ClassifyRequest], paths: list[str]) -> Iterator[int]:
+    """Yield the length of the texts of each request. Raises RequestError for one so long that to read it takes long."""
+    for request, path in zip(requests, paths, strict=True):
         length = text_length([*(request.artists or ()), request.name or ""])
         if length > MAX_TRACK_TEXT:
             message = f"expected at most {MAX_TRACK_TEXT:,} characters in all artists and the name, found {length:,}"
             raise RequestError([FieldError(f"{path.removesuffix('trackId')}artists", message)])
+        yield length
+
+
+def _check_total(lengths: Iterable[int]) -> None:
+    """Raise RequestError when the texts of all tracks are too long: at once, as measuring the others takes long too."""
+    total = 0
+    for count, length in enumerate(lengths, 1):
         total += length
-        if total > MAX_BATCH_TEXT:  # at once, as measuring the others takes long too
+        if total > MAX_BATCH_TEXT:
             found = f"found {total:,} in the first {count:,} tracks"
             message = f"expected at most {MAX_BATCH_TEXT:,} characters in all artists and names, {found}"
             raise RequestError([FieldError("$", message)])

@@ -1,7 +1,9 @@
 """Metrics of the server in Prometheus' text format."""
 
+import os
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from musix_runtime.errors import OutputError
 from musix_runtime.feedback.exposures import RESULTS
 from musix_runtime.models.mood import MOODS
 from musix_runtime.models.resolve import SOURCES
@@ -24,6 +27,8 @@ from musix_runtime.timing import RECOMMEND_STAGES
 
 SEARCHED_PARTS = ("collab", "content")
 BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)  # seconds
+SHARED_KINDS = ("counter", "histogram", "summary")  # of the files that prometheus-client shares
+SHARED_BYTES = 2**18  # of each: more than all series take
 EXPECTED = ("200", "500", "503")  # statuses that every route may have
 
 
@@ -35,6 +40,8 @@ class Metrics:
     """
 
     def __init__(self, manager: ModelManager, shared: Path | None) -> None:
+        if shared:
+            _reserve(shared)
         registry = CollectorRegistry()
         seconds = Histogram(
             "musix_request_seconds",
@@ -137,6 +144,23 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _reserve(folder: Path) -> None:
+    """Write the files that this worker shares, with zeros. prometheus-client would map files without content: when the
+    disk is full, the first count would end the process (SIGBUS). Raises OutputError when there is no room."""
+    for kind in SHARED_KINDS:
+        path = folder / f"{kind}_{os.getpid()}.db"
+        try:
+            with suppress(FileExistsError), path.open("xb", buffering=0) as file:
+                if file.write(bytes(SHARED_BYTES)) < SHARED_BYTES:
+                    file.write(b"\0")  # raises the error of a full disk
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise OutputError(
+                f"{folder}: expected room for the metrics that the workers share, found: {error.strerror}; "
+                "make room, or name another folder in TMPDIR"
+            ) from error
 
 
 def _counter(

@@ -47,7 +47,7 @@ class LoadError(msgspec.Struct, frozen=True):
     kind: str  # the name of the error class
 
 
-_Refused = dict[Path, tuple[Stamp, LoadError]]  # by path of the bundle
+_Refused = dict[Path, tuple[Stamp | None, LoadError]]  # by path of the bundle
 
 
 class ModelManager:
@@ -233,7 +233,7 @@ class ModelManager:
 def _open_first_valid(paths: Sequence[Path], opener: Opener, refused: _Refused, force: bool = False) -> Engine | None:
     """Return the engine of the first valid bundle, or None. A broken one is logged once, until its files change."""
     for path in paths:
-        files = stamp(path)
+        files = _files(path)
         if not force and path in refused and refused[path][0] == files:
             continue
         try:
@@ -247,6 +247,15 @@ def _open_first_valid(paths: Sequence[Path], opener: Opener, refused: _Refused, 
             refused.pop(path, None)
             return engine
     return None
+
+
+def _files(path: Path) -> Stamp | None:
+    """Return the stamp of all files of a bundle, None while they cannot be listed, whatever the reason: opening the
+    bundle says what is wrong."""
+    try:
+        return stamp(path)
+    except Exception:
+        return None
 
 
 def _error(paths: Sequence[Path], refused: _Refused) -> LoadError | None:

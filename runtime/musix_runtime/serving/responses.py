@@ -79,7 +79,8 @@ async def feedback_error(request: Request, error: Exception) -> Response:
     """Handle a FeedbackError for Starlette. Its message, which names hosts and paths, is in the log only."""
     request.scope[SCOPE_KEY].database_failed = True  # so that it does not count as a rejection
     _log.warn("feedback", str(error))
-    message = "feedback: expected a database that answers, found none; nothing was stored, so send it again"
+    advice = "nothing was stored, so send it again" if request.method == "POST" else "send it again"
+    message = f"feedback: expected a database that answers, found none; {advice}"
     response = error_response(503, message, code="feedback_unavailable")
     response.headers["retry-after"] = str(RETRY_AFTER_S)
     return response

@@ -1,6 +1,8 @@
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, inspect, select, text
@@ -8,6 +10,7 @@ from sqlalchemy import Engine, inspect, select, text
 from musix_runtime.errors import InputError
 from musix_runtime.feedback import database as databases
 from musix_runtime.feedback.migrations import STEPS, migrate
+from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.feedback.tables import EXPOSURES, METADATA, SCHEMA_VERSION
 
 OPEN = "import sys; from musix_runtime.feedback.store import FeedbackStore; FeedbackStore.open(sys.argv[1])"
@@ -64,6 +67,19 @@ def test_a_newer_schema_is_refused(engine: Engine) -> None:
         migrate(engine, "database")
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM events")).scalar_one() == 0
+
+
+@pytest.mark.parametrize("damaged", ["abc", None, -1, 1.5])
+def test_a_damaged_version_of_the_schema_is_refused(tmp_path: Path, damaged: object) -> None:
+    url = f"sqlite:///{tmp_path / 'f.db'}"
+    FeedbackStore.open(url).close()
+    with sqlite3.connect(tmp_path / "f.db") as connection:
+        connection.execute("CREATE TABLE copy (version)")
+        connection.execute("DROP TABLE schema_version")
+        connection.execute("ALTER TABLE copy RENAME TO schema_version")
+        connection.execute("INSERT INTO schema_version VALUES (?)", (damaged,))
+    with pytest.raises(InputError, match=r"f\.db: expected a version of the schema, found"):
+        FeedbackStore.open(url)
 
 
 def test_processes_that_start_together_migrate_once(database: str, engine: Engine) -> None:

@@ -379,6 +379,32 @@ def test_a_locked_file_is_answered_within_seconds(small_bundle: Path, tmp_path: 
     assert later.json()["data"]["events"] == [{"eventId": "1", "status": "accepted"}]
 
 
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_no_event_is_accepted_into_a_file_that_was_removed(
+    small_engine: Engine, tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "f.db"
+    settings = Settings(feedback=f"sqlite:///{file}", admin_token="secret")
+    with TestClient(create_app(small_engine, settings)) as client:
+        assert _send(client, "1").status_code == 200
+        for each in tmp_path.iterdir():
+            each.rename(tmp_path / f"old-{each.name}")
+        if replaced:
+            file.write_bytes(b"")
+        for number in range(3):
+            response = _send(client, f"later-{number}")
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "feedback_unavailable")
+        assert client.delete("/api/ml/listeners/ann", headers=ADMIN).status_code == 503
+        assert client.post("/api/ml/recommend", json=RECOMMEND).status_code == 200
+    assert f"{file}: expected the file that was opened, found that it was removed or replaced" in caplog.text
+    assert file.exists() == replaced
+
+
+def _send(client: TestClient, event_id: str) -> httpx2.Response:
+    body = {"sentAt": datetime.now(UTC).isoformat(), "events": [event(event_id)]}
+    return client.post("/api/ml/events", json=body)
+
+
 def expose(client: TestClient, **fields: object) -> Any:
     body = {"userId": "ann", "tracks": [{"id": "spotify:track:4uLU6hMCjMI75M1A2tKUQC"}, {"id": "t"}]} | fields
     return client.post("/api/ml/exposures", json={"exposures": [body, body | {"userId": "bob"}]})

@@ -210,3 +210,18 @@ def test_forgetting_is_complete_only_when_no_reader_keeps_the_log(
             store.forget("ann", 0)
     assert store.forget("ann", 1) == (0, 0)
     store.close()
+
+
+def test_a_locked_table_is_an_error_after_a_while(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "TIMEOUT_S", 1)
+    store, other = FeedbackStore.open(database), databases.connect(databases.parse_url(database))
+    with other.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(FeedbackError, match=r"expected a database that answers, found: .*lock timeout"):
+                store.days()
+        with pytest.raises(FeedbackError, match=r"expected a database that answers, found: .*lock"):
+            store.add_events([event("a")])
+    assert store.add_events([event("a")]) == ["accepted"]
+    store.close()
+    other.dispose()

@@ -1,5 +1,6 @@
 """ONNX graphs with the right hash that would read files, loop or take much memory are refused."""
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from musix_runtime.bundle import onnx_check, tree_check
 from musix_runtime.bundle.onnx_operators import OPERATORS
 from musix_runtime.bundle.protobuf import INT, MAX_NUMBERS, Field, decode
 from musix_runtime.errors import BundleError, LayoutError
+from tests.conftest import ROOT
 from tests.runtime.hostile.build import agree
 
 MOOD = "mood/model.onnx"
@@ -355,3 +357,9 @@ def test_row_of_a_table_that_does_not_exist_is_refused(copy: Path, place: int) -
     agree(copy, "genre/model.onnx")
     with pytest.raises(LayoutError, match=r"genre/model\.onnx: confidence: expected a result for every input"):
         Engine.open(copy)
+
+
+def test_the_specification_lists_the_operators() -> None:
+    text = re.search(r"- Operators are (.*?)\. Axes", (ROOT / "bundles" / "README.md").read_text(), re.DOTALL)
+    assert text
+    assert {name for _, name in OPERATORS} == set(re.findall(r"\b[A-Z][A-Za-z]+\b", text[1]))

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from musix_runtime import ClassifyRequest, Engine
 from musix_runtime.errors import RequestError
 from musix_runtime.models.arrays import Keys
+from musix_runtime.models.catalog import Catalog
 from musix_runtime.models.genre import (
     MAX_BATCH_TEXT,
     MAX_TRACK_TEXT,
@@ -141,6 +144,40 @@ def test_texts_of_a_batch_have_a_total_limit(engine: Engine) -> None:
     request = ClassifyRequest(audio_features=AudioFeatures(**FEATURES), name="a" * 1000)
     with pytest.raises(RequestError, match=rf"^\$: expected at most {MAX_BATCH_TEXT:,} characters in all artists and"):
         engine.classify_batch([request] * 201)
+
+
+TRACK = ClassifyRequest(track_id="simulated0000000000001")
+LONG = "\ufdfa" * 600  # of the 2,000 bytes that a catalogue may have; 10,800 characters after normalization
+
+
+@pytest.mark.parametrize(
+    ("artists", "title", "kept", "kept_title"),
+    [
+        (["Air", "Beck"], "Sexy Boy", ["Air", "Beck"], "Sexy Boy"),
+        (["Air", LONG, "Beck"], "Sexy Boy", ["Air"], "Sexy Boy"),
+        (["Air"], LONG, [], ""),
+        (["a" * 700] * 3, "Sexy Boy", ["a" * 700] * 2, "Sexy Boy"),
+        (["a" * 1500], "", ["a" * 1500], ""),
+    ],
+)
+def test_texts_of_a_catalogue_are_cut(
+    engine: Engine, artists: list[str], title: str, kept: list[str], kept_title: str
+) -> None:
+    _, found, titles = track_inputs([TRACK], ["trackId"], _catalog(engine, artists, title))
+    assert (found, titles) == ([kept], [kept_title])
+
+
+def test_texts_of_a_catalogue_count_in_a_batch(engine: Engine) -> None:
+    catalog = _catalog(engine, [], "\ufdfa" * 80)
+    assert len(track_inputs([TRACK] * 138, [""] * 138, catalog)[0]) == 138
+    with pytest.raises(RequestError, match=r"^\$: expected at most 200,000 characters .* found 200,160 in"):
+        track_inputs([TRACK] * 1000, [""] * 1000, catalog)
+
+
+def _catalog(engine: Engine, artists: list[str], title: str) -> Catalog:
+    """Return a catalogue in which the texts of `TRACK` are others."""
+    (row,) = engine.catalog.rows([TRACK.track_id or ""])
+    return replace(engine.catalog, artists={row: ";".join(artists)}, names={row: title})
 
 
 def test_answer_names_the_evidence_that_it_is_based_on(engine: Engine) -> None:

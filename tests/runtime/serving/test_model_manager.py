@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import logging
+import subprocess
 import threading
 import weakref
 from collections.abc import Callable
@@ -112,6 +113,22 @@ def test_server_starts_with_the_last_valid_bundle(
     flip(store.path / "demo" / "1.0.0" / "mood" / "model.onnx")
     with pytest.raises(BundleError, match=r"demo: expected a valid bundle among 1.2.0, 1.1.0, 1.0.0, found none"):
         ModelManager.open(store.path)
+
+
+def test_a_version_whose_files_cannot_be_listed_is_refused(store: Registry, make: Make) -> None:
+    plant(make("1.1.0"), store.path, "demo")
+    folder = store.path / "demo" / "1.1.0" / "mood"
+    deep = "for i in $(seq 1500); do mkdir x; cd -P x; done"  # for a path, and for a recursive function
+    subprocess.run(["sh", "-c", deep], cwd=folder, check=True)
+    try:
+        manager = ModelManager.open(store.path)
+        assert version(manager) == "1.0.0"
+        manager.refresh()
+        assert version(manager) == "1.0.0"
+        assert manager.last_error
+        assert manager.last_error.version == "1.1.0"
+    finally:
+        subprocess.run(["rm", "-rf", folder], check=True)
 
 
 def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
