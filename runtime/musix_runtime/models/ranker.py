@@ -108,7 +108,7 @@ def score_error(expected: RecommendResponse, found: RecommendResponse, tolerance
 
 def _load(files: PartFiles) -> Ranker:
     ranker = Ranker(files.session("model"))
-    context = np.array(list(product((0, 1, MAX_HISTORY), (np.nan, 0, 12, 24))), np.float32)
+    context = np.array(list(product((0, 1, MAX_HISTORY), (np.nan, *range(24)))), np.float32)
     components = np.repeat(np.vstack([explanation.COALITIONS, spread(len(COMPONENTS))])[None], len(context), axis=0)
     files.check_outputs("model", lambda: ranker.scores(components, context))
     return ranker

@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from musix_runtime.engine import Engine
-from musix_runtime.errors import FeedbackError, InputError, NotReadyError
+from musix_runtime.errors import FeedbackError, InputError, LayoutError, NotReadyError
 from musix_runtime.serving.authorization import AdminAuthorization
 from musix_runtime.serving.connection_limits import ConnectionLimiter
 from musix_runtime.serving.docs import DocumentCache
@@ -20,7 +20,7 @@ from musix_runtime.serving.middleware import AccessLog, RequestContextMiddleware
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.rejecter import Rejecter
 from musix_runtime.serving.report_metrics import ReportReader
-from musix_runtime.serving.responses import feedback_error, http_error, input_error, not_ready
+from musix_runtime.serving.responses import feedback_error, http_error, input_error, layout_error, not_ready
 from musix_runtime.serving.routes import routes_of, starlette_routes
 from musix_runtime.serving.server_endpoints import ServerState
 from musix_runtime.settings import Settings
@@ -66,6 +66,7 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
             InputError: input_error,
             NotReadyError: not_ready,
             FeedbackError: feedback_error,
+            LayoutError: layout_error,
         },
     )
     app.router.redirect_slashes = False

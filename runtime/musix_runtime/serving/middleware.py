@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from musix_runtime.serving.metrics import Metrics
 from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.request_context import SCOPE_KEY, RequestContext, without_user
-from musix_runtime.serving.responses import error_response
+from musix_runtime.serving.responses import INTERNAL_ERROR, error_response
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class RequestContextMiddleware:
     def __init__(self, app: ASGIApp, hooks: RequestHooks) -> None:
         self.app = app
         self.hooks = hooks
-        self.internal_error = error_response(500, "the server failed to answer; see its log")
+        self.internal_error = error_response(500, INTERNAL_ERROR)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -15,6 +15,7 @@ from musix_runtime.serving.throttled_log import ThrottledLog
 
 _log = ThrottledLog(logging.getLogger(__name__))
 RETRY_AFTER_S = 2  # a changed bundle has been opened again by then
+INTERNAL_ERROR = "the server failed to answer; see its log"
 ERROR_CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -84,6 +85,12 @@ async def feedback_error(request: Request, error: Exception) -> Response:
     response = error_response(503, message, code="feedback_unavailable")
     response.headers["retry-after"] = str(RETRY_AFTER_S)
     return response
+
+
+async def layout_error(request: Request, error: Exception) -> Response:
+    """Handle a LayoutError for Starlette: a graph of the bundle has no valid result for this request."""
+    _log.warn("bundle", f"{request.scope[SCOPE_KEY].bundle.label}: {error}")
+    return error_response(500, INTERNAL_ERROR)
 
 
 async def input_error(request: Request, error: Exception) -> Response:

@@ -1,6 +1,9 @@
 import json
+import logging
 import re
+from typing import Any
 
+import numpy as np
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -8,6 +11,7 @@ from starlette.testclient import TestClient
 
 from musix_runtime import Engine, create_app
 from musix_runtime.models.mood import MOODS
+from musix_runtime.models.ranker import Ranker
 from musix_runtime.serving import openapi
 from musix_runtime.serving.routes import routes_of
 from musix_runtime.settings import Settings
@@ -208,6 +212,33 @@ def test_internal_error_has_no_details(engine: Engine, monkeypatch: pytest.Monke
     assert failure(response)["code"] == "internal_error"
     assert "x-bundle" in response.headers
     assert "secret" not in json.dumps(response.json())
+
+
+class NanAt13:
+    """The session of a ranker whose graph has no valid result at one hour."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+        (scores,) = self.session.run(outputs, inputs)
+        at_13 = np.repeat(inputs["context"][:, 1] == 13, len(scores) // len(inputs["context"]))
+        return [np.where(at_13[:, None], np.nan, scores)]
+
+
+def test_a_graph_without_a_valid_result_is_one_line_of_the_log(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = engine.with_models(ranker=Ranker(NanAt13(engine.ranker.session)))
+    with TestClient(create_app(broken), raise_server_exceptions=False) as client:
+        for hour in (13, 12, 13):
+            response = client.post("/api/ml/recommend", json={"userId": "a", "context": {"hour": hour}})
+            assert response.status_code == (500 if hour == 13 else 200)
+            if hour == 13:
+                assert failure(response)["message"] == "the server failed to answer; see its log"
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.getMessage() == f"{engine.bundle.label}: score: expected numbers in 0..1, found nan to nan"
+    assert not line.exc_info
 
 
 def test_cors_is_off_by_default(engine: Engine) -> None:
