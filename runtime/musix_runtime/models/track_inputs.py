@@ -26,6 +26,7 @@ def track_inputs(
     inputs[rows == ABSENT] = np.nan
     artists: list[Sequence[str]] = []
     titles: list[str] = []
+    lengths: list[int] = []
     for i, (request, row) in enumerate(zip(requests, rows.tolist(), strict=True)):
         given = request.audio_features
         if row == ABSENT and given is None:
@@ -45,20 +46,27 @@ def track_inputs(
             names = [] if row == ABSENT else catalog.artists[row].split(";")
         if title is None:
             title = "" if row == ABSENT else catalog.names[row]
-        kept, title = _cut(names, title)
-        artists.append(kept)
+        length = text_length([*names, title])
+        if length > MAX_TRACK_TEXT:  # as those of a catalogue may be
+            names, title, length = _cut(names, title)
+        artists.append(names)
         titles.append(title)
-    _check_total(text_length([*names, title]) for names, title in zip(artists, titles, strict=True))
+        lengths.append(length)
+    _check_total(lengths)
     return inputs, artists, titles
 
 
-def _cut(artists: Sequence[str], title: str) -> tuple[Sequence[str], str]:
-    """Return the title and as many artists as `MAX_TRACK_TEXT` allows. The texts of a catalogue may be longer."""
-    if text_length([*artists, title]) <= MAX_TRACK_TEXT:
-        return artists, title
-    lengths = np.cumsum([text_length([text]) for text in (title, *artists)])
-    fitting = int(np.searchsorted(lengths, MAX_TRACK_TEXT, side="right"))
-    return artists[: max(0, fitting - 1)], title if fitting else ""
+def _cut(artists: Sequence[str], title: str) -> tuple[list[str], str, int]:
+    """Return the title and as many artists as `MAX_TRACK_TEXT` allows, and their length."""
+    kept: list[str] = []
+    total = 0
+    for text in (title, *artists):
+        length = text_length([text])
+        if total + length > MAX_TRACK_TEXT:
+            break
+        kept.append(text)
+        total += length
+    return kept[1:], kept[0] if kept else "", total
 
 
 def _given_lengths(requests: Sequence[ClassifyRequest], paths: list[str]) -> Iterator[int]:
