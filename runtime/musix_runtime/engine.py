@@ -204,7 +204,7 @@ class Engine:
         (query,) = self.retriever.content.vectors(np.array([row]))
         mask = filters.passing(request.filters, self.catalog)
         rows, _ = self.retriever.content.nearest(query, request.limit + 1, mask)
-        cosines = self.retriever.content.vectors(rows) @ query  # whatever vectors the file of the index has
+        cosines = self.retriever.content.cosines(query, rows)  # whatever vectors the file of the index has
         order = np.lexsort((rows, -np.rint(cosines * 1e6)))
         order = order[rows[order] != row][: request.limit]
         shown = np.round(np.minimum(cosines[order].astype(np.float64), 1), 6).tolist()

@@ -28,10 +28,10 @@ _ATTRIBUTE_TYPES = {"f": 1, "i": 2, "s": 3, "floats": 6, "ints": 7, "strings": 8
 _DTYPES: dict[int, np.dtype[Any]] = {FLOAT: np.dtype("<f4"), INT64: np.dtype("<i8")}
 
 
-def check(data: bytes, inputs: Mapping[str, Shape], outputs: Sequence[str]) -> None:
+def check(data: bytes, inputs: Mapping[str, Shape], outputs: Sequence[str], trees: bool = False) -> None:
     """Raise ValueError unless `data` is a model of the subset with these inputs, of these shapes, and these outputs.
 
-    Shapes of results are upper bounds. ONNX Runtime checks types and exact shapes itself.
+    It may have trees only with `trees`. Shapes of results are upper bounds: ONNX Runtime checks types and exact shapes.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"expected at most {MAX_BYTES:,} bytes, found {len(data):,}")
@@ -44,6 +44,8 @@ def check(data: bytes, inputs: Mapping[str, Shape], outputs: Sequence[str]) -> N
         found = [value.get("name") for value in graph[kind]]
         if found != [name.encode() for name in names]:
             raise ValueError(f"graph: expected the {kind} {[*names]}, found {found}")
+    if not trees and any(node.get("op_type") == b"TreeEnsembleRegressor" for node in graph["nodes"]):
+        raise ValueError("graph: expected no trees in this part, found a TreeEnsembleRegressor")
     shapes = _check_sizes(graph, {name.encode(): shape for name, shape in inputs.items()})
     for port in (*graph["inputs"], *graph["outputs"]):
         _check_port(port, shapes)

@@ -35,12 +35,14 @@ class Graph:
     """An `.onnx` file with float32 inputs and outputs.
 
     `input_shapes` has all axes of each input. Only the last axis is fixed. The others are free, and the cost of the
-    graph is limited for these sizes. `output_widths` has the last axis of each output. A session with an `arena` keeps
-    its memory between runs, which suits a graph that often runs on few rows.
+    graph is limited for these sizes. `output_widths` has the last axis of each output. Only a graph with `trees` may
+    have trees, which need many times their size of memory. A session with an `arena` keeps its memory between runs,
+    which suits a graph that often runs on few rows.
     """
 
     input_shapes: dict[str, tuple[Dim, ...]]
     output_widths: dict[str, Dim]
+    trees: bool = False
     arena: bool = False
 
 

@@ -148,7 +148,7 @@ class Bundle:
         shapes = {port: tuple(map(self.manifest.size, axes)) for port, axes in expected.input_shapes.items()}
         data = self.views[name].tobytes()
         try:
-            onnx_check.check(data, shapes, list(expected.output_widths))
+            onnx_check.check(data, shapes, list(expected.output_widths), expected.trees)
             session = ort.InferenceSession(data, _session_options(expected.arena), ["CPUExecutionProvider"])
             session._model_bytes = None  # which it would keep to open the graph again for another kind of processor
         except Exception as error:  # onnxruntime's errors have no common base class below Exception

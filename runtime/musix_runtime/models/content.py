@@ -7,12 +7,14 @@ import numpy as np
 from musix_runtime.bundle.part import Array, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks
+from musix_runtime.errors import LayoutError
 from musix_runtime.models.arrays import Floats, RaggedRows, Rows
 from musix_runtime.models.comparison import contribution_error
 from musix_runtime.models.index import Index, Mask
 from musix_runtime.models.index_file import index_file
 
 CONTENT_DIM = 28  # 12 audio + 10 genre + 5 mood + 1 artist popularity
+MAX_PRODUCT = 1.01  # of two vectors, whose lengths are checked to be almost 1
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Content:
     def profile(self, rows: Rows) -> Floats:
         """Return the profile of one user. Shape (28,)."""
         return self.profiles(RaggedRows.of([rows]))[0]
+
+    def cosines(self, vector: Floats, rows: Rows) -> Floats:
+        """Return the cosines of a track's vector (28,) and those of rows (n,). Shape (n,). Raises LayoutError when they
+        are none, because the mapped bytes have changed."""
+        cosines = self.vectors(rows) @ vector
+        if not (np.abs(cosines) < MAX_PRODUCT).all():
+            raise LayoutError(f"content/vectors.npy: expected vectors of length 1, found cosines {cosines.tolist()}")
+        return cosines
 
     def nearest(self, query: Floats, count: int, mask: Mask | None = None) -> tuple[Rows, Floats]:
         """Return rows and cosines of the `count` tracks that are nearest to the query (28,), nearest first; with `mask`

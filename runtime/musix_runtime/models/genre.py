@@ -263,6 +263,7 @@ PART = Part(
                 "case": (RUN_ROWS, 1),
             },
             {"confidence": "families"},
+            trees=True,
         )
     },
     counts={"artists": range(MAX_ROWS), "genre_width": range(1, 1024), "grams": range(MAX_ROWS)},

@@ -14,7 +14,6 @@ MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 16  # requests before a response, and in one read
 MAX_LINGER_BYTES = 32 * 2**20  # discarded after a refusal, as a client may send its whole request before it reads
-MAX_PIECES = 1024  # parts of bodies in one read: many small chunks take longer to parse than to send
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -40,7 +39,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.refusal = "invalid"  # reason of `_stop`
         self.buffered = 0  # bytes of unanswered requests
         self.discarded = 0  # bytes of a body after the response to it
-        self.head_read = self.head_parsed = self.header_count = self.begun = self.pieces = 0
+        self.head_read = self.head_parsed = self.header_count = self.begun = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit the connection, or refuse it."""
@@ -81,7 +80,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         between = not (self.in_head or self.in_body)
-        self.begun = self.pieces = 0
+        self.begun = 0
         self.in_read = True
         try:
             self._parse(data)
@@ -159,13 +158,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def head_complete(self) -> None:
         """Record that the head is complete and the body follows."""
         self.fresh, self.in_head, self.in_body = False, False, True
-
-    def on_body(self, body: bytes) -> None:
-        """Receive a part of the body."""
-        self.pieces += 1
-        if self.pieces > MAX_PIECES:
-            self._stop("invalid")
-        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End the request."""

@@ -43,7 +43,7 @@ REASONS = {
     ),
     "send_time": Reason(408, "timed_out", "response: expected the client to read it", "MUSIX_SEND_TIMEOUT_S"),
     "pipelining": Reason(400, "bad_request", "request: expected fewer before the response to the first"),
-    "invalid": Reason(400, "bad_request", "request: expected HTTP/1.1, found something else"),
+    "invalid": Reason(400, "bad_request", "request: expected HTTP/1.1, found a head or body that breaks its rules"),
 }
 
 

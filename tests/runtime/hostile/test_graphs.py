@@ -162,6 +162,13 @@ def the_least_integer_divided_by_minus_one(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Div", ["whole", "minus one"], ["end"]))
 
 
+def trees_outside_of_genre(model: onnx.ModelProto) -> None:
+    """Three graphs of trees would take more memory than opening may."""
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    node = helper.make_node("TreeEnsembleRegressor", ["features"], ["added"], domain="ai.onnx.ml", **trees())
+    model.graph.node.append(node)
+
+
 def a_later_opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 99
 
@@ -190,6 +197,7 @@ HOSTILE = [
     an_output_of_any_height,
     a_product_of_integers,
     the_least_integer_divided_by_minus_one,
+    trees_outside_of_genre,
     a_later_opset,
 ]
 

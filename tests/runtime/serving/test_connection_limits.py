@@ -155,7 +155,6 @@ def refusal(connection: socket.socket, data: bytes) -> tuple[int, str]:
         (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\n", 414, "url_size"),
         (b"GET /" + b"a" * 2_000_000, 414, "url_size"),
         (b"HELLO\r\n\r\n", 400, "invalid"),
-        (CHUNKED + b"1\r\na\r\n" * 2_000, 400, "invalid"),
     ],
 )  # fmt: skip
 def test_a_head_beyond_the_limits_is_refused(data: bytes, status: int, reason: str) -> None:
@@ -338,7 +337,7 @@ def test_repeated_refusals_write_one_line_to_the_log(caplog: pytest.LogCaptureFi
         for _ in range(20):
             refusal(server.connect(), b"HELLO\r\n\r\n")
     assert [item.message for item in caplog.records] == [
-        "connection refused (invalid): request: expected HTTP/1.1, found something else"
+        "connection refused (invalid): request: expected HTTP/1.1, found a head or body that breaks its rules"
     ]
 
 

@@ -44,6 +44,14 @@ def test_a_trailer_is_no_header() -> None:
         assert read(connection) == (200, "header")
 
 
+def test_a_body_in_many_small_chunks_is_read() -> None:
+    with serve() as server:
+        connection = server.connect(CHUNKED)
+        connection.sendall(b"1\r\na\r\n" * 100_000 + b"0\r\n\r\n")
+        assert read(connection) == (200, "100000")
+        assert not server.refused
+
+
 def test_an_upgrade_header_in_pieces_and_among_pipelined_requests() -> None:
     with serve() as server:
         request = POST.replace(b"host", UPGRADES["h2c"]) % 4 + b"body"
