@@ -51,6 +51,8 @@ def check_writable(folder: Path) -> None:
     """Make `folder` unless it exists. Raises OutputError when it cannot be made or written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: expected a folder to write into, found a file or a broken link") from error
     except OSError as error:
         raise OutputError(f"{folder}: expected a folder to write into, found: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
@@ -163,9 +165,13 @@ def remove(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    for base, _, _ in os.walk(path):
-        Path(base).chmod(0o700)
-    shutil.rmtree(path)
+    folders = [path]
+    for folder in folders:  # grows
+        folder.chmod(0o700)
+        with os.scandir(folder) as entries:
+            folders += [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for folder in reversed(folders):  # the deepest first: a recursion has a limit of depth
+        shutil.rmtree(folder)
 
 
 def _hidden(path: Path, suffix: str) -> Path:

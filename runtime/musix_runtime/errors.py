@@ -14,6 +14,7 @@
     │       ├── VersionError      a version that cannot be published
     │       ├── UnknownExperimentError  an experiment that does not exist   HTTP 404
     │       ├── UnknownRolloutError     a rollout that does not exist
+    │       ├── ChangedRolloutError     a rollout that another process has changed
     │       └── UnknownShadowError      a shadow that does not exist
     ├── EvaluationError           a measurement that would be misleading        exit 3
     │   └── LeakError             a measurement on training data
@@ -130,6 +131,10 @@ class UnknownExperimentError(StoreError):
 
 class UnknownRolloutError(StoreError):
     """A registry does not have the rollout."""
+
+
+class ChangedRolloutError(StoreError):
+    """Another process has changed the rollout that was to be changed."""
 
 
 class UnknownShadowError(StoreError):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musix_runtime.atomic import new_folder, new_path, write_file
+from musix_runtime.atomic import new_folder, new_path, remove, write_file
 from musix_runtime.errors import OutputError
 
 FORK = multiprocessing.get_context("fork")
@@ -184,3 +184,16 @@ def test_an_array_that_does_not_fit_on_the_disk_is_reported_like_a_file(tmp_path
     with full_disk(1000), pytest.raises(OutputError) as caught, new_path(tmp_path / "array") as partial:
         np.save(partial.with_suffix(".npy"), np.zeros(2000))
     assert str(caught.value) == f"{tmp_path / 'array'}: expected a place to write to, found: No space left on device"
+
+
+def test_folders_deeper_than_a_recursion_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (folder / "a" / "file").mkdir(parents=True)
+    for _ in range(1_500):  # from inside out: a path of all names at once would be made by a recursion
+        (tmp_path / "next").mkdir()
+        (folder / "a").rename(tmp_path / "next" / "a")
+        (tmp_path / "next").rename(folder / "a")
+    (folder / "a").chmod(0o500)
+    remove(folder)
+    assert not [*tmp_path.iterdir()]

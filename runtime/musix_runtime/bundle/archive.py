@@ -50,7 +50,7 @@ class Container:
         if path.is_dir():
             signature = read_small(path / SIGNATURE, SIGNATURE_LIMIT) if os.path.lexists(path / SIGNATURE) else b""
             return cls(path, read_small(path / MANIFEST, MANIFEST_LIMIT), signature, None)
-        if not path.is_file():
+        if not path.exists():
             raise BundleError(f"{path}: expected a bundle folder or file, found nothing")
         return cls._open_packed(path, _map(path, follow=True))
 

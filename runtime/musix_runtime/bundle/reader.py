@@ -24,7 +24,7 @@ from musix_runtime.bundle.manifest import GOLDEN, MAX_GOLDEN_BYTES, MAX_KEY_BYTE
 from musix_runtime.bundle.part import Layout, Part
 from musix_runtime.bundle.part_files import PartFiles
 from musix_runtime.bundle.validation import Checks
-from musix_runtime.errors import HashError, LayoutError, refusing
+from musix_runtime.errors import HashError, LayoutError, OutputError, refusing
 
 T = TypeVar("T")
 
@@ -96,14 +96,24 @@ class Bundle:
         return {part.name: part.load(PartFiles(part.name, self)) for part in self.layout.parts}
 
     def pack(self, path: Path) -> None:
-        """Write the bundle as one file, whole or not at all. Raises OutputError when `path` exists."""
+        """Write the bundle as one file, whole or not at all.
+
+        Raises OutputError when `path` exists or is in the bundle.
+        """
+        self.check_outside(path)
         with new_path(path) as partial:
             write_packed(self.container, self.manifest, self.views, partial)
 
     def unpack(self, path: Path) -> None:
-        """Write the bundle as a folder, whole or not at all. Raises OutputError when `path` exists."""
+        """Write the bundle as a folder: see `pack`."""
+        self.check_outside(path)
         with new_path(path) as partial:
             write_folder(self.container, self.views, partial)
+
+    def check_outside(self, path: Path) -> None:
+        """Raise OutputError for a path in the folder of the bundle, which may have no other files."""
+        if self.container.packed is None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.path)):
+            raise OutputError(f"{path}: expected a place outside of the bundle {self.path}, found one in it")
 
     def copy(self, path: Path) -> None:
         """Write the bundle to the new `path`, as a folder if it is one, else as a file. Raises OSError."""

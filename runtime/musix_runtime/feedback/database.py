@@ -39,11 +39,16 @@ def parse_url(text: str) -> URL:
     return url
 
 
-def connect(url: URL) -> Engine:
-    """Return SQLAlchemy's engine of a database, which connects when it is first used."""
+def connect(url: URL, patient: bool = False) -> Engine:
+    """Return SQLAlchemy's engine of a database, which connects when it is first used. A `patient` one waits without end
+    for the answers of PostgreSQL."""
     if url.drivername == POSTGRESQL:
         engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": TIMEOUT_S})
         event.listen(engine, "begin", _begin_postgresql)
+        if not patient:
+            from musix_runtime.feedback.postgresql import ImpatientConnection
+
+            event.listen(engine, "do_connect", lambda *given: ImpatientConnection.connect(*given[2], **given[3]))
         return engine
     engine = create_engine(url, connect_args={"timeout": TIMEOUT_S})
     file = _OpenedFile(Path(str(url.database)))

@@ -60,14 +60,16 @@ class FeedbackStore:
         """
         url = database.parse_url(text)
         name = url.render_as_string(hide_password=True)
-        engine = database.connect(url)
+        migrating = database.connect(url, patient=True)  # a migration may take minutes
         try:
             with database.opening(url, create):
-                migrations.migrate(engine, name)
+                migrations.migrate(migrating, name)
         except SQLAlchemyError as error:
             found = database.reason(error)
             raise InputError(f"{name}: expected a database that can be opened, found: {found}") from error
-        return cls(engine, name)
+        finally:
+            migrating.dispose()
+        return cls(database.connect(url), name)
 
     def close(self) -> None:
         """Close all connections."""

@@ -91,12 +91,11 @@ class Registry:
 
         Returns the path of the copy. After an error the registry is unchanged. Raises BundleError for a bundle that
         cannot be served, VersionError for a version that is lower than the live one or exists with other content,
-        StoreError for a candidate without a live version, for another live version while an experiment or a rollout
-        compares versions, and for a registry inside the bundle, OutputError when the registry cannot be written.
+        StoreError for a candidate without a live version, and for another live version while an experiment or a rollout
+        compares versions, OutputError when the registry cannot be written or is in the bundle.
         """
         opened = self.opener(Path(bundle)).bundle
-        if self.path.resolve().is_relative_to(Path(bundle).resolve()):
-            raise StoreError(f"{self.path}: expected a registry outside of the bundle, found a folder in it")
+        opened.check_outside(self.path)
         name, version = opened.manifest.name, opened.manifest.version
         with self.writing(name) if candidate else self.settled(name) as folder:
             history = self._read(name)
@@ -249,7 +248,7 @@ def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Re
     Raises StoreError for a registry of several names, BundleError for a path that the system refuses.
     """
     with refusing(path):
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         is_bundle = (path / MANIFEST).exists()
     if os.path.lexists(path / LIVE):
         return Registry(path.parent, opener), path.name

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from musix_runtime import clock
 from musix_runtime.bundle.manifest import NAME, VERSION
-from musix_runtime.errors import BundleError, StoreError, UnknownRolloutError
+from musix_runtime.errors import BundleError, ChangedRolloutError, StoreError, UnknownRolloutError
 from musix_runtime.registry import experiments
 from musix_runtime.registry.experiments import Experiment, Metric
 from musix_runtime.registry.numbered_files import NumberedFiles
@@ -137,12 +137,15 @@ def start(
         return _carry_out(registry, folder, rollout)
 
 
-def advance(registry: "Registry", name: str, now_ms: int, reason: str, evidence: dict[str, Any]) -> Rollout:
+def advance(
+    registry: "Registry", name: str, now_ms: int, reason: str, evidence: dict[str, Any], seen: Rollout | None = None
+) -> Rollout:
     """Enter the next stage; after the last one, the version is live.
 
-    Raises StoreError unless a rollout is running, and for a version that is missing or broken.
+    Raises StoreError unless a rollout is running, and for a version that is missing or broken; ChangedRolloutError
+    unless it is still as it was `seen`, if that is given.
     """
-    with _changing(registry, name, "running") as (folder, rollout):
+    with _changing(registry, name, "running", seen=seen) as (folder, rollout):
         with _advising_to_abort(registry, name):
             registry.check_published(name, rollout.version)
         entry = Entry(now_ms, "advance", reason=reason, evidence=evidence)
@@ -164,13 +167,19 @@ def resume(registry: "Registry", name: str, now_ms: int) -> Rollout:
 
 
 def abort(
-    registry: "Registry", name: str, now_ms: int, reason: str = "", evidence: dict[str, Any] | None = None
+    registry: "Registry",
+    name: str,
+    now_ms: int,
+    reason: str = "",
+    evidence: dict[str, Any] | None = None,
+    seen: Rollout | None = None,
 ) -> Rollout:
-    """End a rollout: the live version answers all users again. Raises StoreError unless a rollout goes on.
+    """End a rollout: the live version answers all users again. Raises StoreError unless a rollout goes on, and
+    ChangedRolloutError unless it is still as it was `seen`, if that is given.
 
     What a killed process began is not finished first, as that may be what fails; but a version that is live stays so.
     """
-    with _changing(registry, name, "running", "held", aborting=True) as (folder, rollout):
+    with _changing(registry, name, "running", "held", aborting=True, seen=seen) as (folder, rollout):
         experiments.running(registry, name)  # raises StoreError for a broken file, before anything is written
         entry = Entry(now_ms, "abort", reason=reason, evidence=evidence or {})
         return _write(registry, folder, replace(rollout, state="aborted"), entry)
@@ -199,15 +208,17 @@ def settle(registry: "Registry", folder: Path) -> Rollout | None:
 
 @contextmanager
 def _changing(
-    registry: "Registry", name: str, *states: State, aborting: bool = False
+    registry: "Registry", name: str, *states: State, aborting: bool = False, seen: Rollout | None = None
 ) -> Iterator[tuple[Path, Rollout]]:
     """Yield the folder of the name, under its lock, and its rollout: settled, except to abort what is not live yet.
 
-    Raises StoreError unless the rollout has such a state.
+    Raises StoreError unless the rollout has such a state, ChangedRolloutError unless it is still as it was `seen`.
     """
     registry.history(name)
     with registry.writing(name) as folder:
         rollout = FILES.latest(folder)
+        if seen and rollout != seen:
+            raise ChangedRolloutError(f"{folder}: expected rollout {seen.id} as it was read, found it changed")
         is_live = rollout and rollout.share == 1 and rollout.version == registry.history(name)[0]
         if not (aborting and rollout and rollout.goes_on and not is_live):
             rollout = settle(registry, folder)

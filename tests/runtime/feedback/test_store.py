@@ -1,13 +1,19 @@
+import os
+import signal
 import sqlite3
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
+from sqlalchemy.exc import OperationalError
 
 from musix_runtime.errors import FeedbackError, InputError
 from musix_runtime.feedback import database as databases
+from musix_runtime.feedback import postgresql as impatient
 from musix_runtime.feedback import residue
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.exposures import Exposure
@@ -225,3 +231,30 @@ def test_a_locked_table_is_an_error_after_a_while(database: str, monkeypatch: py
     assert store.add_events([event("a")]) == ["accepted"]
     store.close()
     other.dispose()
+
+
+def test_a_paused_server_is_an_error_after_a_while(postgresql: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "TIMEOUT_S", 2)
+    monkeypatch.setattr(impatient, "ANSWER_S", 0.5)
+    with closing(FeedbackStore.open(postgresql.render_as_string(hide_password=False))) as store:
+        with store.reading() as connection:
+            backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            with paused(backend), pytest.raises(OperationalError, match=r"no answer within 0\.5 s"):
+                connection.exec_driver_sql("SELECT 1")
+        with paused(parent(backend)), pytest.raises(FeedbackError, match="expected a database that answers, found: "):
+            store.days()
+        assert store.add_events([event("a")]) == ["accepted"]
+
+
+@contextmanager
+def paused(process: int) -> Iterator[None]:
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def parent(process: int) -> int:
+    """Return the process that started another one."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

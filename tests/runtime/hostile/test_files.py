@@ -130,6 +130,8 @@ def test_a_manifest_that_is_a_link(copy: Path, tmp_path: Path) -> None:
 def test_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected a bundle folder or file, found nothing"):
         open_bundle(tmp_path / "none")
+    with pytest.raises(FileKindError, match="expected a plain file, found a folder, pipe or device"):
+        open_bundle(Path("/dev/null"))
     with pytest.raises(MissingFileError, match=r"manifest.json: expected a file, found nothing"):
         open_bundle(tmp_path)
     for content in (b"", b"PK", b"x" * 1000):
@@ -190,3 +192,11 @@ def test_packed_file_with_huge_lengths_is_refused(packed: Path) -> None:
 def test_pack_does_not_overwrite(demo_bundle: Path, packed: Path) -> None:
     with pytest.raises(OutputError, match="expected a free name"):
         open_bundle(demo_bundle).pack(packed)
+
+
+@pytest.mark.parametrize("act", ["pack", "unpack"])
+def test_nothing_is_written_into_the_bundle(copy: Path, act: str) -> None:
+    opened = open_bundle(copy)
+    with pytest.raises(OutputError, match="expected a place outside of the bundle"):
+        getattr(opened, act)(copy / "again")
+    open_bundle(copy)

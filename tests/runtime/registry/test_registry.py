@@ -72,9 +72,16 @@ def published(store: Registry) -> list[str]:
 @pytest.mark.parametrize("folder", ["", "catalog"])
 def test_a_registry_inside_the_bundle_is_refused_and_the_bundle_stays(make: Make, folder: str) -> None:
     bundle = make("1.0.0")
-    with pytest.raises(StoreError, match="expected a registry outside of the bundle"):
+    with pytest.raises(OutputError, match="expected a place outside of the bundle"):
         Registry(bundle / folder).publish(bundle)
     Engine.open(bundle)
+
+
+def test_a_registry_that_is_a_link_to_itself_is_refused(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="loop"):
+        Registry(tmp_path / "loop").publish(make("1.0.0"))
+    assert find(tmp_path / "loop") is None
 
 
 def test_published_bundle_is_live_and_complete(make: Make, tmp_path: Path) -> None:

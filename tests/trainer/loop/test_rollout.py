@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from musix_runtime.registry.rollouts import Rollout
 from musix_trainer.loop.comparison import Difference
 from musix_trainer.loop.experiment import Analysis, Guardrail, MetricResult
 from musix_trainer.loop.listening import METRICS
-from musix_trainer.loop.rollout import decide, step
+from musix_trainer.loop.rollout import Decision, decide, step
 from perf.listeners import simulate
 from tests.bundle_variants import copy_registry
 
@@ -164,6 +166,27 @@ def test_step_finishes_what_a_killed_process_began(
     assert reason in done.reason
     experiment = experiments.read(registry, "demo")
     assert (experiment.rollout, experiment.stopped_ms is None) == (1, state == "running")
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_of_steps_at_once_one_changes_the_rollout(
+    registry: Registry, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decision is about one stage, so it never begins the stage after the next."""
+    stages = replace(rollouts.read(registry, "demo"), stages=(0.2, 0.4, 0.6, 1))
+    rollouts.FILES.write(registry.folder("demo"), stages)
+    everyone = threading.Barrier(4)
+
+    def decide_at_once(*given: Any) -> Decision:
+        everyone.wait(60)
+        return Decision("advance", "no worse")
+
+    monkeypatch.setattr("musix_trainer.loop.rollout.decide", decide_at_once)
+    with ThreadPoolExecutor(4) as threads:
+        steps = [*threads.map(lambda _: step(registry, "demo", store, 10**12 + 1), range(4))]
+    assert sorted(each.changed for each in steps) == [False, False, False, True]
+    assert {each.reason for each in steps if not each.changed} == {"another command changed it meanwhile"}
+    assert rollouts.read(registry, "demo").stage == 1
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from musix_runtime.clock import format_time
+from musix_runtime.errors import ChangedRolloutError
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
 from musix_runtime.registry import experiments, rollouts
@@ -44,7 +45,10 @@ def step(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> St
     if decision.action == "wait":
         return Step(rollout, False, decision.reason)
     change = rollouts.advance if decision.action == "advance" else rollouts.abort
-    changed = change(registry, name, now_ms, decision.reason, summary.as_json(analysis))
+    try:
+        changed = change(registry, name, now_ms, decision.reason, summary.as_json(analysis), seen=rollout)
+    except ChangedRolloutError:
+        return Step(rollouts.read(registry, name), False, "another command changed it meanwhile")
     return Step(changed, True, decision.reason)
 
 
