@@ -112,6 +112,7 @@ def rebuild(bundle: Path, data: Path | None, as_json: bool) -> None:
 @FEEDBACK
 @OUT
 @click.option("--now", "requested", is_flag=True, help="Train now, whatever the policy says.")
+@click.option("--job", metavar="ID", help="The job that requests it: what was trained for it is not trained again.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--every", default="30d", show_default=True, type=duration, help="Longest time between two trainings.")
 @click.option("--pause", default="7d", show_default=True, type=duration, help="Shortest time between two trainings.")
@@ -129,6 +130,7 @@ def loop(
     database: str,
     out: Path,
     requested: bool,
+    job: str | None,
     dry_run: bool,
     every: int,
     pause: int,
@@ -163,7 +165,7 @@ def loop(
             policy=Policy(every_ms=every, pause_ms=pause),
             rollout_ms=over,
         )
-        results = _run_alone(runner, requested, dry_run)
+        results = _run_alone(runner, requested, dry_run, job)
     if as_json:
         print_json([asdict(result) for result in results])
     else:
@@ -191,7 +193,7 @@ def _builder(key: Path | None) -> "Build":
     return build_signed
 
 
-def _run_alone(runner: "Loop", requested: bool, dry_run: bool) -> "list[Result]":
+def _run_alone(runner: "Loop", requested: bool, dry_run: bool, job: str | None) -> "list[Result]":
     """Look once, while no other loop of the name does. Otherwise there is nothing to do; a request waits for it."""
     from musix_trainer.loop import journal
     from musix_trainer.loop.loop import Result
@@ -202,7 +204,7 @@ def _run_alone(runner: "Loop", requested: bool, dry_run: bool) -> "list[Result]"
             stack.enter_context(journal.sole_loop(runner.registry, runner.name, wait=requested))
         except BusyError as error:
             return [Result(Decision("wait", None, str(error)), None, "nothing")]
-        return [runner.look(requested)] if dry_run else runner.run(requested)
+        return [runner.look(requested)] if dry_run else runner.run(requested, job)
 
 
 def _exit_code(results: "list[Result]", dry_run: bool) -> int:

@@ -244,6 +244,23 @@ def test_a_rollback_is_recorded_by_the_loop_after_one_that_was_killed(
     assert records(year)[0] == ("roll back", "1.0.0", "done", "1.0.0 is live")
 
 
+def test_a_job_whose_end_was_lost_is_not_trained_again(
+    years: Callable[..., Year], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    year = years(lambda version, day: 0.2)
+    year.clock.now_ms += DAY_MS
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "finish", killed)
+        with pytest.raises(Killed):
+            year.loop.run(requested=True, job="a")
+    for _ in range(2):
+        (result,) = year.loop.run(requested=True, job="a")
+        assert (result.outcome, result.version, result.found) == ("done", "1.1.0", "rollout demo/1 begins")
+    assert len(records(year)) == 1
+    (result,) = year.loop.run(requested=True, job="b")
+    assert result.outcome == "nothing"
+
+
 @pytest.mark.parametrize(("place", "outcome"), [("publish", "failed"), ("_backtest", "failed"), ("finish", "done")])
 def test_a_training_that_was_killed_is_recorded_and_not_repeated(
     years: Callable[..., Year], monkeypatch: pytest.MonkeyPatch, place: str, outcome: str

@@ -136,7 +136,7 @@ def worker(
     _check_loop(context.find_root(), loop, options)
 
     def command(job: "Job") -> list[str]:
-        return [sys.argv[0], *loop]
+        return [sys.argv[0], *loop, "--job", job.id]
 
     logging.basicConfig(format=LOG_FORMAT, level=logging.INFO)
     with opened(database) as store, _stopping() as stop:

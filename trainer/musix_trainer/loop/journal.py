@@ -41,6 +41,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw
     outcome: Outcome
     found: str  # what came of it
     evidence: dict[str, Any]
+    job: str | None = None  # which asked for the training
 
 
 FILES = NumberedFiles(Record, "decisions", "a decision", StoreError, "mend it, or remove it")
@@ -70,6 +71,12 @@ def read_all(registry: Registry, name: str) -> list[Record]:
         except StoreError as error:
             logger.warning("%s; the loop goes on without it", error)
     return records
+
+
+def training_of(registry: Registry, name: str, job: str) -> Record | None:
+    """Return the record of the training that a job asked for, if it was done or refused."""
+    ours = (record for record in read_all(registry, name) if (record.job, record.action) == (job, "retrain"))
+    return next((record for record in ours if record.outcome in ("done", "refused")), None)
 
 
 def begin(registry: Registry, name: str, **fields: Any) -> Record:

@@ -39,7 +39,7 @@ Build = Callable[[RecipeFile, Path, Path], Bundle]  # recipe, folder of its tabl
 class Result:
     """A decision, the state that led to it, and what came of it. `version` is the one of a rollback or a training.
 
-    There is no state where another loop works, so that there was no look.
+    There is no state where there was no look: another loop works, or the job was done before.
     """
 
     decision: Decision
@@ -78,8 +78,9 @@ class Loop:
         """Return what the policy decides now, and change nothing."""
         return self._decide(requested, self._report_if_due)
 
-    def run(self, requested: bool = False) -> list[Result]:
-        """Look once, and do what follows. After a rollback the next version is trained at once.
+    def run(self, requested: bool = False, job: str | None = None) -> list[Result]:
+        """Look once, and do what follows. After a rollback the next version is trained at once. For a job, of which a
+        worker may have lost the end, it trains once.
 
         Stores a report of monitoring once a day. The caller holds `journal.sole_loop`. Raises MusixError for whatever
         cannot be read or written.
@@ -87,11 +88,14 @@ class Loop:
         with self.registry.writing(self.name) as folder:
             rollouts.settle(self.registry, folder)
         journal.complete(self.registry, self.name)
+        if job and (done := journal.training_of(self.registry, self.name, job)):
+            decision = Decision(done.action, done.trigger, done.reason)
+            return [Result(decision, None, done.outcome, done.found, done.version)]
         result = self._decide(requested, self._stored_report)
         if result.decision.action == "roll back":
-            return [self._roll_back(result), *self.run(requested)]
+            return [self._roll_back(result), *self.run(requested, job)]
         if result.decision.action == "retrain":
-            return [self._retrain(result)]
+            return [self._retrain(result, job)]
         if result.state.rollout_since_ms is not None:
             step = rollout.step(self.registry, self.name, self.store, self.clock())
             return [replace(result, outcome="done" if step.changed else "nothing", found=step.reason)]
@@ -152,7 +156,7 @@ class Loop:
         self.registry.rollback(self.name)
         return self._finish(record, replace(result, outcome="done", found=f"{version} is live", version=version))
 
-    def _retrain(self, result: _Look) -> Result:
+    def _retrain(self, result: _Look, job: str | None) -> Result:
         """Train the next version, and start its rollout unless it is refused. A failure is recorded, so that it is not
         repeated before the pause is over."""
         records = journal.read_all(self.registry, self.name)
@@ -161,7 +165,7 @@ class Loop:
         for folder in (self.out, self.out / "runs"):
             check_free(folder / recipe_file.recipe.label, "the loop replaces nothing; remove it, or use --out")
         result = replace(result, version=version)
-        record = self._begin(result, version)
+        record = self._begin(result, version, job)
         try:
             found = self._train(result, recipe_file)
         except GateError as error:
@@ -204,7 +208,7 @@ class Loop:
         heard = heard.with_columns(pl.col("track_id").map_elements(strip_uri, return_dtype=pl.String))
         return backtest(live, Engine.open(bundle.path), heard, read_chosen(self.store, until_ms))
 
-    def _begin(self, result: _Look, version: str) -> Record:
+    def _begin(self, result: _Look, version: str, job: str | None = None) -> Record:
         """Write into the journal that an action begins."""
         return journal.begin(
             self.registry,
@@ -215,6 +219,7 @@ class Loop:
             reason=result.decision.reason,
             version=version,
             evidence=asdict(result.state),
+            job=job,
         )
 
     def _finish(self, record: Record, result: Result) -> Result:
