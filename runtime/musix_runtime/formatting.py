@@ -23,6 +23,11 @@ def format_count(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def format_percent(share: float) -> str:
+    """Return a share as a percentage with six digits at most: `20%`, `99.9999%`."""
+    return f"{100 * share:.6g}%"
+
+
 def escape_control_characters(text: str) -> str:
     """Return `text` on one line that a terminal shows as it is: control characters are escaped as in Python."""
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

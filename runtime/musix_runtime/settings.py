@@ -14,6 +14,7 @@ SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"  # of prometheus-client: the folder 
 ORIGIN = r"https?://[^/\s]+"  # RFC 6454: scheme, host and port, without a path
 MAX_DIGITS = 18  # of a number in the environment
 MAX_WORKERS = 256
+MAX_DAYS = 36_500
 RENAMED = {
     "MUSIX_WAITING": "MUSIX_MAX_QUEUE",
     "MUSIX_BATCHES": "MUSIX_MAX_CONCURRENT_BATCHES",
@@ -74,8 +75,8 @@ class Settings:
             access_log=_flag("MUSIX_ACCESS_LOG"),
             shared_metrics=_shared_metrics(),
             feedback=os.environ.get("MUSIX_FEEDBACK", ""),
-            feedback_keep_days=_count("MUSIX_FEEDBACK_KEEP_DAYS", cls.feedback_keep_days, "days", minimum=0),
-            events_max_age_days=_count("MUSIX_EVENTS_MAX_AGE_DAYS", cls.events_max_age_days, "days"),
+            feedback_keep_days=_count("MUSIX_FEEDBACK_KEEP_DAYS", cls.feedback_keep_days, "days", 0, MAX_DAYS),
+            events_max_age_days=_count("MUSIX_EVENTS_MAX_AGE_DAYS", cls.events_max_age_days, "days", 1, MAX_DAYS),
             events_max_ahead_s=_count("MUSIX_EVENTS_MAX_AHEAD_S", cls.events_max_ahead_s, "seconds", minimum=0),
         )
 
@@ -86,12 +87,14 @@ def _refuse_old_names() -> None:
             raise InputError(f"{old}: expected {new}, found its old name; set {new} instead")
 
 
-def _count(variable: str, default: int, unit: str, minimum: int = 1) -> int:
+def _count(variable: str, default: int, unit: str, minimum: int = 1, maximum: int | None = None) -> int:
     text = os.environ.get(variable, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and int(text) >= minimum):
+    count = int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else -1
+    if not minimum <= count <= (maximum or count):
         bound = "above 0" if minimum == 1 else f"of at least {minimum}"
+        bound = f"from {minimum} to {maximum:,}" if maximum else bound
         raise InputError(f"{variable}: expected a number of {unit} {bound}, found {text[:100]!r}")
-    return int(text)
+    return count
 
 
 def _token(variable: str) -> str:

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,16 @@ class BundlePath(click.Path):
         if live := _live_bundles(path):
             raise InputError(f"{path}: expected a bundle, found a registry; use {' or '.join(map(str, live))}")
         return path
+
+
+class NumberRange(click.FloatRange):
+    """Numbers of a range; NaN, which click takes for a number of any range, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 def _live_bundles(path: Path) -> list[Path]:

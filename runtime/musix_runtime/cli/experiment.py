@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from musix_runtime.cli.arguments import AS_JSON, TRUST
+from musix_runtime.cli.arguments import AS_JSON, TRUST, NumberRange
 from musix_runtime.cli.commands import Commands
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.clock import format_time, now_ms
+from musix_runtime.formatting import format_percent
 
 if TYPE_CHECKING:
     from musix_runtime.registry.experiments import Experiment
@@ -43,7 +44,7 @@ def experiment() -> None:
 @click.option(
     "--share",
     required=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(1e-6, 1 - 1e-6),
     help="Share of the listeners that get the treatment.",
 )
 @LISTENERS
@@ -107,5 +108,5 @@ def list_(registry: Path, name: str, as_json: bool) -> None:
 
 
 def _describe(found: "Experiment") -> str:
-    variants = f"treatment {found.treatment} for {found.share:.0%}, control {found.control}"
+    variants = f"treatment {found.treatment} for {format_percent(found.share)}, control {found.control}"
     return f"{found.title}: {variants}, {found.metric}, started {format_time(found.started_ms)}, {found.state}"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from musix_runtime.cli.arguments import AS_JSON, TRUST
+from musix_runtime.cli.arguments import AS_JSON, TRUST, NumberRange
 from musix_runtime.cli.commands import Commands
 from musix_runtime.cli.experiment import LISTENERS, METRIC, NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.clock import format_time, now_ms
+from musix_runtime.formatting import format_percent
 
 if TYPE_CHECKING:
     from musix_runtime.registry.rollouts import Rollout
@@ -76,7 +77,7 @@ def rollout() -> None:
     "--max-harm",
     default=0.02,
     show_default=True,
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=NumberRange(1e-6, 1000),
     help="By how much the metric may get worse: a share, or tracks for session_tracks.",
 )
 @TRUST
@@ -127,7 +128,7 @@ def status(registry: Path, name: str, as_json: bool) -> None:
     print_line(describe(found, live))
     for entry in found.journal:
         reason = f": {entry.reason}" if entry.reason else ""
-        print_line(f"  {format_time(entry.time_ms)} {entry.action}, {entry.share:.0%}{reason}")
+        print_line(f"  {format_time(entry.time_ms)} {entry.action}, {format_percent(entry.share)}{reason}")
 
 
 @rollout.command()
@@ -165,4 +166,4 @@ def describe(found: "Rollout", live: str | None = None) -> str:
     """Return a rollout on one line. `live` is the live version, which may have changed after the rollout."""
     if found.state == "finished" and live not in (None, found.version):
         return f"rollout {found.id}: {found.version} for 0% of the listeners, finished; {live} is live now"
-    return f"rollout {found.id}: {found.version} for {found.share:.0%} of the listeners, {found.state}"
+    return f"rollout {found.id}: {found.version} for {format_percent(found.share)} of the listeners, {found.state}"

@@ -60,6 +60,8 @@ def serve(
 
     PATH is a bundle, or REGISTRY/NAME for the live bundle of a registry (REGISTRY if it has only one name).
     """
+    if feedback == "":
+        raise InputError("--feedback: expected a URL, found an empty text")
     count = settings.worker_count(workers)
     with ExitStack() as stack:
         sockets = bind(host, port)

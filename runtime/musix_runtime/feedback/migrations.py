@@ -3,6 +3,8 @@
 A step is never changed once it was released; a change of the schema is a further step, and of `tables.py`.
 """
 
+from typing import Any
+
 from sqlalchemy import Connection, Engine, delete, func, insert, inspect, select
 
 from musix_runtime.errors import InputError, shorten
@@ -114,9 +116,9 @@ def migrate(engine: Engine, name: str, steps: tuple[Step, ...] = STEPS) -> None:
 
 def _missing(connection: Connection, name: str, steps: tuple[Step, ...]) -> int:
     """Return the number of steps that were not applied yet. Raises InputError for a newer schema."""
-    version = 0
+    version: Any = 0
     if inspect(connection).has_table(SCHEMA_VERSION.name):
-        version = connection.execute(select(SCHEMA_VERSION.c.version)).scalar_one()
+        version = connection.execute(select(SCHEMA_VERSION.c.version)).scalar()
     if not isinstance(version, int) or version < 0:  # SQLite keeps any value in a column of integers
         raise InputError(f"{name}: expected a version of the schema, found {shorten(repr(version))}")
     if version > len(steps):

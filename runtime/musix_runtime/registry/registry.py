@@ -248,7 +248,7 @@ def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Re
     Raises StoreError for a registry of several names, BundleError for a path that the system refuses.
     """
     with refusing(path):
-        path = Path(os.path.realpath(path))
+        path = path.resolve()
         is_bundle = (path / MANIFEST).exists()
     if os.path.lexists(path / LIVE):
         return Registry(path.parent, opener), path.name

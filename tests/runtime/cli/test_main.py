@@ -158,6 +158,22 @@ def test_serve_on_a_port_in_use(demo_bundle: Path) -> None:
             2,
             "error: none.pub: expected an Ed25519 public key",
         ),
+        (["serve", "BUNDLE", "--feedback", ""], 2, "error: --feedback: expected a URL, found an empty text"),
+        (
+            ["experiment", "start", "r", "demo", "--treatment", "popular", "--listeners", "400", "--share", "nan"],
+            2,
+            "Invalid value for '--share': 'nan' is not a number.",
+        ),
+        (
+            ["experiment", "start", "r", "demo", "--treatment", "popular", "--listeners", "400", "--share", "1e-9"],
+            2,
+            "Invalid value for '--share': 1e-09 is not in the range 1e-06<=x<=0.999999.",
+        ),
+        (
+            ["rollout", "start", "r", "demo", "1.1.0", "--listeners", "400", "--max-harm", "nan"],
+            2,
+            "Invalid value for '--max-harm': 'nan' is not a number.",
+        ),
         (["verify", "nothing-here"], 4, "error: nothing-here: expected a bundle folder or file, found nothing"),
         (["unheard-of"], 2, "No such command"),
     ],

@@ -69,7 +69,7 @@ def test_a_newer_schema_is_refused(engine: Engine) -> None:
         assert connection.execute(text("SELECT count(*) FROM events")).scalar_one() == 0
 
 
-@pytest.mark.parametrize("damaged", ["abc", None, -1, 1.5])
+@pytest.mark.parametrize("damaged", ["abc", None, -1, 1.5, "no row"])
 def test_a_damaged_version_of_the_schema_is_refused(tmp_path: Path, damaged: object) -> None:
     url = f"sqlite:///{tmp_path / 'f.db'}"
     FeedbackStore.open(url).close()
@@ -77,7 +77,8 @@ def test_a_damaged_version_of_the_schema_is_refused(tmp_path: Path, damaged: obj
         connection.execute("CREATE TABLE copy (version)")
         connection.execute("DROP TABLE schema_version")
         connection.execute("ALTER TABLE copy RENAME TO schema_version")
-        connection.execute("INSERT INTO schema_version VALUES (?)", (damaged,))
+        if damaged != "no row":
+            connection.execute("INSERT INTO schema_version VALUES (?)", (damaged,))
     with pytest.raises(InputError, match=r"f\.db: expected a version of the schema, found"):
         FeedbackStore.open(url)
 

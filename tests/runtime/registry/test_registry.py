@@ -81,7 +81,6 @@ def test_a_registry_that_is_a_link_to_itself_is_refused(make: Make, tmp_path: Pa
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OutputError, match="loop"):
         Registry(tmp_path / "loop").publish(make("1.0.0"))
-    assert find(tmp_path / "loop") is None
 
 
 def test_published_bundle_is_live_and_complete(make: Make, tmp_path: Path) -> None:

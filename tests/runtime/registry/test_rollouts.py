@@ -160,8 +160,8 @@ def test_the_live_version_stays_while_versions_are_compared(store: Registry, pub
     ("changes", "message"),
     [
         ({"version": "1.0.0"}, "expected another version than the live one, found 1.0.0"),
-        ({"version": ""}, "demo: Expected `str` matching"),
-        ({"version": "../demo/1.1.0"}, "demo: Expected `str` matching"),
+        ({"version": ""}, "demo: expected a version such as 1.2.0, found ''"),
+        ({"version": "../demo/1.1.0"}, "demo: expected a version such as 1.2.0, found '../demo/1.1.0'"),
         ({"version": "9.0.0"}, "expected a published version, found 9.0.0, which is missing"),
         ({"stages": (0.4, 0.2, 1)}, "demo: stages: expected growing shares, the last of them 1"),
         ({"stages": (0.2, 0.4)}, "stages: expected growing shares, the last of them 1"),

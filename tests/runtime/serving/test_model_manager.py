@@ -255,6 +255,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("MUSIX_POLL_INTERVAL_S", wrong)
         with pytest.raises(InputError, match="MUSIX_POLL_INTERVAL_S: expected a number of seconds above 0, found"):
             Settings.from_environment()
+    monkeypatch.delenv("MUSIX_POLL_INTERVAL_S")
+    monkeypatch.setenv("MUSIX_FEEDBACK_KEEP_DAYS", "99999999")
+    with pytest.raises(InputError, match=r"expected a number of days from 0 to 36,500, found '99999999'"):
+        Settings.from_environment()
 
 
 @pytest.mark.parametrize("wrong", ["example.com", "https://example.com/path", "https://a.example b.example"])
