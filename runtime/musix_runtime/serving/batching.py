@@ -177,7 +177,7 @@ class DynamicBatcher:
             (response,) = endpoint.handle_batch([request])
             return response
         if queue.is_full():
-            raise overloaded("requests")
+            raise overloaded()
         pending = _PendingRequest(endpoint, request, batch_key, loop.create_future())
         queue.waiting.append(pending)
         return await pending.future
@@ -199,7 +199,7 @@ def _results(batch: list[_PendingRequest]) -> list[Any]:
         return [_results([pending])[0] for pending in batch]
 
 
-def overloaded(kind: str) -> HTTPException:
+def overloaded() -> HTTPException:
     """Return the error for a request that finds the queue full."""
-    message = f"expected fewer {kind} at a time, found a full queue"
+    message = "expected fewer requests at a time, found a full queue"
     return HTTPException(503, message, {"retry-after": str(RETRY_AFTER_S)})

@@ -50,7 +50,7 @@ class WorkerThreads:
     async def run(self, endpoint: "ModelEndpoint", context: RequestContext, body: bytes) -> bytes:
         """Return what `endpoint.handle_body` returns. Raises HTTPException 503 when too many wait, or one too long."""
         if self._running >= self._limit:
-            raise overloaded("large requests")
+            raise overloaded()
         self._running += 1
         try:
             return await to_thread.run_sync(
@@ -61,7 +61,7 @@ class WorkerThreads:
 
     def _handle(self, endpoint: "ModelEndpoint", context: RequestContext, body: bytes, queued: float) -> bytes:
         if perf_counter() - queued > self._wait_s:
-            raise overloaded("large requests")
+            raise overloaded()
         return endpoint.handle_body(context, body)
 
 
@@ -117,7 +117,7 @@ class BatchedEndpoint(ModelEndpoint, BatchHandler):
         self.decoder = Decoder(route.request)
         self.max_batch_size = route.max_batch_size
         self.batcher = resources.batcher
-        self.overloaded = from_http_exception(overloaded("requests"))
+        self.overloaded = from_http_exception(overloaded())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context: RequestContext = scope[SCOPE_KEY]
