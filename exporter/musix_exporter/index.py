@@ -7,7 +7,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from musix_exporter.bundle_writer import PartWriter
-from musix_runtime.bundle.manifest import IndexInfo
+from musix_runtime.bundle.manifest import MAX_LISTS, IndexInfo
 from musix_runtime.models.arrays import Floats, Rows
 from musix_runtime.models.index import Index
 from musix_trainer import progress
@@ -60,7 +60,7 @@ def _flat(vectors: Floats) -> faiss.IndexFlatIP:
 def _inverted_lists(vectors: Floats) -> faiss.IndexIVFFlat:
     """Return an index with inverted lists, which hold the vectors unchanged."""
     rows, width = vectors.shape
-    nlist = 2 ** round(np.log2(NLIST_FACTOR * np.sqrt(rows)))
+    nlist = min(2 ** round(np.log2(NLIST_FACTOR * np.sqrt(rows))), MAX_LISTS)
     with threadpool_limits(1):  # the last bits of the centroids depend on the number of threads
         centroids, nearest = _cluster(vectors, nlist)
         index = faiss.IndexIVFFlat(_flat(centroids), width, nlist, faiss.METRIC_INNER_PRODUCT)

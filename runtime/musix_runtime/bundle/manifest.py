@@ -25,6 +25,7 @@ MAX_GOLDEN_BYTES = 4 * 2**20
 MAX_CANDIDATES = 1000  # of collab, and as many of content
 MAX_POOL = 200  # candidates that the ranker scores
 MAX_HISTORY = 10_000  # tracks of one listener
+MAX_LISTS = 2**15  # inverted lists of an index
 MAX_FAMILY_NAME = 64  # characters
 MAX_DEPTH = 8  # of the quality card
 MAX_FAMILIES = 32

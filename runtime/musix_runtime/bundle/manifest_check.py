@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from musix_runtime.bundle.manifest import MAX_DEPTH, MAX_FAMILIES, MAX_FAMILY_NAME, Manifest
+from musix_runtime.bundle.manifest import MAX_DEPTH, MAX_FAMILIES, MAX_FAMILY_NAME, MAX_LISTS, Manifest
 from musix_runtime.bundle.part import Layout
 from musix_runtime.errors import ManifestError
 
@@ -44,10 +44,10 @@ def _check_indexes(manifest: Manifest, layout: Layout, path: Path) -> None:
     if set(manifest.indexes) != set(layout.indexes):
         raise ManifestError(f"{path}: indexes: expected {sorted(layout.indexes)}, found {sorted(manifest.indexes)}")
     for name, info in manifest.indexes.items():
-        if not (0 < info.nprobe <= info.nlist if info.kind == "ivf" else info.nlist == info.nprobe == 0):
-            raise ManifestError(
-                f"{path}: indexes: {name}: expected 1 to nlist lists to search, or 0 of 0 for flat, found {info}"
-            )
+        ivf = 0 < info.nprobe <= info.nlist <= MAX_LISTS
+        if not (ivf if info.kind == "ivf" else info.nlist == info.nprobe == 0):
+            expected = f"1 to nlist of at most {MAX_LISTS:,} lists to search, or 0 of 0 for flat"
+            raise ManifestError(f"{path}: indexes: {name}: expected {expected}, found {info}")
 
 
 def _depth(value: Any) -> int:

@@ -13,6 +13,7 @@ from musix_runtime.models.arrays import Floats, RaggedRows, Rows, gather
 
 SIMILAR_WEIGHT = 0.3  # of preference, for an artist like those in the profile
 MAX_TRACKS = 60  # of one artist that are candidates
+MAX_EXPANDED = 500  # artists of one profile, the most heard ones, whose similar artists count
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,9 @@ class Artists:
         own_keys, heard = plays[starts], np.diff(starts, append=len(plays))
         requests, artists = np.divmod(own_keys, len(self))
         shares = heard / profiles.sizes[requests]
-        similar_keys = (own_keys - artists)[:, None] + gather(self.similar, artists)
-        similar_shares = shares[:, None] * gather(self.similarities, artists)
+        expanded = _most_heard(requests, heard)
+        similar_keys = (own_keys - artists)[expanded, None] + gather(self.similar, artists[expanded])
+        similar_shares = shares[expanded, None] * gather(self.similarities, artists[expanded])
         keys = np.concatenate([own_keys, similar_keys.ravel()])
         order = keys.argsort(kind="stable")
         keys = keys[order]
@@ -126,6 +128,15 @@ def _starts(keys: Rows) -> Rows:
     different = np.ones(len(keys), bool)
     np.not_equal(keys[1:], keys[:-1], out=different[1:])
     return different.nonzero()[0]
+
+
+def _most_heard(requests: Rows, heard: Rows) -> Rows | slice:
+    """Return the positions of the `MAX_EXPANDED` artists of each of the ascending `requests` that were heard most."""
+    if len(requests) <= MAX_EXPANDED:
+        return slice(None)
+    order = np.lexsort((-heard, requests))
+    ranks = np.arange(len(order)) - requests.searchsorted(requests)
+    return np.sort(order[ranks < MAX_EXPANDED])
 
 
 def _combined(own: Floats, similar: Floats) -> Floats:

@@ -118,19 +118,20 @@ class Index:
         positions, products = np.full(shape, ABSENT, np.int64), np.full(shape, -np.inf, np.float32)
         steps = queries.strides[0], products.strides[0], positions.strides[0]
         addresses = queries.ctypes.data, products.ctypes.data, positions.ctypes.data
-        lists = self._centroids.nearest(queries, self.description.nprobe) if self._centroids else None
+        centroids = self._centroids
+        lists = centroids.nearest(queries, self.description.nprobe) if centroids else None
         with _one_thread():
             for i, count in enumerate(counts):
                 if count:
                     query, near, found = (each + i * step for each, step in zip(addresses, steps, strict=True))
                     pointers = _FLOATS(query), count, _FLOATS(near), _INTEGERS(found)
                     given = parameters.get(i)
-                    if lists is None:
+                    if centroids is None or lists is None:
                         self._index.search_c(1, *pointers, given)
                         continue
                     self._index.search_preassigned_c(1, *pointers[:2], *lists.of(i), *pointers[2:], False, given)
                     if positions[i, count - 1] == ABSENT:
-                        self._search_wider(pointers, positions[i, :count], given or faiss.SearchParametersIVF())
+                        self._search_wider(centroids.ranked(queries[i]), pointers, positions[i, :count], given)
         return positions, products
 
     def _parameters(self, mask: Mask) -> Any:
@@ -140,12 +141,13 @@ class Index:
             return faiss.SearchParameters(sel=selector)
         return faiss.SearchParametersIVF(sel=selector, nprobe=self.description.nprobe)
 
-    def _search_wider(self, pointers: tuple[Any, ...], positions: Rows, parameters: Any) -> None:
-        """Search more and more lists, in the end all, until all `positions` (count,) are filled."""
-        nlist, parameters.nprobe = self.description.nlist, self.description.nprobe
-        while parameters.nprobe < nlist and positions[-1] == ABSENT:
-            parameters.nprobe = min(nlist, parameters.nprobe * NPROBE_GROWTH)
-            self._index.search_c(1, *pointers, parameters)
+    def _search_wider(self, ranked: "_Lists", pointers: tuple[Any, ...], positions: Rows, given: Any) -> None:
+        """Search more and more of the `ranked` lists, in the end all, until all `positions` (count,) are filled."""
+        nlist, nprobe = self.description.nlist, self.description.nprobe
+        parameters = given or faiss.SearchParametersIVF()
+        while nprobe < nlist and positions[-1] == ABSENT:
+            nprobe = parameters.nprobe = min(nlist, nprobe * NPROBE_GROWTH)
+            self._index.search_preassigned_c(1, *pointers[:2], *ranked.of(0), *pointers[2:], False, parameters)
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,11 @@ class _Lists:
 
     numbers: Rows
     products: Floats
+
+    @classmethod
+    def of_numbers(cls, numbers: Rows) -> "_Lists":
+        """Return the lists with these numbers."""
+        return cls(np.ascontiguousarray(numbers), np.zeros(numbers.shape, np.float32))
 
     def of(self, query: int) -> tuple[Any, Any]:
         """Return FAISS' pointers to the numbers and products of one query."""
@@ -172,14 +179,20 @@ class _Centroids:
 
     def nearest(self, queries: Floats, nprobe: int) -> _Lists:
         """Return the `nprobe` lists whose centroids have the largest products with each query."""
+        numbers = np.argpartition(self._products(queries), self._count - nprobe, axis=1)[:, self._count - nprobe :]
+        return _Lists.of_numbers(numbers)
+
+    def ranked(self, query: Floats) -> _Lists:
+        """Return all lists for a query (width,), those with the largest products first."""
+        return _Lists.of_numbers(self._products(query[None]).argsort(axis=1)[:, ::-1])
+
+    def _products(self, queries: Floats) -> Floats:
         products = np.empty((len(queries), self._count), np.float32)
         for row, query in zip(products, queries, strict=True):
             start = 0
             for part in self._parts:
                 start += np.dot(query, part, out=row[start : start + part.shape[1]]).size
-        numbers = np.argpartition(products, self._count - nprobe, axis=1)[:, self._count - nprobe :]
-        numbers = np.ascontiguousarray(numbers)
-        return _Lists(numbers, np.zeros(numbers.shape, np.float32))
+        return products
 
 
 @contextmanager

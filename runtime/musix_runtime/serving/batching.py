@@ -3,7 +3,10 @@
 import asyncio
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
@@ -12,6 +15,8 @@ RETRY_AFTER_S = 1
 SHED_WINDOW_S = 0.2  # the share of rejected requests is measured over this time
 SHED_RATIO = 0.25  # rejected to completed requests, above which the queue is made shorter
 SHED_QUEUE_LIMIT = 4  # length of the shorter queue
+MAX_BATCH_S = 0.04  # for a batch, by the times of those before it: the loop may be held for 50 ms
+COST_DECAY = 0.5  # by which the longest time of a request counts less with each further batch
 GATHER_S = 0.001  # after a batch, how long to wait until as many requests have come as were there before
 
 
@@ -53,6 +58,7 @@ class _Queue:
     window_start: float = 0.0  # on the loop's clock
     completed: int = 0  # requests in this window
     rejected: int = 0  # requests in this window
+    costs: dict[BatchHandler, float] = field(default_factory=dict)  # of one request in the last batches, in seconds
 
     @property
     def idle(self) -> bool:
@@ -115,6 +121,17 @@ class _Queue:
             self._answer(batch)
         self.schedule(len(batch))
 
+    @contextmanager
+    def measuring(self, endpoint: BatchHandler, count: int) -> Iterator[None]:
+        """Count `count` requests that the block answers, and keep the time that one of them takes."""
+        self.completed += count
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            seconds = (perf_counter() - start) / count
+            self.costs[endpoint] = max(seconds, COST_DECAY * self.costs.get(endpoint, 0))
+
     def _drop_cancelled(self) -> None:
         """Remove requests from the head of the queue whose clients have disconnected."""
         while self.waiting and self.waiting[0].future.done():
@@ -122,14 +139,18 @@ class _Queue:
 
     def _next_batch(self) -> list[_PendingRequest]:
         first = self.waiting.popleft()
-        others = [pending for pending in self.waiting if pending.joins(first)][: first.endpoint.max_batch_size - 1]
+        size, cost = first.endpoint.max_batch_size, self.costs.get(first.endpoint, 0)
+        if size * cost > MAX_BATCH_S:
+            size = max(1, int(MAX_BATCH_S / cost))
+        others = [pending for pending in self.waiting if pending.joins(first)][: size - 1]
         for pending in others:
             self.waiting.remove(pending)
         return [first, *others]
 
     def _answer(self, batch: list[_PendingRequest]) -> None:
-        self.completed += len(batch)
-        for pending, result in zip(batch, _results(batch), strict=True):
+        with self.measuring(batch[0].endpoint, len(batch)):
+            results = _results(batch)
+        for pending, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 pending.future.set_exception(result)
             else:
@@ -139,9 +160,10 @@ class _Queue:
 class DynamicBatcher:
     """Answers requests in order of arrival, one batch after another, on the event loop.
 
-    Waiting requests of one endpoint and batch key are answered together, when the first of them is due. Between two
-    batches the loop polls its sockets, so a request that has to be rejected is rejected within milliseconds. A request
-    to an idle server is answered at once; after a batch, the next one waits up to `GATHER_S` for as many requests.
+    Waiting requests of one endpoint and batch key are answered together, when the first of them is due; fewer while
+    each takes long, so that a batch takes about `MAX_BATCH_S` at most. Between two batches the loop polls its sockets,
+    so a request that has to be rejected is rejected within milliseconds. A request to an idle server is answered at
+    once; after a batch, the next one waits up to `GATHER_S` for as many requests.
 
     At most `max_queue` requests wait. Rejecting takes time from answering, so while many are rejected only
     `SHED_QUEUE_LIMIT` may wait: the latency of answered requests stays the same under overload.
@@ -173,8 +195,8 @@ class DynamicBatcher:
         queue = self._queue_of(loop)
         if queue.idle:
             queue.schedule(1)
-            queue.completed += 1
-            (response,) = endpoint.handle_batch([request])
+            with queue.measuring(endpoint, 1):
+                (response,) = endpoint.handle_batch([request])
             return response
         if queue.is_full():
             raise overloaded()

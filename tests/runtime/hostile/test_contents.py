@@ -208,7 +208,7 @@ def test_ivf_index_that_differs_from_the_manifest_is_refused(copy: Path) -> None
 @pytest.mark.parametrize("nprobe", [0, 17])
 def test_invalid_nprobe_is_refused(copy: Path, nprobe: int) -> None:
     put_lists(copy, np.arange(3000), nprobe=nprobe)
-    with pytest.raises(BundleError, match="expected 1 to nlist lists to search"):
+    with pytest.raises(BundleError, match="expected 1 to nlist of at most 32,768 lists"):
         open_bundle(copy)
 
 

@@ -56,6 +56,11 @@ CASES: list[tuple[Callable[[dict], object], type[BundleError], str]] = [
         ManifestError,
         "lists to search",
     ),
+    (
+        lambda m: m["indexes"]["content/index.faiss"].update(kind="ivf", nlist=32_769, nprobe=5),
+        ManifestError,
+        "expected 1 to nlist of at most 32,768 lists to search",
+    ),
 ]
 
 

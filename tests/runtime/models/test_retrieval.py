@@ -122,6 +122,16 @@ def test_preference_is_of_own_and_similar_artists_and_of_families(engine: Engine
     assert playing[0] < preference(0)[0]
 
 
+def test_only_the_artists_that_were_heard_most_have_similar_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the work for a long history is bounded."""
+    artists = small_artists()
+    monkeypatch.setattr("musix_runtime.models.artists.MAX_EXPANDED", 1)
+    profiles = RaggedRows.of([np.array([0, 1, 3]), np.array([0, 3, 4]), np.array([3])])
+    found = artists.affinities(profiles)
+    assert found.keys.tolist() == [0, 1, 3, 4, 6, 7]  # artists 0 and 1 of each request
+    assert found.similar.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 0, 0.5, 0])
+
+
 def test_candidates_are_the_popular_tracks_of_the_artists_in_proportion() -> None:
     artists = small_artists()
     profiles = RaggedRows.of([np.array([0]), NONE, np.array([0, 3, 3, 3])])

@@ -1,12 +1,13 @@
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 from starlette.exceptions import HTTPException
 
-from musix_runtime.serving.batching import GATHER_S, SHED_QUEUE_LIMIT, SHED_WINDOW_S, DynamicBatcher
+from musix_runtime.serving.batching import GATHER_S, MAX_BATCH_S, SHED_QUEUE_LIMIT, SHED_WINDOW_S, DynamicBatcher
 
 
 class Handler:
@@ -143,6 +144,23 @@ def test_requests_of_one_endpoint_and_key_share_a_batch() -> None:
 
     assert asyncio.run(main()) == [0, 1, 2, 3, 4, 5, -6, 7, 8]
     assert order == [[0], [1, 3, 5, 7], [2, 4], [6], [8]]
+
+
+def test_slow_requests_share_a_batch_only_as_long_as_it_holds_the_loop_shortly() -> None:
+    sizes: list[int] = []
+
+    def slow(requests: list[int]) -> list[int]:
+        sizes.append(len(requests))
+        time.sleep(len(requests) * MAX_BATCH_S / 4)
+        return requests
+
+    async def main() -> None:
+        batcher, handler = DynamicBatcher(20), Handler(slow, 16)
+        await asyncio.gather(*(batcher.submit(handler, i) for i in range(13)))
+
+    asyncio.run(main())
+    assert sum(sizes) == 13
+    assert max(sizes) <= 4
 
 
 def test_clients_that_ask_again_after_each_response_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
