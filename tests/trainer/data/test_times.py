@@ -1,6 +1,7 @@
 """Times of tables, compared with Python's own reading of ISO 8601."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import polars as pl
 import pytest
@@ -33,6 +34,21 @@ def test_times_are_those_that_python_reads(times: list[tuple[datetime, str, str]
     parsed = [datetime.fromisoformat(text) for text in texts]
     utc = [time if time.tzinfo else time.replace(tzinfo=UTC) for time in parsed]
     assert read(texts) == [(time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1) for time in utc]
+
+
+@pytest.mark.parametrize("kind", ["time", "text", "number"])
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(2**31 - 1, pl.Date), (-(2**31), pl.Date), (2**62, pl.Datetime("us")), (2**55, pl.Datetime("ms"))],
+)
+def test_dates_beyond_the_calendar_are_refused(kind: Any, value: int, dtype: Any) -> None:
+    frame = pl.DataFrame(
+        {"at": pl.Series([0, value, None], dtype=pl.Int64).cast(pl.Int32 if dtype == pl.Date else pl.Int64).cast(dtype)}
+    )
+    with pytest.raises(
+        TableError, match=r"t\.parquet: at: expected dates of the years 1 to 9999, found day .* in row 2"
+    ):
+        check(Table(frame, "t.parquet", ""), [Column("at", kind)], "at")
 
 
 @pytest.mark.parametrize("text", ["2026-05-04T12:00Z", "2026-05-04 14:00:00+02", "2026-05-04 10:00:00.0 -0200"])

@@ -1,5 +1,6 @@
 """User tables: read CSV or parquet, and check columns, types, ranges and rows."""
 
+import datetime
 import hashlib
 import io
 import os
@@ -12,7 +13,7 @@ from typing import Literal
 
 import polars as pl
 
-from musix_runtime.errors import TableError
+from musix_runtime.errors import TableError, shorten
 from musix_runtime.models.catalog import MAX_TEXT_BYTES
 
 _READER = """
@@ -139,7 +140,7 @@ def check(source: Table, schema: list[Column], key: str) -> None:
     frame, name = source.frame, source.name
     missing = [each.name for each in schema if not each.optional and each.name not in frame.columns]
     if missing:
-        found = f"found only {', '.join(frame.columns)}{_describe_separator(frame.columns)}"
+        found = f"found only {shorten(', '.join(frame.columns), 300)}{_describe_separator(frame.columns)}"
         raise TableError(f"{name}: expected the columns {', '.join(missing)}, {found}")
     if not frame.height:
         raise TableError(f"{name}: expected rows, found none")
@@ -160,6 +161,7 @@ def _describe_separator(columns: list[str]) -> str:
 
 def _typed(frame: pl.DataFrame, column: Column, name: str) -> pl.Series:
     series = frame[column.name]
+    _check_years(series, f"{name}: {column.name}")
     try:
         text = series.cast(pl.String).str.strip_chars()
         typed = _CASTS[column.kind](series, text)
@@ -172,6 +174,19 @@ def _typed(frame: pl.DataFrame, column: Column, name: str) -> pl.Series:
             f" in row {bad[0] + 1} ({len(bad):,} in all)"
         )
     return typed.alias(column.name)
+
+
+def _check_years(series: pl.Series, place: str) -> None:
+    """Raise TableError for a date beyond the calendar of polars, which would end the process."""
+    if not isinstance(series.dtype, pl.Date | pl.Datetime):
+        return
+    day = _OF_A_DAY[series.dtype.time_unit] if isinstance(series.dtype, pl.Datetime) else 1
+    days = series.to_physical().cast(pl.Int64) // day
+    first, last = (date.toordinal() - _EPOCH.toordinal() for date in (datetime.date.min, datetime.date.max))
+    wrong = (~days.is_between(first, last)).fill_null(False).arg_true()
+    if len(wrong):
+        found = f"day {days[wrong[0]]:,} after 1970 in row {wrong[0] + 1}"
+        raise TableError(f"{place}: expected dates of the years 1 to 9999, found {found} ({len(wrong):,} in all)")
 
 
 def _number(series: pl.Series, text: pl.Series) -> pl.Series:
@@ -211,6 +226,8 @@ def _offset_seconds(offset: pl.Series) -> pl.Series:
     return pl.select(pl.when(offset.str.starts_with("-")).then(-seconds).otherwise(seconds).fill_null(0)).to_series()
 
 
+_OF_A_DAY = {"ms": 86_400 * 10**3, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
+_EPOCH = datetime.date(1970, 1, 1)
 _OFFSET = r"(:\d{2}(?:\.\d+)?) ?([+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)$"  # behind minutes or seconds
 _CASTS = {"number": _number, "bool": _bool, "text": _text, "time": _time}
 _WORDS = {
