@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from musix_runtime.errors import FeedbackError, InputError
 from musix_runtime.feedback import database, migrations
@@ -56,7 +56,8 @@ class FeedbackStore:
     def open(cls, text: str, create: bool = True) -> "FeedbackStore":
         """Open the database with the URL `text`, and migrate it to the schema of this program.
 
-        Without `create` a file must exist. Raises InputError when it cannot be opened, or has a newer schema.
+        Without `create` a file must exist. Raises InputError when it cannot be opened, or has a newer schema, and
+        FeedbackError when no PostgreSQL answers.
         """
         url = database.parse_url(text)
         name = url.render_as_string(hide_password=True)
@@ -65,8 +66,9 @@ class FeedbackStore:
             with database.opening(url, create):
                 migrations.migrate(migrating, name)
         except SQLAlchemyError as error:
-            found = database.reason(error)
-            raise InputError(f"{name}: expected a database that can be opened, found: {found}") from error
+            unreachable = url.drivername == database.POSTGRESQL and isinstance(error, OperationalError)
+            kind = FeedbackError if unreachable else InputError
+            raise kind(f"{name}: expected a database that can be opened, found: {database.reason(error)}") from error
         finally:
             migrating.dispose()
         return cls(database.connect(url), name)

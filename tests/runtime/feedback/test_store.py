@@ -104,7 +104,8 @@ def test_many_old_rows_are_deleted_in_several_transactions(store: FeedbackStore)
     ],
 )
 def test_a_database_that_cannot_be_opened(url: str, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
+    kind = FeedbackError if "127.0.0.1" in url else InputError  # an outage is no wrong input
+    with pytest.raises(kind, match=message) as caught:
         FeedbackStore.open(url)
     assert "secret" not in str(caught.value)
 
@@ -239,9 +240,10 @@ def test_a_paused_server_is_an_error_after_a_while(postgresql: URL, monkeypatch:
     with closing(FeedbackStore.open(postgresql.render_as_string(hide_password=False))) as store:
         with store.reading() as connection:
             backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            server = parent(backend)
             with paused(backend), pytest.raises(OperationalError, match=r"no answer within 0\.5 s"):
                 connection.exec_driver_sql("SELECT 1")
-        with paused(parent(backend)), pytest.raises(FeedbackError, match="expected a database that answers, found: "):
+        with paused(server), pytest.raises(FeedbackError, match="expected a database that answers, found: "):
             store.days()
         assert store.add_events([event("a")]) == ["accepted"]
 
