@@ -23,7 +23,7 @@ REFUSALS = {  # what must be counted at least
     "endless URL": {"url_size"},
     "unfinished bodies": {"buffered"},
     "too large bodies": {"body_size"},
-    "tiny chunks": {"invalid"},
+    "tiny chunks": {"chunks"},
     "pipelining": {"pipelining"},
 }
 

@@ -13,6 +13,7 @@ from musix_runtime.serving.refusals import refusal
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 16  # requests before a response, and in one read
+MAX_PIECES = 8192  # chunks of a body, and parts of them in several reads: each costs more than its bytes
 MAX_LINGER_BYTES = 32 * 2**20  # discarded after a refusal, as a client may send its whole request before it reads
 
 
@@ -39,7 +40,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.refusal = "invalid"  # reason of `_stop`
         self.buffered = 0  # bytes of unanswered requests
         self.discarded = 0  # bytes of a body after the response to it
-        self.head_read = self.head_parsed = self.header_count = self.begun = 0
+        self.head_read = self.head_parsed = self.header_count = self.begun = self.pieces = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit the connection, or refuse it."""
@@ -124,7 +125,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.begun > MAX_PIPELINED or len(self.pipeline) >= MAX_PIPELINED:
             self._stop("pipelining")
         self.in_head = True
-        self.head_read = self.head_parsed = self.header_count = self.discarded = 0
+        self.head_read = self.head_parsed = self.header_count = self.discarded = self.pieces = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -158,6 +159,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def head_complete(self) -> None:
         """Record that the head is complete and the body follows."""
         self.fresh, self.in_head, self.in_body = False, False, True
+
+    def on_body(self, body: bytes) -> None:
+        """Receive a part of the body."""
+        self.pieces += 1
+        if self.pieces > MAX_PIECES:
+            self._stop("chunks")
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End the request."""

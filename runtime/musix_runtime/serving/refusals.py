@@ -38,6 +38,7 @@ REASONS = {
     "head_time": Reason(408, "timed_out", "head: expected all of it sooner", "MUSIX_HEAD_TIMEOUT_S"),
     "body_time": Reason(408, "timed_out", "body: expected all of it sooner", "MUSIX_BODY_TIMEOUT_S"),
     "body_size": Reason(413, "body_too_large", "body: expected fewer bytes", "MUSIX_MAX_BODY_BYTES"),
+    "chunks": Reason(400, "bad_request", "body: expected at most 8,192 chunks, found more"),
     "buffered": Reason(
         503, "busy", "body: expected fewer bytes at a time, found the maximum number", "MUSIX_MAX_BODIES_BYTES"
     ),

@@ -80,6 +80,8 @@ def test_without_data(store):
     analysis = analyse(store, EXPERIMENT)
     assert analysis.verdict == "not yet"
     assert analysis.reason == f"{store.name}: expected lists of experiment demo/1, found none"
+    ahead = analyse(store, msgspec.structs.replace(EXPERIMENT, started_ms=4_102_444_800_000))
+    assert ahead.reason == "expected a start before now, found 2100-01-01 00:00:00Z: a clock was wrong"
     assert json.loads(json.dumps(summary.as_json(analysis)))["metrics"]["skip_rate"]["difference"] is None
     lines = summary.lines(analysis)
     assert "skip rate: no data" in lines

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from sqlalchemy import select
 
+from musix_runtime.clock import format_time, now_ms
 from musix_runtime.engine import POLICIES
 from musix_runtime.feedback.events import DAY_MS
 from musix_runtime.feedback.store import FeedbackStore
@@ -83,6 +84,9 @@ def analyse(store: FeedbackStore, experiment: Experiment) -> Analysis:
     analysis = analyse_tables(experiment, lists, events)
     if analysis.verdict != "not yet" or analysis.metrics[experiment.metric].listeners:
         return analysis
+    if experiment.started_ms > now_ms():
+        began = format_time(experiment.started_ms)
+        return replace(analysis, reason=f"expected a start before now, found {began}: a clock was wrong")
     missing = "lists of" if lists.is_empty() else "events of the listeners of"
     return replace(analysis, reason=f"{store.name}: expected {missing} experiment {experiment.id}, found none")
 
