@@ -18,6 +18,7 @@ import pytest
 
 from musix_runtime import Registry
 from tests.system.servers import CLIENT, MUSIX, free_port, serving, worker_pid
+from tests.system.test_swap import until
 
 QUESTION = {"userId": "listener-001"}
 BODY = json.dumps(QUESTION).encode()
@@ -48,8 +49,11 @@ def test_metrics_count_the_requests_of_all_workers(demo_bundle: Path, workers: i
         for _ in range(30):  # over a new connection each: any worker may answer
             assert CLIENT.post(f"{url}/api/ml/recommend", json=QUESTION).status_code == 200
         CLIENT.post(f"{url}/api/ml/similar", json={"trackId": "no such track"})
+        answered = r'musix_requests_total\{route="/api/ml/recommend",status="200"\}'
+        # A request is counted after its response: another worker may be asked for the metrics before.
+        until(lambda: number(CLIENT.get(f"{url}/metrics").text, answered) >= 30, "the last request is counted")
         text = CLIENT.get(f"{url}/metrics").text
-    assert number(text, r'musix_requests_total\{route="/api/ml/recommend",status="200"\}') == 30
+    assert number(text, answered) == 30
     assert number(text, r'musix_requests_total\{route="/api/ml/similar",status="404"\}') == 1
     assert number(text, r'musix_request_seconds_count\{route="/api/ml/recommend"\}') == 30
     assert number(text, r'musix_recommendations_total\{source="hybrid"\}') == 30
