@@ -3,7 +3,7 @@
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,7 @@ def connect(url: URL, patient: bool = False) -> Engine:
         engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": TIMEOUT_S})
         event.listen(engine, "begin", _begin_postgresql)
         if not patient:
-            from musix_runtime.feedback.postgresql import ImpatientConnection
-
-            event.listen(engine, "do_connect", lambda *given: ImpatientConnection.connect(*given[2], **given[3]))
+            event.listen(engine, "do_connect", _connect_impatiently)
         return engine
     engine = create_engine(url, connect_args={"timeout": TIMEOUT_S})
     file = _OpenedFile(Path(str(url.database)))
@@ -85,6 +83,13 @@ class _OpenedFile:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+
+def _connect_impatiently(dialect: object, record: object, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """Return a connection to PostgreSQL that is closed when no answer comes."""
+    from musix_runtime.feedback.postgresql import ImpatientConnection  # SQLite needs no psycopg
+
+    return ImpatientConnection.connect(*arguments, **options)
 
 
 def _begin_postgresql(connection: Connection) -> None:
