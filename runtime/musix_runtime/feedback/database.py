@@ -39,20 +39,25 @@ def parse_url(text: str) -> URL:
     return url
 
 
-def connect(url: URL, patient: bool = False) -> Engine:
-    """Return SQLAlchemy's engine of a database, which connects when it is first used. A `patient` one waits without end
-    for the answers of PostgreSQL."""
+def connect(url: URL, migrating: bool = False) -> Engine:
+    """Return SQLAlchemy's engine of a database, which connects when it is first used.
+
+    A `migrating` one waits without end for the answers of PostgreSQL, and leaves the settings of a file of SQLite as
+    they are: it may be another program's.
+    """
     if url.drivername == POSTGRESQL:
         engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": TIMEOUT_S})
         event.listen(engine, "begin", _begin_postgresql)
-        if not patient:
+        if not migrating:
             event.listen(engine, "do_connect", _connect_impatiently)
         return engine
     engine = create_engine(url, connect_args={"timeout": TIMEOUT_S})
     file = _OpenedFile(Path(str(url.database)))
     event.listen(engine, "do_connect", file.check)
     event.listen(engine, "connect", file.opened)
-    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "connect", _begin_by_hand)
+    if not migrating:
+        event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", file.check)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -97,12 +102,16 @@ def _begin_postgresql(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TIMEOUT_S}s'")
 
 
+def _begin_by_hand(connection: sqlite3.Connection, record: object) -> None:
+    """Let `_begin_sqlite` begin the transactions, not the driver."""
+    connection.isolation_level = None
+
+
 def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
     """Write ahead to a log, and flush it at each commit: a commit survives the end of the process, and a power cut.
 
     NORMAL, which flushes only at checkpoints, would survive the former only.
     """
-    connection.isolation_level = None  # `_begin_sqlite` begins the transactions
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, func, insert, inspect, select
 
 from musix_runtime.errors import InputError, shorten
-from musix_runtime.feedback.tables import SCHEMA_VERSION
+from musix_runtime.feedback.tables import EVENTS, EXPOSURES, FORGOTTEN, SCHEMA_VERSION
 
 # SQL that SQLite and PostgreSQL share. `{serial}` is the type of a primary key that numbers the rows: random ids as the
 # clustered key would slow down SQLite.
 SERIAL = {"sqlite": "INTEGER PRIMARY KEY", "postgresql": "BIGSERIAL PRIMARY KEY"}
 LOCK = 0x6D757369  # of PostgreSQL, held while a database is migrated
+OWN_TABLES = {table.name for table in (EVENTS, EXPOSURES, FORGOTTEN, SCHEMA_VERSION)}  # of every version
 Step = tuple[str, ...]
 STEPS: tuple[Step, ...] = (
     (
@@ -92,14 +93,18 @@ STEPS: tuple[Step, ...] = (
 )
 
 
-def migrate(engine: Engine, name: str, steps: tuple[Step, ...] = STEPS) -> None:
+def migrate(engine: Engine, name: str, steps: tuple[Step, ...] = STEPS, create: bool = True) -> None:
     """Apply the steps that the database lacks: all of them or none, and only one process at a time.
 
-    Raises InputError, which calls the database `name`, when its schema is newer than the last step.
+    Raises InputError, which calls the database `name`, when its schema is newer than the last step, when its tables are
+    another program's, and without `create` when it has none.
     """
     with engine.connect().execution_options(reads=True) as connection:
-        if _missing(connection, name, steps) == 0:
-            return
+        missing = _missing(connection, name, steps)
+    if missing == 0:
+        return
+    if missing == len(steps) and not create:
+        raise InputError(f"{name}: expected a feedback store, found no tables; `musix serve --feedback` makes one")
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # another process may migrate for minutes
@@ -115,11 +120,15 @@ def migrate(engine: Engine, name: str, steps: tuple[Step, ...] = STEPS) -> None:
 
 
 def _missing(connection: Connection, name: str, steps: tuple[Step, ...]) -> int:
-    """Return the number of steps that were not applied yet. Raises InputError for a newer schema."""
-    version: Any = 0
-    if inspect(connection).has_table(SCHEMA_VERSION.name):
-        version = connection.execute(select(SCHEMA_VERSION.c.version)).scalar()
-    if not isinstance(version, int) or version < 0:  # SQLite keeps any value in a column of integers
+    """Return the number of steps that were not applied yet. Raises InputError: see `migrate`."""
+    tables = set(inspect(connection).get_table_names())
+    if not tables:
+        return len(steps)
+    if not tables >= OWN_TABLES:
+        found = shorten(", ".join(sorted(tables)))
+        raise InputError(f"{name}: expected a feedback store or an empty database, found other tables: {found}")
+    version: Any = connection.execute(select(SCHEMA_VERSION.c.version)).scalar()
+    if not isinstance(version, int) or version < 1:  # SQLite keeps any value in a column of integers
         raise InputError(f"{name}: expected a version of the schema, found {shorten(repr(version))}")
     if version > len(steps):
         raise InputError(

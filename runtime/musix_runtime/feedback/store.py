@@ -56,22 +56,23 @@ class FeedbackStore:
     def open(cls, text: str, create: bool = True) -> "FeedbackStore":
         """Open the database with the URL `text`, and migrate it to the schema of this program.
 
-        Without `create` a file must exist. Raises InputError when it cannot be opened, or has a newer schema, and
-        FeedbackError when no PostgreSQL answers.
+        Without `create` it must be a feedback store already. Raises InputError when it cannot be opened, is another
+        program's, or has a newer schema, and FeedbackError when no PostgreSQL answers.
         """
         url = database.parse_url(text)
         name = url.render_as_string(hide_password=True)
-        migrating = database.connect(url, patient=True)  # a migration may take minutes
+        engine, migrating = database.connect(url), database.connect(url, migrating=True)
         try:
             with database.opening(url, create):
-                migrations.migrate(migrating, name)
+                migrations.migrate(migrating, name, create=create)
+                engine.connect().close()  # configures a new file of SQLite
         except SQLAlchemyError as error:
             unreachable = url.drivername == database.POSTGRESQL and isinstance(error, OperationalError)
             kind = FeedbackError if unreachable else InputError
             raise kind(f"{name}: expected a database that can be opened, found: {database.reason(error)}") from error
         finally:
             migrating.dispose()
-        return cls(database.connect(url), name)
+        return cls(engine, name)
 
     def close(self) -> None:
         """Close all connections."""

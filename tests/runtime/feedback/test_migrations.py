@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, inspect, select, text
+from sqlalchemy import Engine, create_engine, inspect, select, text
 
 from musix_runtime.errors import InputError
 from musix_runtime.feedback import database as databases
@@ -81,6 +81,32 @@ def test_a_damaged_version_of_the_schema_is_refused(tmp_path: Path, damaged: obj
             connection.execute("INSERT INTO schema_version VALUES (?)", (damaged,))
     with pytest.raises(InputError, match=r"f\.db: expected a version of the schema, found"):
         FeedbackStore.open(url)
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_database_of_another_program_is_left_as_it_is(database: str, create: bool) -> None:
+    other = create_engine(database)
+    with other.begin() as connection:
+        connection.execute(text("CREATE TABLE schema_version (version INTEGER)"))
+        connection.execute(text("CREATE TABLE songs (title TEXT)"))
+    url = databases.parse_url(database)
+    before = Path(str(url.database)).read_bytes() if url.drivername == "sqlite" else b""
+    found = "expected a feedback store or an empty database, found other tables: schema_version, songs"
+    with pytest.raises(InputError, match=found):
+        FeedbackStore.open(database, create)
+    assert set(inspect(other).get_table_names()) == {"schema_version", "songs"}
+    other.dispose()
+    assert not before or Path(str(url.database)).read_bytes() == before
+
+
+def test_an_empty_database_is_no_store_to_read_from(database: str, engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    with pytest.raises(InputError, match="expected a feedback store, found no tables; `musix serve --feedback` makes"):
+        FeedbackStore.open(database, create=False)
+    assert inspect(engine).get_table_names() == []
+    FeedbackStore.open(database).close()
+    FeedbackStore.open(database, create=False).close()
 
 
 def test_processes_that_start_together_migrate_once(database: str, engine: Engine) -> None:
