@@ -12,9 +12,9 @@ from musix_runtime.cli.experiment import NAME
 from musix_runtime.cli.output import print_json, print_line
 from musix_runtime.cli.registry import REGISTRY, open_registry
 from musix_runtime.cli.rollout import duration
-from musix_runtime.errors import BusyError, InputError
+from musix_runtime.errors import BusyError
 from musix_trainer.cli import DATA, OUT, RECIPE
-from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, RECIPE_FILE, TABLES, opened
+from musix_trainer.loop.cli import FEEDBACK, NOTHING_TO_DO, RECIPE_FILE, TABLES, check_keys, opened
 
 if TYPE_CHECKING:
     from musix_runtime.bundle.reader import Bundle
@@ -149,9 +149,7 @@ def loop(
     from musix_trainer.loop.loop import Loop
     from musix_trainer.loop.policy import Policy
 
-    if trust and not key:
-        raise InputError("--trust: expected --key as well, as new versions must be signed")
-    build_signed = _builder(key)
+    check_keys(key, trust)
     check_writable(out)
     with opened(database) as store:
         runner = Loop(
@@ -161,7 +159,7 @@ def loop(
             recipes.read(recipe),
             data,
             out,
-            build_signed,
+            _builder(key),
             policy=Policy(every_ms=every, pause_ms=pause),
             rollout_ms=over,
         )
@@ -175,15 +173,11 @@ def loop(
 
 
 def _builder(key: Path | None) -> "Build":
-    """Return what builds new versions, and signs them with a key. Raises InputError for a key that cannot sign: that is
-    better found before the training."""
-    from musix_runtime.bundle import signature
-
-    if key:
-        signature.sign("", key)
+    """Return what builds new versions, and signs them with a key."""
 
     def build_signed(recipe_file: "RecipeFile", tables: Path, folder: Path) -> "Bundle":
         from musix_exporter.build import build  # takes seconds, and mostly there is nothing to build
+        from musix_runtime.bundle import signature
 
         bundle = build(recipe_file, tables, folder, show=lambda report: None)
         if key:

@@ -26,6 +26,7 @@ from musix_runtime.errors import (
     ManifestError,
     MissingFileError,
     SizeError,
+    shorten,
 )
 
 View = NDArray[np.uint8]
@@ -49,7 +50,14 @@ class Container:
         """Return the container of a bundle folder or packed file. Raises BundleError."""
         if path.is_dir():
             signature = read_small(path / SIGNATURE, SIGNATURE_LIMIT) if os.path.lexists(path / SIGNATURE) else b""
-            return cls(path, read_small(path / MANIFEST, MANIFEST_LIMIT), signature, None)
+            try:
+                manifest = read_small(path / MANIFEST, MANIFEST_LIMIT)
+            except MissingFileError as error:
+                names = shorten(", ".join(sorted(entry.name for entry in path.iterdir()))) or "nothing"
+                raise MissingFileError(
+                    f"{path}: expected a bundle with {MANIFEST}, found a folder of {names}"
+                ) from error
+            return cls(path, manifest, signature, None)
         if not path.exists():
             raise BundleError(f"{path}: expected a bundle folder or file, found nothing")
         return cls._open_packed(path, _map(path, follow=True))

@@ -21,7 +21,7 @@ from musix_runtime.serving.model_manager import ModelManager
 from musix_runtime.serving.rejecter import Rejecter
 from musix_runtime.serving.report_metrics import ReportReader
 from musix_runtime.serving.responses import feedback_error, http_error, input_error, layout_error, not_ready
-from musix_runtime.serving.routes import routes_of, starlette_routes
+from musix_runtime.serving.routes import no_route, routes_of, starlette_routes
 from musix_runtime.serving.server_endpoints import ServerState
 from musix_runtime.settings import Settings
 
@@ -31,8 +31,13 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
 
     While its lifespan runs it watches the files of the bundle, or the registry of a `ModelManager`, and writes what it
     recommends to the feedback store of the settings. Frameworks do not run the lifespan of a mounted application: the
-    host's lifespan enters `app.router.lifespan_context(app)`. Raises InputError when that store cannot be opened.
+    host's lifespan enters `app.router.lifespan_context(app)`. Raises InputError for arguments of other types, and when
+    that store cannot be opened.
     """
+    if not isinstance(engine, Engine | ModelManager):
+        raise InputError(f"engine: expected an Engine or ModelManager, found {type(engine).__name__}")
+    if not isinstance(settings, Settings | None):
+        raise InputError(f"settings: expected Settings, found {type(settings).__name__}")
     settings = settings or Settings()
     manager = engine if isinstance(engine, ModelManager) else ModelManager(engine)
     metrics = Metrics(manager, settings.shared_metrics)
@@ -62,6 +67,7 @@ def create_app(engine: Engine | ModelManager, settings: Settings | None = None) 
         middleware=_middleware(settings, hooks),
         lifespan=lifespan,
         exception_handlers={
+            404: no_route,
             HTTPException: http_error,
             InputError: input_error,
             NotReadyError: not_ready,

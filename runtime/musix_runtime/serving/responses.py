@@ -55,9 +55,7 @@ async def http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     path = shorten(request.url.path)
-    if error.status_code == 404:
-        error.detail = f"{path}: expected a route of this server, found none"
-    elif error.status_code == 405:
+    if error.status_code == 405:
         error.detail = f"{path}: expected another method, found {shorten(request.method)}"
     return from_http_exception(error)
 

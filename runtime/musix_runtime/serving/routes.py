@@ -8,6 +8,11 @@ entry. A request to a model goes this way: `ROUTES` -> endpoint (`endpoints.py`)
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import compile_path
+
+from musix_runtime.errors import shorten
 from musix_runtime.feedback.reports import MonitoringResponse
 from musix_runtime.feedback.schemas import (
     EVENT_LIMIT,
@@ -42,6 +47,7 @@ from musix_runtime.serving.exact_route import ExactRoute
 from musix_runtime.serving.experiment_endpoints import Assign, ListExperiments, ShowExperiment
 from musix_runtime.serving.feedback_endpoints import Forget, RecordEvents, RecordExposures, ShowReport
 from musix_runtime.serving.job_endpoints import CancelJob, ListJobs, ShowJob, Train
+from musix_runtime.serving.responses import error_response
 from musix_runtime.serving.server_endpoints import (
     Health,
     Ready,
@@ -84,6 +90,7 @@ class Route:
     enveloped: bool = True  # whether a JSON response has the form {"success": true, "data": ...}
 
 
+NEEDS = {"admin": "MUSIX_ADMIN_TOKEN", "registry": "a registry", "feedback": "a feedback store"}  # of a `Route`
 MODELS, FEEDBACK, EXPERIMENTS, SERVER, ADMIN = "models", "feedback", "experiments", "server", "admin"
 ROUTES = (
     Route(
@@ -291,6 +298,15 @@ def routes_of(*, admin: bool = False, registry: bool = False, feedback: bool = F
         for route in ROUTES
         if (admin or not route.admin) and (registry or not route.registry) and (feedback or not route.feedback)
     ]
+
+
+async def no_route(request: Request, error: Exception) -> Response:
+    """Handle the HTTPException of a path without a route for Starlette: say what a server needs that has one."""
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    missing = next((route for route in ROUTES if compile_path(_pattern(route.path))[0].match(path)), None)
+    needs = [name for name in NEEDS if missing and getattr(missing, name)]
+    found = f"one that needs {' and '.join(NEEDS[name] for name in needs)}" if needs else "none"
+    return error_response(404, f"{shorten(request.url.path)}: expected a route of this server, found {found}")
 
 
 def starlette_routes(routes: list[Route], resources: Resources, state: ServerState) -> list[ExactRoute]:

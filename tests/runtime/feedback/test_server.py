@@ -94,8 +94,10 @@ def test_every_list_has_an_id_and_is_recorded(small_engine: Engine, database: st
 def test_a_server_without_feedback_has_no_list_ids_and_no_routes(small_engine: Engine) -> None:
     client = TestClient(create_app(small_engine, Settings(admin_token="secret")))
     assert "listId" not in client.post("/api/ml/recommend", json=RECOMMEND).json()["data"]
-    assert client.post("/api/ml/events", json={"sentAt": "2026-01-31T20:00:00Z", "events": []}).status_code == 404
-    assert client.delete("/api/ml/listeners/ann", headers=ADMIN).status_code == 404
+    events = client.post("/api/ml/events", json={"sentAt": "2026-01-31T20:00:00Z", "events": []})
+    assert events.status_code == client.delete("/api/ml/listeners/ann", headers=ADMIN).status_code == 404
+    expected = "/api/ml/events: expected a route of this server, found one that needs a feedback store"
+    assert events.json()["error"]["message"] == expected
     assert "/api/ml/events" not in client.get("/openapi.json").json()["paths"]
 
 

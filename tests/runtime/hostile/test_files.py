@@ -132,7 +132,11 @@ def test_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
         open_bundle(tmp_path / "none")
     with pytest.raises(FileKindError, match="expected a plain file, found a folder, pipe or device"):
         open_bundle(Path("/dev/null"))
-    with pytest.raises(MissingFileError, match=r"manifest.json: expected a file, found nothing"):
+    with pytest.raises(MissingFileError, match=r"expected a bundle with manifest.json, found a folder of nothing"):
+        open_bundle(tmp_path)
+    for name in ("1.0.0", "live"):  # as in a registry
+        (tmp_path / name).mkdir()
+    with pytest.raises(MissingFileError, match=r"expected a bundle with manifest.json, found a folder of 1.0.0, live"):
         open_bundle(tmp_path)
     for content in (b"", b"PK", b"x" * 1000):
         (tmp_path / "file").write_bytes(content)

@@ -263,3 +263,5 @@ def test_app_can_be_mounted(engine: Engine) -> None:
     client = TestClient(Starlette(routes=[Mount("/music", create_app(engine))]))
     assert client.post("/music/api/ml/similar", json={"trackId": TRACK}).status_code == 200
     assert failure(client.get("/music/nowhere"))["code"] == "not_found"
+    missing = "expected a route of this server, found one that needs MUSIX_ADMIN_TOKEN and a feedback store"
+    assert missing in failure(client.delete("/music/api/ml/listeners/ann"))["message"]

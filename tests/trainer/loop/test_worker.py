@@ -325,6 +325,9 @@ def options(folder: Path, recipe: str = RECIPE) -> list[object]:
         ("demo", RECIPE, ["--", "--dry-run"], f"{OPTIONS}, found --dry-run"),
         ("demo", RECIPE, ["--", "--json"], f"{OPTIONS}, found --json"),
         ("demo", RECIPE, ["--", "--key", "owner.key", "--data", "."], f"{OPTIONS}, found --data"),
+        ("demo", RECIPE, ["--", "--paus", "7d"], "Usage: musix loop [OPTIONS]"),
+        ("demo", RECIPE, ["--", "--key", "nowhere.key"], "nowhere.key: "),
+        ("demo", RECIPE, ["--", "--trust", "owner.pub"], "--trust: expected --key as well"),
         ("demo", RECIPE, ["--", "--help"], f"{OPTIONS}, found --help"),
     ],
 )

@@ -149,14 +149,26 @@ def worker(
 
 
 def _check_loop(root: click.Context, arguments: list[str], options: Sequence[str]) -> None:
-    """Raise UsageError when `musix loop` would not take its arguments, or its `options` are not about a training."""
+    """Raise UsageError when `musix loop` would not take its arguments, or its `options` are not about a training, and
+    InputError for keys: see `check_keys`."""
     name, found, rest = cast("click.Group", root.command).resolve_command(root, arguments)
     loop = cast("click.Command", found)
-    *_, given = loop.make_parser(click.Context(loop)).parse_args(list(options))
+    *_, given = loop.make_parser(click.Context(loop, root, name)).parse_args(list(options))
     for option in (param.opts[-1] for param in given if isinstance(param, click.Option)):
         if option not in OPTIONS_OF_A_TRAINING:
             raise click.UsageError(f"OPTIONS: expected {', '.join(OPTIONS_OF_A_TRAINING)}, found {option}")
-    loop.make_context(name, rest, parent=root)
+    training = loop.make_context(name, rest, parent=root)
+    check_keys(training.params["key"], training.params["trust"])
+
+
+def check_keys(key: Path | None, trust: Path | None) -> None:
+    """Raise InputError when new versions cannot be signed with `key`: that is better found before a training."""
+    from musix_runtime.bundle import signature
+
+    if trust and not key:
+        raise InputError("--trust: expected --key as well, as new versions must be signed")
+    if key:
+        signature.sign("", key)
 
 
 @click.command()
