@@ -41,12 +41,12 @@ def cases(run: Run, engine: Engine, parts: Sequence[Part] = PARTS) -> Golden:
     stable = {part: allowed * STABLE_SHARE for part, allowed in tolerance.items()}
     rng = np.random.default_rng(0)
 
-    def classify(number: int) -> Golden:
+    def classify(number: int, attempt: int) -> Golden:
         request = _classify(run, rng, number)
         return Golden(stable, [ClassifyCase(request, _without(native.classify(request), "timestamp"))], [])
 
-    def recommend(number: int) -> Golden:
-        request = _recommend(run, rng, number)
+    def recommend(number: int, attempt: int) -> Golden:
+        request = _recommend(run, rng, number, attempt)
         return Golden(stable, [], [RecommendCase(request, _without(native.recommend(request), "generated_at"))])
 
     return Golden(
@@ -66,10 +66,10 @@ def _native_models(run: Run, engine: Engine, parts: Sequence[Part]) -> dict[str,
     return {part.name: part.native(run) for part in parts if part.native and (exact or not part.runtime.indexes)}
 
 
-def _stable(draw: Callable[[int], Golden], number: int, engines: Sequence[Engine]) -> Golden:
+def _stable(draw: Callable[[int, int], Golden], number: int, engines: Sequence[Engine]) -> Golden:
     """Return the first drawn case that all engines answer equally. Raises GoldenError when there is none."""
-    for _ in range(MAX_DRAWS):
-        case = draw(number)
+    for attempt in range(MAX_DRAWS):
+        case = draw(number, attempt)
         try:
             for engine in engines:
                 replay(engine, case)
@@ -79,7 +79,8 @@ def _stable(draw: Callable[[int], Golden], number: int, engines: Sequence[Engine
             return case
     found = last_error.replace(" case 0:", f" case {number}:")  # each draw is replayed alone
     raise GoldenError(
-        f"{found}; none of {MAX_DRAWS} such requests has a stable answer; many tracks may have almost equal scores"
+        f"{found}; none of {MAX_DRAWS} such requests has a stable response: scores that are almost equal may change "
+        "places on another host"
     )
 
 
@@ -127,14 +128,20 @@ def _classify(run: Run, rng: np.random.Generator, number: int) -> ClassifyReques
     return kinds[(number - 2) % len(kinds)]
 
 
-def _recommend(run: Run, rng: np.random.Generator, number: int) -> RecommendRequest:
+def _recommend(run: Run, rng: np.random.Generator, number: int, attempt: int) -> RecommendRequest:
     """Return a request of the kind `number`: every kind of user and of current track, with every limit. Exclusions,
-    time range and hour alternate. Every fourth request has filters."""
+    time range and hour alternate. Every fourth request has filters.
+
+    Later attempts have other hours and limits up to that one: some kinds have nothing else that could be drawn.
+    """
     ids = run.catalogue.frame["track_id"]
     listeners = run.collab.listeners
     kinds = list(product(("known", "history", "unknown"), ("known", "unknown", None), (10, 1, 100)))
     ranges = get_args(TimeRange)
     user, current, limit = kinds[number % len(kinds)]
+    hour = number % 24 if number % 3 else None
+    if attempt:
+        limit, hour = int(rng.integers(1, limit + 1)), (number + attempt) % 24
     tracks = [ids[int(row)] for row in rng.integers(0, len(ids), 20)]
     return RecommendRequest(
         user_id=listeners[rng.integers(len(listeners))].decode() if user == "known" else "nobody knows this listener",
@@ -143,7 +150,7 @@ def _recommend(run: Run, rng: np.random.Generator, number: int) -> RecommendRequ
         exclude_ids=tracks[1:10] if number % 2 else [],
         time_range=ranges[number % len(ranges)],
         history=tracks[10 : 11 + number % 9] if user == "history" else None,
-        context=Context(hour=number % 24 if number % 3 else None),
+        context=Context(hour=hour),
         filters=_filters(run, rng, number // 4) if number % 4 == 3 else None,
     )
 

@@ -127,13 +127,23 @@ def test_golden_cases_that_are_never_stable_raise(engine: Engine) -> None:
     other = msgspec.structs.replace(case.expected, genres=[wrong, *case.expected.genres[1:]])
     draws = []
 
-    def draw(number: int) -> golden.Golden:
+    def draw(number: int, attempt: int) -> golden.Golden:
         draws.append(number)
         return golden.Golden(engine.golden().tolerance, [golden.ClassifyCase(case.request, other)], [])
 
     with pytest.raises(GoldenError, match=r"^golden classify case 7: genre: expected .*; none of 20 such requests "):
         golden._stable(draw, 7, [engine])
     assert draws == [7] * golden.MAX_DRAWS
+
+
+def test_each_attempt_for_a_stable_response_is_another_request(small_run: Run) -> None:
+    for number in range(golden.CASES):
+        rng = np.random.default_rng(number)
+        requests = {
+            msgspec.json.encode(golden._recommend(small_run, rng, number, attempt))
+            for attempt in range(golden.MAX_DRAWS)
+        }
+        assert len(requests) == golden.MAX_DRAWS, number
 
 
 def test_golden_cases_cover_all_paths(demo_bundle: Path) -> None:
