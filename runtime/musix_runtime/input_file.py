@@ -11,10 +11,10 @@ MAX_BYTES = 2**20
 SHELL_FILE = re.compile(r"/dev/(?:stdin|fd/([0-9]{1,9}))")  # a file that is open already, also a pipe: `<(...)` in bash
 
 
-def read_input(path: Path) -> bytes:
+def read_input(path: Path, limit: int = MAX_BYTES) -> bytes:
     """Return the content of a plain file, or of `/dev/stdin` or `/dev/fd/N`. Links are followed.
 
-    Raises InputError, which does not name `path`, for another kind of file, or more than `MAX_BYTES`.
+    Raises InputError, which does not name `path`, for another kind of file, or more bytes than `limit`.
     """
     opened = SHELL_FILE.fullmatch(str(path))
     try:
@@ -25,9 +25,9 @@ def read_input(path: Path) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not (opened or stat.S_ISREG(os.fstat(descriptor).st_mode)):
                 raise InputError("a pipe or device, not a plain file")
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         raise InputError(str(getattr(error, "strerror", None) or error)) from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"more than {MAX_BYTES:,} bytes")
+    if len(content) > limit:
+        raise InputError(f"more than {limit:,} bytes")
     return content

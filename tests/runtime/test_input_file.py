@@ -31,7 +31,7 @@ def large(folder: Path) -> Path:
 FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "pipe": (fifo, "a pipe or device, not a plain file"),
     "device": (lambda folder: Path("/dev/zero"), "a pipe or device, not a plain file"),
-    "large": (large, "more than 1,048,576 bytes"),
+    "large": (large, "more than {limit:,} bytes"),
     "folder": (lambda folder: folder, "Is a directory"),
     "missing": (lambda folder: folder / "nothing", "No such file or directory"),
 }
@@ -54,7 +54,8 @@ def test_a_file_that_cannot_be_read_is_named_in_one_sentence(
     with pytest.raises(InputError) as caught:
         read(file)
     place = "--features" if "@" in expected else file
-    assert str(caught.value) == f"{place}: expected {expected}, found: {found}"
+    limit = recipe.MAX_BYTES if expected == "a recipe file" else MAX_BYTES
+    assert str(caught.value) == f"{place}: expected {expected}, found: {found.format(limit=limit)}"
 
 
 def test_open_files_and_links_are_read(tmp_path: Path) -> None:

@@ -138,3 +138,9 @@ def test_a_wrong_recipe_is_told_before_the_training_libraries_are_imported(tmp_p
     arguments = [sys.executable, "-c", COMMAND, *command, tmp_path / "r.toml", "--out", tmp_path]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert done.stdout == "RecipeError False\n"
+
+
+def test_a_file_that_takes_long_to_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "long.toml").write_text(".".join(["a"] * 400_000) + " = 1")
+    with pytest.raises(RecipeError, match=r"long\.toml: expected a recipe file, found: more than 16,384 bytes"):
+        recipe.read(tmp_path / "long.toml")

@@ -18,6 +18,7 @@ from musix_runtime.input_file import read_input
 from musix_runtime.models.ranker import COMPONENTS
 from musix_runtime.parsing import field_error
 
+MAX_BYTES = 16 * 2**10  # of a file; tomllib takes seconds for a key of 20,000 parts
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Width = Annotated[int, Meta(ge=1, le=4096)]  # numbers in a vector: larger ones fill the memory
 Depth = Annotated[int, Meta(ge=1, le=64)]
@@ -291,7 +292,7 @@ class RecipeFile:
 def read(path: Path) -> RecipeFile:
     """Read and check a recipe. Raises RecipeError with file, key, and the expected and found values."""
     try:
-        text = read_input(path)
+        text = read_input(path, MAX_BYTES)
     except InputError as error:
         raise RecipeError(f"{path}: expected a recipe file, found: {error}") from error
     return parse(text, path)

@@ -1,5 +1,6 @@
 """The commands that check, copy, sign and show bundles: verify, pack, unpack, keygen, sign, inspect, diff."""
 
+import os
 from pathlib import Path
 
 import click
@@ -84,10 +85,13 @@ def sign(bundle: Path, key: Path) -> None:
     """Sign the folder BUNDLE with a private key."""
     from musix_runtime.bundle import signature
     from musix_runtime.models.parts import open_bundle
+    from musix_runtime.registry.registry import LIVE
 
     opened = open_bundle(bundle)
     if not bundle.is_dir():
         raise InputError(f"{bundle}: expected a bundle folder to sign, found a file; sign first, then pack")
+    if os.path.lexists(bundle.resolve().parent / LIVE):
+        raise InputError(f"{bundle}: expected a bundle to sign, found a published version, which is never changed")
     print_line(signature.write(bundle, opened.digest, key))
 
 

@@ -28,8 +28,9 @@ def parse_url(text: str) -> URL:
     """Return the URL of a database. Raises InputError, without the text, which may hold a password."""
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        raise InputError(f"feedback: expected {FORMS}, found no URL") from error
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number, such as the end of a password
+        expected = f"{FORMS}, with the characters @:/ of a password as %40 %3A %2F"
+        raise InputError(f"feedback: expected {expected}, found no URL") from error
     if url.drivername not in (SQLITE, POSTGRESQL):
         raise InputError(f"feedback: expected {FORMS}, found {shorten(url.drivername)!r}")
     if url.drivername == SQLITE and url.database in (None, "", ":memory:"):

@@ -62,6 +62,8 @@ def to_event(request: EventRequest, sent_at: datetime, received_ms: int, limits:
     """
     age_ms = (sent_at - request.occurred_at) // MS
     limits.check(age_ms, "occurredAt", "sentAt")
+    if received_ms < age_ms:  # days are counted from 1970
+        raise _wrong("occurredAt", f"expected a time of 1970 or later, found {request.occurred_at}")
     event = Event(
         event_id=request.event_id,
         received_ms=received_ms,

@@ -137,11 +137,13 @@ class JobQueue:
             return [Job(**_fields(row)) for row in connection.execute(wanted.limit(LIST_LIMIT)).mappings()]
 
     def estimate_s(self, name: str) -> float | None:
-        """Return the median of the seconds that the last jobs of a name took which were done, None if there is none."""
+        """Return the median of the seconds that the last jobs of a name took which were done at the first attempt, None
+        if there is none."""
         duration = JOBS.c.finished_ms - JOBS.c.started_ms
-        done = select(duration).where(JOBS.c.name == name, JOBS.c.state == "done").order_by(JOBS.c.finished_ms.desc())
+        done = select(duration).where(JOBS.c.name == name, JOBS.c.state == "done", JOBS.c.attempts == 1)
+        last = done.order_by(JOBS.c.finished_ms.desc()).limit(ESTIMATE_LIMIT)
         with self._store.reading() as connection:
-            durations = connection.execute(done.limit(ESTIMATE_LIMIT)).scalars().all()
+            durations = connection.execute(last).scalars().all()
         return median(durations) / 1000 if durations else None
 
 

@@ -60,7 +60,7 @@ class FeedbackStore:
         program's, or has a newer schema, and FeedbackError when no PostgreSQL answers.
         """
         url = database.parse_url(text)
-        name = url.render_as_string(hide_password=True)
+        name = url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
         engine, migrating = database.connect(url), database.connect(url, migrating=True)
         try:
             with database.opening(url, create):

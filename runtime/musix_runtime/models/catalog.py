@@ -172,6 +172,7 @@ def _load(files: PartFiles) -> Catalog:
 def _validate(checks: Checks) -> None:
     _check_number_of_ids(checks)
     checks.sorted_keys("ids")
+    _check_links(checks)
     checks.sorted_keys("track_ids")
     checks.rows("id_rows", "tracks")
     _check_main_ids(checks)
@@ -192,6 +193,17 @@ def _check_number_of_ids(checks: Checks) -> None:
     if not tracks <= ids <= MEAN_IDS * tracks + FREE_IDS:
         expected = f"at least one id of each track, and at most {MEAN_IDS} of each and {FREE_IDS:,} others"
         raise checks.error("ids", f"{expected}, with {tracks:,} tracks", f"{ids:,}")
+
+
+def _check_links(checks: Checks) -> None:
+    """Check that no id is a link to another: see `strip_uri`. Nobody could ask for it."""
+    ids = checks.array("ids")
+    for prefix in SHARED:
+        first, last = np.searchsorted(ids, np.array([prefix, prefix + "\x7f"], ids.dtype))
+        for chunk in chunks(ids[first:last]):
+            for found in map(bytes.decode, chunk.tolist()):
+                if strip_uri(found) != found:
+                    raise checks.error("ids", "ids of tracks without a link around them", repr(found))
 
 
 def _check_main_ids(checks: Checks) -> None:

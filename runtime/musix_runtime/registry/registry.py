@@ -21,7 +21,7 @@ from musix_runtime.bundle.archive import read_small
 from musix_runtime.bundle.manifest import MANIFEST, NAME, VERSION
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.engine import Engine
-from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError, refusing
+from musix_runtime.errors import BundleError, ManifestError, SignatureError, StoreError, VersionError, refusing, shorten
 from musix_runtime.registry import experiments, rollouts, shadows
 
 LIVE = "live"
@@ -123,6 +123,8 @@ class Registry:
 
     def check_published(self, name: str, version: str) -> None:
         """Raise StoreError unless the version is published, BundleError if it is broken."""
+        if not re.match(VERSION, version):
+            raise StoreError(f"{self.folder(name)}: expected a version such as 1.2.0, found {shorten(version)!r}")
         if not os.path.lexists(self.folder(name) / version):
             raise StoreError(
                 f"{self.folder(name)}: expected a published version, found {version}, which is missing; publish it "
@@ -180,13 +182,13 @@ class Registry:
             experiment, shadow = experiments.running(self, name), shadows.running(self, name)
             if not os.path.lexists(folder / kept[0]):
                 raise StoreError(f"{folder / LIVE}: expected a published version, found {kept[0]}, which is missing")
-            _write_pointer(folder, kept)  # first, so that no rollback leads to a removed version
             used = {*kept, *(experiment.versions if experiment else ()), *([shadow.version] if shadow else ())}
             removed = [path for path in folder.iterdir() if re.match(VERSION, path.name) and path.name not in used]
             for path in removed:
                 partial = path.with_name(f".{path.name}.partial")
                 path.rename(partial)
                 remove(partial)
+            _write_pointer(folder, kept)  # last: on a full disk there is no place for it before
         return sorted(removed, key=lambda path: _version_key(path.name))
 
     def _read(self, name: str) -> list[str]:

@@ -7,7 +7,6 @@ keeps it when the share grows. The file of the rollout is written first: it says
 pointer should be. `settle` lets them follow, at once or, when the process was killed, with the next command.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,7 +18,7 @@ from msgspec.structs import replace
 
 from musix_runtime import clock
 from musix_runtime.bundle.manifest import NAME, VERSION
-from musix_runtime.errors import BundleError, ChangedRolloutError, StoreError, UnknownRolloutError, shorten
+from musix_runtime.errors import BundleError, ChangedRolloutError, StoreError, UnknownRolloutError
 from musix_runtime.registry import experiments
 from musix_runtime.registry.experiments import Experiment, Metric
 from musix_runtime.registry.numbered_files import NumberedFiles
@@ -119,8 +118,7 @@ def start(
         experiments.check_none_running(registry, name)
         if version == live:
             raise StoreError(f"{folder}: expected another version than the live one, found {version}")
-        if not re.match(VERSION, version):
-            raise StoreError(f"{folder}: expected a version such as 1.2.0, found {shorten(version)!r}")
+        registry.check_published(name, version)
         content = {
             "name": name,
             "number": FILES.next_number(folder),
@@ -136,7 +134,6 @@ def start(
             "journal": [{"timeMs": now_ms, "action": "start", "share": next(iter(stages), 0)}],
         }
         rollout = FILES.convert(str(folder), content)
-        registry.check_published(name, version)
         return _carry_out(registry, folder, rollout)
 
 

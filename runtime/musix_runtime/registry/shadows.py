@@ -46,12 +46,12 @@ def start(registry: "Registry", name: str, version: str, share: float, now_ms: i
     """
     registry.history(name)
     with registry.writing(name) as folder:
+        registry.check_published(name, version)
         number = FILES.next_number(folder)
         values = {"name": name, "number": number, "version": version, "share": share, "startedMs": now_ms}
         shadow = FILES.convert(str(folder), values)
         if version == registry.history(name)[0]:
             raise StoreError(f"{folder}: expected another version than the live one, found {version}")
-        registry.check_published(name, version)
         FILES.write(folder, shadow)
     return shadow
 

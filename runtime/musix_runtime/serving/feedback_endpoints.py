@@ -113,6 +113,7 @@ class Forget(ServerEndpoint):
         """Delete what is stored of the listener, refuse what comes later, and return how much was deleted."""
         await self.state.authorization.check(request)
         user_id = parse(request.path_params["id"], Id, "id")
+        check_storable("id", user_id)
         deleted = await run_in_threadpool(self.feedback.store.forget, user_id, now_ms())
         return as_json({"success": True, "data": ForgetResponse(*deleted)})
 

@@ -41,6 +41,13 @@ def test_events_too_far_from_the_time_of_receipt_are_refused(before: timedelta, 
         convert(before)
 
 
+def test_a_time_before_1970_is_refused() -> None:
+    limits = TimeLimits(max_ahead_s=300, max_age_days=36_500)
+    body = {"eventId": "e", "userId": "u", "trackId": "t", "action": "played", "occurredAt": "1969-12-31T23:59:59Z"}
+    with pytest.raises(RequestError, match="occurredAt: expected a time of 1970 or later, found 1969-12-31"):
+        to_event(parse(body, EventRequest), SENT, milliseconds(SENT), limits)
+
+
 @pytest.mark.parametrize("name", ["eventId", "userId", "trackId", "sessionId", "listId"])
 @pytest.mark.parametrize("value", ["a\0b", "é" * 65])
 def test_ids_that_cannot_be_stored_are_refused(name: str, value: str) -> None:

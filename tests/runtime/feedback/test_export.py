@@ -181,6 +181,24 @@ def test_a_damaged_file_of_an_earlier_day_is_an_error(filled: FeedbackStore, dat
         export_feedback(database, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("table", "day", "frame"),
+    [
+        ("feedback", "2026-01-31", pl.DataFrame({"a": [1]})),
+        ("listening", "2020-01-01", pl.DataFrame({"track_id": ["t"]})),
+    ],
+)
+def test_a_table_of_another_kind_is_an_error(
+    filled: FeedbackStore, database: str, tmp_path: Path, table: str, day: str, frame: pl.DataFrame
+) -> None:
+    filled.forget("ann", 0)
+    path = tmp_path / table / f"{day}.parquet"
+    path.parent.mkdir()
+    frame.write_parquet(path)
+    with pytest.raises(TableError, match=rf"{path.name}: expected a table that was exported, found the columns"):
+        export_feedback(database, tmp_path)
+
+
 def test_command_exports_since_a_day(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
     arguments = ["export", database, "--out", str(tmp_path / "tables"), "--since", "2026-01-31"]
     done = CliRunner().invoke(feedback, arguments)

@@ -177,6 +177,16 @@ def test_the_estimate_is_the_median_of_jobs_that_were_done(store: FeedbackStore)
     assert store.jobs.estimate_s("other") is None
 
 
+def test_the_estimate_leaves_out_jobs_that_another_worker_had_begun(store: FeedbackStore) -> None:
+    store.jobs.add("demo", "a", 0)
+    claim(store, "lost", 0)
+    job = claim(store, "b", 10**9)
+    assert job
+    store.jobs.finish(job.id, Lease("b", 0), "done", "", OUTPUT, 10**9 + 1)
+    assert store.jobs.read(job.id).state == "done"
+    assert store.jobs.estimate_s("demo") is None
+
+
 def test_the_latest_jobs_are_listed_newest_first(store: FeedbackStore) -> None:
     for i in range(LIST_LIMIT + 1):
         store.jobs.add("demo", f"{i}", i)

@@ -252,6 +252,9 @@ def test_only_the_administrator_forgets_a_listener(client: TestClient) -> None:
 def test_paths_that_are_not_those_of_routes(client: TestClient) -> None:
     for path in ("/health%0A", "/api/ml/recommend%0A", "/api/ml/jobs%0A"):
         assert client.get(path, headers=ADMIN).status_code == 404
+    answer = client.delete("/api/ml/listeners/a%00b", headers=ADMIN)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["details"][0]["message"].startswith("expected at most 128 bytes without NUL, found")
     for path in ("/api/ml/listeners/ann%FF", "/api/ml/listeners/%C3", "/api/ml/listeners/%ED%A0%80"):
         response = client.delete(path, headers=ADMIN)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_request")

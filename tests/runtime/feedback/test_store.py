@@ -97,6 +97,12 @@ def test_many_old_rows_are_deleted_in_several_transactions(store: FeedbackStore)
         ("sqlite://", "feedback: expected sqlite:///FILE or .*, found no file"),
         ("sqlite:///none.db?mode=ro", "feedback: expected sqlite:///FILE or .*, found options of SQLite: mode"),
         ("sqlite:////no/such/folder/f.db", "/no/such/folder/f.db: expected a file that can be written, found: No such"),
+        ("postgresql+psycopg://me:p@ss:secret@host/db", r"found no URL$"),  # as if `secret@host` were a port
+        ("postgresql+psycopg://me@[::1/secret", "found no URL$"),
+        (
+            "postgresql+psycopg://me@127.0.0.1:1/db?password=secret",
+            r"^postgresql\+psycopg://me@127.0.0.1:1/db: expected a database that can be opened, found: ",
+        ),
         (
             "postgresql+psycopg://me:secret@127.0.0.1:1/db",
             r"^postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: expected a database that can be opened, found: ",

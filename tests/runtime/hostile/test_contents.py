@@ -25,6 +25,11 @@ def halve_a_character(keys: np.ndarray) -> None:
     keys[-1] = b"z" * (keys.itemsize - 1) + b"\xc3"
 
 
+def link(keys: np.ndarray) -> None:
+    """Let the last id be a link, of which requests take the id inside."""
+    keys[-1] = b"spotify:track:zz"
+
+
 def begin_inside(keys: np.ndarray) -> None:
     """Let a key end with the first half of a character, and the next one begin with the other half."""
     keys[-2] = b"z" * (keys.itemsize - 1) + b"\xc3"
@@ -40,6 +45,7 @@ def begin_inside(keys: np.ndarray) -> None:
         ("catalog/id_rows.npy", lambda a: a.fill(5), "catalog/id_rows: expected the row of the main id of each track"),
         ("catalog/popular.npy", put(0, -1), "catalog/popular: expected values in 0..2999"),
         ("collab/history_rows.npy", put(5, 10**6), "collab/history_rows: expected values in 0..2999"),
+        ("catalog/ids.npy", link, "catalog/ids: expected ids of tracks without a link around them, found 'spotify:tra"),
         ("catalog/moods.npy", put(0, 5), "catalog/moods: expected values in 0..4"),
         ("catalog/families.npy", put(0, 2**17), "catalog/families: expected values in 0..131071"),
         ("catalog/freshness.npy", put(3, np.nan), "catalog/freshness: expected values in 0..1, found nan"),

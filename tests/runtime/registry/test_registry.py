@@ -3,6 +3,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -176,6 +177,20 @@ def test_gc_keeps_the_live_and_earlier_versions(store: Registry, make: Make) -> 
     assert store.gc("demo") == []
     assert [item.name for item in store.gc("demo", keep=0)] == ["1.9.0"]
     assert Engine.open(store.live("demo")).bundle.manifest.version == "1.10.0"
+
+
+def test_gc_makes_room_on_a_full_disk(store: Registry, make: Make) -> None:
+    store.publish(make("1.10.0"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))  # no file may get a byte
+    try:
+        with pytest.raises(OutputError, match="demo/live: expected a place to write to"):
+            store.gc("demo", keep=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert published(store) == ["1.10.0", "live"]
+    assert store.gc("demo", keep=0) == []
+    assert store.history("demo") == ["1.10.0"]
 
 
 def test_open_engine_survives_gc(store: Registry) -> None:
@@ -437,6 +452,13 @@ def test_registry_commands_print_their_results(make: Make, tmp_path: Path) -> No
     store = tmp_path / "store"
     assert musix("publish", make("1.0.0"), store) == "/store/demo/1.0.0: live\n"
     assert musix("publish", make("1.1.0"), store) == "/store/demo/1.1.0: live\n"
+    musix("keygen", tmp_path / "ours")
+    signed = musix("sign", store / "demo" / "1.1.0", "--key", tmp_path / "ours.key", code=2)
+    assert signed == (
+        "error: /store/demo/1.1.0: expected a bundle to sign, found a published version, which is never changed\n"
+    )
+    shadow = musix("shadow", "start", store, "demo", "popular", code=2)
+    assert shadow == "error: /store/demo: expected a version such as 1.2.0, found 'popular'\n"
     lower = musix("publish", make("1.0.1"), store, code=2)
     assert lower.startswith("error: /store/demo: expected at least the live version 1.1.0, found 1.0.1")
     assert musix("rollback", store, "demo") == "/store/demo/1.0.0: live\n"

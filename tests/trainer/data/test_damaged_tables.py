@@ -1,9 +1,13 @@
 """Damaged tables: one-sentence errors, even when the parser panics or crashes."""
 
+import gzip
 import io
+import os
 import random
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -39,6 +43,45 @@ def test_the_damaged_one_of_several_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "damaged.parquet").write_bytes(damaged(25))
     with pytest.raises(TableError, match=r"/damaged\.parquet: expected a readable table, found: "):
         tables.read_all([tmp_path / name for name in names])
+
+
+def test_a_small_file_of_many_equal_rows_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    rows = tables.FREE_ROWS + 1_000_000
+    pl.select(id=pl.repeat("t" * 100, rows)).write_parquet(tmp_path / "plays.parquet", row_group_size=rows)
+    with pytest.raises(
+        TableError, match=r"plays\.parquet: expected a readable table, found: 3,000,000 rows; a file of"
+    ):
+        tables.read(tmp_path / "plays.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_pipes_and_devices_are_refused(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{suffix}")
+    (tmp_path / f"zeros.{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(TableError, match=rf"{name}\.{suffix}: expected a table, found: a pipe or device"):
+            tables.read(tmp_path / f"{name}.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (gzip.compress(b"a,b\n1,2\n"), "compressed"),
+        (zlib.compress(b"a\n1\n"), "compressed"),
+        ("a\n1\n".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_csv_in_another_encoding_is_named(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "plays.csv").write_bytes(content)
+    with pytest.raises(TableError, match=rf"plays\.csv: expected text in UTF-8, found {found} text"):
+        tables.read(tmp_path / "plays.csv")
+
+
+@pytest.mark.parametrize(("kind", "value"), [("number", True), ("text", {"a": 1}), ("text", [1]), ("number", [1.0])])
+def test_other_types_are_not_converted(kind: Any, value: object) -> None:
+    frame = pl.DataFrame({"track_id": ["t"], "x": [value]})
+    with pytest.raises(TableError, match=r"plays: x: expected .*, found type"):
+        tables.check(tables.Table(frame, "plays", ""), [Column("track_id", "text"), Column("x", kind)], "track_id")
 
 
 @pytest.mark.parametrize("name", ["plays [1].parquet", "plays*.parquet", "pläys?.parquet"])

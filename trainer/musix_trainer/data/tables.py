@@ -13,15 +13,29 @@ from typing import Literal
 
 import polars as pl
 
-from musix_runtime.errors import TableError, shorten
+from musix_runtime.errors import InputError, TableError, shorten
+from musix_runtime.input_file import read_input
 from musix_runtime.models.catalog import MAX_TEXT_BYTES
 
 _READER = """
 import os, sys, polars
-for path in sys.stdin.buffer.read().split(b"\\0"):
-    polars.read_parquet(os.fsdecode(path), glob=False)
+for path in map(os.fsdecode, sys.stdin.buffer.read().split(b"\\0")):
+    rows = polars.scan_parquet(path, glob=False).select(polars.len()).collect().item()
+    if rows > (most := int(sys.argv[1]) + int(sys.argv[2]) * os.path.getsize(path)):
+        raise ValueError(f"{rows:,} rows; a file of this size may have {most:,}")
+    polars.read_parquet(path, glob=False)
     os.write(1, b".")
 """
+FREE_ROWS, BYTE_ROWS = 2_000_000, 10  # of a parquet file: any, and for each byte: repeated rows take almost none
+MAX_BYTES = 16 * 2**30  # of a file
+COMPRESSED = (
+    b"\x1f\x8b",
+    b"\x28\xb5\x2f\xfd",
+    b"\x78\x01",
+    b"\x78\x9c",
+    b"\x78\xda",
+)  # gzip, zstd, zlib: polars reads them
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 Kind = Literal["text", "number", "bool", "time"]
 
 
@@ -88,7 +102,13 @@ def read_all(paths: Sequence[Path]) -> list[Table]:
 
 def _read(path: Path) -> Table:
     try:
-        content = path.read_bytes()
+        content = read_input(path, MAX_BYTES)
+    except InputError as error:
+        raise TableError(f"{path}: expected a table, found: {error}") from error
+    kind = "compressed" * content.startswith(COMPRESSED) or "UTF-16" * content.startswith(UTF_16)
+    if kind and path.suffix == ".csv":
+        raise TableError(f"{path}: expected text in UTF-8, found {kind} text")
+    try:
         notes: dict[str, int | str] = {}
         if path.suffix == ".csv":
             # Text only: an id of digits is not a number. The index column of the downloaded CSV has no name.
@@ -120,7 +140,8 @@ def _check_parquet(paths: Sequence[Path]) -> None:
     """Read the files in a child process, as a damaged file can crash its reader. Raises TableError."""
     if not paths:
         return
-    command = [sys.executable, "-P", "-c", _READER]  # -P: do not import modules from the working folder
+    # -P: do not import modules from the working folder.
+    command = [sys.executable, "-P", "-c", _READER, str(FREE_ROWS), str(BYTE_ROWS)]
     result = subprocess.run(command, input=b"\0".join(map(os.fsencode, paths)), capture_output=True)
     if not result.returncode:
         return
@@ -161,6 +182,8 @@ def _describe_separator(columns: list[str]) -> str:
 
 def _typed(frame: pl.DataFrame, column: Column, name: str) -> pl.Series:
     series = frame[column.name]
+    if series.dtype.is_nested() or (column.kind == "number" and series.dtype == pl.Boolean):
+        raise TableError(f"{name}: {column.name}: expected {_WORDS[column.kind]}, found type {series.dtype}")
     _check_years(series, f"{name}: {column.name}")
     try:
         text = series.cast(pl.String).str.strip_chars()

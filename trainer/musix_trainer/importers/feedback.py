@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from musix_runtime.atomic import check_writable, new_path, writing
-from musix_runtime.errors import TableError
+from musix_runtime.errors import TableError, shorten
 from musix_runtime.feedback.events import SECOND_MS, Event
 from musix_runtime.feedback.opening import open_store
 from musix_runtime.feedback.store import FeedbackStore, user_hash
@@ -26,6 +26,11 @@ COLUMNS: dict[str, pl.DataType] = {
     "event": pl.String(),
     "position": pl.Int64(),
 }
+TABLES = {
+    FEEDBACK: COLUMNS,
+    LISTENING: {"user_id": pl.String(), "track_id": pl.String(), "plays": pl.Int64(), "timestamp": pl.Datetime("ms")},
+}
+WHOLE_SECONDS = {"timestamp": pl.Int64()}  # since 1970, as earlier programs wrote them
 SORTED = ("user_id", "timestamp", "track_id", "event", "position")
 
 
@@ -100,7 +105,7 @@ def _with_deleted(impressions: pl.DataFrame, path: Path, forgotten: set[str]) ->
     if not path.exists():
         return impressions
     exported, present = without(_read(path), forgotten), impressions
-    if exported.schema["timestamp"] == pl.Int64:  # seconds since 1970, as earlier programs wrote them
+    if exported.schema["timestamp"] == pl.Int64:
         exported = exported.with_columns((pl.col("timestamp") * SECOND_MS).cast(COLUMNS["timestamp"]))
         present = impressions.with_columns(pl.col("timestamp").dt.truncate("1s")).sort(SORTED)
     deleted = _numbered(exported).join(_numbered(present), on=[*SORTED, "number"], how="anti", nulls_equal=True)
@@ -128,9 +133,15 @@ def _forget(path: Path, forgotten: set[str]) -> None:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path, glob=False)
+        frame = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise TableError(f"{path}: expected a table that was exported, found: {error}") from error
+    columns = TABLES[path.parent.name]
+    found = dict(frame.schema)
+    if found | WHOLE_SECONDS != columns | WHOLE_SECONDS or found["timestamp"] not in (columns["timestamp"], pl.Int64):
+        text = shorten(", ".join(f"{name} {dtype}" for name, dtype in found.items()), 300)
+        raise TableError(f"{path}: expected a table that was exported, found the columns {text}")
+    return frame.select(*columns)
 
 
 def _write(path: Path, frame: pl.DataFrame) -> None:
