@@ -66,7 +66,8 @@ def check(measured: list[Gate], label: str, run: Path) -> None:
             for gate in failed
         )
         count = f"{len(failed)} of {len(measured)} gates failed"
-        raise GateError(f"{label}: {count}: {failures}. No bundle was written; the run is in {run}")
+        way_out = f"the run is in {run}, and musix export makes a bundle of it without gates"
+        raise GateError(f"{label}: {count}: {failures}. No bundle was written; {way_out}")
 
 
 def format_figure(figure: float | None) -> str:

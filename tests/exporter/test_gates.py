@@ -123,7 +123,8 @@ def test_gate_error_has_the_failed_gates() -> None:
         gates.check([floor, fine, ceiling], "a-1.0.0", Path("runs/a-1.0.0"))
     assert str(caught.value) == (
         "a-1.0.0: 2 of 3 gates failed: genre.macro_f1: expected at least 0.9, found 0.5; "
-        "bytes.total: expected at most 1, found 3,000,000. No bundle was written; the run is in runs/a-1.0.0"
+        "bytes.total: expected at most 1, found 3,000,000. No bundle was written; the run is in runs/a-1.0.0, "
+        "and musix export makes a bundle of it without gates"
     )
     gates.check([fine], "a-1.0.0", Path("runs"))
 
@@ -168,7 +169,7 @@ def test_a_build_that_fails_a_gate_leaves_no_bundle(tmp_path: Path, capsys: pyte
         build(tmp_path / "small.toml", tmp_path / "out", "--replace", *reports)
     assert caught.value.exit_code == 3
     assert str(caught.value).startswith("small-1.0.0: 1 of 5 gates failed: bytes.total: expected at most 1, found ")
-    assert str(caught.value).endswith(f"No bundle was written; the run is in {tmp_path}/out/runs/small-1.0.0")
+    assert f"No bundle was written; the run is in {tmp_path}/out/runs/small-1.0.0, " in str(caught.value)
     printed = capsys.readouterr().out
     assert "FAILED" in printed
     assert f"  musix runs --all {tmp_path}/out/runs/small-1.0.0 shows the whole card\n" in printed

@@ -241,7 +241,7 @@ def _open_first_valid(paths: Sequence[Path], opener: Opener, refused: _Refused, 
         except BundleError as error:
             refusal = LoadError(path.name, str(error), type(error).__name__)
             if path not in refused or refused[path][1] != refusal:
-                logger.error("%s %s is refused: %s", path.parent.name, path.name, refusal.message)
+                logger.error("%s/%s is refused: %s", path.parent.name, path.name, refusal.message)
             refused[path] = files, refusal
         else:
             refused.pop(path, None)

@@ -72,7 +72,7 @@ def test_broken_bundle_is_logged_once_and_the_last_valid_one_answers(
     assert manager.last_error
     assert manager.last_error.version == "1.1.0"
     assert "mood/model.onnx: expected SHA-256" in manager.last_error.message
-    assert [item.message for item in caplog.records] == [f"demo 1.1.0 is refused: {manager.last_error.message}"]
+    assert [item.message for item in caplog.records] == [f"demo/1.1.0 is refused: {manager.last_error.message}"]
     store.rollback("demo")
     manager.refresh()
     assert (version(manager), manager.last_error) == ("1.0.0", None)

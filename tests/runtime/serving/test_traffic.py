@@ -143,7 +143,7 @@ def test_a_broken_variant_is_answered_by_the_live_bundle(
     flip(store.path / "demo" / "1.1.0" / "mood" / "model.onnx")
     for _ in range(3):
         manager.refresh()
-    assert len([record for record in caplog.records if "demo 1.1.0 is refused" in record.message]) == 1
+    assert len([record for record in caplog.records if "demo/1.1.0 is refused" in record.message]) == 1
     answers = [recommend(recording, user) for user in USERS]
     assert {(answer["variant"], version) for answer, version in answers} == {
         ("treatment", "1.2.0"),
