@@ -101,6 +101,10 @@ class Report(Response, frozen=True):
     played: Shares
     alarms: list[Alarm]
 
+    def age_s(self, now_ms: int) -> float:
+        """Return the seconds since the report; none, while the clock of the machine that made it is ahead."""
+        return max(0, now_ms - self.time_ms) / 1000
+
 
 class MonitoringResponse(Response, frozen=True):
     """The latest report, and its age."""

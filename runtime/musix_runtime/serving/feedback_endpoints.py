@@ -132,8 +132,7 @@ class ShowReport(ServerEndpoint):
         report = await run_in_threadpool(self.feedback.store.latest_report, name)
         if report is None:
             return error_response(404, NO_REPORT.format(name=name))
-        age_seconds = (now_ms() - report.time_ms) / 1000
-        return as_json({"success": True, "data": MonitoringResponse(age_seconds, report)})
+        return as_json({"success": True, "data": MonitoringResponse(report.age_s(now_ms()), report)})
 
 
 def _check_exposure(path: str, request: ExposureRequest, received_ms: int, limits: TimeLimits) -> None:

@@ -34,7 +34,7 @@ class ReportMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         report = self.report
-        age = (now_ms() - report.time_ms) / 1000 if report else None
+        age = report.age_s(now_ms()) if report else None
         yield _gauge("musix_report_age_seconds", "Time since the latest report of monitoring.", age)
         error = report.calibration.error if report else None
         yield _gauge("musix_calibration_error", "Expected calibration error of the scores.", error)

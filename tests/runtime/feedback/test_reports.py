@@ -94,6 +94,8 @@ def test_the_administrator_reads_the_latest_report(client: TestClient, store: Fe
     assert 60 <= data["ageSeconds"] < 120
     assert data["report"]["drift"]["energy"] == {"kl": 0.4, "low": 0.3, "wasserstein": 1.5}
     assert data["report"]["alarms"][0] == {"key": "drift/energy", "sentence": "energy: ..."}
+    store.add_report(replace(REPORT, time_ms=now_ms() + 60_000))  # by a machine whose clock is ahead
+    assert client.get(PATH, headers=ADMIN).json()["data"]["ageSeconds"] == 0
     assert PATH in client.get("/openapi.json").json()["paths"]
     assert client.get(PATH).status_code == 401
     assert client.get(PATH, headers={"authorization": "Bearer other"}).status_code == 403
