@@ -34,6 +34,11 @@ class Shadow(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw
         """Name and number."""
         return f"{self.name}/{self.number}"
 
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"shadow {self.id}"
+
 
 ADVICE = "mend it, or remove it: its shadow then ends"
 FILES = NumberedFiles(Shadow, "shadows", "a shadow", UnknownShadowError, ADVICE)

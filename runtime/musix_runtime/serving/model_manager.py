@@ -184,7 +184,7 @@ class ModelManager:
             return before
         self._traffic_errors.pop(kind, None)
         if running != before:
-            logger.info("%s is the running %s", running.id if running else "none", kind)
+            logger.info("%s is running", running.title if running else f"no {kind}")
         return running
 
     def _variant_engine(self, choice: str, force: bool) -> Engine:

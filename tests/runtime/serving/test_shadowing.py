@@ -159,6 +159,4 @@ def test_a_shadow_that_becomes_live_is_logged_once(
     store.rollback("demo")
     manager.refresh()
     assert manager.shadow is not None
-    assert [record.message for record in caplog.records if "shadow" in record.message] == [
-        "demo/1 is the running shadow"
-    ]
+    assert [record.message for record in caplog.records if "shadow" in record.message] == ["shadow demo/1 is running"]

@@ -190,9 +190,9 @@ def test_a_broken_file_changes_nothing(
     manager.refresh()
     messages = [record.message.partition(": expected")[0] for record in caplog.records]
     assert messages == [
-        "demo/1 is the running experiment",
+        "experiment demo/1 is running",
         f"the experiment stays as it was: {file}",
-        "none is the running experiment",
+        "no experiment is running",
     ]
 
 
