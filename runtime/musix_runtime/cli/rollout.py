@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from musix_runtime.registry.rollouts import Rollout
 
 MIN_PERCENT = 0.0001  # one of a million listeners
+LONGEST = timedelta(days=10_000)
 UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 def duration(text: str) -> int:
     """Return a number with a unit, such as 7d, 12h, 30m or 10s, in milliseconds."""
-    found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
+    found = re.fullmatch(r"([0-9]{1,9})([dhms])", text)
     if not found:
         raise click.BadParameter(f"expected a duration such as 7d, 12h, 30m or 10s, found {text!r}")
-    return timedelta(**{UNITS[found[2]]: int(found[1])}) // timedelta(milliseconds=1)
+    length = timedelta(**{UNITS[found[2]]: int(found[1])})
+    if length > LONGEST:
+        raise click.BadParameter(f"expected at most {LONGEST.days:,} days, found {text!r}")
+    return length // timedelta(milliseconds=1)
 
 
 def _shares(text: str) -> tuple[float, ...]:

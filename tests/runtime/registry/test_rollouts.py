@@ -280,6 +280,7 @@ def test_commands(store: Registry) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
+        ("--over", "10001d", "expected at most 10,000 days, found '10001d'"),
         ("--over", "a week", "expected a duration such as 7d, 12h, 30m or 10s, found 'a week'"),
         ("--stages", "some", "expected percentages such as 20,40,60,80,100, found 'some'"),
         (

@@ -33,6 +33,24 @@ def test_artist_is_replaced_by_its_most_popular_recording(raw: Path) -> None:
     assert chosen["popularity"].max() == of_artist["popularity"].max()
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("artists", {"id": [1, 1, 3]}, r"lastfm2k_artists\.parquet: id: expected each once, found '1' again"),
+        ("user_artists", {"weight": [1e308, 1, 1]}, r"weight: expected 0\.\.1e\+12, found 1e\+308"),
+        ("user_artists", {"artistID": [8, 8, 9]}, "expected plays of artists of the catalogue, found none"),
+    ],
+)
+def test_tables_that_would_give_wrong_plays_are_refused(
+    raw: Path, name: str, change: dict[str, list[float]], message: str
+) -> None:
+    path = raw / f"lastfm2k_{name}.parquet"
+    pl.read_parquet(path).with_columns(**{key: pl.Series(values) for key, values in change.items()}).write_parquet(path)
+    with pytest.raises(TableError, match=message):
+        import_lastfm(raw, raw / "tracks.parquet", raw / "out")
+    assert not (raw / "out").exists()
+
+
 def test_import_never_overwrites_and_writes_all_or_nothing(raw: Path) -> None:
     (raw / "out").mkdir()
     (raw / "out" / "mine").touch()

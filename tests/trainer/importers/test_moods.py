@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import polars as pl
@@ -87,6 +88,8 @@ def test_tags_of_artists_have_the_split_of_their_artist(tmp_path: Path, catalogu
         ),
         ({"artist_name": pl.lit("Nobody")}, "expected songs of the catalogue, found none"),
         ({"mood": pl.lit("grim"), "arousal": None}, "mood: expected happy, sad, energetic, calm, found grim"),
+        ({"split": pl.lit("Train")}, "split: expected train, validation, test, found Train"),
+        ({"split": pl.lit(None, pl.String)}, "split: expected train, validation, test, found none"),
         ({"arousal": None}, "expected the columns valence and arousal, or mood, found only"),
         ({"artist_name": None}, "expected the column track_id, or artist_name and track_name, found only"),
     ],
@@ -99,6 +102,18 @@ def test_wrong_songs_are_refused(
     with pytest.raises(TableError, match=message):
         run(tmp_path, frame)
     assert not (tmp_path / "moods.parquet").exists()
+
+
+def test_a_full_disk_leaves_no_half_table(tmp_path: Path, catalogue: Tracks) -> None:
+    songs(catalogue).write_parquet(tmp_path / "songs.parquet")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limit[1]))
+    try:
+        with pytest.raises(OutputError, match=r"moods\.parquet: expected a place to write to, found: "):
+            import_moods(tmp_path / "songs.parquet", tmp_path / "tracks.parquet", None, tmp_path / "moods.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert {path.name for path in tmp_path.iterdir()} == {"songs.parquet", "tracks.parquet"}
 
 
 def test_import_never_overwrites(tmp_path: Path, catalogue: Tracks) -> None:

@@ -11,6 +11,7 @@ from musix_trainer.loop.policy import Policy, State, decide, is_open
 POLICY = Policy()
 QUIET = State(
     now_ms=100 * DAY_MS,
+    first_ms=0,
     trained_ms=80 * DAY_MS,
     previous="1.0.0",
     rolled_back=False,
@@ -52,6 +53,14 @@ WORSE = Difference(0.2, 0.3, 0.1, 0.05, 0.15)
         ({"busy": "rollout demo/1", "rollout_since_ms": 80 * DAY_MS}, "wait", None),
         ({"busy": "rollout demo/1", "rollout_since_ms": 80 * DAY_MS, "trained_ms": 40 * DAY_MS}, "wait", None),
         ({"busy": "rollout demo/1", "rollout_since_ms": 40 * DAY_MS, "trained_ms": 40 * DAY_MS}, "retrain", "schedule"),
+        # The store keeps 35 days, so that its first list is younger than the rollout.
+        (
+            {"busy": "rollout demo/1", "rollout_since_ms": 40 * DAY_MS, "trained_ms": None, "first_ms": 65 * DAY_MS},
+            "retrain",
+            "schedule",
+        ),
+        ({"trained_ms": None, "first_ms": 70 * DAY_MS}, "retrain", "schedule"),
+        ({"trained_ms": None, "first_ms": 71 * DAY_MS}, "wait", None),
         ({"busy": "experiment demo/1", "trained_ms": 70 * DAY_MS}, "wait", None),
     ],
 )

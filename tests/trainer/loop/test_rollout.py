@@ -95,6 +95,14 @@ def test_decision(found: Analysis, now_ms: int, state: Any, action: str) -> None
     assert decide(replace(ROLLOUT, state=state), found, now_ms).action == action
 
 
+def test_a_crossed_guardrail_is_named_with_its_figures() -> None:
+    slow = Guardrail("p95_ms", 200.0, 150.0, crossed=True)
+    reason = decide(ROLLOUT, analysis(-0.01, 0.01, guardrails=(CROSSED, slow)), 6000).reason
+    assert reason == (
+        "failed requests: 10.00 % against 0.00 %, too high; P95 of an answer: 150.0 ms against 200.0 ms, too high"
+    )
+
+
 @pytest.fixture
 def registry(published: Path, tmp_path: Path) -> Registry:
     """A registry with a rollout of 1.1.0 at half of the listeners, which is due to be live."""

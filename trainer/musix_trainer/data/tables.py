@@ -174,6 +174,14 @@ def check(source: Table, schema: list[Column], key: str) -> None:
         _check_range(source.frame, column, name, key)
 
 
+def check_once(source: Table, column: str) -> None:
+    """Raise TableError for a value that several rows have: a join would repeat what belongs to it."""
+    values = source.frame[column]
+    repeated = values.filter(values.is_duplicated())
+    if len(repeated):
+        raise TableError(f"{source.name}: {column}: expected each once, found {repr(repeated[0])[:60]} again")
+
+
 def _describe_separator(columns: list[str]) -> str:
     """Return what to do about a header that is one column because other separators than commas are in it."""
     separators = [each for each in ";\t" if len(columns) == 1 and each in columns[0]]

@@ -5,14 +5,14 @@ from pathlib import Path
 import polars as pl
 
 from musix_runtime.atomic import new_folder
-from musix_runtime.errors import OutputError
+from musix_runtime.errors import OutputError, TableError
 from musix_runtime.models.genre import artist_key
 from musix_trainer.data import tables
-from musix_trainer.data.tables import Column, Table, check
+from musix_trainer.data.tables import Column, Table, check, check_once
 from musix_trainer.data.tracks import read_tracks
 from musix_trainer.importers import release_dates
 
-PLAYS = [Column("userID", "text"), Column("artistID", "text"), Column("weight", "number", 0)]
+PLAYS = [Column("userID", "text"), Column("artistID", "text"), Column("weight", "number", 0, 1e12)]
 ARTISTS = [Column("id", "text"), Column("name", "text")]
 DERIVATION = (
     "a listener of an artist counts as a listener of that artist's most popular recording in the catalogue; artists are"
@@ -33,9 +33,12 @@ def import_lastfm(raw: Path, tracks: Path, out: Path, dates: Path | None = None)
     plays, artists, source = tables.read_all(files)
     check(plays, PLAYS, "userID")
     check(artists, ARTISTS, "id")
+    check_once(artists, "id")
     dated = release_dates.add(source, dates) if dates else {}
     table = source.frame
     listening, notes = _derive(plays, artists, source)
+    if not listening.height:
+        raise TableError(f"{plays.name}: expected plays of artists of the catalogue, found none")
     with new_folder(out, replace=out.exists()) as folder:
         tables.write(folder / "tracks.parquet", table, {"derivation": release_dates.DERIVATION} if dates else None)
         tables.write(folder / "listening.parquet", listening, {"derivation": DERIVATION})

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from musix_runtime.errors import OutputError, TableError
+from musix_runtime.atomic import new_path
+from musix_runtime.errors import OutputError, TableError, shorten
 from musix_runtime.models.genre import artist_key
 from musix_trainer.data import split, tables
 from musix_trainer.data.interactions import in_catalogue
 from musix_trainer.data.moods import PERCEIVED, SPLITS
-from musix_trainer.data.tables import Column, Table, check
+from musix_trainer.data.tables import Column, Table, check, check_once
 from musix_trainer.data.tracks import Tracks, read_tracks, title_key
 
 SONGS = [
@@ -56,7 +57,7 @@ def import_moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> dict
     catalogue = read_tracks(known)
     names = catalogue.frame.select("track_id", "track_name", artist=pl.Series(catalogue.primary_artists()))
     check(source, SONGS, "track_name" if "track_name" in source.frame.columns else "track_id")
-    songs = _split(_join(_shares(source), source.name, names, catalogue), names)
+    songs = _split(_join(_shares(source), source.name, names, catalogue), source.name)
     notes: dict[str, int | str] = {"songs": source.rows, "songs of the catalogue": songs.height}
     frames = [songs.with_columns(source=pl.lit("songs"))]
     if tags:
@@ -65,7 +66,8 @@ def import_moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> dict
         notes |= {"recordings of artists with mood tags": tagged.height}
     table = pl.concat([each.select("track_id", *PERCEIVED, "source", "split") for each in frames])
     notes |= {name: table.filter(pl.col("split") == name).height for name in SPLITS}
-    tables.write(out, table, {"derivation": DERIVATION})
+    with new_path(out) as partial:
+        tables.write(partial, table, {"derivation": DERIVATION})
     return notes
 
 
@@ -124,10 +126,15 @@ def _key(title: str, artist: str) -> str:
     return f"{title_key(title)}\n{artist}"
 
 
-def _split(songs: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    """Return the songs with their own split, or else with one by artist."""
+def _split(songs: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return the songs with their own split, or else with one by artist. Raises TableError for other splits."""
     if "split" in songs.columns:
-        return songs.drop_nulls("split")
+        songs = songs.drop_nulls("split")
+        other = sorted(set(songs["split"]) - set(SPLITS))
+        if other or not songs.height:
+            found = shorten(", ".join(other)) or "none"
+            raise TableError(f"{name}: split: expected {', '.join(SPLITS)}, found {found}")
+        return songs
     artists = songs["artist"].unique().sort()
     parts = split.assign(len(artists), HELD_OUT, HELD_OUT, 0)
     splits = pl.DataFrame({"artist": artists, "split": np.array(list(SPLITS))[parts]})
@@ -140,6 +147,8 @@ def _tagged(folder: Path, names: pl.DataFrame, songs: pl.DataFrame) -> pl.DataFr
     artists, tags, tagged = tables.read_all([folder / f"lastfm2k_{name}.parquet" for name in files])
     for source, schema in ((artists, ARTISTS), (tags, TAGS), (tagged, TAGGED)):
         check(source, schema, schema[0].name)
+    check_once(artists, "id")
+    check_once(tags, "tagID")
     moods = tags.frame.with_columns(
         mood=pl.col("tagValue").str.to_lowercase().replace_strict(MOOD_OF_TAG, default=None)
     ).drop_nulls("mood")

@@ -26,7 +26,8 @@ class State:
     """What the policy decides by."""
 
     now_ms: int
-    trained_ms: int  # when the latest training ended; when the first list was shown if there was none
+    first_ms: int  # when the first list that is stored was shown, now without any
+    trained_ms: int | None  # when the latest training began, None if there was none
     previous: str | None  # the version that was live before
     rolled_back: bool  # whether a rollback to the live version was the latest action
     rolled_back_ms: int | None  # when the latest rollback was done or refused
@@ -36,6 +37,11 @@ class State:
     skip_rate: Estimate | None  # of the live version's lists in the latest day
     skip_change: Difference | None  # that of the latest week, against the version's first four weeks
     alarms: tuple[str, ...]  # keys of drift alarms
+
+    @property
+    def age_ms(self) -> int:
+        """The time since the latest training or the first list; none, where a clock was ahead."""
+        return max(0, self.now_ms - (self.first_ms if self.trained_ms is None else self.trained_ms))
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     skips = f"skip rate {state.skip_rate}" if state.skip_rate else ""
     if emergency and state.previous and not state.rolled_back and not _is_cooling_down(state, policy):
         return Decision("roll back", "emergency", f"{skips}, expected at most {100 * policy.max_skip_rate:g} %")
-    age_ms = state.now_ms - state.trained_ms
+    age_ms = state.age_ms
     if state.busy and not _is_overdue(state, policy):
         return _wait(f"{state.busy} is running")
     if requested:
@@ -83,7 +89,7 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
 def is_open(state: State, policy: Policy) -> bool:
     """Return whether `skip_change` and `alarms` can change the decision: they cannot while nothing may be trained."""
     waits = state.busy and not _is_overdue(state, policy)
-    return not waits and not state.rolled_back and state.now_ms - state.trained_ms >= policy.pause_ms
+    return not waits and not state.rolled_back and state.age_ms >= policy.pause_ms
 
 
 def _is_cooling_down(state: State, policy: Policy) -> bool:
@@ -94,7 +100,7 @@ def _is_cooling_down(state: State, policy: Policy) -> bool:
 def _is_overdue(state: State, policy: Policy) -> bool:
     """Return whether a rollout has lasted too long."""
     since_ms = state.rollout_since_ms
-    return since_ms is not None and state.now_ms - max(since_ms, state.trained_ms) >= 2 * policy.every_ms
+    return since_ms is not None and state.now_ms - max(since_ms, state.trained_ms or 0) >= 2 * policy.every_ms
 
 
 def _wait(reason: str) -> Decision:

@@ -58,9 +58,9 @@ def decide(rollout: Rollout, analysis: Analysis, now_ms: int) -> Decision:
     A guardrail that is crossed or a metric that is surely worse aborts, also while the rollout is held. The next stage
     begins when the present one has lasted its time, and the metric is surely not worse by more than `max_harm`.
     """
-    crossed = [summary.GUARDRAILS[guardrail.key][0] for guardrail in analysis.guardrails if guardrail.crossed]
+    crossed = [summary.guardrail_line(guardrail) for guardrail in analysis.guardrails if guardrail.crossed]
     if crossed:
-        return Decision("abort", f"{' and '.join(crossed)}: expected no worse than the control")
+        return Decision("abort", "; ".join(crossed))
     if analysis.verdict == "loss":
         return Decision("abort", analysis.reason)
     if rollout.state != "running":

@@ -47,12 +47,13 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int)
     running = experiments.running(registry, name)
     return State(
         now_ms=now_ms,
-        trained_ms=trained if trained is not None else now_ms if first is None else first,
+        first_ms=now_ms if first is None else first,
+        trained_ms=trained,
         previous=earlier[0] if earlier else None,
         rolled_back=bool(records) and records[0].action == "roll back" and records[0].version == live,
         rolled_back_ms=back.time_ms if back else None,
         rollout_since_ms=_rollout_since(registry, running),
-        listeners=_listeners(store, name, now_ms - LIVE_MS),
+        listeners=_listeners(store, name, (now_ms - LIVE_MS, now_ms)),
         busy=None if running is None else _title(running),
         skip_rate=_skip_rate(store, _lists_of_live(registry, name), now_ms),
         skip_change=None,
@@ -104,9 +105,8 @@ def _rollout_since(registry: Registry, running: Experiment | None) -> int | None
     return rollouts.read(registry, running.name, running.rollout).journal[0].time_ms
 
 
-def _listeners(store: FeedbackStore, name: str, since_ms: int) -> int:
-    shown = EXPOSURES.c.time_ms >= since_ms, of_name(name)
-    wanted = select(func.count(EXPOSURES.c.user_id.distinct())).where(*shown)
+def _listeners(store: FeedbackStore, name: str, span: Span) -> int:
+    wanted = select(func.count(EXPOSURES.c.user_id.distinct())).where(*within(EXPOSURES.c.time_ms, span), of_name(name))
     ((count,),) = next(iter(store.read(wanted)))
     return int(count)
 

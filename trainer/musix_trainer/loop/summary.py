@@ -20,7 +20,7 @@ def lines(analysis: Analysis) -> list[str]:
         f"listeners: {sum(counts):,} of {experiment.listeners:,}; {counts[0]:,} got {experiment.treatment},"
         f" {counts[1]:,} {experiment.control}",
         *(metric_line(each, experiment.listeners) for each in analysis.metrics.values()),
-        *map(_guardrail, analysis.guardrails),
+        *map(guardrail_line, analysis.guardrails),
         f"verdict: {analysis.verdict}; {analysis.reason}",
     ]
 
@@ -41,7 +41,8 @@ def metric_line(result: MetricResult, planned: int) -> str:
     return f"{metric.name}: {treatment} against {control}, difference {value} ({low} to {high}); {found}"
 
 
-def _guardrail(guardrail: Guardrail) -> str:
+def guardrail_line(guardrail: Guardrail) -> str:
+    """Return a guardrail with its figures."""
     name, unit = GUARDRAILS[guardrail.key]
     values = (guardrail.treatment, guardrail.control)
     if values == (None, None):
