@@ -133,7 +133,24 @@ def test_golden_cases_that_are_never_stable_raise(engine: Engine) -> None:
 
     with pytest.raises(GoldenError, match=r"^golden classify case 7: genre: expected .*; none of 20 such requests "):
         golden._stable(draw, 7, [engine])
-    assert draws == [7] * golden.MAX_DRAWS
+    assert draws == [kind for kind in (7, 8, 9, 10) for _ in range(golden.MAX_DRAWS)]
+
+
+def test_another_kind_takes_the_place_of_one_without_a_stable_response(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = engine.golden().classify[0]
+    wrong = GenreConfidence(case.expected.genres[0].name, 0.123)
+    other = msgspec.structs.replace(case.expected, genres=[wrong, *case.expected.genres[1:]])
+
+    def draw(number: int, attempt: int) -> golden.Golden:
+        expected = other if number == 7 else case.expected
+        return golden.Golden(engine.golden().tolerance, [golden.ClassifyCase(case.request, expected)], [])
+
+    assert golden._stable(draw, 7, [engine]).classify[0].expected == case.expected
+    (line,) = caplog.messages
+    assert line.startswith("golden classify case 7: genre: expected a difference of at most ")
+    assert line.endswith("a request of another kind takes its place")
 
 
 def test_each_attempt_for_a_stable_response_is_another_request(small_run: Run) -> None:
