@@ -28,14 +28,11 @@ for path in map(os.fsdecode, sys.stdin.buffer.read().split(b"\\0")):
 """
 FREE_ROWS, BYTE_ROWS = 2_000_000, 10  # of a parquet file: any, and for each byte: repeated rows take almost none
 MAX_BYTES = 16 * 2**30  # of a file
-COMPRESSED = (
-    b"\x1f\x8b",
-    b"\x28\xb5\x2f\xfd",
-    b"\x78\x01",
-    b"\x78\x9c",
-    b"\x78\xda",
-)  # gzip, zstd, zlib: polars reads them
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# First bytes of CSV files that are no text in UTF-8. Polars would decompress gzip, zstd and zlib without a bound.
+OTHER_BYTES = {
+    "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda"),
+    "UTF-16": (b"\xff\xfe", b"\xfe\xff"),
+}
 Kind = Literal["text", "number", "bool", "time"]
 
 
@@ -105,9 +102,9 @@ def _read(path: Path) -> Table:
         content = read_input(path, MAX_BYTES)
     except InputError as error:
         raise TableError(f"{path}: expected a table, found: {error}") from error
-    kind = "compressed" * content.startswith(COMPRESSED) or "UTF-16" * content.startswith(UTF_16)
-    if kind and path.suffix == ".csv":
-        raise TableError(f"{path}: expected text in UTF-8, found {kind} text")
+    for kind, first in OTHER_BYTES.items():
+        if path.suffix == ".csv" and content.startswith(first):
+            raise TableError(f"{path}: expected text in UTF-8, found {kind} text")
     try:
         notes: dict[str, int | str] = {}
         if path.suffix == ".csv":
