@@ -266,7 +266,9 @@ def _error(body: bytes, error: Exception) -> RequestError | HTTPException:
         return RequestError([field_error(error)])
     if body.startswith(UTF16_MARKS) or b"\0" in body[:4]:
         return HTTPException(400, "body: expected JSON in UTF-8, found UTF-16 or UTF-32")
-    if isinstance(error, UnicodeDecodeError):
-        byte = error.object[error.start]
+    try:
+        body.decode()
+    except UnicodeDecodeError as not_utf8:
+        byte = body[not_utf8.start]
         return HTTPException(400, f"body: expected JSON in UTF-8, found byte 0x{byte:02x} where UTF-8 has none")
     return HTTPException(400, f"body: expected JSON, found: {shorten(str(error))}")

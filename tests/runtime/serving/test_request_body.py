@@ -154,6 +154,7 @@ def test_another_charset_is_refused(charset: bytes) -> None:
         (BODY.decode().encode("utf-16-le"), "body: expected JSON in UTF-8, found UTF-16 or UTF-32"),
         (BODY.decode().encode("utf-32"), "body: expected JSON in UTF-8, found UTF-16 or UTF-32"),
         ('{"userId":"é"}'.encode("latin-1"), "body: expected JSON in UTF-8, found byte 0xe9 where UTF-8 has none"),
+        ('{"userId":"é'.encode()[:-1], "body: expected JSON in UTF-8, found byte 0xc3 where UTF-8 has none"),
         (b"{" + b" " * 20_000, "body: expected JSON, found: Input data was truncated"),
     ],
 )
