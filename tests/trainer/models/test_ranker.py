@@ -112,6 +112,17 @@ def test_impressions_of_one_kind_are_refused(demo_run: Run, positive: bool) -> N
         train(demo_run.retriever(), demo_run.collab, impressions, empty, recipe.Ranker(epochs=1), 1)
 
 
+def test_impressions_that_teach_no_order_are_refused() -> None:
+    """Each component is less where the impression is positive, so no weight above 0 helps."""
+    rng = np.random.default_rng(0)
+    positive = rng.random(2000) < 0.3
+    components = rng.random((2000, 5)) - 0.5 * positive[:, None] + 0.5
+    inputs = np.column_stack([components, np.full(2000, 9.0), np.full(2000, np.nan)]).astype(np.float32)
+    number = np.repeat(np.arange(100), 20)
+    with pytest.raises(TableError, match="found none in 2,000 impressions; they are the table of feedback, which"):
+        fit(TrainingExamples(number, number, inputs, positive), recipe.Ranker(), 1)
+
+
 def test_freshness_halves_with_each_half_life(demo_run: Run) -> None:
     dates = demo_run.catalogue.frame["release_date"].to_numpy()
     half_life = CatalogSection().freshness_half_life

@@ -41,7 +41,7 @@ def train(
 ) -> tuple[RankerModel, dict[str, Any]]:
     """Train on the impressions; without any, on the retriever's candidates against the held-out interactions.
 
-    Raises TableError when there are too few listeners, or impressions of one kind only.
+    Raises TableError when `fit` does.
     """
     if impressions:
         examples = examples_from_impressions(retriever, collab, impressions, held_out.names, seed)
@@ -54,7 +54,8 @@ def train(
 def fit(examples: TrainingExamples, settings: recipe.Ranker, seed: int) -> tuple[RankerModel, dict[str, Any]]:
     """Fit a linear function of the components to the examples, and then the network, which begins at it.
 
-    Raises TableError when there are too few listeners, or impressions of one kind only.
+    Raises TableError when there are too few listeners, impressions of one kind only, or positive ones that no component
+    tells from the others.
     """
     listeners, number = np.unique(examples.listener, return_inverse=True)
     _check_examples(examples, len(listeners))
@@ -63,7 +64,9 @@ def fit(examples: TrainingExamples, settings: recipe.Ranker, seed: int) -> tuple
     torch.manual_seed(seed)
     network = RankerNetwork(settings.hidden)
     learned = _lists(examples, parts == split.TRAIN)
-    network.start_at(*fit_linear(_loss, learned[0], learned[2]))
+    weights, bias = fit_linear(_loss, learned[0], learned[2])
+    _check_weights(weights, examples)
+    network.start_at(weights, bias)
     best_epoch = networks.fit(
         network,
         _loss,
@@ -131,6 +134,16 @@ def _check_examples(examples: TrainingExamples, listeners: int) -> None:
             f"ranker: expected impressions of at least {MIN_USERS} listeners, some positive and some negative, found"
             f" {len(examples.positive):,} of {listeners:,} listeners, {positives:,} of them positive; they are"
             " the table of feedback or, without it, made of the listening, which may hold too little"
+        )
+
+
+def _check_weights(weights: Floats, examples: TrainingExamples) -> None:
+    """Raise TableError when all weights are 0: the ranker would give each track the same score."""
+    if not weights.any():
+        raise TableError(
+            "ranker: expected impressions whose positive tracks have more of a component than the others"
+            f" ({', '.join(COMPONENTS)}), found none in {len(examples.positive):,} impressions; they are the table of"
+            " feedback, which can be left out of the recipe while it holds too little, or made of the listening"
         )
 
 
