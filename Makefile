@@ -10,10 +10,10 @@ DEMO := build/demo-1.0.0
 SOURCES := $(shell find runtime exporter trainer -name '*.py' -o -name '*.toml')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check style types tests fuzz serve load clean
+.PHONY: help demo test check style types tests fuzz serve load upgrade clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: $(DEMO)/manifest.json ## train, export, verify, serve and query the demo bundle (simulated data)
 	$(BIN)/musix verify $(DEMO)
@@ -45,6 +45,13 @@ serve: $(DEMO)/manifest.json ## serve the demo bundle on http://127.0.0.1:8000
 load: $(DEMO)/manifest.json $(INSTALLED) ## simulate listeners for a minute; fails when the P95 is above 100 ms
 	$(BIN)/python -m perf.load $(DEMO)
 
+upgrade: $(INSTALLED) ## take the newest version of each library, and note it in constraints.txt if all tests pass
+	$(BIN)/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	$(MAKE) test
+	sed -i '/^#/!d' constraints.txt
+	$(BIN)/pip freeze --exclude-editable --exclude torch --exclude setuptools | grep -v ^nvidia >> constraints.txt
+	touch $(INSTALLED)
+
 clean: ## remove the environment and everything that was built
 	rm -rf build .venv
 
@@ -54,10 +61,10 @@ $(DEMO)/manifest.json: bundles/demo.toml $(SOURCES) | $(DEMO_INSTALLED)
 $(ENVIRONMENT):
 	$(PYTHON) -m venv .venv
 
-$(DEMO_INSTALLED): pyproject.toml | $(ENVIRONMENT)
-	$(BIN)/pip install --quiet --editable '.[export]'
+$(DEMO_INSTALLED): pyproject.toml constraints.txt | $(ENVIRONMENT)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[export]'
 	touch $@
 
-$(INSTALLED): pyproject.toml | $(ENVIRONMENT)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+$(INSTALLED): pyproject.toml constraints.txt | $(ENVIRONMENT)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(DEMO_INSTALLED)
