@@ -78,8 +78,9 @@ def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> dict[byte
     if unused := constants.keys() - {name for node in graph["nodes"] for name in node["inputs"]}:
         raise ValueError(f"graph: expected initializers that a node reads, found {len(unused):,} others")
     elements = operations = 0
+    trees: dict[bytes, Mapping[str, Any] | None] = {}
     for raw in graph["nodes"]:
-        node = _node(raw, shapes, types, constants)
+        node = _node(raw, shapes, types, constants, trees)
         if not set(raw["inputs"]) - constants.keys():
             raise ValueError(f"{node.op_type}: expected an input that is no constant, found {raw['inputs']}")
         results, cost = OPERATORS[_key(raw)].rule(node)
@@ -88,7 +89,7 @@ def _check_sizes(graph: dict[str, Any], inputs: dict[bytes, Shape]) -> dict[byte
                 raise ValueError(f"{node.op_type}: expected a new name for its result, found {name!r}")
             if len(shape) > MAX_RANK:
                 raise ValueError(f"{node.op_type}: expected a result of at most {MAX_RANK} axes, found {len(shape)}")
-            shapes[name], types[name] = shape, node.result_type
+            shapes[name], types[name], trees[name] = shape, node.result_type, node.result_trees
         elements += sum(map(prod, results))
         operations += cost + sum(map(prod, results))
         if elements > MAX_ELEMENTS or operations > MAX_OPERATIONS:
@@ -132,7 +133,11 @@ def _key(raw: dict[str, Any]) -> tuple[str, str]:
 
 
 def _node(
-    raw: dict[str, Any], shapes: dict[bytes, Shape], types: dict[bytes, int], constants: dict[bytes, NDArray[Any]]
+    raw: dict[str, Any],
+    shapes: dict[bytes, Shape],
+    types: dict[bytes, int],
+    constants: dict[bytes, NDArray[Any]],
+    trees: dict[bytes, Mapping[str, Any] | None],
 ) -> Node:
     domain, op_type = _key(raw)
     operator = OPERATORS.get((domain, op_type))
@@ -149,6 +154,7 @@ def _node(
         [shapes[name] for name in raw["inputs"]],
         [types[name] for name in raw["inputs"]],
         [constants.get(name) for name in raw["inputs"]],
+        [trees.get(name) for name in raw["inputs"]],
         len(raw["outputs"]),
     )
 

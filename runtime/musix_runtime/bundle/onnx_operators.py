@@ -22,14 +22,15 @@ Cost = int
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a graph: its attributes, the shapes and element types of its inputs, and the values of those that are
-    constants."""
+    """A node of a graph: its attributes, the shapes and element types of its inputs, the values of those that are
+    constants, and the attributes of the trees whose results others are."""
 
     op_type: str
     attributes: Mapping[str, Any]
     shapes: Sequence[Shape]
     types: Sequence[int]
     constants: Sequence[NDArray[Any] | None]
+    trees: Sequence[Mapping[str, Any] | None]
     n_outputs: int
 
     @property
@@ -40,6 +41,13 @@ class Node:
         if self.op_type in ("GreaterOrEqual", "IsNaN", "Not"):
             return BOOL
         return self.types[1 if self.op_type == "Where" else 0]
+
+    @property
+    def result_trees(self) -> Mapping[str, Any] | None:
+        """The attributes of the trees whose results, or these as another type, the results are."""
+        if self.op_type == "TreeEnsembleRegressor":
+            return self.attributes
+        return self.trees[0] if self.op_type == "Cast" else None
 
     def integer(self, name: str, default: int) -> int:
         return int(self.attributes.get(name, default))
@@ -89,6 +97,8 @@ def _quotient(node: Node) -> tuple[list[Shape], Cost]:
 def _gather(node: Node) -> tuple[list[Shape], Cost]:
     data, indices = node.shapes
     axis = node.axis(len(data))
+    if (trees := node.trees[1]) is not None:  # their leaves are too many to try each
+        tree_check.check_numbers(trees, data[axis])
     return [data[:axis] + indices + data[axis + 1 :]], 0
 
 

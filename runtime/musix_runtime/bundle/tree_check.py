@@ -46,6 +46,22 @@ def operations_per_row(attributes: Mapping[str, Any], n_features: int) -> int:
     return len(np.unique(starts)) * depth + _weights_per_row(attributes, n_targets, ids["treeids"], starts, leaf)
 
 
+def check_numbers(attributes: Mapping[str, Any], count: int) -> None:
+    """Raise ValueError unless all results are numbers in 0..count-1: those of the leaves of one tree for each target.
+
+    The attributes must have passed `operations_per_row`."""
+    node_trees, trees, nodes = (attributes[name] for name in ("nodes_treeids", "target_treeids", "target_nodeids"))
+    sizes = np.bincount(node_trees)
+    leaves = (len(node_trees) + len(sizes)) // 2  # as each branch has two children
+    _check(attributes.get("n_targets", 1) == len(sizes), "a target for each tree", "another number")
+    _check(bool((attributes["target_ids"] == trees).all()), "targets numbered as their trees", "others")
+    repeated = np.bincount((np.cumsum(sizes) - sizes)[trees] + nodes).max() > 1
+    _check(not repeated and len(nodes) == leaves, "one weight for each leaf", "others")
+    _check(not np.any(attributes.get("base_values", 0)), "base values of 0", "others")
+    _check(attributes.get("post_transform", b"NONE") == b"NONE", "no post_transform", "another")
+    _check_range("target_weights", attributes["target_weights"], 0, count - 1)
+
+
 def _root_positions(trees: Ids, nodes: Ids) -> Ids:
     """Return the position of the root of each node's tree. Raises ValueError unless trees and nodes count from 0."""
     first = np.append(True, trees[1:] != trees[:-1])

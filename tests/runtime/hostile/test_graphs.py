@@ -308,6 +308,42 @@ def test_broken_tree_is_refused(changes: dict[str, object]) -> None:
         tree_check.operations_per_row(trees(**changes), 4)
 
 
+def test_trees_that_number_the_rows_of_a_table_pass() -> None:
+    tree_check.check_numbers(trees(), 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_weights": np.array([0, 2], np.float32)},
+        {"target_weights": np.array([0, -1], np.float32)},
+        {"base_values": np.array([1], np.float32)},
+        {"n_targets": 2},
+        {"n_targets": 2, "target_ids": np.array([0, 1])},
+        {"target_nodeids": np.array([1, 1])},  # the sum of two weights
+        {"target_treeids": np.array([0]), "target_nodeids": np.array([1]), "target_ids": np.array([0])},
+        {"post_transform": b"LOGISTIC"},
+    ],
+)
+def test_trees_that_may_number_other_rows_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="TreeEnsembleRegressor: expected"):
+        tree_check.check_numbers(trees(**changes), 2)
+
+
+@pytest.mark.parametrize("attribute", ["target_treeids", "target_nodeids", "target_ids", "target_weights"])
+def test_leaves_that_number_no_vector_are_refused(copy: Path, attribute: str) -> None:
+    """No request that is tried at loading reaches the last leaf of the last tree."""
+    model = onnx.load(copy / "genre/model.onnx")
+    node = [node for node in model.graph.node if node.op_type == "TreeEnsembleRegressor"][-1]
+    (found,) = (each for each in node.attribute if each.name == attribute)
+    values = found.floats if attribute == "target_weights" else found.ints
+    values[-1] = 2**20 if attribute == "target_weights" else values[0]
+    (copy / "genre/model.onnx").write_bytes(model.SerializeToString())
+    agree(copy, "genre/model.onnx")
+    with pytest.raises(LayoutError, match="TreeEnsembleRegressor: expected"):
+        Engine.open(copy)
+
+
 def test_a_very_deep_tree_is_refused() -> None:
     """The children of each branch are a leaf and the next branch."""
     size = 2 * 100 + 1
