@@ -337,7 +337,8 @@ def test_leaves_that_number_no_vector_are_refused(copy: Path, attribute: str) ->
     node = [node for node in model.graph.node if node.op_type == "TreeEnsembleRegressor"][1]
     (found,) = (each for each in node.attribute if each.name == attribute)
     values = found.floats if attribute == "target_weights" else found.ints
-    values[-32] = 2**20 if attribute == "target_weights" else values[0]
+    others = {"target_weights": 2**20, "target_nodeids": values[-31]}
+    values[-32] = others.get(attribute, values[0])
     (copy / "genre/model.onnx").write_bytes(model.SerializeToString())
     agree(copy, "genre/model.onnx")
     with pytest.raises(LayoutError, match="TreeEnsembleRegressor: expected"):
