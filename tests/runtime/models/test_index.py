@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musix_runtime.models.arrays import ABSENT
-from musix_runtime.models.index import ONE_THREAD, Index, mapped
+from musix_runtime.models.index import ONE_THREAD, Index, largest, mapped
 
 
 def inverted_lists(vectors: np.ndarray, nlist: int, nprobe: int, coarse: faiss.Index | None = None) -> faiss.Index:
@@ -34,6 +34,18 @@ def test_vector_with_nan_is_never_found() -> None:
     matrix = np.eye(5, dtype=np.float32)
     matrix[2, 3] = np.nan
     assert sorted(Index(matrix).nearest(np.ones(5, np.float32), 5)[0]) == [0, 1, 3, 4]
+
+
+@given(st.integers(1, 4), st.integers(1, 300), st.data())
+@settings(max_examples=200, deadline=None)
+def test_largest_values_are_found_among_ties_and_nan(rows: int, width: int, data: st.DataObject) -> None:
+    numbers = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.inf, np.nan])
+    values = np.array(data.draw(st.lists(numbers, min_size=rows * width, max_size=rows * width)), np.float32)
+    values, count = values.reshape(rows, width), data.draw(st.integers(1, width))
+    positions = largest(values, count)
+    for row, found in zip(values, positions, strict=True):
+        assert len(set(found.tolist())) == count
+        np.testing.assert_array_equal(np.sort(row[found]), np.sort(row)[-count:])  # NaN is last
 
 
 @pytest.mark.parametrize("one_thread", [ONE_THREAD, 300])  # centroids in one part, and in several
