@@ -1,5 +1,6 @@
 """The exporter's commands: `musix export`, `musix build`, `musix rebuild` and `musix loop`."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -150,7 +151,8 @@ def loop(
     from musix_trainer.loop.policy import Policy
 
     check_keys(key, trust)
-    check_writable(out)
+    if not dry_run:
+        check_writable(out)
     with opened(database) as store:
         runner = Loop(
             open_registry(registry, trust),
@@ -163,13 +165,16 @@ def loop(
             policy=Policy(every_ms=every, pause_ms=pause),
             rollout_ms=over,
         )
-        results = _run_alone(runner, requested, dry_run, job)
-    if as_json:
-        print_json([asdict(result) for result in results])
-    else:
-        for line in map(_line, results):
-            print_line(line)
-    context.exit(_exit_code(results, dry_run))
+        results: list[Result] = []
+        try:
+            for result in _results(runner, requested, dry_run, job):
+                results.append(result)
+                if not as_json:
+                    print_line(_line(result))
+        finally:
+            if as_json and results:  # also what was done before an error
+                print_json([asdict(result) for result in results])
+    context.exit(0 if dry_run else _exit_code(results))
 
 
 def _builder(key: Path | None) -> "Build":
@@ -187,24 +192,29 @@ def _builder(key: Path | None) -> "Build":
     return build_signed
 
 
-def _run_alone(runner: "Loop", requested: bool, dry_run: bool, job: str | None) -> "list[Result]":
-    """Look once, while no other loop of the name does. Otherwise there is nothing to do; a request waits for it."""
+def _results(runner: "Loop", requested: bool, dry_run: bool, job: str | None) -> Iterator["Result"]:
+    """Look once, and yield the result of each action, while no other loop of the name does. Otherwise there is nothing
+    to do; a request waits for it."""
     from musix_trainer.loop import journal
     from musix_trainer.loop.loop import Result
     from musix_trainer.loop.policy import Decision
 
+    if dry_run:
+        yield runner.look(requested)
+        return
     with ExitStack() as stack:
         try:
             stack.enter_context(journal.sole_loop(runner.registry, runner.name, wait=requested))
         except BusyError as error:
-            return [Result(Decision("wait", None, str(error)), None, "nothing")]
-        return [runner.look(requested)] if dry_run else runner.run(requested, job)
+            yield Result(Decision("wait", None, str(error)), None, "nothing")
+            return
+        yield from runner.run(requested, job)
 
 
-def _exit_code(results: "list[Result]", dry_run: bool) -> int:
-    outcomes = {result.outcome for result in results}
-    looked = all(result.state for result in results)
-    return REFUSED if "refused" in outcomes else 0 if "done" in outcomes or (dry_run and looked) else NOTHING_TO_DO
+def _exit_code(results: "list[Result]") -> int:
+    """Return the exit code of the last action."""
+    outcomes = [result.outcome for result in results if result.outcome != "nothing"]
+    return {"done": 0, "refused": REFUSED}.get(outcomes[-1], NOTHING_TO_DO) if outcomes else NOTHING_TO_DO
 
 
 def _line(result: "Result") -> str:

@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -144,6 +144,16 @@ def write_file(path: Path, content: bytes, replace: bool = True, mode: int = 0o6
         out.write(content)
         out.flush()
         os.fsync(out.fileno())
+
+
+def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove what killed writers left beside files and folders of `folder` with such names. Raises OutputError."""
+    for partial in folder.glob(".*.partial"):
+        path = partial.with_name(partial.name[1:].removesuffix(".partial"))
+        if names.fullmatch(path.name):
+            with suppress(BusyError), writing(path), sole_writer(path):
+                _recover(path, _hidden(path, "old"))
+                remove(partial)
 
 
 def flush(path: Path) -> None:

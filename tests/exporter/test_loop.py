@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from musix_exporter.cli import loop
+from musix_exporter.cli import _exit_code, loop
 from musix_runtime import Registry
 from musix_runtime.bundle import signature
 from musix_runtime.clock import now_ms
@@ -20,6 +20,8 @@ from musix_runtime.registry import experiments
 from musix_runtime.serving.model_manager import ModelManager
 from musix_trainer.data import synthetic
 from musix_trainer.loop import journal
+from musix_trainer.loop import loop as trainer_loop
+from musix_trainer.loop.policy import Decision
 from musix_trainer.recipe import Synthetic
 from perf.simulated_service import SimulatedService
 from tests.bundle_variants import variant
@@ -112,10 +114,51 @@ def test_a_bundle_or_run_that_the_loop_did_not_make_is_kept(place: Path, taken: 
     assert journal.read_all(Registry(place / "registry"), "demo") == []  # nothing began
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        (["nothing"], 5),
+        (["done"], 0),
+        (["refused"], 3),
+        (["refused", "done"], 0),  # the version before is broken, and the next one was trained
+        (["done", "refused"], 3),
+        (["done", "nothing"], 0),
+        (["refused", "nothing"], 3),
+    ],
+)
+def test_the_exit_code_is_that_of_the_last_action(outcomes: list[journal.Outcome], code: int) -> None:
+    results = [trainer_loop.Result(Decision("wait", None, ""), None, outcome) for outcome in outcomes]
+    assert _exit_code(results) == code
+
+
+def test_a_dry_run_writes_nothing(place: Path) -> None:
+    before = sorted(place.rglob("*"))
+    looked = run(place, "--dry-run", "--now")
+    assert (looked.exit_code, looked.output) == (0, "retrain: on request\n")
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_rollback_is_printed_when_the_training_after_it_fails(place: Path) -> None:
+    """The feedback has listeners who skip most of what the second version proposes."""
+    registry = Registry(place / "registry")
+    registry.publish(variant(place / "registry" / "demo" / "1.0.0", place / "demo-1.1.0", "1.1.0"))
+    store = FeedbackStore.open(f"sqlite:///{place / 'feedback.db'}")
+    listeners = [synthetic.user_id(number) for number in range(100)]
+    manager, start_ms = ModelManager.open(registry.path), now_ms() - DAY_MS
+    SimulatedService(manager, store, listeners, lambda *_: 0.9, active=1, start_ms=start_ms).live_through(0)
+    store.close()
+    (place / "data" / "listening.parquet").write_bytes(b"no table")
+    done = run(place, "--json")
+    (result,) = json.loads(done.stdout)
+    assert (result["decision"]["action"], result["found"]) == ("roll back", "1.0.0 is live")
+    assert "listening.parquet: expected a readable table" in str(done.exception)
+    assert registry.live("demo").name == "1.0.0"
+
+
 def test_one_loop_at_a_time_works_with_a_registry(place: Path) -> None:
     """With whatever --out; another one has nothing to do."""
     with journal.sole_loop(Registry(place / "registry"), "demo", wait=False):
-        result, as_json, dry = run(place), run(place, "--json"), run(place, "--dry-run")
+        result, as_json = run(place), run(place, "--json")
     assert result.exit_code == 5
     assert "demo/.loop: expected no other writer, found one" in result.output
     assert as_json.exit_code == 5
@@ -129,7 +172,7 @@ def test_one_loop_at_a_time_works_with_a_registry(place: Path) -> None:
         "found": "",
         "version": None,
     }
-    assert (dry.exit_code, dry.output) == (5, result.output) == (5, f"wait: {reason}\n")
+    assert result.output == f"wait: {reason}\n"
     assert run(place, "--dry-run").exit_code == 0
 
 

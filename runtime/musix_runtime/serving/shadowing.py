@@ -17,7 +17,7 @@ FIRST = 10  # tracks of both lists that are compared
 class Comparison:
     """The candidate's list beside the one that was shown, and the seconds that both took."""
 
-    overlap: float  # share of the first ten tracks that are among the candidate's first ten
+    overlap: float  # share of the first ten tracks that are among the candidate's first ten; 1 if both have none
     score_drift: float | None  # mean difference of the scores of the tracks in both lists, None if there are none
     shown_s: float
     candidate_s: float
@@ -56,4 +56,5 @@ def compare(shown: RecommendResponse, other: RecommendResponse, shown_s: float, 
     )
     common = scores.keys() & others.keys()
     drift = sum(abs(scores[track] - others[track]) for track in common) / len(common) if common else None
-    return Comparison(len(common) / max(len(scores), 1), drift, shown_s, candidate_s)
+    overlap = len(common) / len(scores) if scores else float(not others)
+    return Comparison(overlap, drift, shown_s, candidate_s)

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from musix_runtime import Engine, ModelManager, RecommendRequest, Registry, create_app
 from musix_runtime.errors import StoreError
 from musix_runtime.registry import shadows
-from musix_runtime.serving.shadowing import compare
+from musix_runtime.serving.shadowing import Comparison, compare
 from tests.bundle_variants import copy_registry, flip
 
 USERS = [f"listener-{i:03d}" for i in range(8)]
@@ -134,6 +134,9 @@ def test_compare_two_lists(engine: Engine) -> None:
     found = compare(shown, other, 0.1, 0.2)
     assert (found.overlap, found.shown_s, found.candidate_s) == (0.7, 0.1, 0.2)
     assert found.score_drift == pytest.approx(0.2 / 7)
+    empty = replace(shown, recommendations=[])
+    assert compare(empty, empty, 0.1, 0.2) == Comparison(1, None, 0.1, 0.2)
+    assert compare(empty, shown, 0.1, 0.2).overlap == 0
     nothing = compare(shown, replace(shown, recommendations=[]), 0.1, 0.2)
     assert (nothing.overlap, nothing.score_drift) == (0, None)
 

@@ -98,6 +98,8 @@ def test_session_tracks():
 def test_a_session_has_a_hundred_tracks_at_most():
     events = [event("eve", i / 100, "played", f"t{i}") for i in range(10_000)]
     assert sums("session_tracks", *events) == ([0, 0, 100], [0, 0, 1], [0, 0, 0])
+    others = [event("eve", 200 + i, "played", "t1", session=f"s{i}") for i in range(9)]
+    assert sums("session_tracks", *events, *others) == ([0, 0, 109], [0, 0, 10], [0, 0, 0])
 
 
 def test_repeat_rate():

@@ -154,6 +154,7 @@ def test_a_better_version_is_promoted(years: Callable[..., Year]) -> None:
     assert year.live == ["1.1.0", "1.0.0"]
     shares = [entry.share for entry in rollouts.read(year.loop.registry, "demo").journal]
     assert shares == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert [result.decision.action for _, result in year.results] == ["retrain", *["advance"] * 4]
 
 
 def test_a_worse_version_stays_below_the_second_stage(years: Callable[..., Year]) -> None:
@@ -163,6 +164,51 @@ def test_a_worse_version_stays_below_the_second_stage(years: Callable[..., Year]
     rollout = rollouts.read(year.loop.registry, "demo")
     assert rollout.state == "aborted"
     assert max(entry.share for entry in rollout.journal) == 0.2
+
+
+def test_a_look_tells_the_step_of_the_rollout_that_follows(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.2 if version == "1.0.0" else 0.35)
+    year.run(9)
+    actions = set()
+    while "abort" not in actions:
+        year.service.live_through(year.day)
+        year.day += 1
+        year.clock.now_ms = START_MS + year.day * DAY_MS
+        looked, (done,) = year.loop.look(), year.loop.run()
+        assert (looked.decision, looked.outcome) == (done.decision, "nothing")
+        assert done.decision.reason.startswith("rollout demo/1: ")
+        assert (done.outcome == "done") == (done.decision.action == "abort")
+        actions.add(done.decision.action)
+    assert actions == {"wait", "abort"}
+
+
+def test_a_rollback_is_told_when_the_training_after_it_fails(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.6 if version == "1.1.0" else 0.2, live=("1.1.0", "1.0.0"))
+    (year.loop.data / "listening.parquet").write_bytes(b"no table")
+    year.service.live_through(0)
+    year.clock.now_ms += DAY_MS
+    results = year.loop.run()
+    assert next(results).found == "1.0.0 is live"
+    with pytest.raises(TableError, match=r"listening\.parquet: expected a readable table"):
+        next(results)
+
+
+def test_what_killed_loops_left_is_removed(years: Callable[..., Year]) -> None:
+    """It may hold listeners who were forgotten since. What is of another name stays."""
+    year = years(lambda version, day: 0.2)
+    out = year.loop.out
+    left = [
+        out / "tables" / "demo-1.0.5",
+        *(out / folder / ".demo-1.0.9.partial" for folder in ("tables", ".", "runs")),
+    ]
+    others = [out / "tables" / "demo-eu-1.0.5", out / "tables" / ".demo-eu-1.0.9.partial"]
+    for folder in (*left, *others):
+        folder.mkdir(parents=True)
+        (folder / "listening.parquet").write_bytes(b"")
+    year.clock.now_ms += DAY_MS
+    (result,) = year.loop.run(requested=True)
+    assert result.outcome == "done"
+    assert [folder for folder in (*left, *others) if folder.exists()] == others
 
 
 def test_an_emergency_rolls_back_at_the_next_look(years: Callable[..., Year]) -> None:
@@ -239,7 +285,7 @@ def test_a_rollback_is_recorded_by_the_loop_after_one_that_was_killed(
         with pytest.raises(Killed):
             year.run(1)
     assert records(year) == [("roll back", "1.0.0", "begun", "")]
-    results = year.loop.run()
+    results = list(year.loop.run())
     assert [result.decision.reason for result in results] == ["after an emergency"]
     assert records(year)[0] == ("roll back", "1.0.0", "done", "1.0.0 is live")
 
@@ -252,7 +298,7 @@ def test_a_job_whose_end_was_lost_is_not_trained_again(
     with monkeypatch.context() as patch:
         patch.setattr(journal, "finish", killed)
         with pytest.raises(Killed):
-            year.loop.run(requested=True, job="a")
+            list(year.loop.run(requested=True, job="a"))
     for _ in range(2):
         (result,) = year.loop.run(requested=True, job="a")
         assert (result.outcome, result.version, result.found) == ("done", "1.1.0", "rollout demo/1 begins")
@@ -271,7 +317,7 @@ def test_a_training_that_was_killed_is_recorded_and_not_repeated(
     with monkeypatch.context() as patch:
         patch.setattr(owner, place, killed)
         with pytest.raises(Killed):
-            year.loop.run(requested=True)
+            list(year.loop.run(requested=True))
     assert [record[2] for record in records(year)] == ["begun"]
     (result,) = year.loop.run()
     assert (result.decision.action, result.outcome) == ("wait", "nothing")

@@ -14,7 +14,7 @@ from musix_trainer.loop.comparison import Floats, Sums, heaviest, ratio
 
 SKIP_MS = 30_000
 SESSION_GAP_MS = 30 * 60_000
-SESSION_TRACKS = 100.0  # that count at most: more is no person who listens
+SESSION_TRACKS = 100  # of each session that count at most: more is no person who listens
 LISTED = ("user_id", "list_id", "track_id")  # what an event and the list that it names have in common
 ACTIONS = ("played", "skipped", "saved")
 STARTED = pl.col("action").is_in(["played", "skipped"])
@@ -44,10 +44,8 @@ class Metric:
 
     def sums(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return user_id, numerator and denominator of the listeners who have any, in order."""
-        numerator, denominator = pl.col("numerator").cast(pl.Float64), pl.col("denominator").cast(pl.Float64)
-        bounded = pl.min_horizontal(numerator, self.largest * denominator)
-        counted = self.count(events).filter(pl.col("denominator") > 0)
-        return counted.select("user_id", numerator=bounded, denominator=denominator).sort("user_id")
+        counted = self.count(events).filter(pl.col("denominator") > 0).sort("user_id")
+        return counted.select("user_id", pl.col("numerator", "denominator").cast(pl.Float64))
 
 
 def _skips(events: pl.DataFrame) -> pl.DataFrame:
@@ -74,10 +72,13 @@ def _session_tracks(events: pl.DataFrame) -> pl.DataFrame:
         events.filter(STARTED).sort("user_id", "occurred_ms").with_columns(named=pl.col("session_id").is_not_null())
     )
     gap = pl.col("occurred_ms") - pl.col("occurred_ms").shift().over("user_id", "named")
-    first = pl.struct("user_id", "session_id").is_first_distinct()
-    begins = first | (~pl.col("named") & (gap > SESSION_GAP_MS))
-    sessions = ordered.with_columns(begins.fill_null(False).alias("begins")).group_by("user_id")
-    return sessions.agg(numerator=PLAYED.sum(), denominator=pl.col("begins").sum())
+    begins = (~pl.col("named") & (gap > SESSION_GAP_MS)).fill_null(False)
+    session = begins.cum_sum().over("user_id", "named")
+    named = ordered.with_columns(unnamed=pl.when("named").then(None).otherwise(session))
+    sessions = named.group_by("user_id", "session_id", "unnamed").agg(
+        plays=PLAYED.sum().clip(upper_bound=SESSION_TRACKS)
+    )
+    return sessions.group_by("user_id").agg(numerator=pl.col("plays").sum(), denominator=pl.len())
 
 
 def _repeats(events: pl.DataFrame) -> pl.DataFrame:

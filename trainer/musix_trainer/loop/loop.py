@@ -1,13 +1,14 @@
 """The loop: one look at what listeners do, and what follows from it: a rollback, a step of a rollout, a new version."""
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
-from musix_runtime.atomic import check_free, remove
+from musix_runtime.atomic import check_free, remove, remove_leftovers
 from musix_runtime.bundle.reader import Bundle
 from musix_runtime.clock import now_ms
 from musix_runtime.engine import Engine
@@ -76,11 +77,14 @@ class Loop:
 
     def look(self, requested: bool = False) -> Result:
         """Return what the policy decides now, and change nothing."""
-        return self._decide(requested, self._report_if_due)
+        result = self._decide(requested, self._report_if_due)
+        if _goes_on(result):
+            return _of_rollout(result, rollout.look(self.registry, self.name, self.store, self.clock()))
+        return result
 
-    def run(self, requested: bool = False, job: str | None = None) -> list[Result]:
-        """Look once, and do what follows. After a rollback the next version is trained at once. For a job, of which a
-        worker may have lost the end, it trains once.
+    def run(self, requested: bool = False, job: str | None = None) -> Iterator[Result]:
+        """Look once, and do what follows; yield the result of each action when it is done. After a rollback the next
+        version is trained at once. For a job, of which a worker may have lost the end, it trains once.
 
         Stores a report of monitoring once a day. The caller holds `journal.sole_loop`. Raises MusixError for whatever
         cannot be read or written.
@@ -90,16 +94,18 @@ class Loop:
         journal.complete(self.registry, self.name)
         if job and (done := journal.training_of(self.registry, self.name, job)):
             decision = Decision(done.action, done.trigger, done.reason)
-            return [Result(decision, None, done.outcome, done.found, done.version)]
+            yield Result(decision, None, done.outcome, done.found, done.version)
+            return
         result = self._decide(requested, self._stored_report)
         if result.decision.action == "roll back":
-            return [self._roll_back(result), *self.run(requested, job)]
-        if result.decision.action == "retrain":
-            return [self._retrain(result, job)]
-        if result.state.rollout_since_ms is not None:
-            step = rollout.step(self.registry, self.name, self.store, self.clock())
-            return [replace(result, outcome="done" if step.changed else "nothing", found=step.reason)]
-        return [result]
+            yield self._roll_back(result)
+            yield from self.run(requested, job)
+        elif result.decision.action == "retrain":
+            yield self._retrain(result, job)
+        elif _goes_on(result):
+            yield _of_rollout(result, rollout.step(self.registry, self.name, self.store, self.clock()))
+        else:
+            yield result
 
     def _decide(self, requested: bool, report_of_day: Callable[[], Report]) -> _Look:
         """Decide: about an emergency first, for which no report is needed, and about others by the report of the day.
@@ -178,11 +184,14 @@ class Loop:
     def _train(self, result: _Look, recipe_file: RecipeFile) -> str:
         """Train a version and start its rollout. Return what came of it; raises GateError when it is refused."""
         folder = self.out / "tables" / recipe_file.recipe.label
+        labels = re.compile(rf"{re.escape(self.name)}-\d+\.\d+\.\d+")
         until_ms = result.state.now_ms - KEPT_MS
         write_training_tables(recipe_file.recipe, self.data, self.store, until_ms, folder)
-        for older in folder.parent.glob(f"{self.name}-*"):
-            if older != folder:
+        for older in folder.parent.iterdir():
+            if labels.fullmatch(older.name) and older != folder:
                 remove(older)  # it may hold listeners who were forgotten since
+        for place in (folder.parent, self.out, self.out / "runs"):
+            remove_leftovers(place, labels)  # so may these
         bundle = self.build(recipe_file, folder, self.out)
         compared = self._backtest(bundle, folder / recipe_file.recipe.tables.listening, until_ms)
         if compared and compared.fault:
@@ -227,6 +236,17 @@ class Loop:
         changes = {"outcome": result.outcome, "found": result.found, "version": result.version}
         journal.finish(self.registry, record, time_ms=self.clock(), **changes)
         return result
+
+
+def _goes_on(look: _Look) -> bool:
+    """Return whether a rollout is running that may take its next step."""
+    return look.decision.action == "wait" and look.state.rollout_since_ms is not None
+
+
+def _of_rollout(look: _Look, step: rollout.Step) -> Result:
+    """Return the result of a look after which a rollout takes a step, or would take it."""
+    decision = Decision(step.action, None, f"{look.state.busy}: {step.reason}")
+    return replace(look, decision=decision, outcome="done" if step.changed else "nothing")
 
 
 def next_version(versions: Sequence[str]) -> str:

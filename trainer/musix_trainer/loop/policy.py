@@ -7,7 +7,7 @@ from musix_runtime.feedback.events import DAY_MS
 from musix_trainer.loop.comparison import Difference, Estimate
 
 EMERGENCY_SKIP_RATE = 0.40  # above it the version before is better than none
-Action = Literal["roll back", "retrain", "wait"]
+Action = Literal["roll back", "retrain", "advance", "abort", "wait"]  # advance and abort a rollout
 Trigger = Literal["emergency", "request", "metric", "drift", "schedule"]
 
 

@@ -1,7 +1,7 @@
 """The decision about a rollout, by the experiment of its present stage: to begin the next, to abort, or to wait."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from musix_runtime.clock import format_time
 from musix_runtime.errors import ChangedRolloutError
@@ -26,30 +26,42 @@ class Decision:
 
 @dataclass(frozen=True)
 class Step:
-    """The rollout after a decision about it: whether that changed it, and why or why not."""
+    """A rollout, what was decided about it and why, and whether that changed it."""
 
     rollout: Rollout
-    changed: bool
+    action: Action
     reason: str
+    changed: bool = False
+
+
+def look(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> Step:
+    """Decide about the latest rollout of `name`, and change nothing. Raises StoreError, FeedbackError."""
+    return _consider(registry, name, store, now_ms)[0]
 
 
 def step(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> Step:
     """Decide about the latest rollout of `name`, and carry that out. Raises StoreError, FeedbackError."""
+    considered, evidence = _consider(registry, name, store, now_ms)
+    if considered.action == "wait":
+        return considered
+    change = rollouts.advance if considered.action == "advance" else rollouts.abort
+    try:
+        changed = change(registry, name, now_ms, considered.reason, evidence, seen=considered.rollout)
+    except ChangedRolloutError:
+        return Step(rollouts.read(registry, name), "wait", "another command changed it meanwhile")
+    return replace(considered, rollout=changed, changed=True)
+
+
+def _consider(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> tuple[Step, dict[str, Any]]:
+    """Return what was decided about the latest rollout of `name`, and the analysis of its present stage as JSON."""
     registry.history(name)
     with registry.settled(name):
         rollout = rollouts.read(registry, name)
     if not rollout.goes_on:
-        return Step(rollout, False, f"the rollout is {rollout.state}")
+        return Step(rollout, "wait", f"the rollout is {rollout.state}"), {}
     analysis = analyse(store, experiments.read(registry, name, rollout.experiment))
     decision = decide(rollout, analysis, now_ms)
-    if decision.action == "wait":
-        return Step(rollout, False, decision.reason)
-    change = rollouts.advance if decision.action == "advance" else rollouts.abort
-    try:
-        changed = change(registry, name, now_ms, decision.reason, summary.as_json(analysis), seen=rollout)
-    except ChangedRolloutError:
-        return Step(rollouts.read(registry, name), False, "another command changed it meanwhile")
-    return Step(changed, True, decision.reason)
+    return Step(rollout, decision.action, decision.reason), summary.as_json(analysis)
 
 
 def decide(rollout: Rollout, analysis: Analysis, now_ms: int) -> Decision:
