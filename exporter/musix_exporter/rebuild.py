@@ -1,6 +1,5 @@
 """Rebuild of a bundle from its own provenance, and the comparison of both builds."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +54,8 @@ class RebuildReport(msgspec.Struct, frozen=True):
 def rebuild(bundle: Bundle, data: Path | None) -> RebuildReport:
     """Train and export the recipe of the bundle in a temporary folder. Return the comparison with the bundle.
 
-    Raises ManifestError when the recipe's text does not have the SHA-256 in the manifest, or is not a recipe of this
-    version, InputError when the recipe is trained on tables and `data` is None.
+    Raises ManifestError when the recipe is not one of this version, InputError when it is trained on tables and `data`
+    is None.
     """
     recipe_file = _recipe(bundle)
     trained = pipeline.train(recipe_file, data)
@@ -87,15 +86,9 @@ def compare(bundle: Bundle, rebuilt: Bundle) -> RebuildReport:
 
 def _recipe(bundle: Bundle) -> RecipeFile:
     """Return the recipe as a file of the working folder, whose Git commit is recorded. Raises ManifestError."""
-    provenance = bundle.manifest.provenance
-    text = provenance.recipe.encode()
-    found = hashlib.sha256(text).hexdigest()
-    if found != provenance.recipe_sha256:
-        raise ManifestError(
-            f"{bundle.path / MANIFEST}: provenance.recipe: expected SHA-256 {provenance.recipe_sha256}, found {found}"
-        )
+    place = Path(f"{bundle.path / MANIFEST}: provenance.recipe")
     try:
-        parsed = recipe.parse(text, Path(f"{bundle.path / MANIFEST}: provenance.recipe"))
+        parsed = recipe.parse(bundle.manifest.provenance.recipe.encode(), place)
     except RecipeError as error:
         raise ManifestError(str(error)) from error
     return replace(parsed, path=Path(f"{bundle.manifest.name}.toml"))

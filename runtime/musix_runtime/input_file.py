@@ -3,11 +3,14 @@
 import os
 import re
 import stat
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from musix_runtime.errors import InputError
 
 MAX_BYTES = 2**20
+BLOCK = 2**16
 SHELL_FILE = re.compile(r"/dev/(?:stdin|fd/([0-9]{1,9}))")  # a file that is open already, also a pipe: `<(...)` in bash
 
 
@@ -23,9 +26,16 @@ def read_input(path: Path, limit: int = MAX_BYTES) -> bytes:
         else:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
-            if not (opened or stat.S_ISREG(os.fstat(descriptor).st_mode)):
+            status = os.fstat(descriptor)
+            if opened:
+                blocks = iter(partial(file.read, BLOCK), b"")
+                content = b"".join(islice(blocks, limit // BLOCK + 1))
+            elif not stat.S_ISREG(status.st_mode):
                 raise InputError("a pipe or device, not a plain file")
-            content = file.read(limit + 1)
+            else:
+                content = file.read(min(status.st_size, limit) + 1)  # which takes the memory at once
+                if status.st_size < len(content) <= limit:
+                    raise InputError("a file that grows while it is read")
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         raise InputError(str(getattr(error, "strerror", None) or error)) from error
     if len(content) > limit:

@@ -28,7 +28,9 @@ def test_compare_reports_all_causes(demo_bundle: Path, copy: Path) -> None:
     listening = msgspec.structs.replace(origin.sources["listening"], sha256="0" * 64)
     sources = origin.sources | {"listening": listening}
     packages = origin.packages | {"torch": "1.0"}
-    again = changed(copy, sources=sources, packages=packages, recipe_sha256="1" * 64, git_commit="2" * 40)
+    text = f"{origin.recipe}# another"
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    again = changed(copy, sources=sources, packages=packages, recipe=text, recipe_sha256=sha256, git_commit="2" * 40)
     results = rebuild.compare(first, again)
     assert not results.equal
     assert results.files == []
@@ -54,8 +56,15 @@ def test_compare_without_a_known_cause(demo_bundle: Path) -> None:
 
 
 def test_recipe_with_another_hash_is_refused(copy: Path) -> None:
-    with pytest.raises(ManifestError, match=r"manifest\.json: provenance\.recipe: expected SHA-256 "):
-        rebuild.rebuild(changed(copy, recipe="name = 'other'"), None)
+    with pytest.raises(ManifestError, match=r"provenance\.recipe: expected SHA-256 "):
+        changed(copy, recipe="name = 'other'")
+
+
+def test_recipe_longer_than_a_recipe_may_be_is_refused(copy: Path) -> None:
+    """Its keys or lines could keep `musix rebuild` and `diff` busy for minutes."""
+    text = "a." * 10_000 + "b = 1"
+    with pytest.raises(ManifestError, match=r"provenance\.recipe: expected at most 16,384 bytes, found 20,005"):
+        changed(copy, recipe=text, recipe_sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 def test_wrong_recipe_is_refused(copy: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from musix_runtime.bundle import signature
+from musix_runtime.bundle.manifest import MAX_RECIPE_BYTES
 from musix_runtime.cli import queries
 from musix_runtime.errors import InputError
 from musix_runtime.input_file import MAX_BYTES, read_input
 from musix_trainer import recipe
+from musix_trainer.data import families, tables
 
 MUSIX = Path(sys.executable).with_name("musix")
 
@@ -42,6 +44,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "an Ed25519 private key in PEM": lambda path: signature.sign("a" * 64, path),
     "a JSON object or @FILE": lambda path: queries._json_argument(f"@{path}"),
     "a recipe file": recipe.read,
+    "a file of genre families": families.read,
 }
 
 
@@ -54,7 +57,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_sentence(
     with pytest.raises(InputError) as caught:
         read(file)
     place = "--features" if "@" in expected else file
-    limit = recipe.MAX_BYTES if expected == "a recipe file" else MAX_BYTES
+    limit = MAX_RECIPE_BYTES if expected == "a recipe file" else MAX_BYTES
     assert str(caught.value) == f"{place}: expected {expected}, found: {found.format(limit=limit)}"
 
 
@@ -81,3 +84,26 @@ def test_standard_input_is_a_file(copy: Path, tmp_path: Path, command: str) -> N
     command = command.replace("MUSIX", f"{MUSIX} verify {copy} --trust")
     result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "expected a signature by the trusted key, found none" in result.stderr
+
+
+def test_a_small_table_takes_little_memory(tmp_path: Path) -> None:
+    """Whatever the limit of a table is."""
+    (tmp_path / "tracks.csv").write_text("track_id\na\n")
+    code = "import resource, sys; from pathlib import Path; from musix_trainer.data import tables;"
+    code += f"resource.setrlimit(resource.RLIMIT_AS, ({tables.MAX_BYTES // 2},) * 2);"
+    code += "print(tables.read(Path(sys.argv[1])).frame.rows())"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "tracks.csv"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[('a',)]\n", "")
+
+
+def test_a_file_of_many_labels_is_read_at_once(tmp_path: Path) -> None:
+    labels = [f"label-{i}" for i in range(60_000)]
+    (tmp_path / "own.toml").write_text(f"[families]\na = {labels}\nb = ['x']\nc = ['y']\n")
+    assert len(families.read(tmp_path / "own.toml").labels["a"]) == 60_000
+
+
+@pytest.mark.parametrize("text", ["a." * 400_000 + "b = 1", "[" + "a . " * 200_000 + "b]", "x = " + "[" * 5000])
+def test_toml_that_would_take_long_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(InputError, match=r"found: (a key of more|values that are)"):
+        families.read(tmp_path / "own.toml")

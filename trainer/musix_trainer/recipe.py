@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from musix_runtime.bundle.manifest import MAX_CANDIDATES, MAX_POOL, NAME, VERSION
+from musix_runtime.bundle.manifest import MAX_CANDIDATES, MAX_POOL, MAX_RECIPE_BYTES, NAME, VERSION
 from musix_runtime.errors import InputError, RecipeError
 from musix_runtime.input_file import read_input
 from musix_runtime.models.ranker import COMPONENTS
 from musix_runtime.parsing import field_error
+from musix_trainer import toml_text
 
-MAX_BYTES = 16 * 2**10  # of a file; tomllib takes seconds for a key of 20,000 parts
 Positive = Annotated[int, Meta(ge=1, le=10**9)]
 Width = Annotated[int, Meta(ge=1, le=4096)]  # numbers in a vector: larger ones fill the memory
 Depth = Annotated[int, Meta(ge=1, le=64)]
@@ -292,7 +291,7 @@ class RecipeFile:
 def read(path: Path) -> RecipeFile:
     """Read and check a recipe. Raises RecipeError with file, key, and the expected and found values."""
     try:
-        text = read_input(path, MAX_BYTES)
+        text = read_input(path, MAX_RECIPE_BYTES)
     except InputError as error:
         raise RecipeError(f"{path}: expected a recipe file, found: {error}") from error
     return parse(text, path)
@@ -301,8 +300,8 @@ def read(path: Path) -> RecipeFile:
 def parse(text: bytes, path: Path) -> RecipeFile:
     """Check the text of a recipe. Raises RecipeError with `path`, key, and the expected and found values."""
     try:
-        raw = tomllib.loads(text.decode())
-    except (ValueError, RecursionError) as error:
+        raw = toml_text.parse(text)
+    except ValueError as error:
         raise RecipeError(f"{path}: expected TOML, found: {error}") from error
     _check_keys(raw, Recipe, str(path))
     _check_finite(raw, str(path))

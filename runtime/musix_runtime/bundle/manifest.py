@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "signature.json"
 SIGNATURE_LIMIT = 4096  # bytes
 MANIFEST_LIMIT = 2 * 2**20  # bytes; the demo has about 20 kB
+MAX_RECIPE_BYTES = 16 * 2**10
 
 MAX_ROWS = 2**31 - 1  # rows are int32
 MAX_KEY_BYTES = 4096

@@ -1,9 +1,18 @@
 """Check of a manifest against the parts that a bundle must have."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
-from musix_runtime.bundle.manifest import MAX_DEPTH, MAX_FAMILIES, MAX_FAMILY_NAME, MAX_LISTS, Manifest
+from musix_runtime.bundle.manifest import (
+    MAX_DEPTH,
+    MAX_FAMILIES,
+    MAX_FAMILY_NAME,
+    MAX_LISTS,
+    MAX_RECIPE_BYTES,
+    Manifest,
+    Provenance,
+)
 from musix_runtime.bundle.part import Layout
 from musix_runtime.errors import ManifestError
 
@@ -21,6 +30,7 @@ def check(manifest: Manifest, layout: Layout, path: Path) -> None:
     if not 0 < len(families) == len(manifest.families) <= MAX_FAMILIES or longest > MAX_FAMILY_NAME:
         names = f"{MAX_FAMILIES} different names of at most {MAX_FAMILY_NAME} characters"
         raise ManifestError(f"{path}: families: expected 1 to {names}, found {manifest.families}")
+    _check_recipe(manifest.provenance, path)
     _check_counts(manifest, layout, path)
     _check_indexes(manifest, layout, path)
     if _depth(manifest.quality) > MAX_DEPTH:
@@ -30,6 +40,16 @@ def check(manifest: Manifest, layout: Layout, path: Path) -> None:
         missing, unknown = sorted(expected_files - files), sorted(files - expected_files)
         differences = f"{missing or 'none'} missing and {unknown or 'none'} unknown"
         raise ManifestError(f"{path}: files: expected those of the format, found {differences}")
+
+
+def _check_recipe(provenance: Provenance, path: Path) -> None:
+    text = provenance.recipe.encode()
+    if len(text) > MAX_RECIPE_BYTES:
+        expected = f"expected at most {MAX_RECIPE_BYTES:,} bytes"
+        raise ManifestError(f"{path}: provenance.recipe: {expected}, found {len(text):,}")
+    if (found := hashlib.sha256(text).hexdigest()) != provenance.recipe_sha256:
+        expected = f"expected SHA-256 {provenance.recipe_sha256}"
+        raise ManifestError(f"{path}: provenance.recipe: {expected}, found {found}")
 
 
 def _check_counts(manifest: Manifest, layout: Layout, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Genre families: which labels of the tracks table are of which family, read from TOML."""
 
 import hashlib
-import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import msgspec
 
 from musix_runtime.bundle.manifest import MAX_FAMILIES, SourceInfo
 from musix_runtime.errors import InputError, shorten
+from musix_runtime.input_file import read_input
+from musix_trainer import toml_text
 
 SHIPPED = Path(__file__).parents[1] / "families.toml"
 MIN_FAMILIES = 3
@@ -48,16 +50,17 @@ class Families:
 def read(path: Path = SHIPPED) -> Families:
     """Read and check a file of families, by default the shipped one. Raises InputError."""
     try:
-        content = path.read_bytes()
-        raw = tomllib.loads(content.decode())
+        content = read_input(path)
+    except InputError as error:
+        raise InputError(f"{path}: expected a file of genre families, found: {error}") from error
+    try:
+        raw = toml_text.parse(content)
         _check_labels(raw, path)
         document = msgspec.convert(raw, _Document)
-    except OSError as error:
-        raise InputError(f"{path}: expected a file of genre families, found: {error.strerror}") from error
-    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+    except (ValueError, msgspec.ValidationError) as error:
         raise InputError(f"{path}: expected TOML with the table families, found: {error}") from error
     labels = [label for members in document.families.values() for label in members] + document.no_family
-    repeated = sorted({label for label in labels if labels.count(label) > 1})
+    repeated = sorted(label for label, count in Counter(labels).items() if count > 1)
     if repeated:
         raise InputError(f"{path}: expected each label once, found {', '.join(repeated[:5])} several times")
     if not MIN_FAMILIES <= len(document.families) <= MAX_FAMILIES or not all(map(str.isprintable, document.families)):
