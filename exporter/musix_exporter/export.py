@@ -36,7 +36,7 @@ def export(
     written, and an older one is kept. Raises ParityError when the error of a converted part is above its tolerance,
     OutputError when `path` exists and `replace` is False.
     """
-    runtime_parts = tuple(part.runtime for part in parts)
+    runtime_parts, run = tuple(part.runtime for part in parts), run.served()
     with new_folder(path, replace) as target:
         writer = BundleWriter(target, Layout(runtime_parts))
         for part in parts:

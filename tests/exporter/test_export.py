@@ -22,7 +22,7 @@ from musix_runtime.golden import replay
 from musix_runtime.models.catalog import UNKNOWN_DAY
 from musix_runtime.models.parts import LAYOUT, open_bundle
 from musix_runtime.models.ranker import Ranker
-from musix_runtime.schemas import GenreConfidence
+from musix_runtime.schemas import GenreConfidence, RecommendRequest
 from musix_trainer.run import Run
 from tests.conftest import DEMO
 
@@ -237,3 +237,14 @@ def test_bundle_writer_refuses_undeclared_files_and_dtypes(tmp_path: Path) -> No
     with pytest.raises(TypeError, match=r"catalog/moods.npy: expected \|u1, found <i8"):
         files.add_array("catalog/moods.npy", np.zeros(3, np.int64))
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_lists_have_nothing_that_a_listener_has_heard(demo_run: Run, engine: Engine) -> None:
+    """Also of the listening that was held out from training."""
+    collab, listening = engine.retriever.collab, demo_run.interactions
+    assert len(collab.history_rows) == len(listening) > 1.2 * len(demo_run.collab.history_rows)
+    for name in listening.names[::25]:
+        heard = set(listening.row[listening.listener == listening.names.index(name)].tolist())
+        assert set(collab.history(collab.listeners.find_one(name)).tolist()) == heard
+        shown = engine.recommend(RecommendRequest(user_id=name, limit=50)).recommendations
+        assert not heard & {engine.catalog.row(track.id) for track in shown}

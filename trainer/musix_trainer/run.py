@@ -93,6 +93,11 @@ class Run:
         blend = self.ranker.serving_blend(settings)
         return make_retriever(self.artists, self.collab, self.content, self.catalog, settings, blend)
 
+    def served(self) -> "Run":
+        """Return the run as a bundle has it: the listeners' histories are whole, with the interactions that were held
+        out, as nobody wants to be proposed what they know."""
+        return self.with_models(collab=self.collab.with_histories(self.interactions))
+
     def save(self, path: Path) -> None:
         """Write the run into `path` atomically, and replace an older run."""
         with new_folder(path, replace=True) as target:

@@ -1,6 +1,6 @@
 """The collab part: LightFM factors, the fold-in of new listeners, and co-occurrence embeddings of tracks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, diags, hstack, identity
 from sklearn.utils.extmath import randomized_svd
 
-from musix_runtime.models.arrays import Floats, Keys, Rows
+from musix_runtime.models.arrays import ABSENT, Floats, Keys, Rows
 from musix_runtime.models.collab import RANGE_DAYS, Collab, damped_mean
 from musix_runtime.models.index import Index
 from musix_trainer import array_store, progress, recipe
@@ -71,6 +71,14 @@ class CollabModel:
         return np.asarray(
             model.predict(listeners.astype(np.int32), positions.astype(np.int32), num_threads=1), np.float32
         )
+
+    def with_histories(self, data: Interactions) -> "CollabModel":
+        """Return the model with the histories of its listeners in `data`, of which it may have learned from a part."""
+        own = data.without_playlists()
+        numbers = Keys(self.listeners).find(own.names)[own.listener]
+        known = numbers != ABSENT
+        offsets, rows, recent = _histories(own.select(known), numbers[known], len(self.listeners))
+        return replace(self, history_offsets=offsets, history_rows=rows.astype(np.int32), history_recent=recent)
 
     def save(self, path: Path) -> None:
         """Write the model into a new folder."""
