@@ -56,7 +56,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_sentence(
     file = make(tmp_path)
     with pytest.raises(InputError) as caught:
         read(file)
-    place = "--features" if "@" in expected else file
+    place = f"--features @{file}" if "@" in expected else file
     limit = MAX_RECIPE_BYTES if expected == "a recipe file" else MAX_BYTES
     assert str(caught.value) == f"{place}: expected {expected}, found: {found.format(limit=limit)}"
 

@@ -53,10 +53,11 @@ class Container:
             try:
                 manifest = read_small(path / MANIFEST, MANIFEST_LIMIT)
             except MissingFileError as error:
-                names = shorten(", ".join(sorted(entry.name for entry in path.iterdir()))) or "nothing"
-                raise MissingFileError(
-                    f"{path}: expected a bundle with {MANIFEST}, found a folder of {names}"
-                ) from error
+                names = sorted(entry.name for entry in path.iterdir())
+                found = f"a folder of {shorten(', '.join(names)) or 'nothing'}"
+                if "run.json" in names:
+                    found = "a run, of which musix export makes a bundle"
+                raise MissingFileError(f"{path}: expected a bundle with {MANIFEST}, found {found}") from error
             return cls(path, manifest, signature, None)
         if not path.exists():
             raise BundleError(f"{path}: expected a bundle folder or file, found nothing")

@@ -53,6 +53,17 @@ class Commands(click.Group):
         _check_texts(command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the arguments. The error for an unknown one names the most similar."""
+        if args[0] not in (known := self.list_commands(ctx)):
+            from difflib import get_close_matches
+
+            if similar := get_close_matches(args[0], known, 1):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {similar[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the first sentence of each command in full; click would cut off a long one."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
@@ -68,7 +79,7 @@ class Commands(click.Group):
             if not (entry and entry.extras) or (error.name or "").partition(".")[0] in sys.stdlib_module_names:
                 raise
             install = f"install it with: pip install 'musix-edge[{','.join(entry.extras)}]'"
-            raise InputError(f"musix {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
+            raise InputError(f"{ctx.command_path} {ctx.invoked_subcommand}: needs {error.name}; {install}") from error
 
 
 def _check_texts(command: click.Command) -> None:

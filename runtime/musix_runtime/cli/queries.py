@@ -125,4 +125,5 @@ def _json_argument(text: str | None) -> Any:
     try:
         return msgspec.json.decode(read_input(Path(text[1:])) if text.startswith("@") else text)
     except (InputError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"--features: expected a JSON object or @FILE, found: {error}") from error
+        place = f"--features {text}" if text.startswith("@") else "--features"
+        raise InputError(f"{place}: expected a JSON object or @FILE, found: {error}") from error

@@ -26,8 +26,9 @@ def publish(bundle: Path, registry: Path, candidate: bool, trust: Path | None) -
 
     Copies it into the folder REGISTRY and verifies the copy. Running servers switch to it.
     """
-    published = open_registry(registry, trust).publish(bundle, candidate)
-    print_line(f"{published}: {'candidate' if candidate else 'live'}")
+    opened = open_registry(registry, trust)
+    published = opened.publish(bundle, candidate)
+    print_line(f"{published}: {'live' if opened.live(published.parent.name) == published else 'candidate'}")
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """Sockets: the addresses that a server listens on."""
 
+import errno
 import socket
 import sys
 from typing import Any
@@ -22,7 +23,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for opened in bound:
             opened.close()
         reason = error.strerror or error
-        raise InputError(f"{format_address(host, port)}: expected a free port to listen on, found: {reason}") from error
+        expected = "an address of this machine" if error.errno == errno.EADDRNOTAVAIL else "a free port to listen on"
+        raise InputError(f"{format_address(host, port)}: expected {expected}, found: {reason}") from error
     return bound
 
 

@@ -174,9 +174,13 @@ def _is_running(registry: "Registry", found: Experiment) -> StoreError:
 
 
 def read(registry: "Registry", name: str, number: int | None = None) -> Experiment:
-    """Return an experiment of `name`, by default the latest. Raises StoreError for a broken file,
+    """Return an experiment of `name`, by default the latest. Raises StoreError for a broken file or an unknown name,
     UnknownExperimentError for none."""
-    return FILES.find(registry.folder(name), number)
+    try:
+        return FILES.find(registry.folder(name), number)
+    except UnknownExperimentError:
+        registry.history(name)
+        raise
 
 
 def read_all(registry: "Registry", name: str) -> list[Experiment]:

@@ -38,7 +38,8 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return the names that have a live bundle, sorted."""
-        return sorted(pointer.parent.name for pointer in self.path.glob(f"*/{LIVE}"))
+        names = (pointer.parent.name for pointer in self.path.glob(f"*/{LIVE}"))
+        return sorted(name for name in names if re.match(NAME, name))
 
     def folder(self, name: str) -> Path:
         """Return the folder of `name`, which may not exist. Raises StoreError for text that is no name."""
@@ -250,7 +251,7 @@ def find(path: Path, opener: Callable[[Path], Engine] = Engine.open) -> tuple[Re
     Raises StoreError for a registry of several names, BundleError for a path that the system refuses.
     """
     with refusing(path):
-        path = path.resolve()
+        path = Path(os.path.realpath(path))  # `resolve` has another error for links in a circle
         is_bundle = (path / MANIFEST).exists()
     if os.path.lexists(path / LIVE):
         return Registry(path.parent, opener), path.name

@@ -25,7 +25,7 @@ ERROR_DESCRIPTIONS = {
     409: "The action failed, and the same bundle is served as before; or a file of the registry is broken; or the job "
     "is over.",
     413: "The body is too large, packed or unpacked.",
-    415: "The content type is not application/json, or the content encoding is not gzip.",
+    415: "The content type is not application/json, the content encoding not gzip, or the transfer encoding another.",
     422: "Fields are wrong. Up to 20 are named by their paths, or only the first one if the body is above 16 KiB.",
     503: "The server is overloaded, the files of the bundle have changed, or the feedback database does not answer. "
     "`Retry-After` says when to try again.",

@@ -37,10 +37,12 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 async def read_body(scope: Scope, receive: Receive, settings: Settings) -> bytes:
     """Read the whole body and unpack it.
 
-    Raises HTTPException 415 for another content type than JSON in UTF-8, or another encoding than gzip; 400 when the
-    body should be gzip and is not; 413 when it is too large; 408 when it takes too long.
+    Raises HTTPException 415 for another content type than JSON in UTF-8, another encoding than gzip, or another
+    transfer encoding than chunked; 400 when the body should be gzip and is not; 413 when it is too large; 408 when it
+    takes too long.
     """
     _check_type(_header(scope, b"content-type"))
+    _check_coding(_header(scope, b"transfer-encoding"))
     unpack = _unpacker(_header(scope, b"content-encoding"), settings.max_body_bytes)
     _check_length(scope, settings.max_body_bytes)
     body, received, more = bytearray(), 0, True
@@ -78,6 +80,13 @@ def _check_type(header: bytes) -> None:
     for name, _, value in (parameter.partition("=") for parameter in parameters):
         if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8"):
             raise HTTPException(415, f"content-type: expected charset=utf-8, found {shorten(text)}")
+
+
+def _check_coding(header: bytes) -> None:
+    """Raise HTTPException 415 for a coding that the server does not decode."""
+    coding = header.decode("latin-1").strip().lower()
+    if coding not in ("", "chunked"):
+        raise HTTPException(415, f"transfer-encoding: expected chunked or none, found {shorten(coding)}")
 
 
 def _check_length(scope: Scope, limit: int) -> None:

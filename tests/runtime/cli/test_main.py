@@ -175,7 +175,11 @@ def test_serve_on_a_port_in_use(demo_bundle: Path) -> None:
             "Invalid value for '--max-harm': 'nan' is not a number.",
         ),
         (["verify", "nothing-here"], 4, "error: nothing-here: expected a bundle folder or file, found nothing"),
+        (["classify", "BUNDLE", "--features", "@no.json"], 2, "error: --features @no.json: expected a JSON object or"),
+        (["serve", "BUNDLE", "--host", "192.0.2.1"], 2, "8000: expected an address of this machine, found: "),
         (["unheard-of"], 2, "No such command"),
+        (["biuld"], 2, "No such command 'biuld'. Did you mean 'build'?"),
+        (["experiment", "stat"], 2, "No such command 'stat'. Did you mean 'start'?"),
     ],
 )
 def test_wrong_input_prints_one_sentence_and_sets_the_exit_code(
@@ -185,6 +189,12 @@ def test_wrong_input_prints_one_sentence_and_sets_the_exit_code(
     assert result.returncode == code
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_run_in_place_of_a_bundle_is_named(demo_folder: Path) -> None:
+    result = musix("verify", demo_folder)
+    assert (result.returncode, result.stdout) == (4, "")
+    assert result.stderr.endswith("found a run, of which musix export makes a bundle\n")
 
 
 def test_a_registry_in_place_of_a_bundle_is_named_with_its_live_bundle(

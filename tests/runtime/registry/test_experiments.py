@@ -122,6 +122,8 @@ def test_a_broken_version_is_refused(store: Registry) -> None:
 def test_what_does_not_exist_is_an_error(store: Registry) -> None:
     with pytest.raises(StoreError, match="expected a running experiment, found none"):
         experiments.stop(store, "demo", 7)
+    with pytest.raises(StoreError, match="expected one of the names demo, found 'dmeo'"):
+        experiments.read(store, "dmeo")
     with pytest.raises(UnknownExperimentError, match="demo: expected an experiment, found none"):
         experiments.read(store, "demo")
     start(store)

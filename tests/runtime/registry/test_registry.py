@@ -60,6 +60,25 @@ def published_once(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory)
     return store.path
 
 
+def test_folders_that_are_no_names_are_left_out(published_once: Path, tmp_path: Path) -> None:
+    shutil.copytree(published_once, tmp_path / "store")
+    for name in ("Odd Name", ".hidden"):
+        (tmp_path / "store" / name).mkdir()
+        (tmp_path / "store" / name / "live").write_text("1.0.0\n")
+    assert Registry(tmp_path / "store").names() == Registry(published_once).names()
+    found = find(tmp_path / "store")
+    assert found is not None
+
+
+def test_a_candidate_that_is_live_is_called_so(published_once: Path, small_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(published_once, tmp_path / "store")
+    bundle = variant(small_bundle, tmp_path / "1.9.0", "1.9.0")
+    done = subprocess.run(
+        [MUSIX, "publish", bundle, tmp_path / "store", "--candidate"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("1.9.0: live\n")
+
+
 @pytest.fixture
 def store(published_once: Path, tmp_path: Path) -> Registry:
     """A registry of its own with 1.0.0 and the live version 1.9.0."""

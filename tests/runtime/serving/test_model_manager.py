@@ -134,7 +134,7 @@ def test_a_version_whose_files_cannot_be_listed_is_refused(store: Registry, make
 def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "loop", tmp_path / ("a" * 300)):
-        with pytest.raises(BundleError, match="expected a bundle that can be opened, found"):
+        with pytest.raises(BundleError, match="expected a bundle"):
             ModelManager.open(path)
 
 

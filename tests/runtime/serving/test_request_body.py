@@ -23,9 +23,9 @@ PACKED = gzip.compress(BODY, mtime=0)
 DECODERS = (BatchDecoder(), *(Decoder(item) for item in (ClassifyRequest, RecommendRequest, SimilarRequest)))
 
 
-def read(*parts: bytes, kind: bytes = JSON, encoding: bytes | None = None, limit: int = 1000) -> bytes:
+def read(*parts: bytes, kind: bytes = JSON, encoding: bytes = b"", transfer: bytes = b"", limit: int = 1000) -> bytes:
     """Return the result of `read_body` for a body in parts."""
-    headers = [(b"content-type", kind)] + ([(b"content-encoding", encoding)] if encoding is not None else [])
+    headers = [(b"content-type", kind), (b"content-encoding", encoding), (b"transfer-encoding", transfer)]
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages.append({"type": "http.request"})
 
@@ -113,6 +113,12 @@ def test_other_encodings_are_refused_with_the_accepted_one(encoding: bytes) -> N
     status, message = refusal(PACKED, encoding=encoding)
     assert (status, message[:50]) == (415, "content-encoding: expected gzip or none, found " + encoding.decode()[:3])
     assert len(message) < 200
+
+
+def test_other_transfer_encodings_are_refused() -> None:
+    read(BODY, transfer=b"Chunked")
+    expected = 415, "transfer-encoding: expected chunked or none, found gzip, chunked"
+    assert refusal(BODY, transfer=b"gzip, chunked") == expected
 
 
 def test_a_utf8_mark_is_skipped() -> None:

@@ -63,6 +63,12 @@ def test_pipes_and_devices_are_refused(tmp_path: Path, suffix: str) -> None:
             tables.read(tmp_path / f"{name}.{suffix}")
 
 
+def test_the_line_of_a_csv_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plays.csv").write_bytes("a,b\nx,y\nCaf\u00e9,1\n".encode("latin-1"))
+    with pytest.raises(TableError, match=r"expected text in UTF-8, found byte 0xe9 in line 3; save it as UTF-8$"):
+        tables.read(tmp_path / "plays.csv")
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

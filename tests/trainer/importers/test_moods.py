@@ -90,7 +90,7 @@ def test_tags_of_artists_have_the_split_of_their_artist(tmp_path: Path, catalogu
         ({"mood": pl.lit("grim"), "arousal": None}, "mood: expected happy, sad, energetic, calm, found grim"),
         ({"split": pl.lit("Train")}, "split: expected train, validation, test, found Train"),
         ({"split": pl.lit(None, pl.String)}, "split: expected train, validation, test, found none"),
-        ({"arousal": None}, "expected the columns valence and arousal, or mood, found only"),
+        ({"arousal": None}, "expected the columns valence and arousal, or mood, found only artist_name"),
         ({"artist_name": None}, "expected the column track_id, or artist_name and track_name, found only"),
     ],
 )

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from scipy.sparse import csr_matrix
 
 from musix_trainer import curves
@@ -25,6 +26,24 @@ def test_left_out_pair_of_a_checkerboard_is_recommended() -> None:
         matches = part.scorer(part.listener_factors[listener]).score(part.rows)
         matches[part.places(part.history(listener))] = -1
         assert matches.argmax() == listener
+
+
+def test_epochs_that_are_too_many_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """The held-out tracks are those that the popularity tells, of listeners at random: more epochs learn noise."""
+    rng = np.random.default_rng(0)
+    plays = rng.random((80, 60)) < np.linspace(0.02, 0.6, 60)
+    held_out = plays & (rng.random(plays.shape) < 0.3)
+    names = [f"{i:02d}" for i in range(80)]
+
+    def interactions(chosen: np.ndarray) -> Interactions:
+        listener, row = np.nonzero(chosen)
+        return Interactions(names, listener, row, np.ones(len(row)), np.zeros(len(row), np.int64))
+
+    train, validation = interactions(plays & ~held_out), interactions(held_out)
+    collab.train(train, Collab(epochs=2, no_components=4), 1, validation=validation)
+    assert "in [collab] of the recipe" not in capsys.readouterr().err
+    collab.train(train, Collab(epochs=10, no_components=4), 1, validation=validation)
+    assert "after 10: set epochs = 2 in [collab] of the recipe\n" in capsys.readouterr().err
 
 
 def test_learning_curve_changes_no_factor() -> None:

@@ -119,11 +119,22 @@ def _read(path: Path) -> Table:
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: expected a table, found: {getattr(error, 'strerror', None) or error}") from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if path.suffix == ".csv":
+            _check_utf8(content, path)
         first_line = str(error).partition("\n")[0]
         header = content.partition(b"\n")[0].decode(errors="replace").split(",")
         hint = _describe_separator(header) if path.suffix == ".csv" else ""
         raise TableError(f"{path}: expected a readable table with a header, found: {first_line}{hint}") from error
     return Table(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
+
+
+def _check_utf8(content: bytes, path: Path) -> None:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        byte = f"byte 0x{content[error.start]:02x} in line {line:,}"
+        raise TableError(f"{path}: expected text in UTF-8, found {byte}; save it as UTF-8") from error
 
 
 def write(path: Path, frame: pl.DataFrame, metadata: dict[str, str] | None = None) -> None:

@@ -173,8 +173,10 @@ def _merge_ids(source: Table, families: Families) -> pl.DataFrame:
         frame = frame.with_columns(release_date=pl.lit(None, pl.Int64))
     unknown = sorted(set(frame["track_genre"]) - families.number_of().keys())
     if unknown:
+        more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
         raise TableError(
-            f"{source.name}: track_genre: expected labels of {families.name}, found {', '.join(unknown[:5])}"
+            f"{source.name}: track_genre: expected labels of {families.name}, found {', '.join(unknown[:5])}{more};"
+            " a recipe can name a file of your own families in tables.families"
         )
     repeated = frame.height - frame.unique(["track_id", "track_genre"]).height
     if repeated:

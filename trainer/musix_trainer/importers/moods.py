@@ -54,10 +54,10 @@ def import_moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> dict
     if out.suffix != ".parquet" or out.exists():
         raise OutputError(f"{out}: expected a new .parquet file, found {'one' if out.exists() else 'another suffix'}")
     known, source = tables.read_all([tracks, file])
-    catalogue = read_tracks(known)
+    catalogue, columns = read_tracks(known), source.frame.columns
     names = catalogue.frame.select("track_id", "track_name", artist=pl.Series(catalogue.primary_artists()))
     check(source, SONGS, "track_name" if "track_name" in source.frame.columns else "track_id")
-    songs = _split(_join(_shares(source), source.name, names, catalogue), source.name)
+    songs = _split(_join(_shares(source, columns), source.name, names, catalogue), source.name)
     notes: dict[str, int | str] = {"songs": source.rows, "songs of the catalogue": songs.height}
     frames = [songs.with_columns(source=pl.lit("songs"))]
     if tags:
@@ -71,9 +71,9 @@ def import_moods(file: Path, tracks: Path, tags: Path | None, out: Path) -> dict
     return notes
 
 
-def _shares(source: Table) -> pl.DataFrame:
-    """Return the songs with their shares of the perceived moods. Raises TableError."""
-    frame, columns = source.frame, source.frame.columns
+def _shares(source: Table, columns: list[str]) -> pl.DataFrame:
+    """Return the songs with their shares of the perceived moods. Raises TableError, with the `columns` of the file."""
+    frame = source.frame
     if {"valence", "arousal"} <= set(columns):
         frame = frame.drop_nulls(["valence", "arousal"])
         for name in ("valence", "arousal"):

@@ -121,6 +121,8 @@ def train(
         model.fit_partial(pairs, item_features=features, epochs=1, num_threads=1)
         if curve:
             curve.record(epoch + 1, model, features)
+    if curve:
+        curve.warn()
     listener_factors = np.column_stack([model.user_embeddings, model.user_biases])
     track_factors = np.column_stack([model.item_embeddings, model.item_biases])
     if features is not None:
