@@ -102,8 +102,16 @@ def test_a_file_of_many_labels_is_read_at_once(tmp_path: Path) -> None:
     assert len(families.read(tmp_path / "own.toml").labels["a"]) == 60_000
 
 
-@pytest.mark.parametrize("text", ["a." * 400_000 + "b = 1", "[" + "a . " * 200_000 + "b]", "x = " + "[" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a." * 400_000 + "b = 1",
+        "[" + "a . " * 200_000 + "b]",
+        '"="."."' + '."="' * 40_000 + " = 1",
+        "x = " + "[" * 5000,
+    ],
+)
 def test_toml_that_would_take_long_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "own.toml").write_text(text)
-    with pytest.raises(InputError, match=r"found: (a key of more|values that are)"):
+    with pytest.raises(InputError, match=r"found: (\d+,\d+ dots in line 1, at most 300|values that are)"):
         families.read(tmp_path / "own.toml")

@@ -23,7 +23,7 @@ Cost = int
 @dataclass(frozen=True)
 class Node:
     """A node of a graph: its attributes, the shapes and element types of its inputs, the values of those that are
-    constants, and the attributes of the trees whose results others are."""
+    constants, and the attributes of the trees whose results others are, empty when these were changed."""
 
     op_type: str
     attributes: Mapping[str, Any]
@@ -44,10 +44,13 @@ class Node:
 
     @property
     def result_trees(self) -> Mapping[str, Any] | None:
-        """The attributes of the trees whose results, or these as another type, the results are."""
+        """The attributes of the trees whose results, or these as integers, the results are; empty if they are made of
+        such results in another way."""
         if self.op_type == "TreeEnsembleRegressor":
             return self.attributes
-        return self.trees[0] if self.op_type == "Cast" else None
+        if self.op_type == "Cast" and self.result_type in (INT32, INT64):
+            return self.trees[0]
+        return None if self.trees.count(None) == len(self.trees) else {}
 
     def integer(self, name: str, default: int) -> int:
         return int(self.attributes.get(name, default))
@@ -98,6 +101,8 @@ def _gather(node: Node) -> tuple[list[Shape], Cost]:
     data, indices = node.shapes
     axis = node.axis(len(data))
     if (trees := node.trees[1]) is not None:  # their leaves are too many to try each
+        if not trees or node.constants[0] is None:
+            raise ValueError("Gather: expected results of trees, unchanged, as rows of a constant")
         tree_check.check_numbers(trees, data[axis])
     return [data[:axis] + indices + data[axis + 1 :]], 0
 

@@ -38,8 +38,8 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return the names that have a live bundle, sorted."""
-        names = (pointer.parent.name for pointer in self.path.glob(f"*/{LIVE}"))
-        return sorted(name for name in names if re.match(NAME, name))
+        folders = self.path.iterdir() if self.path.is_dir() else ()
+        return sorted(each.name for each in folders if re.match(NAME, each.name) and os.path.lexists(each / LIVE))
 
     def folder(self, name: str) -> Path:
         """Return the folder of `name`, which may not exist. Raises StoreError for text that is no name."""

@@ -86,6 +86,15 @@ def test_since_leaves_earlier_days_alone(filled: FeedbackStore, database: str, t
     assert pl.read_parquet(out / "listening" / "2026-01-31.parquet")["user_id"].to_list() == ["bob"]
 
 
+def test_what_a_killed_export_left_is_removed(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
+    """It may hold a listener who was forgotten since, and its day may have no rows any more."""
+    left = tmp_path / "tables" / "listening" / ".2026-01-20.parquet.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"ann")
+    export_feedback(database, tmp_path / "tables")
+    assert not left.exists()
+
+
 def test_days_without_events_have_no_files(filled: FeedbackStore, database: str, tmp_path: Path) -> None:
     out = tmp_path / "tables"
     export_feedback(database, out)

@@ -345,6 +345,23 @@ def test_leaves_that_number_no_vector_are_refused(copy: Path, attribute: str) ->
         Engine.open(copy)
 
 
+@pytest.mark.parametrize(("before", "op_type"), [("Cast", "Relu"), ("Gather", "Max"), ("Gather", "Abs")])
+def test_changed_results_of_trees_number_no_rows(copy: Path, before: str, op_type: str) -> None:
+    """A node between the trees and the Gather hides nothing."""
+    model = onnx.load(copy / "genre/model.onnx")
+    place = {"Cast": 0, "Gather": 1}[before]
+    trees = next(node for node in model.graph.node if node.op_type == "TreeEnsembleRegressor")
+    cast = next(node for node in model.graph.node if node.input[0] == trees.output[0])
+    node = cast if before == "Cast" else next(each for each in model.graph.node if cast.output[0] in each.input)
+    changed = helper.make_node(op_type, [node.input[place]], ["changed"])
+    model.graph.node.insert(list(model.graph.node).index(node), changed)
+    node.input[place] = "changed"
+    (copy / "genre/model.onnx").write_bytes(model.SerializeToString())
+    agree(copy, "genre/model.onnx")
+    with pytest.raises(LayoutError, match="expected results of trees, unchanged, as rows of a constant"):
+        Engine.open(copy)
+
+
 def test_a_very_deep_tree_is_refused() -> None:
     """The children of each branch are a leaf and the next branch."""
     size = 2 * 100 + 1

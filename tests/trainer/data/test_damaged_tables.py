@@ -54,6 +54,27 @@ def test_a_small_file_of_many_equal_rows_is_refused_before_it_fills_the_memory(t
         tables.read(tmp_path / "plays.parquet")
 
 
+def test_a_small_file_of_long_texts_is_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    pl.select(id=pl.repeat("t" * 20_000, 100_000)).write_parquet(tmp_path / "plays.parquet")
+    with pytest.raises(
+        TableError, match=r"plays\.parquet: .*, found: 2,000,000,000 bytes of text; a file of this size"
+    ):
+        tables.read(tmp_path / "plays.parquet")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+def test_a_small_file_of_many_columns_or_nested_values_is_refused(tmp_path: Path) -> None:
+    column = pl.repeat(0, 1_000_000, dtype=pl.Int64)
+    wide = pl.select(column.alias(f"c{i}") for i in range(200))
+    nested = pl.DataFrame({"id": [pl.repeat(0, 150_000_000, dtype=pl.Int64, eager=True)]})
+    for name, frame in (("wide", wide), ("nested", nested)):
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+        with pytest.raises(
+            TableError, match=rf"{name}\.parquet: .*, found one that crashes its reader .*, or takes more mem"
+        ):
+            tables.read(tmp_path / f"{name}.parquet")
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_pipes_and_devices_are_refused(tmp_path: Path, suffix: str) -> None:
     os.mkfifo(tmp_path / f"pipe.{suffix}")

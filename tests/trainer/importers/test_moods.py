@@ -79,6 +79,12 @@ def test_tags_of_artists_have_the_split_of_their_artist(tmp_path: Path, catalogu
     assert tagged_rows.height == (catalogue.frame["artists"] == "Simulated Artist 0001").sum()
 
 
+def test_a_wrong_number_beside_no_title_is_named(tmp_path: Path, catalogue: Tracks) -> None:
+    frame = songs(catalogue).with_columns(track_name=pl.lit(None, pl.String), valence=float("inf"))
+    with pytest.raises(TableError, match=r"valence: expected a finite number, found inf at a row without track_name"):
+        run(tmp_path, frame)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from musix_runtime.errors import OutputError, TableError
+from musix_runtime.errors import InputError, OutputError, TableError
 from musix_trainer import cli
 from musix_trainer.data import synthetic, tables
 from musix_trainer.data.interactions import read_interactions
@@ -64,6 +64,14 @@ def test_columns_have_names_of_their_own_and_ids_may_be_missing(tracks: Path, pl
     assert result.exit_code == 0, result.output
     assert "joined by title and artist: 1" in result.output
     assert pl.read_parquet(out / "listening.parquet").height == 1
+
+
+def test_one_column_is_not_two(tracks: Path, playlists: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"expected different columns, found track_id, track_id, track_name, track_art"
+    ):
+        import_playlists(playlists, tracks, tracks.parent / "out", Columns(playlist="track_id"))
+    assert not (tracks.parent / "out").exists()
 
 
 def test_playlists_without_a_track_of_the_catalogue_are_refused(tracks: Path, playlists: Path) -> None:

@@ -44,7 +44,8 @@ WORSE = Difference(0.2, 0.3, 0.1, 0.05, 0.15)
         ({"skip_rate": EMERGENCY, "trained_ms": 99 * DAY_MS}, "roll back", "emergency"),
         ({"skip_rate": EMERGENCY, "previous": None}, "retrain", "emergency"),
         ({"skip_rate": EMERGENCY, "previous": None, "trained_ms": 99 * DAY_MS}, "wait", None),
-        ({"skip_rate": EMERGENCY, "rolled_back": True}, "retrain", "emergency"),
+        ({"skip_rate": EMERGENCY, "rolled_back": True, "rolled_back_ms": 94 * DAY_MS}, "retrain", "emergency"),
+        ({"skip_rate": EMERGENCY, "rolled_back": True, "rolled_back_ms": 93 * DAY_MS}, "roll back", "emergency"),
         ({"rolled_back": True, "trained_ms": 99 * DAY_MS}, "retrain", "emergency"),
         ({"skip_rate": EMERGENCY, "rolled_back_ms": 93 * DAY_MS}, "roll back", "emergency"),
         ({"skip_rate": EMERGENCY, "rolled_back_ms": 94 * DAY_MS}, "retrain", "emergency"),  # one rollback in a week

@@ -271,9 +271,53 @@ def test_an_emergency_with_a_broken_version_before_is_answered_by_a_training(yea
     assert "SHA-256" in refused.found or "genre/model.onnx" in refused.found
     assert (trained.decision.action, trained.version, trained.outcome) == ("retrain", "1.2.0", "done")
     year.run(2)
-    assert year.actions() == [(0, "roll back", "1.1.0"), (0, "retrain", "1.2.0")]
+    assert year.actions() == [(0, "roll back", "1.0.0"), (0, "retrain", "1.2.0")]
     assert rollouts.read(year.loop.registry, "demo").goes_on
     assert year.live == ["1.1.0", "1.0.0"]
+
+
+def test_a_refused_rollback_is_tried_again_after_the_pause(years: Callable[..., Year]) -> None:
+    """Meanwhile an experiment keeps the loop from training, and somebody mends the version before."""
+    year = years(lambda version, day: 0.6, live=("1.1.0", "1.0.0"))
+    registry = year.loop.registry
+    experiments.start(registry, "demo", treatment="popular", share=0.5, listeners=400, now_ms=START_MS)
+    flip(registry.path / "demo" / "1.0.0" / "genre" / "model.onnx")
+    year.run(2)
+    assert year.actions() == [(0, "roll back", "1.0.0")]
+    flip(registry.path / "demo" / "1.0.0" / "genre" / "model.onnx")
+    year.run(2)
+    assert year.actions()[1:] == [(3, "roll back", "1.0.0"), (3, "retrain", "1.2.0")]
+    assert year.live == ["1.0.0"]
+
+
+def test_a_job_takes_no_step_of_a_rollout(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.2 if version == "1.0.0" else 0.6)
+    registry = year.loop.registry
+    registry.publish(variant(registry.path / "demo" / "1.0.0", year.loop.out / "x", "1.1.0"), candidate=True)
+    rollouts.start(registry, "demo", "1.1.0", stages=(0.5, 1), stage_ms=0, listeners=400, now_ms=START_MS)
+    year.service.live_through(0)
+    year.clock.now_ms += DAY_MS
+    (result,) = year.loop.run(requested=True, job="a")
+    assert (result.decision.action, result.outcome) == ("wait", "nothing")
+    assert year.loop.look().decision.action == "abort"
+    assert rollouts.read(registry, "demo").goes_on
+
+
+def test_a_rollout_that_ended_during_the_training_needs_no_abort(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.2)
+    registry, build_it = year.loop.registry, year.loop.build
+    registry.publish(variant(registry.path / "demo" / "1.0.0", year.loop.out / "x", "1.1.0"), candidate=True)
+    rollouts.start(registry, "demo", "1.1.0", stages=(0.5, 1), stage_ms=0, listeners=400, now_ms=START_MS)
+
+    def build_long(*arguments: Any) -> Bundle:
+        rollouts.abort(registry, "demo", year.clock.now_ms)
+        return build_it(*arguments)
+
+    year.loop = Loop(**vars(year.loop) | {"build": build_long})
+    year.clock.now_ms += 20 * DAY_MS
+    (result,) = year.loop.run(requested=True)
+    assert (result.version, result.outcome) == ("1.2.0", "done")
+    assert rollouts.read(registry, "demo").version == "1.2.0"
 
 
 def test_a_rollback_is_recorded_by_the_loop_after_one_that_was_killed(

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,15 +19,27 @@ from musix_runtime.input_file import read_input
 from musix_runtime.models.catalog import MAX_TEXT_BYTES
 
 _READER = """
-import os, sys, polars
+import os, re, sys, polars
+free_rows, byte_rows, free_bytes, byte_bytes = map(int, sys.argv[1:])
 for path in map(os.fsdecode, sys.stdin.buffer.read().split(b"\\0")):
+    size = os.path.getsize(path)
     rows = polars.scan_parquet(path, glob=False).select(polars.len()).collect().item()
-    if rows > (most := int(sys.argv[1]) + int(sys.argv[2]) * os.path.getsize(path)):
+    if rows > (most := free_rows + byte_rows * size):
         raise ValueError(f"{rows:,} rows; a file of this size may have {most:,}")
-    polars.read_parquet(path, glob=False)
+    most = free_bytes + byte_bytes * size
+    if sys.platform == "linux":
+        import resource
+        used = 1024 * int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1])
+        resource.setrlimit(resource.RLIMIT_DATA, (used + most, resource.RLIM_INFINITY))
+    frame = polars.read_parquet(path, glob=False)
+    text = sum(each.str.len_bytes().sum() for each in frame.iter_columns() if each.dtype == polars.String)
+    if text > most:
+        raise ValueError(f"{text:,} bytes of text; a file of this size may have {most:,}")
     os.write(1, b".")
 """
-FREE_ROWS, BYTE_ROWS = 2_000_000, 10  # of a parquet file: any, and for each byte: repeated rows take almost none
+# Bounds of a parquet file: any, and more for each byte. Repeated values take almost no bytes of a file.
+FREE_ROWS, BYTE_ROWS = 2_000_000, 10
+FREE_BYTES, BYTE_BYTES = 2**30, 100  # in memory
 MAX_BYTES = 16 * 2**30  # of a file
 # First bytes of CSV files that are no text in UTF-8. Polars would decompress gzip, zstd and zlib without a bound.
 OTHER_BYTES = {
@@ -149,13 +162,14 @@ def _check_parquet(paths: Sequence[Path]) -> None:
     if not paths:
         return
     # -P: do not import modules from the working folder.
-    command = [sys.executable, "-P", "-c", _READER, str(FREE_ROWS), str(BYTE_ROWS)]
+    command = [sys.executable, "-P", "-c", _READER, *map(str, (FREE_ROWS, BYTE_ROWS, FREE_BYTES, BYTE_BYTES))]
     result = subprocess.run(command, input=b"\0".join(map(os.fsencode, paths)), capture_output=True)
     if not result.returncode:
         return
     place = f"{paths[min(len(result.stdout), len(paths) - 1)]}: expected a readable table, found"
     if result.returncode < 0:
-        raise TableError(f"{place} one that crashes its reader (signal {-result.returncode})")
+        larger = ", or takes more memory than its size allows" if result.returncode == -signal.SIGABRT else ""
+        raise TableError(f"{place} one that crashes its reader (signal {-result.returncode}){larger}")
     lines = [line for line in result.stderr.decode(errors="replace").splitlines() if line.strip()]
     message = lines[-1].partition(": ")[2] if lines else ""
     raise TableError(f"{place}: {message or 'a damaged one'}")
@@ -298,7 +312,7 @@ def _check_range(frame: pl.DataFrame, column: Column, name: str, key: str) -> No
     if bad.height:
         first = bad.row(0, named=True)
         value_text = f"{first[column.name]:g}" if column.kind == "number" else repr(first[column.name])[:60]
+        place = f"{key} {first[key][:60]!r}" if first.get(key) else f"a row without {key}"
         raise TableError(
-            f"{name}: {column.name}: expected {expected}, found {value_text}"
-            f" at {key} {first[key][:60]!r} ({bad.height:,} in all)"
+            f"{name}: {column.name}: expected {expected}, found {value_text} at {place} ({bad.height:,} in all)"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from musix_runtime.atomic import check_writable, new_path, writing
+from musix_runtime.atomic import check_writable, new_path, remove_leftovers, writing
 from musix_runtime.errors import TableError, shorten
 from musix_runtime.feedback.events import SECOND_MS, Event
 from musix_runtime.feedback.opening import open_store
@@ -18,7 +18,7 @@ from musix_trainer.data.impressions import IS_POSITIVE
 
 EPOCH = date(1970, 1, 1)
 LISTENING, FEEDBACK = "listening", "feedback"  # folders of the two tables
-DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}")
+DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}\.parquet")
 COLUMNS: dict[str, pl.DataType] = {
     "user_id": pl.String(),
     "track_id": pl.String(),
@@ -48,6 +48,7 @@ def export_feedback(database: str, out: Path, since: date | None = None) -> dict
         forgotten = store.forgotten()
         days = {f"{EPOCH + timedelta(days=day)}": day for day in store.days()}
         for table in (LISTENING, FEEDBACK):
+            remove_leftovers(out / table, DAY_FILE)  # they may hold listeners who were forgotten since
             for path in _exported(out / table, since):
                 if path.stem not in days:
                     _forget(path, forgotten)
@@ -121,7 +122,7 @@ def _numbered(impressions: pl.DataFrame) -> pl.DataFrame:
 
 def _exported(folder: Path, since: date | None) -> list[Path]:
     """Return the files of days in a folder, in order."""
-    paths = sorted(path for path in folder.glob("*.parquet") if DAY_FILE.fullmatch(path.stem))
+    paths = sorted(path for path in folder.glob("*.parquet") if DAY_FILE.fullmatch(path.name))
     return [path for path in paths if not (since and path.stem < f"{since}")]
 
 

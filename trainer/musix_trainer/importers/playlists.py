@@ -1,12 +1,12 @@
 """Import of playlists into the standard tables: a playlist is a listener, with one play of each of its tracks."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import polars as pl
 
 from musix_runtime.atomic import new_folder
-from musix_runtime.errors import OutputError, TableError
+from musix_runtime.errors import InputError, OutputError, TableError
 from musix_runtime.models.catalog import strip_uri
 from musix_trainer.data import tables
 from musix_trainer.data.tables import Column, Table, check
@@ -57,6 +57,9 @@ def import_playlists(
 
 
 def _join(playlists: Table, tracks: Table, columns: Columns) -> tuple[pl.DataFrame, dict[str, int | str]]:
+    if len(set(astuple(columns))) < len(astuple(columns)):
+        found = ", ".join(astuple(columns))
+        raise InputError(f"--playlist, --track, --title, --artist: expected different columns, found {found}")
     check(playlists, columns.schema, columns.playlist)
     present = playlists.frame.columns
     if columns.track not in present and not {columns.title, columns.artist} <= set(present):

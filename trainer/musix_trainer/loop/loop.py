@@ -102,7 +102,7 @@ class Loop:
             yield from self.run(requested, job)
         elif result.decision.action == "retrain":
             yield self._retrain(result, job)
-        elif _goes_on(result):
+        elif _goes_on(result) and not job:  # a job is about a training only
             yield _of_rollout(result, rollout.step(self.registry, self.name, self.store, self.clock()))
         else:
             yield result
@@ -149,12 +149,12 @@ class Loop:
 
     def _roll_back(self, result: _Look) -> Result:
         """Make the version before live, for all listeners. It is refused if it is broken, and then nothing ends."""
-        live, version, *_ = self.registry.history(self.name)
+        version = self.registry.history(self.name)[1]
         record = self._begin(result, version)
         try:
             self.registry.open(self.name, version)
         except BundleError as error:
-            return self._finish(record, replace(result, outcome="refused", found=str(error), version=live))
+            return self._finish(record, replace(result, outcome="refused", found=str(error), version=version))
         if result.state.rollout_since_ms is not None:
             rollouts.abort(self.registry, self.name, self.clock(), result.decision.reason)
         elif result.state.busy:
@@ -197,7 +197,7 @@ class Loop:
         if compared and compared.fault:
             raise GateError(f"{compared}, {compared.fault}")
         self.registry.publish(bundle.path, candidate=True)
-        if result.state.rollout_since_ms is not None:
+        if result.state.rollout_since_ms is not None and rollouts.read(self.registry, self.name).goes_on:
             rollouts.abort(self.registry, self.name, self.clock(), "the next version is due")
         started = rollouts.start(
             self.registry,

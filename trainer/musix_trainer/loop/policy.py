@@ -29,7 +29,7 @@ class State:
     first_ms: int  # when the first list that is stored was shown, now without any
     trained_ms: int | None  # when the latest training began, None if there was none
     previous: str | None  # the version that was live before
-    rolled_back: bool  # whether a rollback to the live version was the latest action
+    rolled_back: bool  # whether a rollback, to the live version or refused, was the latest action
     rolled_back_ms: int | None  # when the latest rollback was done or refused
     busy: str | None  # the experiment or rollout that is running
     rollout_since_ms: int | None  # when the rollout that is running began
@@ -63,7 +63,7 @@ def decide(state: State, policy: Policy, requested: bool = False) -> Decision:
     """
     emergency = state.skip_rate is not None and state.skip_rate.low > policy.max_skip_rate
     skips = f"skip rate {state.skip_rate}" if state.skip_rate else ""
-    if emergency and state.previous and not state.rolled_back and not _is_cooling_down(state, policy):
+    if emergency and state.previous and not _is_cooling_down(state, policy):
         return Decision("roll back", "emergency", f"{skips}, expected at most {100 * policy.max_skip_rate:g} %")
     age_ms = state.age_ms
     if state.busy and not _is_overdue(state, policy):

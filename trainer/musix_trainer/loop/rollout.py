@@ -36,12 +36,15 @@ class Step:
 
 def look(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> Step:
     """Decide about the latest rollout of `name`, and change nothing. Raises StoreError, FeedbackError."""
-    return _consider(registry, name, store, now_ms)[0]
+    return _consider(registry, rollouts.read(registry, name), store, now_ms)[0]
 
 
 def step(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> Step:
     """Decide about the latest rollout of `name`, and carry that out. Raises StoreError, FeedbackError."""
-    considered, evidence = _consider(registry, name, store, now_ms)
+    registry.history(name)
+    with registry.settled(name):
+        rollout = rollouts.read(registry, name)
+    considered, evidence = _consider(registry, rollout, store, now_ms)
     if considered.action == "wait":
         return considered
     change = rollouts.advance if considered.action == "advance" else rollouts.abort
@@ -52,14 +55,11 @@ def step(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> St
     return replace(considered, rollout=changed, changed=True)
 
 
-def _consider(registry: Registry, name: str, store: FeedbackStore, now_ms: int) -> tuple[Step, dict[str, Any]]:
-    """Return what was decided about the latest rollout of `name`, and the analysis of its present stage as JSON."""
-    registry.history(name)
-    with registry.settled(name):
-        rollout = rollouts.read(registry, name)
+def _consider(registry: Registry, rollout: Rollout, store: FeedbackStore, now_ms: int) -> tuple[Step, dict[str, Any]]:
+    """Return what was decided about a rollout, and the analysis of its present stage as JSON."""
     if not rollout.goes_on:
         return Step(rollout, "wait", f"the rollout is {rollout.state}"), {}
-    analysis = analyse(store, experiments.read(registry, name, rollout.experiment))
+    analysis = analyse(store, experiments.read(registry, rollout.name, rollout.experiment))
     decision = decide(rollout, analysis, now_ms)
     return Step(rollout, decision.action, decision.reason), summary.as_json(analysis)
 

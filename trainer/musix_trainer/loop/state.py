@@ -44,13 +44,14 @@ def read_state(registry: Registry, name: str, store: FeedbackStore, now_ms: int)
     trained = next((record.time_ms for record in records if record.action == "retrain"), None)
     back = next((each for each in records if each.action == "roll back" and each.outcome in ("done", "refused")), None)
     first = first_list(store, of_name(name), now_ms)
+    latest = records[0] if records and records[0].action == "roll back" else None
     running = experiments.running(registry, name)
     return State(
         now_ms=now_ms,
         first_ms=now_ms if first is None else first,
         trained_ms=trained,
         previous=earlier[0] if earlier else None,
-        rolled_back=bool(records) and records[0].action == "roll back" and records[0].version == live,
+        rolled_back=latest is not None and (latest.outcome == "refused" or latest.version == live),
         rolled_back_ms=back.time_ms if back else None,
         rollout_since_ms=_rollout_since(registry, running),
         listeners=_listeners(store, name, (now_ms - LIVE_MS, now_ms)),
