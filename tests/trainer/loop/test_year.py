@@ -290,6 +290,17 @@ def test_a_refused_rollback_is_tried_again_after_the_pause(years: Callable[..., 
     assert year.live == ["1.0.0"]
 
 
+def test_a_refused_rollback_is_not_repeated_at_once_without_a_pause(years: Callable[..., Year]) -> None:
+    year = years(lambda version, day: 0.6, live=("1.1.0", "1.0.0"))
+    registry = year.loop.registry
+    experiments.start(registry, "demo", treatment="popular", share=0.5, listeners=400, now_ms=START_MS)
+    flip(registry.path / "demo" / "1.0.0" / "genre" / "model.onnx")
+    year.loop = Loop(**vars(year.loop) | {"policy": Policy(pause_ms=0)})
+    year.service.live_through(0)
+    year.clock.now_ms += DAY_MS
+    assert [result.outcome for result in year.loop.run()] == ["refused", "nothing"]
+
+
 def test_a_job_takes_no_step_of_a_rollout(years: Callable[..., Year]) -> None:
     year = years(lambda version, day: 0.2 if version == "1.0.0" else 0.6)
     registry = year.loop.registry

@@ -7,6 +7,7 @@ from musix_runtime.feedback.events import DAY_MS
 from musix_trainer.loop.comparison import Difference, Estimate
 
 EMERGENCY_SKIP_RATE = 0.40  # above it the version before is better than none
+LEAST_PAUSE_MS = 3_600_000  # between two rollbacks, of which the loop looks after each
 Action = Literal["roll back", "retrain", "advance", "abort", "wait"]  # advance and abort a rollout
 Trigger = Literal["emergency", "request", "metric", "drift", "schedule"]
 
@@ -94,7 +95,8 @@ def is_open(state: State, policy: Policy) -> bool:
 
 def _is_cooling_down(state: State, policy: Policy) -> bool:
     """Return whether the latest rollback was a short time ago."""
-    return state.rolled_back_ms is not None and state.now_ms - state.rolled_back_ms < policy.pause_ms
+    pause_ms = max(policy.pause_ms, LEAST_PAUSE_MS)
+    return state.rolled_back_ms is not None and state.now_ms - state.rolled_back_ms < pause_ms
 
 
 def _is_overdue(state: State, policy: Policy) -> bool:
