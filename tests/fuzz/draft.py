@@ -71,3 +71,5 @@ def _canonical(manifest: dict[str, Any]) -> bytes:
         return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
     except (UnicodeEncodeError, OverflowError, RecursionError, msgspec.MsgspecError):
         return json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
+    except TypeError:  # keys that are no text, which cannot be sorted
+        return json.dumps(manifest, indent=2).encode() + b"\n"

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from musix_exporter import export
 from musix_runtime.errors import TableError
 from musix_trainer import pipeline, recipe
 from musix_trainer.data import synthetic
@@ -53,6 +54,14 @@ def test_the_recipe_to_copy_reads_tables_of_csv(tmp_path: Path, small_world: Wor
     tracks, listening = pipeline.tables_of(settings, tmp_path)
     assert (len(tracks), listening.listeners) == (800, 100)
     assert settings.recipe.gates == recipe.Gates()
+
+
+def test_a_catalogue_without_names_of_artists_becomes_a_bundle(tmp_path: Path, small_world: World) -> None:
+    small_world.tracks.with_columns(artists=pl.lit("-")).write_parquet(tmp_path / "tracks.parquet")
+    small_world.listening.write_parquet(tmp_path / "listening.parquet")
+    trained = pipeline.train(recipe.parse(TABLES.encode(), Path("small.toml")), tmp_path)
+    bundle = export.export(trained, tmp_path / "bundle")
+    assert bundle.manifest.counts["artists"] == 0
 
 
 def test_tracks_of_equal_sound_have_no_mood_to_learn() -> None:

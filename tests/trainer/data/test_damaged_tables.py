@@ -5,6 +5,7 @@ import io
 import os
 import random
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,26 @@ def test_a_small_file_of_many_columns_or_nested_values_is_refused(tmp_path: Path
             TableError, match=rf"{name}\.parquet: .*, found one that crashes its reader .*, or takes more mem"
         ):
             tables.read(tmp_path / f"{name}.parquet")
+
+
+def test_a_csv_of_short_rows_is_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    header = ",".join(f"c{i}" for i in range(2000))
+    (tmp_path / "plays.csv").write_text(header + "\n" + "a\n" * 200_000)
+    with pytest.raises(TableError, match=r"plays\.csv: expected a value for each of 2,000 columns, found shorter rows"):
+        tables.read(tmp_path / "plays.csv")
+    (tmp_path / "plays.csv").write_text(",".join(f"c{i}" for i in range(10_001)) + "\na\n")
+    with pytest.raises(TableError, match=r"plays\.csv: expected at most 10,000 columns, found 10,001"):
+        tables.read(tmp_path / "plays.csv")
+
+
+def test_one_long_text_takes_no_memory_for_the_others() -> None:
+    texts = ["b", "\u00e9" * 100_000, "a", "\U0001f600", "b", "\uffff"] + ["c"] * 200_000
+    tracemalloc.start()
+    codes = tables.text_codes(texts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert codes[:7].tolist() == [1, 3, 0, 5, 1, 4, 2]
+    assert peak < 50 * 2**20
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.tables import text_codes
 from musix_trainer.recipe import Split
 
 TRAIN, VALIDATION, TEST, UNUSED = 0, 1, 2, 3
@@ -25,7 +26,7 @@ def assign_by_artist(artists: list[list[str]], validation: float, test: float, s
     No credited artist of a test track occurs in another part: TRAIN and VALIDATION tracks that would share one with
     TEST are UNUSED. Shape (len(artists),).
     """
-    primary = np.unique([each[0] for each in artists], return_inverse=True)[1]
+    primary = text_codes([each[0] for each in artists])
     parts = assign(int(primary.max()) + 1, validation, test, seed)[primary]
     held_out = {key for each, part in zip(artists, parts.tolist(), strict=True) if part == TEST for key in each}
     shared = np.array([not held_out.isdisjoint(each) for each in artists], bool)
@@ -49,7 +50,7 @@ def split_interactions(data: Interactions, artists: list[str], split: Split, see
         return _by_time(data, split.before_s, split.validation)
     units = data.row
     if split.by == "artist":
-        units = np.unique(artists, return_inverse=True)[1][data.row]
+        units = text_codes(artists)[data.row]
     _, pair = np.unique(np.stack([data.listener, units]), axis=1, return_inverse=True)
     parts = assign(int(pair.max()) + 1, split.validation, split.test, seed)[pair.ravel()]
     has_training = np.zeros(len(data.names), bool)

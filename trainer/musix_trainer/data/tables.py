@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from musix_runtime.errors import InputError, TableError, shorten
 from musix_runtime.input_file import read_input
@@ -41,6 +43,7 @@ for path in map(os.fsdecode, sys.stdin.buffer.read().split(b"\\0")):
 FREE_ROWS, BYTE_ROWS = 2_000_000, 10
 FREE_BYTES, BYTE_BYTES = 2**30, 100  # in memory
 MAX_BYTES = 16 * 2**30  # of a file
+FREE_CELLS, MAX_CSV_COLUMNS = 2**26, 10_000  # of a CSV: any, and one more for each byte; polars pads short rows
 # First bytes of CSV files that are no text in UTF-8. Polars would decompress gzip, zstd and zlib without a bound.
 OTHER_BYTES = {
     "compressed": (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x78\x01", b"\x78\x9c", b"\x78\xda"),
@@ -121,6 +124,7 @@ def _read(path: Path) -> Table:
     try:
         notes: dict[str, int | str] = {}
         if path.suffix == ".csv":
+            _check_cells(content, path)
             # Text only: an id of digits is not a number. The index column of the downloaded CSV has no name.
             frame = pl.read_csv(content, infer_schema=False).select(pl.exclude("", "Unnamed: 0"))
         elif path.suffix == ".parquet":
@@ -139,6 +143,15 @@ def _read(path: Path) -> Table:
         hint = _describe_separator(header) if path.suffix == ".csv" else ""
         raise TableError(f"{path}: expected a readable table with a header, found: {first_line}{hint}") from error
     return Table(frame, str(path), hashlib.sha256(content).hexdigest(), notes=notes)
+
+
+def _check_cells(content: bytes, path: Path) -> None:
+    """Raise TableError when rows with fewer fields than the header would be padded to far more than was written."""
+    columns, rows = content.partition(b"\n")[0].count(b",") + 1, content.count(b"\n")
+    if columns > MAX_CSV_COLUMNS:
+        raise TableError(f"{path}: expected at most {MAX_CSV_COLUMNS:,} columns, found {columns:,}")
+    if columns * rows > FREE_CELLS + len(content):
+        raise TableError(f"{path}: expected a value for each of {columns:,} columns, found shorter rows")
 
 
 def _check_utf8(content: bytes, path: Path) -> None:
@@ -194,6 +207,14 @@ def check(source: Table, schema: list[Column], key: str) -> None:
             source.keep(pl.col(column.name).is_not_null(), f"no {column.name}")
     for column in present:
         _check_range(source.frame, column, name, key)
+
+
+def text_codes(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each text in their order, the same for equal ones. Shape (n,).
+
+    It takes memory for the texts alone: numpy would give each the width of the longest.
+    """
+    return pl.Series(texts, dtype=pl.String).rank("dense").cast(pl.Int64).to_numpy() - 1
 
 
 def check_once(source: Table, column: str) -> None:

@@ -18,7 +18,7 @@ from musix_runtime.models.catalog import strip_uri
 from musix_runtime.models.genre import artist_key, normalize
 from musix_trainer.data import families as genre_families
 from musix_trainer.data.families import Families
-from musix_trainer.data.tables import Column, Table, check
+from musix_trainer.data.tables import Column, Table, check, text_codes
 
 SCHEMA = [
     Column("track_id", "text"),
@@ -93,7 +93,7 @@ class Tracks:
     @cached_property
     def artist_numbers(self) -> Rows:
         """The number of each recording's primary artist, in the order of their keys. Shape (n,)."""
-        return np.unique(self.primary_artists(), return_inverse=True)[1].astype(np.int64)
+        return text_codes(self.primary_artists())
 
 
 def title_key(title: str) -> str:
@@ -212,8 +212,8 @@ def recordings(frame: pl.DataFrame, inputs: NDArray[Any]) -> NDArray[np.int32]:
     titles, artists = frame["track_name"].to_list(), frame["artists"].to_list()
     artist_keys = [artist_key(each.split(";")[0]) or each for each in artists]
     keys = [f"{title_key(title)}\n{_part(title)}\n{artist}" for title, artist in zip(titles, artist_keys, strict=True)]
-    key_codes = np.unique(keys, return_inverse=True)[1]
-    artist_codes = np.unique(artist_keys, return_inverse=True)[1]
+    key_codes = text_codes(keys)
+    artist_codes = text_codes(artist_keys)
     by_key = _near_durations(key_codes, inputs[:, features.INPUT_NAMES.index("duration_ms")] / 1000)
     by_audio = _rare_audio(inputs[:, : len(features.AUDIO)], artist_codes)
     nodes = np.concatenate([count + by_key, count + by_key.max() + 1 + by_audio])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from musix_runtime.errors import EvaluationError, LeakError
 from musix_runtime.models.arrays import Rows
 from musix_trainer.data.interactions import Interactions
+from musix_trainer.data.tables import text_codes
 from musix_trainer.data.tracks import Tracks, recordings
 
 
@@ -20,7 +21,7 @@ def check_recordings(catalogue: Tracks, train: Rows, test: Rows) -> None:
 
 def check_artists(artists: list[str], train: Rows, test: Rows) -> None:
     """Raise LeakError if a primary artist is in training and test."""
-    codes = np.unique(artists, return_inverse=True)[1]
+    codes = text_codes(artists)
     _check_disjoint("artist", codes, train, test, artists)
 
 

@@ -73,7 +73,7 @@ def _genre_block(catalogue: Tracks) -> Floats:
 
 
 def _artist_popularity(catalogue: Tracks) -> Floats:
-    _, codes = np.unique(catalogue.primary_artists(), return_inverse=True)
+    codes = catalogue.artist_numbers
     popularity = catalogue.inputs[:, INPUT_NAMES.index("popularity")]
     mean = np.bincount(codes, popularity) / np.bincount(codes)
     return _standard(mean[codes][:, None].astype(np.float32))[:, 0]

@@ -74,7 +74,7 @@ def five_fold(context: EvaluationContext) -> dict[str, Results]:
     run, collector = context.full_run, MetricCollector()
     catalogue, settings = run.catalogue.with_family(), run.recipe.genre
     folds = np.random.default_rng(context.seed(0)).permutation(len(catalogue)) % FOLDS
-    clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1]
+    clusters = catalogue.artist_numbers
     lookups = np.empty(catalogue.families.shape, np.float32)
     confidence = np.empty(catalogue.families.shape, np.float32)
     for fold in range(FOLDS):
@@ -103,7 +103,7 @@ def _measure(
     train = np.flatnonzero(parts == split.TRAIN)
     lookup = artist_lookup(catalogue.primary_artists(), catalogue.families, train, test)
     truth, tracks = catalogue.families[test], (catalogue.inputs[test], *catalogue.texts(test))
-    clusters = np.unique(catalogue.primary_artists(), return_inverse=True)[1][test]
+    clusters = catalogue.artist_numbers[test]
     for name, cell in CELLS.items():
         progress.say(f"genre: {name}")
         predictions = baselines.predict(cell, tracks, lookup if cell.artists else None)

@@ -38,7 +38,7 @@ def _audio(context: EvaluationContext) -> Floats:
 
 
 def _clusters(context: EvaluationContext) -> NDArray[np.int64]:
-    return np.unique(context.full_run.catalogue.primary_artists(), return_inverse=True)[1]
+    return context.full_run.catalogue.artist_numbers
 
 
 def _networks(context: EvaluationContext) -> dict[str, MoodModel]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from musix_runtime.models.arrays import Floats
 from musix_runtime.models.genre import artist_key
 from musix_trainer.data import split
+from musix_trainer.data.tables import text_codes
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.evaluation import metrics
 
@@ -67,6 +68,6 @@ def artist_weight(artists: list[str], counted: NDArray[np.bool_]) -> Floats:
 
     An artist that is unknown at serving has few recordings, as a rule: artists with many must not dominate. Shape (n,).
     """
-    codes = np.unique(artists, return_inverse=True)[1]
+    codes = text_codes(artists)
     counts = np.bincount(codes[counted], minlength=codes.max() + 1)
     return np.asarray(1 / np.sqrt(np.maximum(counts, 1))[codes], np.float32)

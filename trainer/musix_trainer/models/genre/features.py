@@ -45,7 +45,7 @@ def fit_preprocessing(
         cuts = np.unique(np.quantile(values, np.linspace(0, 1, settings.bins + 1)[1:-1]).astype(np.float32))
         edges[column, : len(cuts)] = cuts
     return Preprocessing(
-        artists=np.array([key.encode() for key in sorted(artist_names)]),
+        artists=np.array([key.encode() for key in sorted(artist_names)], np.bytes_),
         grams=ngrams.vocabulary(list(artist_names.values()), titles),
         low=np.where(clipped, first - margin, -np.inf).astype(np.float32),
         high=np.where(clipped, third + margin, np.inf).astype(np.float32),

@@ -10,6 +10,7 @@ from sklearn.linear_model import SGDClassifier
 
 from musix_runtime.models.arrays import ABSENT, Floats, Keys
 from musix_runtime.models.genre import artist_ngrams, normalize, title_ngrams
+from musix_trainer.data.tables import text_codes
 from musix_trainer.evaluation import metrics
 from musix_trainer.models.genre.examples import Examples
 
@@ -89,7 +90,7 @@ def out_of_fold_logits(texts: TextFeatures, train: Examples, alpha: float, seed:
     share no artist with it. Shapes (n, families).
     """
     keys = train.artist_keys()
-    codes = np.unique(train.primary_artists, return_inverse=True)[1]
+    codes = text_codes(train.primary_artists)
     folds = (np.random.default_rng(seed).permutation(codes.max() + 1) % FOLDS)[codes]
     logits = np.zeros(train.truth.shape, np.float32), np.zeros(train.truth.shape, np.float32)
     for fold in range(FOLDS):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from musix_runtime.models.arrays import Floats
 from musix_trainer import recipe
 from musix_trainer.data import split
+from musix_trainer.data.tables import text_codes
 from musix_trainer.data.tracks import Tracks
 from musix_trainer.evaluation import metrics
 from musix_trainer.models.genre.calibration import BASE_MODELS
@@ -71,7 +72,7 @@ def artist_lookup(
 ) -> Floats:
     """Return the counts of families among the primary artist's training tracks, or among all training tracks where the
     artist has none: the baseline without learning. Shape (test rows, families)."""
-    codes = np.unique(artists, return_inverse=True)[1]
+    codes = text_codes(artists)
     counts = np.zeros((codes.max() + 1, families.shape[1]), np.float32)
     np.add.at(counts, codes[train_rows], families[train_rows].astype(np.float32))
     lookup = counts[codes[test_rows]]
